@@ -1,0 +1,217 @@
+"""The typed configuration: what runs, never how. Presets and `key=value` are merged into dataclasses by OmegaConf.
+
+Fields marked `where` (paths, workers, intervals of checkpoints) are needed to run a job and stay out of its identity.
+A field that is None is left out of the identity as well, so a new field that defaults to None moves no fingerprint.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.core import plugins
+from harness.core.errors import UsageError
+
+WHERE = {"where": True}
+PRESETS = plugins.PROJECT / "experiments" / "presets"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
+
+    epochs: int = 240
+    batch: int = 16  # images per optimiser step
+    micro_batch: int | None = None  # images that share BN statistics; None: the whole batch
+    frames_per_video: int = 1  # frames drawn of each video per epoch
+    crop: int = 512  # pixels, also the side of a test window
+    short_side: int = 512  # pixels, before random scaling by 0.5 to 2
+    lr: float = 2e-5
+    weight_decay: float = 0.05
+    layer_decay: float = 0.95
+    warmup: int = 1500  # iterations
+    workers: int = field(default=2, metadata=WHERE)
+    checkpoint_every: int = field(default=500, metadata=WHERE)  # iterations
+    log_every: int = field(default=10, metadata=WHERE)  # iterations
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How masks are predicted; scales, flip and stages belong to an experiment's cells."""
+
+    window: int | None = None  # pixels; None: the crop
+    stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
+    short_side: int | None = None  # pixels; None: frames at their own size
+
+
+@dataclass(frozen=True)
+class Content:
+    """Digests of what a configuration reads; places stay out. None: made on the fly, or not there yet."""
+
+    splits: Mapping[str, str | None] = field(default_factory=dict)
+    videos: Mapping[str, int] = field(default_factory=dict)
+    classes: int | None = None
+    files: Mapping[str, str | None] = field(default_factory=dict)  # "encoder.beit.weights" -> sha256
+    missing: tuple[str, ...] = ()  # why some of it is not known
+
+
+@dataclass(frozen=True)
+class Config:
+    """A composed configuration: a plain tree, the preset it came from, the plug-in folders and what it reads."""
+
+    tree: Mapping[str, Any]
+    preset: str = "demo"
+    folders: tuple[str, ...] = ()
+    content: Content = field(default_factory=Content)
+
+    def __getitem__(self, section: str) -> Any:
+        return self.tree[section]
+
+    @cached_property
+    def train(self) -> TrainConfig:
+        """The train section, typed."""
+        return TrainConfig(**self.tree["train"])
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that share BN statistics."""
+        return self.train.micro_batch or self.train.batch
+
+    def with_seed(self, seed: int) -> "Config":
+        """The same with another seed."""
+        return replace(self, tree={**self.tree, "seed": seed})
+
+    def iterations(self) -> int:
+        """Optimiser steps: epochs × max(1, videos × frames_per_video // batch) (science §1.4)."""
+        train, videos = self.train, self.content.videos["train"]
+        return train.epochs * max(1, videos * train.frames_per_video // train.batch)
+
+
+def schema(folders: plugins.Folders = ()) -> type:
+    """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders."""
+
+    def section(kind: str, default: str | None) -> Any:
+        members: list[Any] = [] if default is None else [("name", str, field(default=default))]
+        for name, path in plugins.paths(kind, folders).items():
+            config = plugins.read_schema(path).config
+            if config is not None:
+                members.append((name, config, field(default_factory=config)))
+        return make_dataclass(kind.capitalize(), members, frozen=True)
+
+    data, encoder, decoder = section("datasets", "synthetic"), section("encoders", "beit"), section("decoders", None)
+    return make_dataclass(
+        "Config",
+        [
+            ("seed", int, field(default=0)),
+            ("precision", Literal["fp32", "bf16", "fp16"], field(default="fp32")),
+            ("data", data, field(default_factory=data)),
+            ("encoder", encoder, field(default_factory=encoder)),
+            ("decoder", decoder, field(default_factory=decoder)),
+            ("train", TrainConfig, field(default_factory=TrainConfig)),
+            ("evaluate", EvaluateConfig, field(default_factory=EvaluateConfig)),
+        ],
+        frozen=True,
+    )
+
+
+def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
+    """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset, key or a value of a wrong type."""
+    node = OmegaConf.structured(schema(folders))
+    OmegaConf.set_readonly(node, False)
+    for path in preset_chain(preset):
+        loaded = read_preset(path)
+        loaded.pop("base", None)
+        node = merge(node, loaded, f"preset {path}")
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"[\w.]+", key):
+            raise UsageError(f"'{override}' is no key=value")
+        try:
+            value = OmegaConf.from_dotlist([override])
+        except Exception as error:
+            raise UsageError(f"{override}: {first_line(error)}") from error
+        node = merge(node, value, override)
+    try:
+        tree = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(first_line(error)) from error
+    config = Config(hashable(tree), Path(preset).stem, tuple(str(folder) for folder in folders))
+    check(config)
+    return config
+
+
+def merge(node: Any, value: Any, source: str) -> Any:
+    """OmegaConf's merge; its errors in one line that names the source and the full key."""
+    try:
+        return OmegaConf.merge(node, value)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
+        raise UsageError(f"{source}: {message}" + (f" (key {key})" if key and key not in message else "")) from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {first_line(error)}") from error
+
+
+def preset_chain(preset: str) -> list[Path]:
+    """The preset's file, after those it is based on. Raises UsageError where one is missing or they form a circle."""
+    chain: list[Path] = []
+    name: str | None = preset
+    while name:
+        path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(found.stem for found in PRESETS.glob("*.yaml"))
+            raise UsageError(
+                f"no preset '{name}'{plugins.suggestion(name, known)}; known: {', '.join(known)}, or a path to a .yaml"
+            )
+        if path in chain:
+            raise UsageError(f"preset {path}: its bases form a circle")
+        chain.append(path)
+        base = read_preset(path).get("base")
+        name = None if base is None else str(base)
+    return chain[::-1]
+
+
+def read_preset(path: Path) -> Any:
+    """A preset's YAML as an OmegaConf node. Raises UsageError where it is not a mapping."""
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise UsageError(f"preset {path}: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(loaded):
+        raise UsageError(f"preset {path}: must be a mapping of keys to values")
+    return loaded
+
+
+def check(config: Config) -> None:
+    """What types cannot say. Raises UsageError."""
+    train = config.train
+    for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
+        if getattr(train, name) < 1:
+            raise UsageError(f"train.{name}={getattr(train, name)}: must be at least 1")
+    if config.micro_batch < 1 or train.batch % config.micro_batch:
+        raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
+    for kind, section in (("datasets", "data"), ("encoders", "encoder")):
+        plugins.find(kind, config[section]["name"], config.folders)
+
+
+def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any]:
+    """The part of a section that enters an identity: neither `where` nor None."""
+    places = {f.name for f in fields(config_class) if f.metadata.get("where")} if is_dataclass(config_class) else set()
+    return {key: value for key, value in section.items() if key not in places and value is not None}
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def hashable(tree: Any) -> Any:
+    """Lists as tuples, so that trees compare and a plug-in's Config can be hashed."""
+    if isinstance(tree, dict):
+        return {key: hashable(value) for key, value in tree.items()}
+    return tuple(hashable(value) for value in tree) if isinstance(tree, list) else tree

@@ -1,0 +1,78 @@
+"""What a configuration reads, as digests: data sets by their split lists, weights by sha256 (cached by size and mtime)."""
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from harness.core import plugins
+from harness.core.config import Config, Content
+from harness.core.data import Dataset
+from harness.core.errors import UnfitError
+
+SPLITS = ("train", "val")
+
+
+def resolve(config: Config, root: Path | None) -> Config:
+    """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
+
+    Missing data is not an error here, since planning works without it: Content.missing says what and why.
+    """
+    missing: list[str] = []
+    dataset = build_dataset(config)
+    splits: dict[str, str | None] = {}
+    for split in SPLITS:
+        try:
+            splits[split] = dataset.digest(split)
+        except UnfitError as error:
+            splits[split] = None
+            missing.append(str(error))
+    files: dict[str, str | None] = {}
+    for key, path in content_files(config).items():
+        try:
+            files[key] = file_digest(Path(path), root)
+        except OSError as error:
+            files[key] = None
+            missing.append(f"{key}={path}: {error.strerror or error}")
+    try:
+        classes = len(dataset.classes)
+    except UnfitError as error:
+        classes = None
+        missing.append(str(error))
+    videos = {split: dataset.planned(split) for split in SPLITS}
+    return replace(config, content=Content(splits, videos, classes, files, tuple(dict.fromkeys(missing))))
+
+
+def build_dataset(config: Config) -> Dataset:
+    """The data set that a configuration names."""
+    name = config["data"]["name"]
+    module = plugins.load("datasets", name, config.folders)
+    dataset: Dataset = module.Dataset(module.Config(**config["data"][name]))
+    return dataset
+
+
+def content_files(config: Config) -> dict[str, str]:
+    """Paths whose content enters the identity, by full key: only of the encoder in use."""
+    name = config["encoder"]["name"]
+    cls: Any = plugins.read_schema(plugins.find("encoders", name, config.folders)).config
+    section = config["encoder"].get(name, {})
+    keys = [f.name for f in fields(cls) if f.metadata.get("content")] if cls else []
+    return {f"encoder.{name}.{key}": section[key] for key in keys if section[key] is not None}
+
+
+def file_digest(path: Path, root: Path | None) -> str:
+    """sha256 of a file, remembered under the root for its size and mtime. Raises OSError where it cannot be read."""
+    stat = path.stat()
+    cache = root / "cache" / "digests.json" if root is not None else None
+    known = json.loads(cache.read_text()) if cache is not None and cache.is_file() else {}
+    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    if key not in known:
+        with path.open("rb") as file:
+            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        if cache is not None and root is not None and root.is_dir():
+            cache.parent.mkdir(exist_ok=True)
+            partial = cache.with_suffix(".partial")
+            partial.write_text(json.dumps(known))
+            partial.replace(cache)
+    return str(known[key])

@@ -1,0 +1,57 @@
+"""A job's diary: one JSON object a line, time-stamped, flushed at once; ranks write it, the supervisor reads it.
+
+A process may die while it writes. So a reader keeps what is not yet a whole line for later, a line that is no JSON is
+passed over, and a new writer ends a line that an earlier one left open.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends events to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and path.stat().st_size > 0 and not _ends_line(path)
+        self._file = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event with the time in unix seconds; it is on its way to disk when this returns."""
+        self._file.write(json.dumps({"event": event, "time": time.time(), **fields}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush for good; a closed journal writes no more."""
+        self._file.close()
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Whole events from byte `offset` on, and the offset to go on from; a file that is not there yet has none."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is still being written
+    return [event for line in whole.splitlines() if (event := _parse(line)) is not None], offset + len(whole)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:  # torn by a death; UnicodeDecodeError is one too
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,159 @@
+"""From experiments and a configuration to cells, and to the jobs that fill them, each once and in order."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.core import content, plugins
+from harness.core.config import Config
+from harness.core.errors import UsageError
+from harness.core.job import Evaluate, Job, Train, digest
+from harness.core.spec import Cell
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment's part of a plan: its cells for every seed."""
+
+    name: str
+    title: str
+    report: str
+    config: Config
+    cells: tuple[tuple[int, Cell], ...]  # (seed, cell), seeds outermost
+
+    @property
+    def digest(self) -> str:
+        """Names the plan: the same cells with the same jobs continue the same MLflow parent run."""
+        return digest([self.name, [[seed, cell.name, cell.job.fingerprint] for seed, cell in self.cells]])
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Its jobs, each once, trainings first."""
+        return ordered(cell.job for _, cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Several experiments; jobs they share stand once."""
+
+    experiments: tuple[Experiment, ...]
+    root: Path
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the invocation."""
+        return self.experiments[0].config
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, each once, in an order in which every job follows its inputs."""
+        return ordered(cell.job for experiment in self.experiments for _, cell in experiment.cells)
+
+    def directory(self, job: Job) -> Path:
+        """Where a job leaves what it makes."""
+        return self.root / "jobs" / job.fingerprint
+
+    def state(self, job: Job) -> str:
+        """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
+        return state(self.directory(job))
+
+
+def state(directory: Path) -> str:
+    """The state of a job's directory: 'done', 'resumable' or 'missing'."""
+    if read_json(directory / "outcome.json").get("status") == "finished":
+        return "done"
+    begun = any((directory / "checkpoints").glob("*")) or any((directory / "videos").glob("*.npz"))
+    return "resumable" if begun else "missing"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file that is written by rename; {} where it is not there."""
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+        return loaded
+    except FileNotFoundError:
+        return {}
+
+
+def ordered(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs and their inputs, each once; trainings before evaluations, otherwise in the order of the cells."""
+    found: dict[Job, None] = {}
+
+    def visit(job: Job) -> None:
+        for needed in job.inputs:
+            visit(needed)
+        if isinstance(job, Evaluate) and job.prior is not None:
+            visit(job.prior)
+        found.setdefault(job)
+
+    for job in jobs:
+        visit(job)
+    return sorted(found, key=lambda job: isinstance(job, Evaluate))
+
+
+def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Plan:
+    """Plan experiments by name or by the path of a .py file. Raises UsageError for unknown names."""
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: must be at least 1")
+    config = content.resolve(config, root)
+    first = config["seed"]
+    experiments = []
+    for name in dict.fromkeys(names):
+        module = load_experiment(name, config)
+        cells = [(seed, cell) for seed in range(first, first + seeds) for cell in module.cells(config.with_seed(seed))]
+        experiments.append(Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells)))
+    return Plan(tuple(experiments), root)
+
+
+def load_experiment(name: str, config: Config) -> ModuleType:
+    """An experiment's module. Raises UsageError where the file lacks what an experiment has."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UsageError(f"{name}: no such file")
+        module = plugins.load_file(Path(name))
+    else:
+        module = plugins.load("experiments", name, config.folders)
+    for attribute in ("TITLE", "REPORT", "cells"):
+        if not hasattr(module, attribute):
+            raise UsageError(f"{name}: an experiment needs TITLE, REPORT and cells(config); {attribute} is missing")
+    plugins.find("reports", module.REPORT, config.folders)
+    return module
+
+
+def launches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Missing jobs as launches: a training alone; evaluations that read the same frames together (design §2.3)."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.frames if isinstance(job, Evaluate) else job.fingerprint, []).append(job)
+    return list(groups.values())
+
+
+def setting(config: Config) -> dict[str, Any]:
+    """What decides whether a number may stand beside the paper's (core/paper.py), and what a reader filters on."""
+    encoder = config["encoder"]["name"]
+    train = config.train
+    return {
+        "dataset": config["data"]["name"],
+        "classes": config.content.classes,
+        "train_videos": config.content.videos.get("train"),
+        "val_videos": config.content.videos.get("val"),
+        "encoder": config["encoder"].get(encoder, {}).get("model", encoder),
+        "pretrained": bool(
+            config["encoder"].get(encoder, {}).get("pretrained") or config["encoder"].get(encoder, {}).get("weights")
+        ),
+        "epochs": train.epochs,
+        "iterations": config.iterations(),
+        "batch": train.batch,
+        "micro_batch": config.micro_batch,
+        "frames_per_video": train.frames_per_video,
+        "crop": train.crop,
+        "lr": train.lr,
+        "weight_decay": train.weight_decay,
+        "precision": config["precision"],
+    }
+
+
+__all__ = ["Evaluate", "Experiment", "Plan", "Train", "launches", "make", "ordered", "setting", "state"]

@@ -1,0 +1,134 @@
+"""The folder is the registry: a plug-in is one file, its name is the file's name, and it exposes fixed names.
+
+`VERSION` and `Config` are read from the source with ast, so that planning imports neither the file nor torch.
+A person's own folder joins as FOLDER/<kind>/<name>.py and may not hide a name of ours.
+"""
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from harness.core.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+KINDS = {
+    "experiments": "experiments",
+    "searches": "experiments/searches",
+    "encoders": "models/encoders",
+    "decoders": "models/decoders",
+    "datasets": "harness/datasets",
+    "reports": "reports",
+    "launchers": "harness/launchers",
+}
+Folders = Sequence[Path | str]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the core knows of a plug-in without importing it."""
+
+    version: int | None
+    config: type | None  # a frozen dataclass with literal defaults
+
+
+def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
+    """Name -> file of every plug-in of a kind. Raises UsageError where two folders hold one name."""
+    found: dict[str, Path] = {}
+    for folder in [PROJECT / KINDS[kind], *(Path(own) / kind for own in folders)]:
+        for path in sorted(folder.glob("*.py")):
+            if path.name.startswith("_"):
+                continue
+            if path.stem in found:
+                raise UsageError(f"{path}: the name '{path.stem}' is taken by {found[path.stem]}; rename the file")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
+                raise UsageError(f"{path.name!r}: a plug-in's name is lower case letters, digits and _; rename the file")
+            found[path.stem] = path
+    return found
+
+
+def names(kind: str, folders: Folders = ()) -> list[str]:
+    """Names of a kind, sorted."""
+    return sorted(paths(kind, folders))
+
+
+def find(kind: str, name: str, folders: Folders = ()) -> Path:
+    """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
+    known = paths(kind, folders)
+    if name not in known:
+        raise UsageError(f"no {kind[:-1]} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all")
+    return known[name]
+
+
+def suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """' (did you mean ...?)', or nothing where nothing is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def load(kind: str, name: str, folders: Folders = ()) -> ModuleType:
+    """Import a plug-in. Ours by their package, so that they pickle; a person's own by its path."""
+    path = find(kind, name, folders)
+    if path.is_relative_to(PROJECT):
+        return importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
+    return load_file(path)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file that lies outside the project, once. Raises UsageError where it does not import."""
+    key = "harness_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None and spec.loader is not None  # a .py path always has one
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}") from error
+    return module
+
+
+@cache
+def read_schema(path: Path) -> Schema:
+    """VERSION and Config of a file, from its source alone. Raises UsageError where their values are not literal."""
+    try:
+        tree = ast.parse(path.read_text())
+    except SyntaxError as error:
+        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
+    version, config = None, None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["VERSION"]:
+            version = ast.literal_eval(node.value)
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            names = {"dataclass": dataclass, "field": dataclasses.field, "Literal": Literal, "__name__": path.stem}
+            body = ast.Module(body=[node], type_ignores=[])
+            try:
+                exec(compile(body, str(path), "exec"), names)
+            except Exception as error:
+                raise UsageError(f"{path}:{node.lineno}: Config must have literal defaults only: {error}") from error
+            config = names["Config"]
+    return Schema(version, config)  # type: ignore[arg-type]
+
+
+def version_of(module_path: str) -> int:
+    """The VERSION of one of our own modules, for example 'harness/engine/train.py'."""
+    version = read_schema(PROJECT / module_path).version
+    assert version is not None
+    return version
+
+
+def docstring(path: Path) -> str:
+    """A plug-in's docstring, without importing it."""
+    return ast.get_docstring(ast.parse(path.read_text())) or ""

@@ -1,0 +1,174 @@
+"""Tables as values, and their Markdown, CSV, LaTeX and terminal forms. Names come from data: each form escapes them."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    import rich.table
+
+MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$])")
+LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "{}$&%#_"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        '"': r"\textquotedbl{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "×": r"$\times$",
+        "–": "--",
+        "—": "---",
+        "…": r"\ldots{}",
+        "·": r"$\cdot$",
+        "§": r"\S{}",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of display strings; `raw` holds the same rows unrounded, for CSV."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    align: str = ""  # one of l, c, r a column
+    bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # (row, column) of the best
+    raw: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"{self.title}: a column's name stands twice")
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.title}: a row has not {len(self.columns)} cells")
+        object.__setattr__(self, "align", self.align or "l" * len(self.columns))
+        if not re.fullmatch(f"[lcr]{{{len(self.columns)}}}", self.align):
+            raise ValueError(f"{self.title}: align '{self.align}' must have one of l, c, r a column")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file of reports/ returns: tables by name, and the lines above them."""
+
+    title: str
+    tables: Mapping[str, Table]
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def clean(text: str) -> str:
+    """One line without control characters: no name moves a cursor, breaks a row or hides what follows."""
+    return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKDOWN.sub(r"\\\1", clean(text)).replace("&", "&amp;")
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return clean(text).translate(LATEX)
+
+
+def markdown(table: Table) -> str:
+    """A heading, a pipe table, notes as a list."""
+    rows = [
+        [f"**{markdown_text(cell)}**" if (i, j) in table.bold else markdown_text(cell) for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    names = {"l": "left", "c": "center", "r": "right"}
+    align = [names[letter] for letter in table.align] if rows else None
+    headers = [markdown_text(column) for column in table.columns]
+    body = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    parts = [f"## {markdown_text(table.title)}", body]
+    if table.notes:
+        parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """The raw values, full precision, empty where not known; the display strings where a table has no raw values."""
+    out = io.StringIO()
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    raw = [dict(row) for row in table.raw] or rows
+    writer = csv.DictWriter(out, list(raw[0]) if raw else list(table.columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: clean(v) if isinstance(v, str) else v for k, v in row.items()} for row in raw)
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    r"""A table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
+    import pandas as pd  # slow to import, and needed by few commands
+
+    rows = [
+        [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_text(cell) for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    frame = pd.DataFrame(rows, columns=[latex_text(column) for column in table.columns], dtype=object)
+    body = frame.style.hide(axis="index").to_latex(hrules=True, column_format=table.align).rstrip()
+    notes = [rf"\par\smallskip{{\footnotesize {latex_text(note)}}}" for note in table.notes]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", body, *notes, r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def plain(table: Table) -> str:
+    """For a terminal or a log."""
+    rows = [[clean(cell) for cell in row] for row in table.rows]
+    names = {"l": "left", "c": "center", "r": "right"}
+    align = [names[letter] for letter in table.align] if rows else None
+    headers = [clean(column) for column in table.columns]
+    body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    return "\n".join([clean(table.title), "", body, *(f"  {clean(note)}" for note in table.notes)]) + "\n"
+
+
+def to_rich(table: Table) -> "rich.table.Table":
+    """For rich's console; names are text there, never markup."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(title=Text(clean(table.title)), caption=Text("\n".join(map(clean, table.notes))) or None)
+    drawn.caption_justify = "left"
+    for column, letter in zip(table.columns, table.align, strict=True):
+        justify = {"l": "left", "c": "center", "r": "right"}[letter]
+        drawn.add_column(Text(clean(column)), justify=justify)  # type: ignore[arg-type]
+    for i, row in enumerate(table.rows):
+        drawn.add_row(*(Text(clean(c), style="bold" if (i, j) in table.bold else "") for j, c in enumerate(row)))
+    return drawn
+
+
+def report_markdown(report: Report) -> str:
+    """The whole report; where it is one table of the same title, the title stands once."""
+    titles = {table.title for table in report.tables.values()}
+    parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
+    parts += [f"{markdown_text(note)}\n" for note in report.notes]
+    parts += [markdown(table) for table in report.tables.values()]
+    if report.command:
+        parts.append("    " + clean(report.command) + "\n")  # an indented code block needs no escape
+    return "\n".join(parts)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write report.md and, for every table, NAME.csv and NAME.tex; returns their paths. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"report.md": report_markdown(report)}
+    for name, table in report.tables.items():
+        stem = re.sub(r"[^\w-]", "_", name)
+        texts[f"{stem}.csv"] = to_csv(table)
+        texts[f"{stem}.tex"] = latex(table)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]

@@ -1,0 +1,141 @@
+"""Training augmentation of a clip: mmseg's default, with one geometry for all frames and colours drawn per frame.
+
+Shapes: T frames of a clip, H × W pixels as read, c the crop's side; 255 is void.
+
+Resize keeping the ratio × U(0.5, 2), crop, mirror, distort colours, pad (by the mean colour, labels by void). Every
+draw comes from the generator handed in.
+
+Differs from mmseg: the crop is cut before it is resized, its box rounded to whole source pixels (the scale moves by
+less than one source pixel a crop), so the cost is the crop's and not the frame's; colours are distorted after the
+crop, in floating point where OpenCV's HSV rounds hue to 2 degrees.
+
+Source: mmseg's Resize, RandomCrop, RandomFlip, PhotoMetricDistortion and Pad, by the values of the authors' VSPW
+configuration (scale range 0.5 to 2, cat_max_ratio 0.75).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import Image, Mask
+
+VOID = 255
+SCALES = (0.5, 2.0)
+LONG_SIDE = 4  # times short_side, as (2048, 512)
+MAX_SHARE = 0.75  # of the valid pixels of a crop that one class may have
+TRIES = 10
+MEAN_COLOUR = [124, 116, 104]
+BRIGHTNESS = 32.0  # grey levels, ±
+CONTRAST = SATURATION = (0.5, 1.5)
+HUE = 18  # of 180, ±
+
+
+class Box(NamedTuple):
+    """A part of the source frame, and the size that it is resized to."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+
+
+def augment(
+    images: Tensor, labels: Tensor, crop: int, short_side: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A clip's training sample; the current frame is the last one.
+
+    images (T, 3, H, W) and labels (T, H, W), both uint8 -> (T, 3, c, c) and (T, c, c), both uint8
+    """
+    height, width = resized(labels.shape[-2:], short_side, rng.uniform(*SCALES))
+    box = choose_box(labels[-1], height, width, crop, rng)
+    window = (box.top, box.left, box.height, box.width)
+    size = [box.out_height, box.out_width]
+    images = F.resized_crop(Image(images), *window, size, antialias=False)  # (T, 3, h, w)
+    labels = F.resized_crop(Mask(labels), *window, size)  # (T, h, w)   nearest
+    if rng.random() < 0.5:
+        images, labels = F.horizontal_flip(images), F.horizontal_flip(labels)
+    frames = torch.stack([distort(frame, rng) for frame in images.as_subclass(Tensor)])
+    rest = [0, 0, crop - box.out_width, crop - box.out_height]  # right and below, as mmseg's Pad
+    return F.pad(frames, rest, fill=MEAN_COLOUR), F.pad(labels, rest, fill=VOID).as_subclass(Tensor)
+
+
+def resized(size: tuple[int, ...], short_side: int, ratio: float) -> tuple[int, int]:
+    """Height and width after mmcv's keep-ratio resize into (4 × short_side, short_side) × ratio."""
+    short_limit, long_limit = int(short_side * ratio), int(LONG_SIDE * short_side * ratio)
+    factor = min(long_limit / max(size), short_limit / min(size))
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+
+def choose_box(label: Tensor, height: int, width: int, crop: int, rng: np.random.Generator) -> Box:
+    """A crop of the frame resized to height × width, in source pixels; drawn up to ten times until it is varied."""
+    for _ in range(TRIES):
+        top, box_height = source_span(label.shape[0], height, crop, rng)
+        left, box_width = source_span(label.shape[1], width, crop, rng)
+        if is_varied(label[top : top + box_height, left : left + box_width]):
+            break
+    return Box(top, left, box_height, box_width, min(crop, height), min(crop, width))
+
+
+def source_span(source: int, resized: int, crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Start and length, in source pixels, of a random crop along one side."""
+    offset = int(rng.integers(max(resized - crop, 0) + 1))
+    length = max(1, round(min(crop, resized) * source / resized))
+    return min(round(offset * source / resized), source - length), length
+
+
+def is_varied(label: Tensor) -> bool:
+    """Whether there are two classes and none has 75 % of the valid pixels (mmseg's cat_max_ratio)."""
+    counts = torch.bincount(label.flatten(), minlength=256)[:VOID]
+    return bool((counts > 0).sum() > 1 and counts.max() < MAX_SHARE * counts.sum())
+
+
+def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """mmseg's PhotoMetricDistortion: each change by a coin, contrast before or after the colours.  # (3, h, w) uint8"""
+    if rng.random() < 0.5:
+        image = image.add(rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clamp_(0, 255).to(torch.uint8)
+    contrast_last = rng.random() < 0.5
+    contrast = rng.uniform(*CONTRAST) if rng.random() < 0.5 else None
+    if contrast is not None and not contrast_last:
+        image = F.adjust_brightness(image, contrast)  # x · α: what mmseg calls contrast
+    if rng.random() < 0.5:
+        image = saturate(image, rng.uniform(*SATURATION))
+    if rng.random() < 0.5:
+        image = turn_hue(image, int(rng.integers(-HUE, HUE)) / 180)
+    if contrast is not None and contrast_last:
+        image = F.adjust_brightness(image, contrast)
+    return image
+
+
+def saturate(image: Tensor, factor: float) -> Tensor:
+    """Scale S of HSV, at most to 1; H and V stay.  # (3, h, w) uint8
+
+    V is the largest channel and S = (V - min) / V, so every channel's distance to V is scaled: no HSV is needed.
+    """
+    value = image.amax(0)  # V, (h, w)
+    chroma = value - image.amin(0)
+    most = value.float().div_(chroma.clamp(min=1))  # the factor at which S is 1
+    distance = (value - image).mul(most.clamp_max_(factor))  # (3, h, w) float32
+    return torch.sub(value, distance).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def turn_hue(image: Tensor, turn: float) -> Tensor:
+    """Add `turn` of a full circle to H of HSV; S and V stay.  # (3, h, w) uint8
+
+    What torchvision's adjust_hue does, at a fifth of its time: one hue map and one clamp a channel.
+    """
+    red, green, blue = image.float()
+    value = image.amax(0).float()  # V, (h, w)
+    chroma = value - image.amin(0)
+    safe = chroma.clamp_min(1)  # grey pixels have no hue and no chroma to show it
+    hue = torch.where(value == green, (blue - red).div_(safe).add_(2), (red - green).div_(safe).add_(4))
+    hue = torch.where(value == red, (green - blue).div_(safe), hue)  # sixths of a circle, in [-1, 5]
+    out = torch.empty_like(image)
+    for channel, offset in enumerate((5, 3, 1)):
+        place = hue.add(offset + 6 * turn).remainder_(6)
+        share = torch.minimum(place, 4 - place).clamp_(0, 1)  # of the chroma that the channel lacks
+        out[channel] = torch.addcmul(value, chroma, share, value=-1).add_(0.5)
+    return out

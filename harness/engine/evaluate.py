@@ -1,0 +1,212 @@
+"""Evaluation of models and ensembles: one confusion matrix a video, by reading every frame once for all jobs of a launch.
+
+No collective is used. Each rank takes whole videos, longest first, and writes videos/<video>.npz of every job by rename;
+a video whose file is there is not done again. A split without labels leaves its masks instead (masks/<video>/*.png).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.core.data import Dataset, Frame
+from harness.core.errors import UnfitError
+from harness.engine import build, checkpoint, inference, jobs
+from harness.engine.inference import Geometry
+from harness.engine.metrics import confusion
+from harness.engine.runtime import Rank, Stop
+from harness.engine.stages import Stages
+
+VERSION = 1
+
+
+class Worker(NamedTuple):
+    """Who computes what: a member under a geometry and a precision; tasks that need the same share it."""
+
+    member: str
+    geometry: Geometry
+    precision: str
+
+
+class Task(NamedTuple):
+    """One evaluation job of a launch."""
+
+    folder: Path
+    job: dict[str, Any]
+    members: tuple[str, ...]
+    stage: int
+    geometry: Geometry
+
+    def worker(self, member: str) -> Worker:
+        """Who computes a member's part of it."""
+        return Worker(member, self.geometry, self.job["precision"])
+
+    def file(self, video: str) -> Path:
+        """Where a video's counts lie."""
+        return self.folder / "videos" / f"{video}.npz"
+
+
+class Counts:
+    """What a task learns of one video."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.frames = 0
+        self.labelled = 0  # pixels of frames that have labels
+
+    def add(self, mask: Tensor, label: Tensor | None) -> None:
+        """Take in a frame's mask and labels, both (H, W)."""
+        self.frames += 1
+        if label is not None:
+            self.labelled += label.numel()
+            self.confusion += confusion(label, mask, self.confusion.shape[0])
+
+    def save(self, path: Path) -> None:
+        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out."""
+        counts = self.confusion.cpu().numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()))
+        checkpoint.replace(temporary, path)
+
+
+def task(folder: Path) -> Task:
+    """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
+    job = jobs.read(folder)
+    for member in job["members"]:
+        if not (folder.parent / member / "weights.safetensors").is_file():
+            raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
+    how = job["evaluate"]
+    geometry = inference.geometry(how["window"], how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
+    return Task(folder, job, tuple(job["members"]), job["stage"], geometry)
+
+
+def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Tasks in groups that read the same split of the same data."""
+    groups: dict[str, list[Task]] = {}
+    for one in tasks:
+        key = json.dumps([one.job["data"], one.job["split"], one.job["plugins"]], sort_keys=True)
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
+    """Compute this rank's missing videos of tasks that read the same frames.
+
+    Raises Stopped after a signal, at the next frame: videos that are finished stay, the one at hand is done again.
+    """
+    job = tasks[0].job
+    dataset, split = build.dataset(job), job["split"]
+    videos = dataset.videos(split)
+    lengths = {video: len(dataset.frames(split, video)) for video in videos}
+    journals = {one: jobs.begin(one.folder, rank, done(one), len(videos), "videos") for one in tasks if rank.first}
+    try:
+        workers = load(tasks, len(dataset.classes), rank.device)
+        for video in share(lengths, rank.rank, rank.world):
+            stop.check()
+            lacking = [one for one in tasks if not one.file(video).exists()]
+            if lacking:
+                run_video(lacking, workers, dataset, split, video, rank.device, stop)
+            for one, journal in journals.items():
+                journal.write("progress", step=done(one), values={})
+    finally:
+        for journal in journals.values():
+            journal.close()
+
+
+def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
+    """The videos of a rank: all videos longest first, each to the rank with least to do. Every rank agrees on it."""
+    load = [0] * world
+    mine = []
+    for video in sorted(lengths, key=lambda video: (-lengths[video], video)):
+        taker = load.index(min(load))
+        load[taker] += lengths[video]
+        if taker == rank:
+            mine.append(video)
+    return mine
+
+
+def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
+    """Every distinct member of the tasks with its trained weights; one set of weights a member."""
+    folders = {member: one.folder.parent / member for one in tasks for member in one.members}
+    models = {}
+    for member, folder in sorted(folders.items()):
+        model = build.segmentor(jobs.read(folder), num_classes)
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        models[member] = model
+    wanted = sorted({one.worker(member) for one in tasks for member in one.members})
+    return {who: Stages(models[who.member], who.geometry, who.precision, device) for who in wanted}
+
+
+def run_video(
+    tasks: Sequence[Task],
+    workers: Mapping[Worker, Stages],
+    dataset: Dataset,
+    split: str,
+    video: str,
+    device: torch.device,
+    stop: Stop,
+) -> None:
+    """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
+    counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
+    for stages in workers.values():
+        stages.start()
+    for name, frame in read_ahead(dataset, split, video):
+        stop.check()
+        image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
+        label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
+        for one, mask in masks(tasks, workers, image):
+            counts[one.folder].add(mask, label)
+            if label is None:
+                save_mask(one.folder / "masks" / video / f"{name}.png", mask)
+    for one in tasks:
+        counts[one.folder].save(one.file(video))
+
+
+def masks(
+    tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor
+) -> Iterator[tuple[Task, Tensor]]:
+    """Each task's mask (H, W) of the next frame: argmax of the sum of its members' probabilities (science §6)."""
+    totals: dict[Path, Tensor] = {}
+    for who, stages in workers.items():  # sorted by member, as every task's members are
+        asking = [one for one in tasks for member in one.members if one.worker(member) == who]
+        if not asking:
+            continue
+        for stage, probabilities in enumerate(stages.probabilities(image, max(one.stage for one in asking))):
+            for one in asking:
+                if one.stage == stage:
+                    total = totals.get(one.folder)
+                    totals[one.folder] = probabilities if total is None else total + probabilities
+    for one in tasks:
+        yield one, inference.labels(totals[one.folder])
+
+
+def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:
+    """A video's frames in time with their names; the next one is decoded while this one is looked at."""
+    names = dataset.frames(split, video)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(dataset.read, split, video, name) for name in names[:1]]
+        for index, name in enumerate(names):
+            frame = ahead.pop().result()
+            ahead = [reader.submit(dataset.read, split, video, later) for later in names[index + 1 : index + 2]]
+            yield name, frame
+
+
+def save_mask(path: Path, mask: Tensor) -> None:
+    """Write a mask as the benchmark's server wants it: one channel, 8 bits, class indices from 0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.to(torch.uint8).cpu().numpy()).save(path)
+
+
+def done(one: Task) -> int:
+    """Videos of a task whose counts are written."""
+    return len(list((one.folder / "videos").glob("*.npz")))

@@ -1,0 +1,82 @@
+"""A job's directory as a rank sees it: job.yaml, the journal, and how the job ended."""
+
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.core import journal, record
+from harness.core.errors import HarnessError, UnfitError
+from harness.core.journal import Journal
+from harness.engine import runtime
+from harness.engine.runtime import Rank
+
+
+class Ending(NamedTuple):
+    """How a job ended."""
+
+    status: str  # finished | failed | preempted | cancelled
+    step: int = 0
+    reason: str | None = None
+    exit_code: int = 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """A job's description. Raises UnfitError where there is none."""
+    path = folder / "job.yaml"
+    try:
+        job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))  # written as JSON, which is YAML
+    except (OSError, ValueError) as error:
+        raise UnfitError(f"{path}: cannot be read ({error}); plan the job again") from error
+    return job
+
+
+def begin(folder: Path, rank: Rank, step: int, steps: int, unit: str) -> Journal:
+    """Open the journal for a further attempt and say where it stands; the first rank calls this."""
+    events, _ = journal.read(folder / "events.jsonl")
+    attempt = 1 + sum(event["event"] == "begin" for event in events)
+    diary = Journal(folder / "events.jsonl")
+    diary.write("begin", attempt=attempt, step=step, steps=steps, unit=unit, **runtime.provenance(rank))
+    return diary
+
+
+def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
+    """Write outcome.json; a cause that another rank has already written stands, since ours may only follow from it."""
+    if ending.status == "failed" and _failed(folder / "outcome.json"):
+        return
+    outcome: Mapping[str, Any] = {
+        "status": ending.status,
+        "reason": ending.reason,
+        "exit_code": ending.exit_code,
+        "seconds": seconds,
+        "step": ending.step,
+        "provenance": runtime.provenance(rank),
+    }
+    record.write_json(folder / "outcome.json", outcome)
+    if rank.first:
+        diary = Journal(folder / "events.jsonl")
+        diary.write("end", status=ending.status)
+        diary.close()
+
+
+def failure(folder: Path, error: BaseException) -> Ending:
+    """The ending that an exception makes, in one line; its traceback is added to error.txt."""
+    with (folder / "error.txt").open("a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    message = " ".join(str(error).split())
+    if isinstance(error, HarnessError):
+        return Ending("failed", reason=message, exit_code=error.exit_code)
+    return Ending("failed", reason=f"{type(error).__name__}: {message}"[:500], exit_code=1)
+
+
+def stopped(status: str, step: int) -> Ending:
+    """The ending that a signal makes; the same command goes on from there."""
+    return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", runtime.PREEMPTED_EXIT)
+
+
+def _failed(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["status"] == "failed")
+    except (OSError, ValueError, KeyError):
+        return False

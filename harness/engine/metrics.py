@@ -1,0 +1,14 @@
+"""Confusion matrices on the device. Shapes: K classes; labels and predictions of any equal shape."""
+
+import torch
+from torch import Tensor
+
+
+def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Pixels by truth (rows) and prediction (columns); truth outside 0..K-1 is void and left out.  # (K, K) int64
+
+    The prediction is an argmax over K, so it lies in 0..K-1 everywhere.
+    """
+    valid = (truth >= 0) & (truth < num_classes)
+    pairs = truth[valid].long() * num_classes + prediction[valid].long()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)

@@ -1,0 +1,51 @@
+"""Several ranks on one node by torchrun: NCCL on GPUs, gloo on CPUs."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.launchers._environment import child_environment
+
+
+class Launcher:
+    """One torchrun for each launch. Its exit code says nothing (1 after any signal): outcomes are read from files."""
+
+    def __init__(self, nproc: int, logs: Path) -> None:
+        self.nproc = nproc
+        self.log = logs / "torchrun.log"
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    def start(self, directories: Sequence[Path]) -> None:
+        """Start the ranks. Call from the main thread: they die with the thread that started them."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as log:
+            self._agent = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                    *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
+                    *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
+                    *("-m", "harness.engine.worker"),
+                    *map(str, directories),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
+            )
+
+    def running(self) -> bool:
+        """Whether torchrun and its ranks are still there."""
+        return self._agent is not None and self._agent.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on; torchrun hands it to every rank."""
+        if self._agent is not None and self._agent.poll() is None:
+            self._agent.send_signal(number)
+
+    def close(self) -> None:
+        """End what may still run."""
+        if self.running():
+            assert self._agent is not None
+            self._agent.kill()

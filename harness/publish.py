@@ -1,0 +1,226 @@
+"""What the tracking store hears of a plan: a parent run per plan, a child per training and per cell.
+
+All of it is read from the root's files, and saying it twice changes nothing: whatever the store missed (it was away,
+the run was offline) it hears the next time the same command is given. Without a store nothing is said.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core import content, journal, metrics, record
+from harness.core.job import Job, Train
+from harness.core.plan import Experiment, Plan, read_json, setting
+from harness.core.spec import Cell
+from harness.core.table import Report
+from harness.store.tracking import Tracking
+
+Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
+
+
+class Curve:
+    """Exactly once: a metric is given out with the checkpoint that covers it, since MLflow cannot delete a point."""
+
+    def __init__(self) -> None:
+        self.pending: list[Point] = []
+        self.committed = -1  # the last step given out
+
+    def hear(self, events: Sequence[Mapping[str, Any]]) -> list[Point]:
+        """The points that have become final."""
+        final: list[Point] = []
+        for event in events:
+            if event["event"] == "begin":  # what the attempt before measured after its checkpoint is void
+                self.pending = [point for point in self.pending if point[2] <= event["step"]]
+            elif event["event"] == "metrics" and event["step"] > self.committed:
+                time = round(1000 * event["time"])
+                self.pending += [(key, value, event["step"], time) for key, value in event["values"].items()]
+            elif event["event"] == "checkpoint" or (event["event"] == "end" and event.get("status") == "finished"):
+                step = event.get("step", float("inf"))
+                final += [point for point in self.pending if point[2] <= step]
+                self.pending = [point for point in self.pending if point[2] > step]
+                self.committed = max([self.committed, *(point[2] for point in final)])
+        return final
+
+
+class Publisher:
+    """Tells the store of one plan; `tracking` None says nothing."""
+
+    def __init__(self, plan: Plan, tracking: Tracking | None) -> None:
+        self.plan = plan
+        self.tracking = tracking
+        self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
+        self._runs: dict[Job, str] = {}
+        self._curves: dict[Job, Curve] = {}
+
+    def parent(self, experiment: Experiment) -> tuple[str, str]:
+        """Ids of the MLflow experiment and of the run that holds this plan's children; made at the first need."""
+        assert self.tracking is not None
+        if experiment.name not in self._parents:
+            place = self.tracking.experiment(experiment.name)
+            run = self.tracking.parent(
+                place,
+                name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
+                plan=experiment.digest,
+                tags={"harness.experiment": experiment.name, "harness.preset": experiment.config.preset},
+                params=text(setting(experiment.config)),
+                description=f"{experiment.title}. Children: one run per training, one per cell.",
+            )
+            self._parents[experiment.name] = (place, run)
+        return self._parents[experiment.name]
+
+    def begin(self, job: Job) -> None:
+        """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
+        if self.tracking is None or not isinstance(job, Train):
+            return
+        owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
+        place, parent = self.parent(owner)
+        run = self._known_run(job) or self.tracking.child(
+            place,
+            parent,
+            name=f"train/{job.decoder}/seed{job.config['seed']}",
+            key={"harness.role": "train", "harness.fingerprint": job.fingerprint},
+            tags=self._tags(job),
+            params=self._params(job),
+        )
+        self.tracking.resume(run)
+        self.tracking.dataset(run, *self._dataset(job, "train"), context="training")
+        self._runs[job] = run
+        self._curves[job] = Curve()
+        directory = self.plan.directory(job)
+        record.write_json(directory / "mlflow.json", {**read_json(directory / "mlflow.json"), self.tracking.store: run})
+        self.hear(job, journal.read(directory / "events.jsonl")[0])
+
+    def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
+        """Pass on what of a training's journal has become final."""
+        if self.tracking is None or job not in self._runs:
+            return
+        points = self._curves[job].hear(events)
+        if points:
+            self.tracking.log(self._runs[job], points)
+
+    def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
+        """Close a training's run with its true status, its configuration and its provenance."""
+        if self.tracking is None or job not in self._runs:
+            return
+        run, directory = self._runs[job], self.plan.directory(job)
+        tags = {"harness.outcome": outcome["status"], "harness.reason": outcome.get("reason") or ""}
+        self.tracking.tag(run, {**tags, **provenance_tags(record.provenance(directory))})
+        self.tracking.json(run, "config/job.json", job.spec())
+        self.tracking.finish(run, status)
+
+    def catch_up(self, experiment: Experiment) -> None:
+        """Tell what the store does not have yet: trainings that are done, then every cell with its final numbers."""
+        if self.tracking is None:
+            return
+        for job in experiment.jobs:
+            if isinstance(job, Train) and self.plan.state(job) == "done" and not self._known_run(job):
+                self.begin(job)
+                self.end(job, "FINISHED", read_json(self.plan.directory(job) / "outcome.json"))
+        done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
+        known = self.tracking.find(experiment.name, [cell.job.fingerprint for _, cell in done])
+        for seed, cell in done:
+            found = known.get(cell.job.fingerprint, [])
+            if not any(run.tags.get("harness.cell") == cell.name for run in found):
+                self._cell(experiment, seed, cell)
+
+    def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
+        """The report as artefacts of the parent and as the experiment's note; the parent gets its true status."""
+        if self.tracking is None:
+            return
+        place, run = self.parent(experiment)
+        for path in sorted(folder.iterdir()):
+            self.tracking.file(run, path, "report")
+        self.tracking.note(place, report.markdown())
+        self.tracking.finish(run, status)
+
+    def runs(self, experiment: Experiment) -> dict[str, str]:
+        """Run ids of the cells that the store has, by fingerprint."""
+        if self.tracking is None:
+            return {}
+        fingerprints = [cell.job.fingerprint for _, cell in experiment.cells]
+        return {key: runs[0].run_id for key, runs in self.tracking.find(experiment.name, fingerprints).items()}
+
+    def _cell(self, experiment: Experiment, seed: int, cell: Cell) -> None:
+        assert self.tracking is not None
+        place, parent = self.parent(experiment)
+        directory = self.plan.directory(cell.job)
+        found = record.read_evaluation(directory)
+        run = self.tracking.child(
+            place,
+            parent,
+            name=f"{cell.name}/seed{seed}",
+            key={"harness.role": "cell", "harness.cell": cell.name, "harness.fingerprint": cell.job.fingerprint},
+            tags={
+                **self._tags(cell.job),
+                "harness.seed": str(seed),
+                "harness.trained_by": " ".join(self._known_run(member) or "" for member in cell.job.members),
+                **provenance_tags(found.provenance),
+            },
+            params={**self._params(cell.job.members[0]), "method": cell.method, "stage": str(cell.job.stage)},
+        )
+        time = round(1000 * (directory / "outcome.json").stat().st_mtime)
+        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, time) for key, value in found.final.items()])
+        self.tracking.dataset(run, *self._dataset(cell.job, cell.job.split), context="eval")
+        self.tracking.json(run, "config/job.json", cell.job.spec())
+        self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
+        self.tracking.bytes(run, "matrices.npz", packed(found))
+        self.tracking.finish(run, "FINISHED")
+
+    def _known_run(self, job: Job) -> str | None:
+        assert self.tracking is not None
+        run = read_json(self.plan.directory(job) / "mlflow.json").get(self.tracking.store)
+        return run if run is not None and self.tracking.exists(run) else None
+
+    def _tags(self, job: Job) -> dict[str, str]:
+        return {
+            "harness.recipe": job.recipe,
+            "harness.preset": job.config.preset,
+            "harness.directory": str(self.plan.directory(job)),
+        }
+
+    def _params(self, job: Train) -> dict[str, str]:
+        config = job.config
+        options = config["decoder"].get(job.decoder, {})
+        return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
+
+    def _dataset(self, job: Job, split: str) -> tuple[str, str]:
+        config = job.config
+        name = config["data"]["name"]
+        return f"{name}-{split}", config.content.splits.get(split) or job.fingerprint
+
+
+def per_class(experiment: Experiment, found: record.RunRecord) -> list[dict[str, Any]]:
+    """Class, IoU in percent (None without truth) and pixels of truth."""
+    classes = content.build_dataset(experiment.config).classes
+    confusion = found.confusion
+    scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)
+    rows = zip(classes, scores.tolist(), truth.tolist(), strict=True)
+    return [{"class": name, "iou": round(score, 2) if n else None, "pixels": n} for name, score, n in rows]
+
+
+def packed(found: record.RunRecord) -> bytes:
+    """All videos' matrices in one compressed file: names (V,), confusion (V, K, K)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, names=np.array(list(found.videos)), confusion=np.stack(list(found.videos.values())))
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """The inverse of `packed`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+        return dict(zip(saved["names"].tolist(), saved["confusion"], strict=True))
+
+
+def provenance_tags(found: Mapping[str, Any]) -> dict[str, str]:
+    """What a reviewer asks of a number: commit, versions, device, launcher, command."""
+    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds", "attempt")
+    versions = {f"harness.version.{name}": version for name, version in (found.get("versions") or {}).items()}
+    return {**{f"harness.{key}": str(found[key]) for key in keys if found.get(key) is not None}, **text(versions)}
+
+
+def text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as MLflow keeps them."""
+    return {key: str(value) for key, value in values.items()}

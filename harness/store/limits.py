@@ -1,0 +1,70 @@
+"""What MLflow takes: its limits, its alphabet and its URIs, as pure functions. Imports no mlflow."""
+
+import getpass
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UnfitError
+from harness.core.redact import redact
+
+# mlflow/utils/validation.py; per batch, and in characters
+POINTS, ENTITIES, PAGE = 1000, 100, 1000
+PARAM_CHARS, TAG_CHARS, NOTE_CHARS, KEY_CHARS, DIGEST_CHARS = 6000, 8000, 20_000, 250, 32
+
+
+def absolute(uri: str) -> str:
+    """The URI with a SQLite file's place made absolute. Raises UnfitError for folders and stores in memory."""
+    scheme, colon, rest = uri.partition(":")
+    if scheme == "file" or (not colon and uri not in ("databricks", "databricks-uc")):
+        raise UnfitError(
+            f"MLflow keeps no runs in folders any more ({redact(uri)}): use sqlite:////absolute/path/mlflow.db, "
+            "and `mlflow migrate-filestore` for old runs"
+        )
+    if not scheme.startswith("sqlite"):
+        return uri
+    path, question, query = rest.removeprefix("///").partition("?")
+    if not rest.startswith("///") or path in ("", ":memory:"):
+        raise UnfitError(f"{uri}: other processes cannot see it; use sqlite:////absolute/path/mlflow.db")
+    return f"{scheme}:///{Path(path).absolute()}{question}{query}"
+
+
+def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Slices of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def strings(values: Mapping[str, Any], limit: int) -> dict[str, str]:
+    """Keys and values that MLflow takes; None values left out."""
+    return {key_of(key): clip(str(value), limit) for key, value in values.items() if value is not None}
+
+
+def key_of(key: str) -> str:
+    """A key in MLflow's alphabet ([\\w/ .:-]), others as _; no leading slash and no `..`, which it takes for paths."""
+    parts = re.sub(r"[^\w/ .:-]", "_", key, flags=re.ASCII).split("/")
+    return "/".join(part for part in parts if part.strip(". "))[:KEY_CHARS] or "_"
+
+
+def clip(text: str, limit: int) -> str:
+    """At most `limit` characters; what is cut ends at a line where there is one and says so."""
+    if len(text) <= limit:
+        return text
+    kept, newline, _ = text[: limit - 3].rpartition("\n")
+    return f"{kept}\n…" if newline and len(kept) > limit // 2 else text[: limit - 1] + "…"
+
+
+def word(value: str) -> str:
+    """A value that may stand in a filter: an id or a digest, never a quote."""
+    if not re.fullmatch(r"[\w.:-]+", value):
+        raise ValueError(f"'{value}' is no id or digest")
+    return value
+
+
+def user() -> str:
+    """Who runs this; containers may know nobody."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

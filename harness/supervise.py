@@ -1,0 +1,241 @@
+"""A launch's life, seen from outside: start the worker, follow the jobs' journals, and say truly how each one ended.
+
+Ranks write files; this is the one process that talks to the tracking store (design §2.4). What counts is what the
+files say: a job is finished when its outcome or all its videos are there, whatever a process exited with.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from harness.core import content, journal, record
+from harness.core.errors import UnfitError
+from harness.core.job import Evaluate, Job, Train
+from harness.core.plan import Plan, read_json
+from harness.publish import Publisher
+
+POLL = 0.1  # seconds between two looks at the files
+GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal
+ENDED = {"finished": "FINISHED", "preempted": "KILLED", "cancelled": "KILLED", "failed": "FAILED", "lost": "FAILED"}
+
+
+class Launcher(Protocol):
+    """What a file of harness/launchers provides as its class Launcher(nproc, logs)."""
+
+    log: Path
+
+    def start(self, directories: Sequence[Path]) -> None:
+        """Start a launch without waiting for it."""
+
+    def running(self) -> bool:
+        """Whether it is still at work."""
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on."""
+
+    def close(self) -> None:
+        """End the worker."""
+
+
+@dataclass
+class Progress:
+    """How far a job is, for whoever shows it."""
+
+    job: Job
+    step: int = 0
+    steps: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    offset: int = 0  # bytes of the journal that were read
+
+
+class Stopped(Exception):
+    """A signal asked to stop; `status` is 'cancelled' (Ctrl-C) or 'preempted'."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.status = "cancelled" if number == signal.SIGINT else "preempted"
+
+
+Show = Callable[[Progress], None]
+
+
+def supervise(
+    plan: Plan, launch: Sequence[Job], launcher: Launcher, publisher: Publisher, show: Show, how: Mapping[str, Any]
+) -> dict[Job, dict[str, Any]]:
+    """Run one launch to its end and return every job's outcome.
+
+    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it.
+    """
+    progress = {job: Progress(job) for job in launch}
+    for job in launch:
+        prepare(plan, job, how)
+        progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+        publisher.begin(job)
+    stopped: Stopped | None = None
+    with stop_signals():
+        try:
+            launcher.start([plan.directory(job) for job in launch])
+            wait(plan, launcher, publisher, show, progress, None)
+        except Stopped as stop:
+            stopped = stop
+    if stopped is not None:
+        stop_launch(plan, launcher, publisher, show, progress, stopped)
+    outcomes = {job: conclude(plan, job, launcher, stopped) for job in launch}
+    for job in launch:
+        follow(plan, publisher, show, progress[job])
+        publisher.end(job, ENDED[outcomes[job]["status"]], outcomes[job])
+    if stopped is not None and any(outcome["status"] != "finished" for outcome in outcomes.values()):
+        raise stopped
+    return outcomes
+
+
+def prepare(plan: Plan, job: Job, how: Mapping[str, Any]) -> None:
+    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
+    directory = plan.directory(job)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "outcome.json").unlink(missing_ok=True)
+        record.write_json(directory / "job.yaml", job.spec())  # JSON is YAML
+        record.write_json(directory / "how.json", how)
+    except OSError as error:
+        raise UnfitError(f"{directory}: {error.strerror}; choose another root with --root DIR") from error
+
+
+def wait(
+    plan: Plan,
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    progress: Mapping[Job, Progress],
+    deadline: float | None,
+) -> bool:
+    """Follow the journals until the launch has ended; False if the deadline came first."""
+    while launcher.running():
+        for job in progress:
+            follow(plan, publisher, show, progress[job])
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True
+
+
+def stop_launch(
+    plan: Plan,
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    progress: Mapping[Job, Progress],
+    stopped: Stopped,
+) -> None:
+    """Pass the signal on and wait for the checkpoints; a worker that does not end in time, or a second signal, is killed."""
+    launcher.signal(stopped.number)
+    with stop_signals():
+        try:
+            ended = wait(plan, launcher, publisher, show, progress, time.monotonic() + GRACE)
+        except Stopped:
+            ended = False
+    if not ended:
+        launcher.signal(signal.SIGKILL)
+
+
+def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> None:
+    """Read what a job's journal has gained, tell the store, and show how far it is."""
+    job = progress.job
+    events, progress.offset = journal.read(plan.directory(job) / "events.jsonl", progress.offset)
+    if not events:
+        return
+    for event in events:
+        if event["event"] == "begin":
+            progress.steps = event["steps"]
+        if event["event"] == "log":
+            progress.messages.append(event["message"])
+        if "step" in event and event["event"] in ("begin", "progress", "checkpoint", "metrics"):
+            progress.step = event["step"]
+        if event["event"] in ("progress", "metrics"):
+            progress.values.update(event.get("values") or {})
+    publisher.hear(job, events)
+    show(progress)
+
+
+def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None) -> dict[str, Any]:
+    """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
+    directory = plan.directory(job)
+    outcome = read_json(directory / "outcome.json")
+    if isinstance(job, Evaluate):
+        wanted = set(content.build_dataset(job.config).videos(job.split))
+        there = {path.stem for path in (directory / "videos").glob("*.npz")}
+        if wanted <= there and outcome.get("status") in (None, "finished"):
+            outcome = finish_evaluation(directory, len(wanted))
+    if not outcome:
+        status = stopped.status if stopped else "lost"
+        reason = str(stopped) if stopped else f"the worker died: {last_line(launcher.log)}"
+        outcome = {"status": status, "reason": reason, "exit_code": 1}
+        record.write_json(directory / "outcome.json", outcome)
+    return outcome
+
+
+def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
+    """Write the outcome that no rank can know alone: all videos are there."""
+    events, _ = journal.read(directory / "events.jsonl")
+    begins = [event for event in events if event["event"] == "begin"]
+    kept = ("device", "threads", "world", "versions")
+    outcome = {
+        "status": "finished",
+        "reason": None,
+        "exit_code": 0,
+        "seconds": spent(events),
+        "step": videos,
+        "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
+    }
+    record.write_json(directory / "outcome.json", outcome)
+    return outcome
+
+
+def spent(events: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds between a job's begin and last event, added over its attempts."""
+    total, begun = 0.0, None
+    for event, after in zip(events, [*events[1:], None], strict=True):
+        if event["event"] == "begin":
+            begun = event["time"]
+        if begun is not None and (after is None or after["event"] == "begin"):
+            total += event["time"] - begun
+    return total
+
+
+def last_line(log: Path) -> str:
+    """The last line a worker wrote before it died."""
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    said = [line.strip() for line in lines if line.strip()]
+    return f"{said[-1][:200]} (see {log})" if said else f"it left no word (see {log})"
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turn Ctrl-C and a scheduler's signals into Stopped, in the main thread, while a launch runs."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe(launcher: str, nproc: int, command: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:
+    """How a launch is run: provenance, never identity."""
+    return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **source}
+
+
+__all__ = ["ENDED", "Launcher", "Progress", "Stopped", "Train", "describe", "supervise"]

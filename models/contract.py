@@ -1,0 +1,95 @@
+"""What an encoder and a decoder owe each other and whoever trains them; no decoder is ever asked for its type.
+
+Shapes: B images, K classes, H × W pixels of the image, C channels. Labels and masks are class indices; 255 is void.
+
+A file in models/encoders exposes VERSION, a frozen dataclass Config with literal defaults, and a class Encoder.
+A file in models/decoders exposes VERSION, Config and a class Decoder (a subclass of the one below).
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+VOID = 255
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch of images."""
+
+    levels: tuple[Tensor, ...]  # X1..X4, (B, C_i, H/4 | H/8 | H/16 | H/32, ...)
+    deepest: Tensor  # the backbone's last map before any pyramid, (B, C, h, w): source of R
+
+
+class Target(NamedTuple):
+    """What training knows of a batch of images."""
+
+    labels: Tensor  # (B, H, W) int64, 255 is void
+    keys: Tensor  # (B,) int64, one seed a sample: the only source of a decoder's own random choices
+
+
+class Auxiliary(NamedTuple):
+    """A further prediction with its own cross entropy."""
+
+    name: str
+    logits: Tensor  # (B, K, h, w)
+    weight: float
+
+
+class Sums(Protocol):
+    """Class sums of a part of the batch: a NamedTuple of tensors, merged in the batch's order."""
+
+    def merge(self, later: Self) -> Self:
+        """The sums of both parts; `self` comes first in the batch."""
+        ...
+
+
+class Output(NamedTuple):
+    """What a decoder returns in training."""
+
+    logits: Tensor  # (B, K, h, w); resized bilinearly to the labels by the trainer
+    auxiliary: tuple[Auxiliary, ...] = ()
+    sums: Any = None  # Sums | None; detached, float32
+
+
+class Decoder(nn.Module):
+    """The decoder contract (design §2.7); a decoder without memory and past overrides encode, predict and forward only.
+
+    Arguments: `channels` of the four levels, `deepest_channels`, `num_classes` K, and the decoder's own `config`.
+    """
+
+    past: tuple[int, ...] = ()  # offsets of the earlier frames whose features `encode` reads, oldest first
+    past_grad: bool = False  # whether training needs gradients through those frames
+    prior: Literal["none", "previous", "own"] = "none"
+    # where P comes from if none is given: not used | the mask of frame N-1, handed in by trainer and evaluator | itself
+    gt_warmup: float = 0.0  # share of training in which the truth of P's frame is given as the prior
+
+    def encode(self, features: Features, past: tuple[Features, ...] = ()) -> Any:
+        """All that does not depend on P: the cache from which any number of stages is predicted."""
+        raise NotImplementedError
+
+    def predict(self, cache: Any, prior: Tensor | None = None) -> Tensor:
+        """Logits (B, K, h, w) for a prior mask P (B, H, W), or for the decoder's own rule if None; repeatable."""
+        raise NotImplementedError
+
+    def forward(self, features: Features, past: tuple[Features, ...], prior: Tensor | None, target: Target) -> Output:
+        """One training step's outputs; the memory is read, not written."""
+        raise NotImplementedError
+
+    def momentum_at(self, progress: float) -> float:
+        """m of Eq. 1 at `progress` in [0, 1] of training."""
+        del progress
+        return 0.0
+
+    @torch.no_grad()
+    def update(self, sums: Any, momentum: float) -> None:
+        """Move the memory once by the sums of the whole batch (Eq. 1)."""
+
+
+def identity(value: Tensor) -> Tensor:
+    """The sum over ranks where there is one rank."""
+    return value
+
+
+AllSum = Callable[[Tensor], Tensor]  # differentiable sum over ranks; modules that need one hold it as `all_sum`

@@ -1,0 +1,63 @@
+"""Decoder B: Decoder A with temporal memory attention in R's place, reading the memory with the frame's own mask.
+
+Shapes: B images, C channels of R and M, T earlier frames, H × W pixels, h × w = H/8 × W/8. Source: the paper, §3 and
+Figure 2; the attention is TMANet's (arXiv 2102.08643) without its classifier.
+
+Differs from the paper: "the predicted segmentation mask of current frame" is the coarse head's, on the attention's
+output. Earlier frames are seen without gradient unless `memory_grad`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from models.contract import Features
+from models.decoders._memory_head import MemoryDecoder
+from models.layers.head import resize
+from models.layers.temporal_attention import TemporalAttention
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """`frames`: T. `gt_warmup`: share of training in which P is the truth. Others: the papers' symbols."""
+
+    channels: int = 1024
+    aux_channels: int = 256
+    memory_channels: int = 512  # C
+    momentum: float = 0.9  # m of Eq 1 at the start
+    schedule: Literal["poly", "fixed"] = "poly"
+    gt_warmup: float = 0.1
+    init: Literal["random_pixel", "first_seen_mean"] = "random_pixel"
+    proj: Literal["plain", "ref"] = "plain"  # g_q, g_k, g_v, g_o
+    frames: int = 2  # T
+    tma_key: int = 64  # Ck
+    tma_value: int = 256  # Cv
+    tma_scale: bool = False  # scores divided by sqrt(Ck)
+    memory_grad: bool = False  # gradients through the earlier frames
+
+
+class Decoder(MemoryDecoder):
+    """R is what the current frame reads from its predecessors."""
+
+    def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
+        super().__init__(channels, num_classes, config)
+        self.prior = "own"
+        self.past = tuple(range(-config.frames, 0))
+        self.past_grad = config.memory_grad
+        self.attention = TemporalAttention(
+            deepest_channels,
+            config.memory_channels,
+            frames=config.frames,
+            keys=config.tma_key,
+            values=config.tma_value,
+            scaled=config.tma_scale,
+        )
+
+    def _source(self, features: Features, past: tuple[Features, ...]) -> Tensor:
+        """TMA's output on the deepest maps at H/8.  # (B, C, h, w)"""
+        size = features.levels[1].shape[2:]
+        earlier = tuple(resize(frame.deepest, size) for frame in past)
+        return self.attention(resize(features.deepest, size), earlier)

@@ -1,0 +1,83 @@
+"""Any hierarchical timm backbone: four of its own levels, at a quarter of the image to a thirty-second.
+
+Shapes: B images, H × W pixels, multiples of 32.
+"""
+
+from dataclasses import dataclass, field
+
+import timm
+from torch import Tensor, nn
+
+from models.contract import Features
+from models.encoders import _weights
+
+VERSION = 1
+
+REDUCTIONS = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Config:
+    """`model`: timm's name. `pretrained`: weights from the hub; `weights`: from a local file in timm's layout."""
+
+    model: str = "tf_efficientnet_lite0"
+    pretrained: bool = False
+    weights: str | None = field(default=None, metadata={"where": True, "content": True})
+
+
+class Encoder(nn.Module):
+    """The backbone's levels as they are; all its layers share one learning rate.
+
+    Raises ValueError where timm knows no such model, it has not the four levels, or `size` is no multiple of 32.
+    """
+
+    size: int | None = None
+    multiple = 32
+    num_layers = 0
+
+    def __init__(self, config: Config, size: int) -> None:
+        super().__init__()
+        if size % self.multiple:
+            raise ValueError(f"timm_pyramid takes windows whose side is a multiple of {self.multiple}, not {size}")
+        if not timm.is_model(config.model):
+            raise ValueError(f"timm has no model {config.model}")
+        self.config = config
+        self.backbone = timm.create_model(config.model, features_only=True, pretrained=False)
+        found = list(self.backbone.feature_info.reduction())
+        if not set(REDUCTIONS) <= set(found):
+            raise ValueError(f"{config.model} has levels at 1/{found}, timm_pyramid needs 1/{list(REDUCTIONS)}")
+        # the last of those at a reduction is the one that has seen most layers
+        self.picks = tuple(len(found) - 1 - found[::-1].index(reduction) for reduction in REDUCTIONS)
+        widths = self.backbone.feature_info.channels()
+        self.channels = tuple(widths[pick] for pick in self.picks)
+        self.deepest_channels = self.channels[-1]
+
+    def forward(self, images: Tensor) -> Features:
+        """Normalised images (B, 3, H, W) -> four levels (B, C_i, H/4 .. H/32); the last is the deepest."""
+        maps = self.backbone(images)
+        levels = tuple(maps[pick] for pick in self.picks)
+        return Features(levels, levels[-1])
+
+    def layer_id(self, parameter_name: str) -> int:
+        """0: the whole backbone is one layer."""
+        del parameter_name
+        return 0
+
+    def load_pretrained(self) -> None:
+        """Fill in the config's weights; nothing where it names none.
+
+        Raises FileNotFoundError where they cannot be had, ValueError where they do not fit.
+        """
+        if self.config.weights is not None:
+            state = _weights.read(self.config.weights)
+            own = {_plain(name): name for name in self.backbone.state_dict()}
+            renamed = {own[_plain(name)]: value for name, value in state.items() if _plain(name) in own}
+            _weights.fill(self.backbone, renamed, self.config.weights)
+        elif self.config.pretrained:
+            source = _weights.from_hub(self.config.model, features_only=True)
+            _weights.fill(self.backbone, source.state_dict(), f"{self.config.model} on the hub")
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without what timm's wrappers for features do to it (`stages.0` becomes `stages_0`)."""
+    return name.removeprefix("model.").replace(".", "_")

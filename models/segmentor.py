@@ -1,0 +1,87 @@
+"""An encoder and a decoder as one network that eats raw RGB frames.
+
+Shapes: B images, H × W pixels.
+"""
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Decoder, Features, Output, Target
+
+MEAN = (123.675, 116.28, 103.53)  # of ImageNet, as the segmentation toolboxes have it
+STD = (58.395, 57.12, 57.375)
+
+
+class Encoder(Protocol):
+    """What the class Encoder of a file in models/encoders has; its constructor takes (config, size)."""
+
+    channels: tuple[int, ...]  # of the four levels
+    deepest_channels: int
+    size: int | None  # the only side of a window that it takes; None: any multiple
+    multiple: int  # a window's sides are multiples of this
+    num_layers: int  # depth for the layer-wise decay of the learning rate; the pyramid's id is one more
+
+    def layer_id(self, parameter_name: str) -> int:
+        """Depth of a parameter, 0 at the input, num_layers + 1 for what is trained from scratch."""
+        ...
+
+    def load_pretrained(self) -> None:
+        """Fill in the weights named by the config; called at a fresh start only."""
+        ...
+
+
+class Segmentor(nn.Module):
+    """`forward` is the training step's; for inference take `features`, then `decoder.encode` and `decoder.predict`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+
+    def features(self, images: Tensor) -> Features:
+        """Encode images (B, 3, H, W), uint8 or float in 0..255."""
+        return self.encoder((images.to(self.mean.dtype) - self.mean) / self.std)
+
+    def forward(self, images: Tensor, past_images: tuple[Tensor, ...], prior: Tensor | None, target: Target) -> Output:
+        """One training step: `past_images` holds one batch for each offset of `decoder.past`, oldest first.
+
+        Earlier frames are encoded first, in eval mode and without gradient unless the decoder asks for it, so they
+        leave no trace in batch statistics.
+        """
+        if len(past_images) != len(self.decoder.past):
+            raise ValueError(f"the decoder reads {len(self.decoder.past)} earlier frames, not {len(past_images)}")
+        if self.decoder.past_grad:
+            past = tuple(self.features(image) for image in past_images)
+        else:
+            past = self._past_features(past_images)
+        return self.decoder(self.features(images), past, prior, target)
+
+    @torch.no_grad()
+    def _past_features(self, images: tuple[Tensor, ...]) -> tuple[Features, ...]:
+        modes = [(module, module.training) for module in self.encoder.modules()]
+        self.encoder.eval()
+        try:
+            return tuple(self.features(image) for image in images)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def build(
+    encoder: ModuleType, encoder_config: Any, decoder: ModuleType, decoder_config: Any, num_classes: int, crop: int
+) -> Segmentor:
+    """The network made of two plug-in modules and their own configs, for windows of side `crop`; weights are random.
+
+    Raises ValueError where the encoder does not take windows of this size.
+    """
+    backbone = encoder.Encoder(encoder_config, crop)
+    head = decoder.Decoder(backbone.channels, backbone.deepest_channels, num_classes, decoder_config)
+    return Segmentor(backbone, head)

@@ -1,0 +1,160 @@
+"""Ours beside the paper's: one row a cell, with its gain over the cell it is measured against.
+
+Where data, backbone or schedule are not the paper's, the title says so and the paper's columns stand apart.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness.core import paper
+from harness.core.results import Context, null, summary
+from harness.core.table import Report, Table
+
+NONE = "–"
+RAW = (
+    *("cell", "label", "method", "backbone", "epochs", "status", "reason", "planned", "seeds", "units"),
+    *("miou", "sd", "gain", "gain_sd", "gain_seeds", "paper_miou", "paper_gain"),
+)
+
+
+class Column(NamedTuple):
+    """A column's header and its cell's text for a row of the summary."""
+
+    header: str
+    align: str
+    text: Callable[[Any], str]
+
+
+def render(frame: pd.DataFrame, context: Context) -> Report:
+    """The table of one experiment, from its part of the results frame."""
+    own = frame[frame["experiment"] == context.experiment]
+    cells = [{str(key): null(value) for key, value in row.items()} for row in summary(own).to_dict("records")]
+    columns = choose(cells, context)
+    table = Table(
+        title=title(context),
+        columns=tuple(column.header for column in columns),
+        rows=tuple(tuple(column.text(cell) for column in columns) for cell in cells),
+        notes=tuple(notes(own, cells, context)),
+        align="".join(column.align for column in columns),
+        bold=frozenset((row, place) for row in best(cells) for place, c in enumerate(columns) if c.text is ours),
+        raw=tuple({key: cell[key] for key in RAW} for cell in cells),
+    )
+    return Report(table.title, {context.experiment: table}, command=context.command)
+
+
+def title(context: Context) -> str:
+    """The experiment's title, and in brackets what is not the paper's."""
+    if context.comparable:
+        return context.title
+    heads = ("data: ", "backbone: ", "schedule: ")
+    found = [reason.partition(": ")[2] for reason in context.reasons if reason.startswith(heads)]
+    named = [{"synthetic": "synthetic videos"}.get(part, part) for part in found] or list(context.reasons)
+    return f"{context.title} ({', '.join(named) + ': ' if named else ''}not the paper's setting)"
+
+
+def choose(cells: list[dict[str, Any]], context: Context) -> list[Column]:
+    """The columns: ours beside the paper's where they compare, else the paper's last and under their own setting."""
+    gains = any(cell["baseline"] for cell in cells)
+    beside = context.comparable
+    setting = "" if beside else f" ({paper.LABEL})"
+    theirs = []
+    if any(cell["paper_miou"] is not None for cell in cells):
+        theirs.append(Column(f"paper mIoU{setting}", "r", lambda cell: number(cell["paper_miou"])))
+    if any(cell["paper_gain"] is not None for cell in cells):
+        theirs.append(Column(f"paper gain{setting}", "r", lambda cell: signed(cell["paper_gain"])))
+    mine = [Column("ours" if beside else "mIoU", "r", ours)]
+    if gains:
+        mine.append(Column("our gain" if beside else "gain", "r", our_gain))
+    if any(cell["planned"] > 1 for cell in cells):
+        mine.append(Column("Seeds", "r", seeds))
+    who = [
+        Column("Method", "l", lambda cell: str(cell["label"])),
+        Column("Backbone", "l", lambda cell: cell["backbone"] or NONE),
+        Column("Epochs", "r", lambda cell: NONE if cell["epochs"] is None else str(cell["epochs"])),
+    ]
+    return who + (theirs + mine if beside else mine + theirs)
+
+
+def ours(cell: dict[str, Any]) -> str:
+    """mIoU over the seeds that are done, else the status."""
+    return spread(number(cell["miou"]), cell["sd"]) if cell["seeds"] else str(cell["status"])
+
+
+def our_gain(cell: dict[str, Any]) -> str:
+    """Mean difference to the baseline over the seeds that both have."""
+    return spread(signed(cell["gain"]), cell["gain_sd"])
+
+
+def seeds(cell: dict[str, Any]) -> str:
+    """How many seeds are in the mean, and of how many."""
+    done, planned = cell["seeds"], cell["planned"]
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def number(value: float | None) -> str:
+    """Two decimals, as in the paper."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """Two decimals with a sign; what rounds to nothing has none."""
+    if value is None:
+        return NONE
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def spread(text: str, sd: float | None) -> str:
+    """The mean with its sample standard deviation over seeds, where there are several."""
+    return text if sd is None else f"{text} ± {sd:.2f}"
+
+
+def best(cells: list[dict[str, Any]]) -> list[int]:
+    """Rows with our highest mIoU as printed; a mean over a part of its seeds is no candidate, a single row no best."""
+    values = {row: round(cell["miou"], 2) for row, cell in enumerate(cells) if cell["status"] == "done"}
+    return [row for row, value in values.items() if value == max(values.values())] if len(values) > 1 else []
+
+
+def notes(own: pd.DataFrame, cells: list[dict[str, Any]], context: Context) -> list[str]:
+    """What a reader must know: comparability, rows without numbers, seeds, provenance."""
+    lines = []
+    if not context.comparable:
+        because = f" ({context.reason})" if context.reason else ""
+        known = any(cell["paper_miou"] is not None for cell in cells)
+        cannot = ": the paper's columns cannot be compared with ours" if known else ""
+        lines.append(f"Not the paper's setting{because}{cannot}.")
+    undone: dict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        if cell["status"] != "done":
+            undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
+    lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
+    lines += seed_notes(cells)
+    lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
+    return lines + provenance(own)
+
+
+def seed_notes(cells: list[dict[str, Any]]) -> list[str]:
+    """What ± means, and that one seed has none."""
+    lines = []
+    if any(cell["seeds"] > 1 for cell in cells):
+        lines.append("± is the sample standard deviation over training seeds; gains are paired by seed.")
+    single = [str(cell["label"]) for cell in cells if cell["seeds"] == 1]
+    if single:
+        whom = "" if len(single) == len(cells) else f"{', '.join(single)}: "
+        lines.append(f"{whom}one seed, which says nothing about noise.")
+    return [line[0].upper() + line[1:] for line in lines]
+
+
+def provenance(own: pd.DataFrame) -> list[str]:
+    """Commit, device and precision of what is done, in one line."""
+    done = own[own["status"] == "done"]
+    parts = []
+    for key in ("commit", "device", "precision"):
+        values = sorted({str(value) for value in done[key] if null(value) is not None})
+        parts += [f"{key} {', '.join(value[:12] if key == 'commit' else value for value in values)}"] if values else []
+    if parts and (done["dirty"] == True).any():  # noqa: E712 - the column holds None as well
+        parts.append("with uncommitted changes")
+    return [f"Ours: {'; '.join(parts)}."] if parts else []
