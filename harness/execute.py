@@ -10,12 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from harness.core import plugins, record, results
+from harness.core import content, paper, plugins, record, results
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError
-from harness.core.job import Evaluate, Job
+from harness.core.job import Job
 from harness.core.plan import Experiment, Plan, launches, read_json, setting
-from harness.core.table import Context, Report, write
+from harness.core.results import CellResult, Context
+from harness.core.spec import Cell
+from harness.core.table import Report, write
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
 from harness.supervise import Launcher, Show, Stopped, describe, supervise
@@ -49,7 +51,7 @@ class Results:
     finished: tuple[Finished, ...]
     executed: int  # jobs run now
     failures: Mapping[Job, str]  # job -> reason
-    where: str  # how to open the store
+    where: str  # how to open the store; empty where nothing was told
 
 
 def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
@@ -60,12 +62,12 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
         fit(plan.config)
     tracking = None if how.offline else Tracking()
     if tracking is not None:
-        tracking.check()
+        tracking.connect()
     publisher = Publisher(plan, tracking)
     failures: dict[Job, str] = {}
     stopped: Stopped | None = None
     if missing:
-        launcher, facts = choose(plan, how, len(missing))
+        launcher, facts = choose(plan, how)
         say(f"{len(missing)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
         try:
             execute(plan, missing, launcher, publisher, show, facts, failures)
@@ -76,8 +78,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
     if stopped is not None:
         raise stopped
-    where = "nothing was told to MLflow (--offline); the same command without it does" if tracking is None else tracking.hint()
-    return Results(finished, len(missing), failures, where)
+    return Results(finished, len(missing), failures, publisher.link(plan.experiments[0]))
 
 
 def execute(
@@ -114,78 +115,87 @@ def conclude(
     stopped: Stopped | None,
 ) -> Finished:
     """Tell the store what is done, build the report and write it under the root."""
-    nothing_new = not publisher.missing(experiment)
-    publisher.catch_up(experiment)
-    frame = results.frame(rows(plan, experiment, failures, publisher.runs(experiment)))
+    told = publisher.up_to_date(experiment)
+    if not told:
+        publisher.catch_up(experiment)
+    found = {cell.job: read(plan, cell, failures) for _, cell in experiment.cells}
+    runs = publisher.runs(experiment)
+    frame = results.build(
+        result(experiment, order, seed, cell, *found[cell.job], runs.get(cell.job.fingerprint))
+        for order, (seed, cell) in enumerate(experiment.cells)
+    )
     facts = context(experiment, how.command)
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
     write(report, folder)
-    if not nothing_new or not publisher.reported(experiment):
+    if not told:
         failed = any(job in failures for job in experiment.jobs)
         publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
     return Finished(experiment, frame, facts, report, folder)
 
 
-def rows(
-    plan: Plan, experiment: Experiment, failures: Mapping[Job, str], runs: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """One row of the results frame for each cell and seed, from the root's files."""
-    table = []
-    for order, (seed, cell) in enumerate(experiment.cells):
-        directory = plan.directory(cell.job)
-        state = plan.state(cell.job)
-        found = record.read_evaluation(directory) if state == "done" else None
-        reason = failures.get(cell.job)
-        if found is None and reason is None:
-            reason = read_json(directory / "outcome.json").get("reason") or "not run yet"
-        made = found.provenance if found is not None else {}
-        table.append(
-            {
-                **cell_row(experiment, order, seed, cell.name),
-                "status": "done" if found is not None else "failed" if cell.job in failures else "missing",
-                "reason": None if found is not None else reason,
-                "miou": found.final["miou"] if found is not None else None,
-                "units": count_units(experiment.config, found.videos) if found is not None else None,
-                "run_id": runs.get(cell.job.fingerprint),
-                "seconds": made.get("seconds"),
-                **{key: made.get(key) for key in ("commit", "dirty", "device", "versions")},
-            }
-        )
-    return table
+def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> tuple[record.RunRecord | None, str, str | None]:
+    """A cell's record, status and reason from the root's files."""
+    directory = plan.directory(cell.job)
+    if plan.state(cell.job) == "done":
+        return record.read_evaluation(directory), "done", None
+    reason = failures.get(cell.job)
+    if reason is not None:
+        return None, "failed", reason
+    return None, "missing", read_json(directory / "outcome.json").get("reason") or "not run yet"
 
 
-def cell_row(experiment: Experiment, order: int, seed: int, name: str) -> dict[str, Any]:
-    """What the plan alone says of a cell."""
-    cell = next(cell for cell_seed, cell in experiment.cells if (cell_seed, cell.name) == (seed, name))
+def result(
+    experiment: Experiment,
+    order: int,
+    seed: int,
+    cell: Cell,
+    found: record.RunRecord | None,
+    status: str,
+    reason: str | None,
+    run_id: str | None,
+) -> CellResult:
+    """One row of the results frame."""
     facts = setting(experiment.config)
-    return {
-        "experiment": experiment.name,
-        "order": order,
-        "cell": cell.name,
-        "method": cell.method,
-        "backbone": facts["encoder"],
-        "epochs": facts["epochs"],
-        "seed": seed,
-        "stage": cell.job.stage,
-        "fingerprint": cell.job.fingerprint,
-        "baseline": cell.over,
-        "precision": facts["precision"],
-        "micro_batch": facts["micro_batch"],
-    }
+    made = found.provenance if found is not None else {}
+    return CellResult(
+        experiment=experiment.name,
+        cell=cell.name,
+        label=cell.method,
+        seed=seed,
+        status=status,
+        reason=reason,
+        method=cell.method,
+        backbone=paper.backbone(facts["encoder"]),
+        epochs=facts["epochs"],
+        fingerprint=cell.job.fingerprint,
+        miou=found.final["miou"] if found is not None else None,
+        run_id=run_id,
+        units=units(experiment.config, found.videos) if found is not None else None,
+        order=order,
+        baseline=cell.over,
+        commit=made.get("commit"),
+        dirty=made.get("dirty"),
+        device=made.get("device"),
+        precision=facts["precision"],
+        versions=made.get("versions") or {},
+    )
 
 
-def count_units(config: Config, videos: Mapping[str, Any]) -> int:
+def units(config: Config, videos: Mapping[str, Any]) -> int:
     """How many independent units (videos or recordings) a number rests on."""
-    from harness.core.content import build_dataset
-
-    dataset = build_dataset(config)
+    dataset = content.build_dataset(config)
     return len({dataset.unit(video) for video in videos})
 
 
 def context(experiment: Experiment, command: Sequence[str]) -> Context:
-    """What a report says about its setting."""
-    return Context.of(experiment.name, experiment.title, experiment.config.preset, setting(experiment.config), command)
+    """What a report says around its numbers."""
+    facts = setting(experiment.config)
+    reasons = tuple(paper.not_the_papers(facts))
+    words = " ".join(command)
+    return Context(
+        experiment.name, experiment.title, experiment.config.preset, facts["dataset"], not reasons, reasons, words
+    )
 
 
 def fit(config: Config) -> None:
@@ -205,7 +215,7 @@ def writable(root: Path) -> None:
         raise UnfitError(f"{root}: {error.strerror}; choose another root with --root DIR") from error
 
 
-def choose(plan: Plan, how: How, jobs: int) -> tuple[Launcher, dict[str, Any]]:
+def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
     name = how.launcher
     if name == "auto":
@@ -242,6 +252,3 @@ def source() -> dict[str, Any]:
         return {"commit": git("rev-parse", "--short=12", "HEAD") or None, "dirty": bool(git("status", "--porcelain"))}
     except OSError:
         return {"commit": None, "dirty": None}
-
-
-__all__ = ["Evaluate", "Finished", "How", "Results", "run"]

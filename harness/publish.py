@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from harness.core import content, journal, metrics, record
-from harness.core.job import Job, Train
+from harness.core.job import Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.spec import Cell
-from harness.core.table import Report
-from harness.store.tracking import Tracking
+from harness.core.errors import UnfitError
+from harness.core.redact import redact
+from harness.core.table import Report, report_markdown
+from harness.store.tracking import PLAN, Tracking
 
 Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
 
@@ -86,11 +88,11 @@ class Publisher:
             params=self._params(job),
         )
         self.tracking.resume(run)
-        self.tracking.dataset(run, *self._dataset(job, "train"), context="training")
+        self._dataset(run, job, "train", "training")
         self._runs[job] = run
         self._curves[job] = Curve()
         directory = self.plan.directory(job)
-        record.write_json(directory / "mlflow.json", {**read_json(directory / "mlflow.json"), self.tracking.store: run})
+        record.write_json(directory / "mlflow.json", {**read_json(directory / "mlflow.json"), self._store: run})
         self.hear(job, journal.read(directory / "events.jsonl")[0])
 
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
@@ -111,6 +113,14 @@ class Publisher:
         self.tracking.json(run, "config/job.json", job.spec())
         self.tracking.finish(run, status)
 
+    def up_to_date(self, experiment: Experiment) -> bool:
+        """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
+        if self.tracking is None:
+            return True
+        known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN)
+        parent = known.get(experiment.digest)
+        return parent is not None and parent.tags.get("harness.told") == self._told(experiment)
+
     def catch_up(self, experiment: Experiment) -> None:
         """Tell what the store does not have yet: trainings that are done, then every cell with its final numbers."""
         if self.tracking is None:
@@ -119,11 +129,8 @@ class Publisher:
             if isinstance(job, Train) and self.plan.state(job) == "done" and not self._known_run(job):
                 self.begin(job)
                 self.end(job, "FINISHED", read_json(self.plan.directory(job) / "outcome.json"))
-        done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
-        known = self.tracking.find(experiment.name, [cell.job.fingerprint for _, cell in done])
-        for seed, cell in done:
-            found = known.get(cell.job.fingerprint, [])
-            if not any(run.tags.get("harness.cell") == cell.name for run in found):
+        for seed, cell in experiment.cells:
+            if self.plan.state(cell.job) == "done":
                 self._cell(experiment, seed, cell)
 
     def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
@@ -133,15 +140,32 @@ class Publisher:
         place, run = self.parent(experiment)
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
-        self.tracking.note(place, report.markdown())
+        self.tracking.note(place, report_markdown(report))
+        self.tracking.tag(run, {"harness.told": self._told(experiment)})
         self.tracking.finish(run, status)
+
+    def link(self, experiment: Experiment) -> str:
+        """Where a person opens the plan's run; empty without a store."""
+        if self.tracking is None:
+            return ""
+        known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN).get(experiment.digest)
+        return "" if known is None else self.tracking.link(known.run_id)
 
     def runs(self, experiment: Experiment) -> dict[str, str]:
         """Run ids of the cells that the store has, by fingerprint."""
         if self.tracking is None:
             return {}
         fingerprints = [cell.job.fingerprint for _, cell in experiment.cells]
-        return {key: runs[0].run_id for key, runs in self.tracking.find(experiment.name, fingerprints).items()}
+        return {key: run.run_id for key, run in self.tracking.find(experiment.name, fingerprints).items()}
+
+    def _told(self, experiment: Experiment) -> str:
+        done = [[seed, cell.name] for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
+        return digest(done)
+
+    @property
+    def _store(self) -> str:
+        assert self.tracking is not None
+        return redact(self.tracking.uri)
 
     def _cell(self, experiment: Experiment, seed: int, cell: Cell) -> None:
         assert self.tracking is not None
@@ -161,18 +185,25 @@ class Publisher:
             },
             params={**self._params(cell.job.members[0]), "method": cell.method, "stage": str(cell.job.stage)},
         )
+        if self.tracking.get(run).status == "FINISHED":
+            return
         time = round(1000 * (directory / "outcome.json").stat().st_mtime)
         self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, time) for key, value in found.final.items()])
-        self.tracking.dataset(run, *self._dataset(cell.job, cell.job.split), context="eval")
+        self._dataset(run, cell.job, cell.job.split, "eval")
         self.tracking.json(run, "config/job.json", cell.job.spec())
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
-        self.tracking.bytes(run, "matrices.npz", packed(found))
+        matrices = directory / "matrices.npz"
+        matrices.write_bytes(packed(found))
+        self.tracking.file(run, matrices)
         self.tracking.finish(run, "FINISHED")
 
     def _known_run(self, job: Job) -> str | None:
         assert self.tracking is not None
-        run = read_json(self.plan.directory(job) / "mlflow.json").get(self.tracking.store)
-        return run if run is not None and self.tracking.exists(run) else None
+        run = read_json(self.plan.directory(job) / "mlflow.json").get(self._store)
+        try:
+            return None if run is None else self.tracking.get(run).run_id
+        except UnfitError:  # the store was emptied since
+            return None
 
     def _tags(self, job: Job) -> dict[str, str]:
         return {
@@ -186,10 +217,13 @@ class Publisher:
         options = config["decoder"].get(job.decoder, {})
         return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
 
-    def _dataset(self, job: Job, split: str) -> tuple[str, str]:
+    def _dataset(self, run: str, job: Job, split: str, context: str) -> None:
+        assert self.tracking is not None
         config = job.config
         name = config["data"]["name"]
-        return f"{name}-{split}", config.content.splits.get(split) or job.fingerprint
+        made = digest(job.identity["data"]) if config.content.splits.get(split) is None else None
+        place = config["data"].get(name, {}).get("root") or f"{name} videos, made on the fly"
+        self.tracking.dataset(run, f"{name}-{split}", made or config.content.splits[split], context, str(place))
 
 
 def per_class(experiment: Experiment, found: record.RunRecord) -> list[dict[str, Any]]:
@@ -216,7 +250,7 @@ def unpacked(data: bytes) -> dict[str, Any]:
 
 def provenance_tags(found: Mapping[str, Any]) -> dict[str, str]:
     """What a reviewer asks of a number: commit, versions, device, launcher, command."""
-    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds", "attempt")
+    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
     versions = {f"harness.version.{name}": version for name, version in (found.get("versions") or {}).items()}
     return {**{f"harness.{key}": str(found[key]) for key in keys if found.get(key) is not None}, **text(versions)}
 

@@ -89,6 +89,8 @@ def supervise(
     if stopped is not None:
         stop_launch(plan, launcher, publisher, show, progress, stopped)
     outcomes = {job: conclude(plan, job, launcher, stopped) for job in launch}
+    if stopped is None and any(outcome["status"] in ("preempted", "cancelled") for outcome in outcomes.values()):
+        stopped = Stopped(signal.SIGTERM)  # a scheduler signalled the ranks themselves
     for job in launch:
         follow(plan, publisher, show, progress[job])
         publisher.end(job, ENDED[outcomes[job]["status"]], outcomes[job])
@@ -135,7 +137,7 @@ def stop_launch(
     progress: Mapping[Job, Progress],
     stopped: Stopped,
 ) -> None:
-    """Pass the signal on and wait for the checkpoints; a worker that does not end in time, or a second signal, is killed."""
+    """Pass the signal on and wait for the checkpoints; after GRACE seconds or a second signal the worker is killed."""
     launcher.signal(stopped.number)
     with stop_signals():
         try:
@@ -222,6 +224,7 @@ def stop_signals() -> Iterator[None]:
     """Turn Ctrl-C and a scheduler's signals into Stopped, in the main thread, while a launch runs."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        del frame
         raise Stopped(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]

@@ -120,7 +120,7 @@ def schema(folders: plugins.Folders = ()) -> type:
 
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
-    """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset, key or a value of a wrong type."""
+    """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset or key, or a wrong type."""
     node = OmegaConf.structured(schema(folders))
     OmegaConf.set_readonly(node, False)
     for path in preset_chain(preset):

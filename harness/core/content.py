@@ -1,4 +1,4 @@
-"""What a configuration reads, as digests: data sets by their split lists, weights by sha256 (cached by size and mtime)."""
+"""What a configuration reads, as digests: data sets by their split lists, weights by sha256."""
 
 import hashlib
 import json

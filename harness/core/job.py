@@ -98,7 +98,7 @@ class Train(_Job):
 class Evaluate(_Job):
     """One evaluation of one model or of an ensemble: argmax of the sum of its members' class probabilities (paper §3).
 
-    With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage inference, paper §4).
+    With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage, paper §4).
     """
 
     members: tuple[Train, ...]

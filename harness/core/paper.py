@@ -33,6 +33,7 @@ DATASET = "vspw"
 ENCODER = "beit_large_patch16_224.in22k_ft_in22k"  # §3: 24 layers, 1024 wide; §5.1: pre-trained on ImageNet-22k
 BACKBONE = "BEiT-Large"
 EPOCHS = 240  # §5.1
+RANKS = 8  # §5.1: GPUs
 BATCH = 16  # §5.1; batch norm is synchronised over it (§4)
 LABEL = f"VSPW, {BACKBONE}, {EPOCHS} epochs"  # what heads the paper's columns where ours are of another setting
 

@@ -51,7 +51,7 @@ def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
             if path.stem in found:
                 raise UsageError(f"{path}: the name '{path.stem}' is taken by {found[path.stem]}; rename the file")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
-                raise UsageError(f"{path.name!r}: a plug-in's name is lower case letters, digits and _; rename the file")
+                raise UsageError(f"{path.name!r}: a plug-in's name is a-z, 0-9 and _; rename the file")
             found[path.stem] = path
     return found
 
@@ -89,7 +89,8 @@ def load_file(path: Path) -> ModuleType:
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
-    assert spec is not None and spec.loader is not None  # a .py path always has one
+    assert spec is not None  # a .py path always has one
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:

@@ -58,7 +58,7 @@ def augment(
     labels = F.resized_crop(Mask(labels), *window, size)  # (T, h, w)   nearest
     if rng.random() < 0.5:
         images, labels = F.horizontal_flip(images), F.horizontal_flip(labels)
-    frames = torch.stack([distort(frame, rng) for frame in images.as_subclass(Tensor)])
+    frames = torch.stack([distort(frame, rng) for frame in images.as_subclass(Tensor).contiguous()])
     rest = [0, 0, crop - box.out_width, crop - box.out_height]  # right and below, as mmseg's Pad
     return F.pad(frames, rest, fill=MEAN_COLOUR), F.pad(labels, rest, fill=VOID).as_subclass(Tensor)
 
@@ -115,11 +115,10 @@ def saturate(image: Tensor, factor: float) -> Tensor:
 
     V is the largest channel and S = (V - min) / V, so every channel's distance to V is scaled: no HSV is needed.
     """
-    value = image.amax(0)  # V, (h, w)
-    chroma = value - image.amin(0)
-    most = value.float().div_(chroma.clamp(min=1))  # the factor at which S is 1
-    distance = (value - image).mul(most.clamp_max_(factor))  # (3, h, w) float32
-    return torch.sub(value, distance).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    value, chroma = brightest(image)
+    most = value / chroma.clamp_min(1)  # the factor at which S is 1
+    distance = (value - image).mul_(most.clamp_max_(factor))  # (3, h, w)
+    return torch.sub(value + 0.5, distance, out=distance).to(torch.uint8)
 
 
 def turn_hue(image: Tensor, turn: float) -> Tensor:
@@ -128,8 +127,7 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
     What torchvision's adjust_hue does, at a fifth of its time: one hue map and one clamp a channel.
     """
     red, green, blue = image.float()
-    value = image.amax(0).float()  # V, (h, w)
-    chroma = value - image.amin(0)
+    value, chroma = brightest(image)
     safe = chroma.clamp_min(1)  # grey pixels have no hue and no chroma to show it
     hue = torch.where(value == green, (blue - red).div_(safe).add_(2), (red - green).div_(safe).add_(4))
     hue = torch.where(value == red, (green - blue).div_(safe), hue)  # sixths of a circle, in [-1, 5]
@@ -139,3 +137,10 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
         share = torch.minimum(place, 4 - place).clamp_(0, 1)  # of the chroma that the channel lacks
         out[channel] = torch.addcmul(value, chroma, share, value=-1).add_(0.5)
     return out
+
+
+def brightest(image: Tensor) -> tuple[Tensor, Tensor]:
+    """V of HSV, the largest channel, and the chroma, V minus the smallest.  # (h, w) float32 each"""
+    red, green, blue = image
+    value = torch.maximum(torch.maximum(red, green), blue)
+    return value.float(), (value - torch.minimum(torch.minimum(red, green), blue)).float()

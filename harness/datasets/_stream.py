@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harness.core.data import Dataset
-from harness.core.errors import HarnessError, UnfitError
+from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.datasets._augment import augment
 
 SAMPLE, ORDER = 0, 1  # streams of random numbers
@@ -48,7 +48,8 @@ class TrainStream(TorchDataset[Sample]):
     """Map-style and endless: stream[n] is sample n.
 
     `offsets` are the clip's frames relative to the current one, oldest first and 0 last; those before the video's
-    start are its first frame. Raises UnfitError for a split without videos or labels, and what the data set raises.
+    start are its first frame. Raises UsageError for sizes too small to resize to, UnfitError for a split without videos
+    or labels, and what the data set raises.
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class TrainStream(TorchDataset[Sample]):
     ) -> None:
         assert offsets[-1] == 0
         assert max(offsets) == 0
+        for name, value, least in (("crop", crop, 2), ("short_side", short_side, 4)):
+            if value < least:
+                raise UsageError(f"train.{name}={value}: must be at least {least}")
         self.dataset, self.split = dataset, split
         self.offsets, self.crop, self.short_side = tuple(offsets), crop, short_side
         self.seed = seed % 2**64

@@ -3,6 +3,7 @@
 Shapes: B images of this rank, C channels, H × W positions.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from harness.engine.runtime import Rank
 
@@ -98,6 +100,16 @@ class SyncBatchNormAct2d(SyncBatchNorm2d):
         return self.act(self.drop(super().forward(x)))  # type: ignore[operator]
 
 
+def data_parallel(model: nn.Module) -> DistributedDataParallel:
+    """The model with gradients averaged over ranks; buffers stay each rank's own, which are equal by construction.
+
+    A plug-in may leave a parameter out of an iteration, so unused ones are looked for.
+    """
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    own: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(model, find_unused_parameters=True, **own)
+
+
 def convert_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with every BatchNorm2d made to share statistics over ranks; names and values stay as they were."""
     if device.type == "cuda":
@@ -155,3 +167,9 @@ def agree(*counts: int) -> list[int]:
     total = torch.tensor(counts, dtype=torch.int64)
     dist.all_reduce(total)
     return [int(value) for value in total]
+
+
+@torch.no_grad()
+def total(values: Tensor) -> Tensor:
+    """Sum over ranks of values that live on the device."""
+    return all_sum(values)

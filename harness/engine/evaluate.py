@@ -1,7 +1,8 @@
-"""Evaluation of models and ensembles: one confusion matrix a video, by reading every frame once for all jobs of a launch.
+"""Evaluation of models and ensembles: one confusion matrix a video, each frame read once for all jobs of a launch.
 
-No collective is used. Each rank takes whole videos, longest first, and writes videos/<video>.npz of every job by rename;
-a video whose file is there is not done again. A split without labels leaves its masks instead (masks/<video>/*.png).
+No collective is used. Each rank takes whole videos, longest first, and writes videos/<video>.npz of every job by
+rename; a video whose file is there is not done again. A split without labels also leaves its masks, in
+masks/<video>/<frame>.png.
 """
 
 import json
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from harness.core.data import Dataset, Frame
 from harness.core.errors import UnfitError
-from harness.engine import build, checkpoint, inference, jobs
+from harness.engine import build, checkpoint, inference, jobs, runtime
 from harness.engine.inference import Geometry
 from harness.engine.metrics import confusion
 from harness.engine.runtime import Rank, Stop
@@ -86,7 +87,8 @@ def task(folder: Path) -> Task:
         if not (folder.parent / member / "weights.safetensors").is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     how = job["evaluate"]
-    geometry = inference.geometry(how["window"], how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
+    window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
+    geometry = inference.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
     return Task(folder, job, tuple(job["members"]), job["stage"], geometry)
 
 
@@ -105,10 +107,14 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     Raises Stopped after a signal, at the next frame: videos that are finished stay, the one at hand is done again.
     """
     job = tasks[0].job
+    stop.check()
+    for one in tasks:
+        runtime.check_precision(rank.device, one.job["precision"])
     dataset, split = build.dataset(job), job["split"]
     videos = dataset.videos(split)
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
-    journals = {one: jobs.begin(one.folder, rank, done(one), len(videos), "videos") for one in tasks if rank.first}
+    folders = [one.folder for one in tasks if rank.first]
+    journals = {folder: jobs.begin(folder, rank, done(folder), len(videos), "videos") for folder in folders}
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for video in share(lengths, rank.rank, rank.world):
@@ -116,8 +122,8 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             lacking = [one for one in tasks if not one.file(video).exists()]
             if lacking:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
-            for one, journal in journals.items():
-                journal.write("progress", step=done(one), values={})
+            for folder, journal in journals.items():
+                journal.write("progress", step=done(folder), values={})
     finally:
         for journal in journals.values():
             journal.close()
@@ -143,7 +149,8 @@ def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[
         model = build.segmentor(jobs.read(folder), num_classes)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         models[member] = model
-    wanted = sorted({one.worker(member) for one in tasks for member in one.members})
+    found = dict.fromkeys(one.worker(member) for one in tasks for member in one.members)
+    wanted = sorted(found, key=lambda who: who.member)
     return {who: Stages(models[who.member], who.geometry, who.precision, device) for who in wanted}
 
 
@@ -172,9 +179,7 @@ def run_video(
         counts[one.folder].save(one.file(video))
 
 
-def masks(
-    tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor
-) -> Iterator[tuple[Task, Tensor]]:
+def masks(tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor) -> Iterator[tuple[Task, Tensor]]:
     """Each task's mask (H, W) of the next frame: argmax of the sum of its members' probabilities (science §6)."""
     totals: dict[Path, Tensor] = {}
     for who, stages in workers.items():  # sorted by member, as every task's members are
@@ -207,6 +212,6 @@ def save_mask(path: Path, mask: Tensor) -> None:
     Image.fromarray(mask.to(torch.uint8).cpu().numpy()).save(path)
 
 
-def done(one: Task) -> int:
-    """Videos of a task whose counts are written."""
-    return len(list((one.folder / "videos").glob("*.npz")))
+def done(folder: Path) -> int:
+    """Videos of an evaluation whose counts are written."""
+    return len(list((folder / "videos").glob("*.npz")))

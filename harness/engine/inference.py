@@ -16,8 +16,7 @@ from torch import Tensor
 
 from harness.core.errors import UnfitError
 from models.contract import VOID
-
-PAD = (123.675, 116.28, 103.53)  # ImageNet's mean colour, which the model normalises to 0
+from models.segmentor import MEAN
 
 
 class Box(NamedTuple):
@@ -127,9 +126,9 @@ def see_mask(mask: Tensor, view: View) -> Tensor:
 
 
 def cut(seen: Tensor, tile: Tile) -> Tensor:
-    """A tile of a view's image (B, 3, h, w), padded by the mean colour at the bottom and right."""
+    """A tile of a view's image (B, 3, h, w), padded at the bottom and right by the colour that is normalised to 0."""
     part = seen[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
-    whole = part.new_tensor(PAD)[:, None, None].expand(*part.shape[:-2], tile.height, tile.width).clone()
+    whole = part.new_tensor(MEAN)[:, None, None].expand(*part.shape[:-2], tile.height, tile.width).clone()
     whole[..., : part.shape[-2], : part.shape[-1]] = part
     return whole
 

@@ -42,8 +42,8 @@ def begin(folder: Path, rank: Rank, step: int, steps: int, unit: str) -> Journal
 
 
 def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
-    """Write outcome.json; a cause that another rank has already written stands, since ours may only follow from it."""
-    if ending.status == "failed" and _failed(folder / "outcome.json"):
+    """Write outcome.json; a failure that another rank has written stands, since ours may only follow from it."""
+    if ending.status != "finished" and _failed(folder / "outcome.json"):
         return
     outcome: Mapping[str, Any] = {
         "status": ending.status,
@@ -62,6 +62,7 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
 
 def failure(folder: Path, error: BaseException) -> Ending:
     """The ending that an exception makes, in one line; its traceback is added to error.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "error.txt").open("a", encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
     message = " ".join(str(error).split())
@@ -72,7 +73,9 @@ def failure(folder: Path, error: BaseException) -> Ending:
 
 def stopped(status: str, step: int) -> Ending:
     """The ending that a signal makes; the same command goes on from there."""
-    return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", runtime.PREEMPTED_EXIT)
+    return Ending(
+        status, step, f"stopped by a signal at step {step}; run the same command again", runtime.PREEMPTED_EXIT
+    )
 
 
 def _failed(path: Path) -> bool:

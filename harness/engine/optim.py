@@ -3,23 +3,13 @@
 Sources: `layer_decay_optimizer_constructor.py` of unilm's BEiT; mmsegmentation's poly policy with linear warm-up.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
 
 BETAS = (0.9, 0.999)
 WARMUP_RATIO = 1e-6  # of the scheduled rate, at iteration 0
-
-
-class Layered(Protocol):
-    """What the decay asks of an encoder: its number of layers, and the layer of a parameter by its name inside it."""
-
-    num_layers: int
-
-    def layer_id(self, name: str) -> int:
-        """0 for the stem, i + 1 for layer i, num_layers + 1 for what comes after."""
-        ...
 
 
 def lr_factor(iteration: int, iterations: int, warmup: int) -> float:
@@ -30,13 +20,12 @@ def lr_factor(iteration: int, iterations: int, warmup: int) -> float:
     return poly * (1 - (1 - iteration / warmup) * (1 - WARMUP_RATIO))
 
 
-def parameter_groups(
-    model: nn.Module, encoder: Layered, weight_decay: float, layer_decay: float
-) -> list[dict[str, Any]]:
-    """Groups of equal decay and equal `lr_scale` = layer_decay^(num_layers + 1 - id); `encoder` is `model.encoder`.
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Groups of equal decay and equal `lr_scale` = layer_decay^(num_layers + 1 - id) of a model with an `encoder`.
 
     Vectors and biases get no weight decay; relative-position tables are matrices and do, as in unilm.
     """
+    encoder: Any = model.encoder  # models.segmentor.Encoder
     top = encoder.num_layers + 1
     groups: dict[tuple[int, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -49,9 +38,9 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
-def adamw(model: nn.Module, encoder: Layered, *, lr: float, weight_decay: float, layer_decay: float) -> AdamW:
+def adamw(model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float) -> AdamW:
     """The optimiser, at the base rate; `set_lr` gives each iteration its own."""
-    return AdamW(parameter_groups(model, encoder, weight_decay, layer_decay), lr=lr, betas=BETAS)
+    return AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr, betas=BETAS)
 
 
 def set_lr(optimizer: AdamW, lr: float) -> None:

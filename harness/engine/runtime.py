@@ -7,8 +7,6 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any, NamedTuple
@@ -113,13 +111,18 @@ def seed_all(*key: int) -> None:
     torch.manual_seed(seed)  # CUDA's generators too
 
 
-@contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """The precision of a forward pass. Raises UnfitError for fp16 on a CPU, whose gradients cannot be scaled."""
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raises UnfitError for fp16 on a CPU, where its gradients cannot be scaled."""
     if precision == "fp16" and device.type != "cuda":
         raise UnfitError("precision=fp16 needs a GPU; use precision=bf16 or fp32 on a CPU")
-    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
-        yield
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision of a forward pass, as a context.
+
+    Without autocast's cache: a weight cast in a pass under no_grad (frame N-1) would come back without gradient.
+    """
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32", cache_enabled=False)
 
 
 def versions() -> dict[str, str]:

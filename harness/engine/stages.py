@@ -26,7 +26,8 @@ class Stages:
         self.geometry = geometry
         self.precision = precision
         self.device = device
-        self.fit = inference.Fit(model.encoder.size, model.encoder.multiple)
+        encoder: Any = model.encoder
+        self.fit = inference.Fit(encoder.size, encoder.multiple)
         self.start()
 
     def start(self) -> None:

@@ -1,34 +1,14 @@
-"""What MLflow takes: its limits, its alphabet and its URIs, as pure functions. Imports no mlflow."""
+"""What MLflow takes: its limits and its alphabet, as pure functions. Imports no mlflow."""
 
 import getpass
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-from harness.core.errors import UnfitError
-from harness.core.redact import redact
 
 # mlflow/utils/validation.py; per batch, and in characters
 POINTS, ENTITIES, PAGE = 1000, 100, 1000
 PARAM_CHARS, TAG_CHARS, NOTE_CHARS, KEY_CHARS, DIGEST_CHARS = 6000, 8000, 20_000, 250, 32
-
-
-def absolute(uri: str) -> str:
-    """The URI with a SQLite file's place made absolute. Raises UnfitError for folders and stores in memory."""
-    scheme, colon, rest = uri.partition(":")
-    if scheme == "file" or (not colon and uri not in ("databricks", "databricks-uc")):
-        raise UnfitError(
-            f"MLflow keeps no runs in folders any more ({redact(uri)}): use sqlite:////absolute/path/mlflow.db, "
-            "and `mlflow migrate-filestore` for old runs"
-        )
-    if not scheme.startswith("sqlite"):
-        return uri
-    path, question, query = rest.removeprefix("///").partition("?")
-    if not rest.startswith("///") or path in ("", ":memory:"):
-        raise UnfitError(f"{uri}: other processes cannot see it; use sqlite:////absolute/path/mlflow.db")
-    return f"{scheme}:///{Path(path).absolute()}{question}{query}"
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:

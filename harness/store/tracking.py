@@ -12,7 +12,6 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from filelock import FileLock
 
 from harness.core.errors import UnfitError
-from harness.core.redact import one_line, redact
+from harness.core.redact import redact
 from harness.store.limits import (
     DIGEST_CHARS,
     ENTITIES,
@@ -30,7 +29,6 @@ from harness.store.limits import (
     PARAM_CHARS,
     POINTS,
     TAG_CHARS,
-    absolute,
     batches,
     clip,
     key_of,
@@ -38,6 +36,7 @@ from harness.store.limits import (
     user,
     word,
 )
+from harness.store.opening import absolute, impatient, probe, quiet, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +76,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
             return method(self, *args, **kwargs)
         except failures() as error:
             raise UnfitError(
-                f"MLflow at {redact(self.uri)}: {method.__name__}: {one_line(error)}; {self.remedy}"
+                f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
             ) from error
 
     return wrapped
@@ -362,50 +361,6 @@ class Tracking:
         if experiments:
             search = client.search_runs
             yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
-
-
-def quiet() -> None:
-    """Before MLflow is imported: no telemetry (both names are read, mlflow/telemetry/utils.py), no chatter."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    for name, value in (
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # alembic follows it
-        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "60"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),
-    ):
-        os.environ.setdefault(name, value)
-
-
-@contextmanager
-def impatient() -> Iterator[None]:
-    """One attempt of 8 seconds for requests inside: whether a server answers is known soon."""
-    short = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    before = {key: os.environ.get(key) for key in short}
-    os.environ.update(short)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-def probe(uri: str, database: Path | None) -> None:
-    """Fail at once where a database cannot be opened; MLflow itself would try again for minutes."""
-    if database:
-        with closing(sqlite3.connect(database, timeout=20)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-    elif not uri.startswith(("http", "databricks")):
-        import sqlalchemy
-
-        seconds = {"connect_timeout": 8} if uri.startswith(("postgresql", "mysql")) else {}
-        engine = sqlalchemy.create_engine(uri, connect_args=seconds)
-        engine.connect().close()
-        engine.dispose()
 
 
 def found(run: Any) -> Found:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -48,6 +49,19 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
             shapes = f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
             raise ValueError(f"{origin} does not fit: {name} has the shape {shapes}")
     module.load_state_dict({name: state[name] for name in own}, strict=False)
+
+
+def untrained(model: str, **options: object) -> Any:
+    """A timm model with random weights; nothing is fetched.
+
+    Raises ValueError where timm knows no such model or tag.
+    """
+    if not timm.is_model(model):
+        raise ValueError(f"timm has no model {model}")
+    try:
+        return timm.create_model(model, pretrained=False, **options)
+    except RuntimeError as error:
+        raise ValueError(f"timm cannot make {model}: {error}") from error
 
 
 def from_hub(model: str, **options: object) -> nn.Module:

@@ -9,7 +9,6 @@ unilm's `beit/semantic_segmentation` for the taps, the pyramid and the resizing 
 from dataclasses import dataclass, field
 
 import numpy as np
-import timm
 import torch
 from scipy.interpolate import RectBivariateSpline
 from timm.models.beit import Beit
@@ -125,11 +124,9 @@ def _backbone(config: Config, size: int) -> Beit:
             init_values=0.1,
             drop_path_rate=config.drop_path,
         )
-    if not (config.model.startswith("beit") and timm.is_model(config.model.split(".")[0])):
-        raise ValueError(f"timm has no BEiT named {config.model}")
-    return timm.create_model(
-        config.model, pretrained=False, num_classes=0, img_size=size, drop_path_rate=config.drop_path
-    )
+    if not config.model.startswith("beit"):
+        raise ValueError(f"{config.model} is no BEiT")
+    return _weights.untrained(config.model, num_classes=0, img_size=size, drop_path_rate=config.drop_path)
 
 
 def _double(width: int) -> nn.ConvTranspose2d:
@@ -146,11 +143,14 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
         raise ValueError(f"a position table of {len(table)} rows belongs to no square window")
     if source == target:
         return table
-    known = _geometric_offsets(source, target)
+    known, degree = _geometric_offsets(source, target), min(3, source - 1)
     wanted = np.arange(target) - target // 2
     grids = table[:-EXTRA].double().cpu().numpy().reshape(source, source, -1)
-    splines = [RectBivariateSpline(known, known, grids[..., head])(wanted, wanted) for head in range(grids.shape[-1])]
-    resized = torch.from_numpy(np.stack(splines, axis=-1).reshape(target**2, -1)).to(table)
+    heads = [
+        RectBivariateSpline(known, known, grids[..., head], kx=degree, ky=degree)(wanted, wanted)
+        for head in range(grids.shape[-1])
+    ]
+    resized = torch.from_numpy(np.stack(heads, axis=-1).reshape(target**2, -1)).to(table)
     return torch.cat([resized, table[-EXTRA:]])
 
 

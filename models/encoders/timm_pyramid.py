@@ -4,6 +4,7 @@ Shapes: B images, H × W pixels, multiples of 32.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class Encoder(nn.Module):
     Raises ValueError where timm knows no such model, it has not the four levels, or `size` is no multiple of 32.
     """
 
-    size: int | None = None
+    size: int | None = None  # of the only window that it takes, where the backbone is built for one
     multiple = 32
     num_layers = 0
 
@@ -39,10 +40,11 @@ class Encoder(nn.Module):
         super().__init__()
         if size % self.multiple:
             raise ValueError(f"timm_pyramid takes windows whose side is a multiple of {self.multiple}, not {size}")
-        if not timm.is_model(config.model):
-            raise ValueError(f"timm has no model {config.model}")
         self.config = config
-        self.backbone = timm.create_model(config.model, features_only=True, pretrained=False)
+        self.options: dict[str, Any] = {"features_only": True}
+        if timm.is_model(config.model) and timm.get_pretrained_cfg(config.model).fixed_input_size:
+            self.size = self.options["img_size"] = size  # windowed attention is built for one size
+        self.backbone: Any = _weights.untrained(config.model, **self.options)
         found = list(self.backbone.feature_info.reduction())
         if not set(REDUCTIONS) <= set(found):
             raise ValueError(f"{config.model} has levels at 1/{found}, timm_pyramid needs 1/{list(REDUCTIONS)}")
@@ -55,6 +57,8 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Normalised images (B, 3, H, W) -> four levels (B, C_i, H/4 .. H/32); the last is the deepest."""
         maps = self.backbone(images)
+        if str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC"):
+            maps = [value.permute(0, 3, 1, 2) for value in maps]
         levels = tuple(maps[pick] for pick in self.picks)
         return Features(levels, levels[-1])
 
@@ -74,7 +78,7 @@ class Encoder(nn.Module):
             renamed = {own[_plain(name)]: value for name, value in state.items() if _plain(name) in own}
             _weights.fill(self.backbone, renamed, self.config.weights)
         elif self.config.pretrained:
-            source = _weights.from_hub(self.config.model, features_only=True)
+            source = _weights.from_hub(self.config.model, **self.options)
             _weights.fill(self.backbone, source.state_dict(), f"{self.config.model} on the hub")
 
 

@@ -1,0 +1,101 @@
+"""A plan as text and as JSON."""
+
+from typing import Any
+
+from harness.core import paper
+from harness.core.job import Job
+from harness.core.plan import Experiment, Plan, setting
+from harness.core.record import provenance
+
+MARKS = {"done": "done", "resumable": "resumable", "missing": "missing"}
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """What `plan --json` prints."""
+    return {
+        "schema": 1,
+        "root": str(plan.root),
+        "setting": setting(plan.config),
+        "not_the_paper": paper.not_the_papers(setting(plan.config)),
+        "absent": list(plan.config.content.missing),
+        "experiments": [
+            {
+                "experiment": experiment.name,
+                "title": experiment.title,
+                "digest": experiment.digest,
+                "cells": [
+                    {"cell": cell.name, "method": cell.method, "seed": seed, "job": cell.job.fingerprint}
+                    for seed, cell in experiment.cells
+                ],
+            }
+            for experiment in plan.experiments
+        ],
+        "jobs": [
+            {
+                "fingerprint": job.fingerprint,
+                "name": job.name,
+                "state": plan.state(job),
+                "needs": [needed.fingerprint for needed in job.inputs],
+                "identity": job.identity,
+            }
+            for job in plan.jobs
+        ],
+    }
+
+
+def plan_text(plan: Plan) -> str:
+    """What `plan` prints: the setting, the cells of every experiment, the jobs with their state."""
+    lines = setting_lines(plan)
+    for experiment in plan.experiments:
+        lines += ["", *experiment_lines(experiment)]
+    jobs = plan.jobs
+    states = [plan.state(job) for job in jobs]
+    width = max(len(job.name) for job in jobs)
+    lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in MARKS if s in states)})"]
+    for job, state in zip(jobs, states, strict=True):
+        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {MARKS[state]}{took(plan, job) if state == 'done' else ''}")
+    for absent in plan.config.content.missing:
+        lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
+    return "\n".join(lines)
+
+
+def took(plan: Plan, job: Job) -> str:
+    """How long a finished job took."""
+    seconds = provenance(plan.directory(job)).get("seconds")
+    return f" in {seconds:.0f} s" if seconds is not None else ""
+
+
+def setting_lines(plan: Plan) -> list[str]:
+    """The setting in words."""
+    config, train, facts = plan.config, plan.config.train, setting(plan.config)
+    micro = config.micro_batch
+    ranks = f"; {paper.RANKS} ranks × {micro // paper.RANKS} on the paper's machine" if micro % paper.RANKS == 0 else ""
+    different = paper.not_the_papers(facts)
+    memory = [
+        f"{name} {options['init']}, projections {options['proj']}, m {options['momentum']} {options['schedule']}"
+        for name, options in config["decoder"].items()
+        if {"init", "proj", "momentum", "schedule"} <= options.keys()
+    ]
+    return [
+        f"Preset {config.preset}: {'the paper' + chr(39) + 's setting' if not different else 'not the paper'}"
+        + (f" ({'; '.join(different)})" if different else ""),
+        f"  data       {facts['dataset']}, {facts['classes']} classes, {facts['train_videos']} train and "
+        f"{facts['val_videos']} val videos",
+        f"  encoder    {paper.backbone(facts['encoder'])} ({facts['encoder']}) at {train.crop}",
+        *(f"  memory     {line}" for line in memory),
+        f"  training   AdamW {train.lr:g}, weight decay {train.weight_decay:g}, layer decay {train.layer_decay:g}, "
+        f"warm-up {train.warmup}, crop {train.crop}, {config['precision']}",
+        f"  batch      {train.batch} ({train.batch // micro} micro-batch(es) of {micro} sharing BN statistics{ranks})",
+        f"  schedule   {train.epochs} epochs over {facts['train_videos']} videos × {train.frames_per_video} frame(s) "
+        f"= {config.iterations()} iterations",
+    ]
+
+
+def experiment_lines(experiment: Experiment) -> list[str]:
+    """An experiment's cells, and the paper's numbers for them."""
+    lines = [f"{experiment.title}  [{experiment.name}]"]
+    for seed, cell in experiment.cells:
+        known = paper.published(experiment.name, cell.name)
+        number = f"paper {known.miou:.2f}" if known else ""
+        lines.append(f"  {cell.method:<16} seed {seed}  {cell.job.fingerprint}  {number}")
+    return lines

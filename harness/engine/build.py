@@ -1,0 +1,43 @@
+"""From a job's plain description to the objects it names."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from harness.core import plugins
+from harness.core.data import Dataset
+from harness.core.errors import UnfitError
+from models import segmentor as models
+from models.segmentor import Segmentor
+
+
+def dataset(job: Mapping[str, Any]) -> Dataset:
+    """The job's data set."""
+    module = plugins.load("datasets", job["data"]["name"], job["plugins"])
+    made: Dataset = module.Dataset(_config(module, job["data"]))
+    return made
+
+
+def segmentor(job: Mapping[str, Any], num_classes: int) -> Segmentor:
+    """The network of a training job, weights random. Raises UnfitError where encoder and crop do not go together."""
+    encoder = plugins.load("encoders", job["encoder"]["name"], job["plugins"])
+    decoder = plugins.load("decoders", job["decoder"]["name"], job["plugins"])
+    configs = _config(encoder, job["encoder"]), _config(decoder, job["decoder"])
+    try:
+        return models.build(encoder, configs[0], decoder, configs[1], num_classes, job["train"]["crop"])
+    except ValueError as error:
+        raise UnfitError(f"encoder {job['encoder']['name']}: {error}") from error
+
+
+def load_pretrained(model: Segmentor, job: Mapping[str, Any]) -> None:
+    """Fill in the encoder's pre-trained weights. Raises UnfitError where they are absent or do not fit."""
+    encoder: Any = model.encoder
+    try:
+        encoder.load_pretrained()
+    except (OSError, ValueError) as error:
+        raise UnfitError(f"encoder {job['encoder']['name']}: {error}") from error
+
+
+def _config(module: ModuleType, section: Mapping[str, Any]) -> Any:
+    tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in section["config"].items()}
+    return module.Config(**tuples)  # JSON has no tuples

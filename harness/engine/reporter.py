@@ -1,0 +1,67 @@
+"""What a training tells its journal, and how often."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.core.journal import Journal
+from harness.engine import jobs
+from harness.engine.runtime import Rank
+
+PROGRESS_EVERY = 0.5  # seconds
+
+
+class Reporter:
+    """The journal of a training on the first rank; silent on the others."""
+
+    def __init__(self, folder: Path, rank: Rank, log_every: int) -> None:
+        self._folder, self._rank, self._every = folder, rank, log_every
+        self._journal: Journal | None = None
+        self._messages: list[str] = []
+        self._told = 0.0  # when progress was last written
+        self._mark = (0, 0.0)  # step and time of the last metrics
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def begin(self, step: int, steps: int) -> None:
+        """Training stands at `step` of `steps`: metrics of later steps in the journal are void."""
+        if self._rank.first:
+            self._journal = jobs.begin(self._folder, self._rank, step, steps, "iterations")
+        self._mark = (step, time.monotonic())
+        for message in self._messages:
+            self.log(message)
+
+    def log(self, message: str) -> None:
+        """A line for people; kept until `begin` where it comes before."""
+        if self._journal is None:
+            self._messages.append(message)
+        else:
+            self._journal.write("log", message=message)
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Values after `step` iterations: metrics every log_every of them, progress at most every half second."""
+        if self._journal is None:
+            return
+        named = {f"train/{name}": value for name, value in values.items()}
+        now = time.monotonic()
+        if step % self._every == 0:
+            (before, then), self._mark = self._mark, (step, now)
+            rate = (step - before) / max(now - then, 1e-9)
+            self._journal.write("metrics", step=step, values={**named, "time/iterations_per_second": rate})
+        if now - self._told >= PROGRESS_EVERY:
+            self._told = now
+            self._journal.write("progress", step=step, values=named)
+
+    def checkpoint(self, step: int) -> None:
+        """A checkpoint covers everything up to `step`."""
+        if self._journal is not None:
+            self._journal.write("checkpoint", step=step)

@@ -1,0 +1,271 @@
+"""Training: one optimiser step and one move of the memory an iteration, as a function of the iteration alone.
+
+Shapes: B images, T frames of a clip, K classes, H × W pixels of the crop.
+
+An iteration is `batch` samples = accumulation × micro_batch; a micro-batch is shared out over the ranks and is what
+batch norm sees. All micro-batches read M_{t-1}; their class sums are merged in the batch's order and M moves once.
+N ranks equal one process with the same micro_batch, and a resumed training equals one that was never stopped.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.core.data import Dataset
+from harness.core.errors import HarnessError, UnfitError
+from harness.datasets._stream import Batch, TrainStream, loader
+from harness.engine import build, checkpoint, distributed, jobs, optim, runtime
+from harness.engine.jobs import Ending
+from harness.engine.reporter import Reporter
+from harness.engine.runtime import Rank, Stop
+from models.contract import VOID, Output, Target
+from models.segmentor import Segmentor
+
+VERSION = 1
+
+
+class Plan(NamedTuple):
+    """How an iteration's samples are shared out."""
+
+    iterations: int
+    batch: int
+    micro_batch: int
+    per_rank: int  # samples of a micro-batch on each rank
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches an iteration."""
+        return self.batch // self.micro_batch
+
+
+def plan(job: Mapping[str, Any], world: int) -> Plan:
+    """Raises UnfitError where the batch cannot be shared out evenly."""
+    batch = job["train"]["batch"]
+    micro_batch = job["train"]["micro_batch"] or batch
+    if batch % micro_batch:
+        raise UnfitError(f"train.micro_batch={micro_batch}: must divide train.batch={batch}")
+    if micro_batch % world:
+        raise UnfitError(
+            f"train.micro_batch={micro_batch} cannot be shared by {world} ranks; choose a --nproc that divides it"
+        )
+    return Plan(job["iterations"], batch, micro_batch, micro_batch // world)
+
+
+def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
+    """Of this rank's samples in the training stream, a list for each micro-batch from iteration `start` on."""
+    for iteration in range(start, plan.iterations):
+        for micro in range(plan.accumulation):
+            first = iteration * plan.batch + micro * plan.micro_batch + rank * plan.per_rank
+            yield list(range(first, first + plan.per_rank))
+
+
+def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
+    """Cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted.
+
+    Labels are (B, H, W). The sum over these labels' pixels is divided by the number in the global batch, so that
+    micro-batches and ranks add; without a valid pixel it is 0.
+    """
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
+        return F.cross_entropy(full, labels, ignore_index=VOID, reduction="sum") / max(valid, 1)
+
+    parts = {auxiliary.name: cross_entropy(auxiliary.logits) for auxiliary in output.auxiliary}
+    whole = cross_entropy(output.logits)
+    for auxiliary in output.auxiliary:
+        whole = whole + auxiliary.weight * parts[auxiliary.name]
+    return {"loss": whole, **parts}
+
+
+class Trainer:
+    """A model in training. Raises UnfitError where the machine cannot do what the job asks."""
+
+    def __init__(self, job: Mapping[str, Any], num_classes: int, rank: Rank) -> None:
+        self.job, self.rank, self.options = job, rank, job["train"]
+        self.plan = plan(job, rank.world)
+        runtime.check_precision(rank.device, job["precision"])
+        runtime.seed_all(job["seed"])
+        self.model = build.segmentor(job, num_classes)
+        self.net: Any = self.model
+        self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
+
+    def start(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from a checkpoint's state, or from pre-trained weights where there is none."""
+        if state is None:
+            build.load_pretrained(self.model, self.job)
+        else:
+            self.model.load_state_dict(state["model"])
+        self.model.to(self.rank.device)
+        if self.rank.world > 1:
+            distributed.convert_batch_norm(self.model, self.rank.device)
+            distributed.hand_in_sum(self.model)
+            self.net = distributed.data_parallel(self.model)
+        options = self.options
+        rates = {key: options[key] for key in ("lr", "weight_decay", "layer_decay")}
+        self.optimizer = optim.adamw(self.model, **rates)
+        self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job["precision"] == "fp16")
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; the position is the iteration, in its name."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
+        """One iteration on this rank's micro-batches; returns the global losses, lr and momentum.
+
+        `valid` counts the labelled pixels of the global batch. Raises HarnessError for a loss that is not
+        finite, before weights or memory take it: the one time an iteration that the host waits for the device.
+        """
+        progress = iteration / self.plan.iterations
+        self.model.train()
+        totals, sums = None, []
+        for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
+            with nullcontext() if last or self.net is self.model else self.net.no_sync():
+                values, part = self._backward(batch, valid, progress)
+            totals = values if totals is None else totals + values
+            sums.append(part)
+        assert totals is not None
+        found = dict(zip(self._names, distributed.total(totals).tolist(), strict=True))
+        if not all(math.isfinite(value) for value in found.values()):
+            raise HarnessError(f"the loss is not finite at iteration {iteration}: {found}; lower train.lr or use fp32")
+        merged = distributed.gather_sums(sums)
+        if merged is not None:
+            found["momentum"] = self.model.decoder.momentum_at(progress)
+            with torch.no_grad():
+                self.model.decoder.update(merged, found["momentum"])
+        found["lr"] = self.options["lr"] * optim.lr_factor(iteration, self.plan.iterations, self.options["warmup"])
+        optim.set_lr(self.optimizer, found["lr"])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def _backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
+        """Add a micro-batch's gradients; its losses (parts,) and class sums."""
+        device = self.rank.device
+        frames = batch.frames.to(device, non_blocking=True)  # (B, T, 3, H, W)
+        labels = batch.labels.to(device, non_blocking=True).long()  # (B, T, H, W)
+        past = tuple(frames[:, self.offsets.index(offset)] for offset in self.model.decoder.past)
+        target = Target(labels[:, -1], batch.keys.to(device, non_blocking=True))
+        with runtime.autocast(device, self.job["precision"]):
+            prior = self._prior(frames, labels, progress)
+            output = self.net(frames[:, -1], past, prior, target)
+        parts = losses(output, target.labels, valid)
+        # DDP averages gradients over ranks; the loss is already a share of the global one
+        self.scaler.scale(parts["loss"] * self.rank.world).backward()
+        self._names = tuple(parts)
+        return torch.stack([part.detach() for part in parts.values()]), output.sums
+
+    def _prior(self, frames: Tensor, labels: Tensor, progress: float) -> Tensor | None:
+        """P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, else their own."""
+        decoder = self.model.decoder
+        if decoder.prior == "none":
+            return None
+        at = self.offsets.index(-1 if decoder.prior == "previous" else 0)
+        if progress < decoder.gt_warmup:
+            return labels[:, at]
+        return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
+
+
+def offsets(past: Sequence[int], prior: str) -> tuple[int, ...]:
+    """Frames a sample needs, relative to the current one, oldest first."""
+    return tuple(sorted({*past, *([-1] if prior == "previous" else []), 0}))
+
+
+@torch.no_grad()
+def predict(model: Segmentor, images: Tensor) -> Tensor:
+    """Masks (B, H, W) of images (B, 3, H, W), each as if a video's first: eval mode, the decoder's own rule for P."""
+    model.eval()
+    features = model.features(images)
+    cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
+    logits = model.decoder.predict(cache, None).float()
+    model.train()
+    return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+
+
+def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
+    """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
+    job = jobs.read(folder)
+    dataset = build.dataset(job)
+    trainer = Trainer(job, len(dataset.classes), rank)
+    with Reporter(folder, rank, job["train"]["log_every"]) as reporter:
+        start = resume(folder, trainer, reporter)
+        reporter.begin(start, trainer.plan.iterations)
+        status = run(folder, trainer, dataset, start, stop, reporter)
+        if status is not None:
+            return jobs.stopped(*status)
+        finish(folder, trainer, reporter)
+    return Ending("finished", trainer.plan.iterations)
+
+
+def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
+    """Load the newest checkpoint that is whole; the iteration to go on with, the same on all ranks."""
+    checkpoints, rank = folder / "checkpoints", trainer.rank
+    newest = checkpoint.latest(checkpoints, reporter.log) if rank.first else None
+    (start,) = distributed.agree(newest or 0)
+    trainer.start(checkpoint.load(checkpoints, start, rank.device) if start else None)
+    return start
+
+
+def run(
+    folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
+) -> tuple[str, int] | None:
+    """The iterations from `start` on; the status and step of a stop that all ranks agreed on, None at the end."""
+    job, rank, options = trainer.job, trainer.rank, trainer.options
+    stream = TrainStream(
+        dataset,
+        offsets=trainer.offsets,
+        crop=options["crop"],
+        short_side=options["short_side"],
+        seed=job["seed"],
+    )
+    wanted = positions(trainer.plan, rank.rank, start)
+    batches = loader(stream, wanted, options["workers"], pin_memory=rank.device.type == "cuda")
+    for iteration in range(start, trainer.plan.iterations):
+        runtime.seed_all(job["seed"], iteration, rank.rank)
+        micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
+        labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
+        valid, preempted, cancelled = distributed.agree(
+            labelled, stop.status == "preempted", stop.status == "cancelled"
+        )
+        if preempted or cancelled:
+            if iteration > start:
+                save(folder, trainer, iteration, reporter)
+            return ("cancelled" if cancelled else "preempted"), iteration
+        reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
+        if (iteration + 1) % options["checkpoint_every"] == 0 and iteration + 1 < trainer.plan.iterations:
+            save(folder, trainer, iteration + 1, reporter)
+    return None
+
+
+def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
+    """Write a checkpoint, by the first rank."""
+    if trainer.rank.first:
+        checkpoint.save(folder / "checkpoints", step, trainer.state())
+        reporter.checkpoint(step)
+
+
+def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
+    """Write the weights, M among them, by the first rank; checkpoints are not needed any more."""
+    if trainer.rank.first:
+        target = folder / "weights.safetensors"
+        temporary = target.with_suffix(".tmp")
+        save_file({name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}, temporary)
+        checkpoint.replace(temporary, target)
+        reporter.checkpoint(trainer.plan.iterations)
+        checkpoint.clear(folder / "checkpoints")
+    distributed.agree(0)  # what comes next in the launch may read the weights

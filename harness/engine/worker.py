@@ -1,0 +1,105 @@
+"""Entry of a rank: `python -m harness.engine.worker [--serve] [JOBDIR ...]`.
+
+Runs the given job directories as one launch and exits 0, 1 (a job failed) or 75 (stopped by a signal). With --serve it
+reads launches as JSON lines {"jobs": [dirs]} from stdin, answers each with one JSON line on stdout and stays warm.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from harness.engine import distributed, evaluate, jobs, runtime, train
+from harness.engine.evaluate import Task
+from harness.engine.jobs import Ending
+from harness.engine.runtime import PREEMPTED_EXIT, Rank, Stop, Stopped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m harness.engine.worker", description=__doc__)
+    parser.add_argument("jobs", nargs="*", type=Path, metavar="JOBDIR")
+    parser.add_argument("--serve", action="store_true", help="read launches from stdin until it ends")
+    options = parser.parse_args(arguments)
+    runtime.die_with_parent()
+    stop = Stop()
+    stop.install()
+    rank = runtime.place()
+    return serve(rank, stop) if options.serve else launch(options.jobs, rank, stop)
+
+
+def serve(rank: Rank, stop: Stop) -> int:
+    """Launches from stdin, until it ends or a signal comes; what libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    while line := _next_line(sys.stdin, stop):
+        folders = [Path(folder) for folder in json.loads(line)["jobs"]]
+        code = launch(folders, rank, stop)
+        answers.write(json.dumps({"jobs": [str(folder) for folder in folders], "exit_code": code}) + "\n")
+        answers.flush()
+        if stop.status is not None:
+            return PREEMPTED_EXIT
+    return 0
+
+
+def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
+    """Run the jobs, trainings first, then evaluations that read the same frames together; the exit code."""
+    endings: list[Ending] = []
+    guard = partial(guarded, endings, rank)
+    kinds: dict[str, list[Path]] = {"train": [], "evaluate": []}
+    tasks: list[Task] = []
+    for folder in folders:
+        guard([folder], lambda folder: kinds[jobs.read(folder)["kind"]].append(folder), folder)
+    with distributed.process_group(rank) if kinds["train"] else nullcontext():
+        for folder in kinds["train"]:
+            guard([folder], train.train, folder, rank, stop)
+    for folder in kinds["evaluate"]:
+        guard([folder], lambda folder: tasks.append(evaluate.task(folder)), folder)
+    for group in evaluate.same_frames(tasks):
+        guard([one.folder for one in group], evaluate.evaluate, group, rank, stop)
+    if any(ending.status == "failed" for ending in endings):
+        return 1
+    return PREEMPTED_EXIT if any(ending.status != "finished" for ending in endings) else 0
+
+
+def guarded(
+    endings: list[Ending],
+    rank: Rank,
+    folders: Sequence[Path],
+    work: Callable[..., Ending | None],
+    *arguments: Any,
+) -> None:
+    """Do some work for jobs, and write down how it ended for each of them.
+
+    A finished evaluation gets no outcome here: no rank knows whether the others have finished their videos.
+    """
+    begun = time.monotonic()
+    try:
+        ending = work(*arguments)
+        results = [ending] if ending is not None else []
+    except Stopped as stop:
+        results = [jobs.stopped(stop.status, evaluate.done(folder)) for folder in folders]
+    except Exception as error:
+        results = [jobs.failure(folder, error) for folder in folders]
+    for folder, result in zip(folders, results, strict=bool(results)):
+        endings.append(result)
+        if rank.first or result.status == "failed":
+            jobs.end(folder, result, time.monotonic() - begun, rank)
+
+
+def _next_line(source: TextIO, stop: Stop) -> str:
+    stop.idle = True
+    try:
+        return source.readline()
+    finally:
+        stop.idle = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

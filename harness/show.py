@@ -1,0 +1,61 @@
+"""Live progress on stderr: bars in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from harness.core.job import Job, Train
+from harness.supervise import Progress as JobProgress
+
+QUIET = 5.0  # seconds between two lines of a job where there is no terminal
+SHOWN = {"train/loss": "loss {:.3f}", "loss": "loss {:.3f}", "time/iterations_per_second": "{:.1f} it/s"}
+
+
+class Display:
+    """Shows jobs as they go; a context manager, so that the cursor is given back."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self.console = Console(stderr=True)
+        self.bars: Progress | None = None
+        self._tasks: dict[Job, TaskID] = {}
+        self._last: dict[Job, float] = {}
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bars = Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console)
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def show(self, progress: JobProgress) -> None:
+        """Take a job's progress in."""
+        said = "  ".join(form.format(progress.values[key]) for key, form in SHOWN.items() if key in progress.values)
+        for message in progress.messages:
+            self.console.print(f"{progress.job.name}: {message}", markup=False, highlight=False)
+        progress.messages.clear()
+        if not progress.steps:
+            return
+        if self.bars is not None:
+            if progress.job not in self._tasks:
+                self._tasks[progress.job] = self.bars.add_task(progress.job.name, said="")
+            self.bars.update(self._tasks[progress.job], completed=progress.step, total=progress.steps, said=said)
+            return
+        now, done = time.monotonic(), progress.step >= progress.steps
+        if not done and now - self._last.get(progress.job, 0.0) < QUIET:
+            return
+        if done and self._last.get(progress.job) == float("inf"):
+            return
+        self._last[progress.job] = float("inf") if done else now
+        unit = "iterations" if isinstance(progress.job, Train) else "videos"
+        print(f"{progress.job.name}: {progress.step}/{progress.steps} {unit}  {said}", file=sys.stderr, flush=True)

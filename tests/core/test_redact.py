@@ -1,0 +1,37 @@
+import pytest
+
+from harness.core.redact import one_line, redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://bob:s3cret@db:5432/x", "postgresql://bob:***@db:5432/x"),
+        ("postgresql+psycopg://bob:p@ss/w0rd@db/x", "postgresql+psycopg://bob:***@db/x"),
+        ("https://abcdef0123@host/x", "https://***@host/x"),
+        ("at http://u:s3cret@h and http://v:s3cret@i", "at http://u:***@h and http://v:***@i"),
+        ("Authorization: Bearer abcdefghijkl", "Authorization: Bearer ***"),
+        ("GET /x?sig=s3cret&n=1", "GET /x?sig=***&n=1"),
+        ("MLFLOW_TRACKING_TOKEN=s3cret", "MLFLOW_TRACKING_TOKEN=***"),
+        ('{"password": "s3cret", "n": 1}', '{"password": "***", "n": 1}'),
+        ("token hf_abcdefghijklmnop", "token hf_***"),
+    ],
+)
+def test_secrets_are_masked(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert redact(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["sqlite:////data/mlflow.db", "http://host:5000/#/x", "write to a@b.org", "tokens: 12", "sigma=2"]
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_one_line_of_a_long_message() -> None:
+    error = ValueError("first\n  second http://u:s3cret@h " + "x" * 500)
+    line = one_line(error, 100)
+    assert line.startswith("first second http://u:***@h x")
+    assert len(line) == 100
+    assert one_line(ValueError()) == "ValueError"

@@ -1,0 +1,128 @@
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.core.results import CellResult, Context, build
+from harness.core.table import Table
+from reports.comparison import render, signed
+
+NAME = "ablation_ensemble"
+REASONS = ("data: synthetic", "backbone: tiny BEiT", "schedule: 12 epochs", "crop 64 instead of 512")
+
+
+def cell(
+    name: str, order: int, mious: list[float | None], over: str | None = "upernet", **rest: Any
+) -> list[CellResult]:
+    where = {"order": order, "baseline": over, "backbone": "BEiT-Large", "epochs": 240, **rest}
+    return [
+        CellResult(NAME, name, name.title(), seed, "missing" if miou is None else "done", miou=miou, **where)
+        for seed, miou in enumerate(mious)
+    ]
+
+
+def table(rows: list[CellResult], comparable: bool = True, reasons: tuple[str, ...] = REASONS) -> Table:
+    context = Context(NAME, "Table 1 – Ablation", "paper", "vspw", comparable, () if comparable else reasons)
+    return render(build(rows), context).tables[NAME]
+
+
+def column(made: Table, header: str) -> list[str]:
+    return [row[made.columns.index(header)] for row in made.rows]
+
+
+def test_papers_columns_stand_beside_ours_at_the_papers_setting() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]))
+    headers = ("Method", "Backbone", "Epochs", "paper mIoU", "paper gain", "ours", "our gain")
+    assert made.columns == headers
+    assert made.title == "Table 1 – Ablation"
+    assert made.rows == (
+        ("Upernet", "BEiT-Large", "240", "60.02", "–", "60.00", "–"),
+        ("Decoder_A", "BEiT-Large", "240", "61.24", "+1.22", "61.50", "+1.50"),
+    )
+
+
+def test_elsewhere_the_title_says_so_and_the_papers_columns_stand_last() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]), comparable=False)
+    assert made.title == "Table 1 – Ablation (synthetic videos, tiny BEiT, 12 epochs: not the paper's setting)"
+    assert made.columns[3:5] == ("mIoU", "gain")
+    assert [header.startswith("paper") for header in made.columns] == [False] * 5 + [True] * 2
+    assert all("VSPW, BEiT-Large" in header for header in made.columns[5:])
+    assert any("cannot be compared" in note and "crop 64 instead of 512" in note for note in made.notes)
+
+
+def test_a_difference_that_is_no_data_backbone_or_schedule_is_in_the_title_too() -> None:
+    made = table(cell("upernet", 0, [60.0], None), comparable=False, reasons=("BN group 4 instead of 16",))
+    assert made.title.endswith("(BN group 4 instead of 16: not the paper's setting)")
+
+
+def test_missing_and_failed_cells_keep_their_rows_and_reasons() -> None:
+    failed = [CellResult(NAME, "decoder_a", "A", 0, "failed", "out of memory", order=1, baseline="upernet")]
+    absent = [CellResult(NAME, "decoder_b", "B", 0, "missing", "not run", order=2, baseline="upernet")]
+    made = table(cell("upernet", 0, [60.0], None) + failed + absent)
+    assert column(made, "ours") == ["60.00", "failed", "missing"]
+    assert column(made, "our gain") == ["–", "–", "–"]
+    assert "A: failed: out of memory." in made.notes
+    assert "B: missing: not run." in made.notes
+
+
+def test_several_seeds_are_mean_and_deviation_with_their_number() -> None:
+    made = table(cell("upernet", 0, [60.0, 62.0], None) + cell("decoder_a", 1, [61.0, 64.0, None]))
+    assert column(made, "ours") == ["61.00 ± 1.41", "62.50 ± 2.12"]
+    assert column(made, "our gain") == ["–", "+1.50 ± 0.71"]
+    assert column(made, "Seeds") == ["2", "2 of 3"]
+    assert not any("one seed" in note.lower() for note in made.notes)
+
+
+def test_one_seed_is_a_plain_number_and_says_so() -> None:
+    made = table(cell("upernet", 0, [60.0], None))
+    assert "Seeds" not in made.columns
+    assert "One seed, which says nothing about noise." in made.notes
+    mixed = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.0, 62.0]))
+    assert "Decoder_A" not in next(note for note in mixed.notes if "one seed" in note)
+
+
+def test_best_of_ours_is_bold() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.001]) + cell("decoder_b", 2, [61.0]))
+    ours = made.columns.index("ours")
+    assert made.bold == {(1, ours), (2, ours)}
+    assert table(cell("upernet", 0, [60.0], None)).bold == frozenset()
+
+
+def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
+    rows = cell("upernet", 0, [60.0, 60.0], None) + cell("decoder_a", 1, [70.0, None])
+    made = table(rows + cell("decoder_b", 2, [61.0, 61.0]))
+    assert {row for row, _ in made.bold} == {2}
+
+
+def test_an_experiment_that_the_paper_does_not_have_shows_no_paper_columns() -> None:
+    made = render(
+        build([CellResult("mine", "m", "m = 0.5", 0, "done", miou=3.0)]),
+        Context("mine", "Mine", "demo", "synthetic", comparable=False, reasons=REASONS),
+    ).tables["mine"]
+    assert made.columns == ("Method", "Backbone", "Epochs", "mIoU")
+    assert not any("paper's columns" in note for note in made.notes)
+
+
+def test_changed_code_and_provenance_are_noted() -> None:
+    rows = cell("upernet", 0, [60.0], None, commit="a" * 40, dirty=True, precision="fp16", changed="train.py")
+    made = table(rows)
+    assert "Upernet: code changed since it ran (train.py)." in made.notes
+    assert f"Ours: commit {'a' * 12}; precision fp16; with uncommitted changes." in made.notes
+
+
+def test_only_the_contexts_experiment_is_rendered() -> None:
+    frame = build([*cell("upernet", 0, [60.0], None), CellResult("other", "x", "X", 0)])
+    made = render(frame, Context(NAME, "T", "demo", "vspw", comparable=True)).tables
+    assert list(made) == [NAME]
+    assert [row[0] for row in made[NAME].rows] == ["Upernet"]
+
+
+def test_raw_values_are_not_rounded() -> None:
+    made = table(cell("upernet", 0, [60.123456], None))
+    assert made.raw[0]["miou"] == 60.123456
+    assert pd.notna(made.raw[0]["paper_miou"])
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.224, "+1.22"), (-0.06, "−0.06"), (-0.001, "0.00"), (None, "–")])
+def test_signs(value: float | None, text: str) -> None:
+    assert signed(value) == text

@@ -1,0 +1,100 @@
+"""Job directories small enough for a test: four-block BEiT at 32 pixels, narrow heads, synthetic videos."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.engine import train
+from harness.engine.runtime import Rank, Stop
+
+ALONE = Rank(0, 1, torch.device("cpu"), 1)
+DATA = {
+    "classes": 4,
+    "train_videos": 6,
+    "val_videos": 3,
+    "test_videos": 1,
+    "frames": 3,
+    "height": 32,
+    "width": 48,
+    "objects": 2,
+}
+HEADS: dict[str, dict[str, Any]] = {
+    "upernet": {"channels": 8, "aux_channels": 8},
+    "decoder_a": {"channels": 8, "aux_channels": 8, "memory_channels": 8, "gt_warmup": 0.3},
+    "decoder_b": {"channels": 8, "aux_channels": 8, "memory_channels": 8, "tma_key": 4, "tma_value": 8},
+}
+
+
+def write_job(root: Path, job: dict[str, Any]) -> Path:
+    """The job's directory under `root`, with its job.yaml."""
+    folder = root / "jobs" / job["fingerprint"]
+    folder.mkdir(parents=True)
+    (folder / "job.yaml").write_text(json.dumps(job))
+    return folder
+
+
+def training(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", config: Any = None, **changes: Any) -> Path:
+    """A training job; `changes` go to its top level or, by name, to its train section."""
+    job: dict[str, Any] = {
+        "kind": "train",
+        "fingerprint": name,
+        "seed": 3,
+        "precision": "fp32",
+        "data": {"name": "synthetic", "config": DATA},
+        "encoder": {"name": "beit", "config": {"model": "tiny"}},
+        "decoder": {"name": decoder, "config": config or HEADS[decoder]},
+        "train": {
+            "epochs": 6,
+            "batch": 4,
+            "micro_batch": 4,
+            "frames_per_video": 1,
+            "crop": 32,
+            "short_side": 32,
+            "lr": 1e-3,
+            "weight_decay": 0.05,
+            "layer_decay": 0.9,
+            "warmup": 2,
+            "workers": 0,
+            "checkpoint_every": 2,
+            "log_every": 1,
+        },
+        "iterations": 6,
+        "plugins": [],
+    }
+    for key, value in changes.items():
+        (job if key in job else job["train"])[key] = value
+    return write_job(root, job)
+
+
+def evaluation(root: Path, name: str, members: list[str], stage: int = 0, **changes: Any) -> Path:
+    """An evaluation job of trainings in the same root."""
+    job: dict[str, Any] = {
+        "kind": "evaluate",
+        "fingerprint": name,
+        "members": members,
+        "prior": None,
+        "stage": stage,
+        "scales": [1.0],
+        "flip": False,
+        "split": "val",
+        "precision": "fp32",
+        "data": {"name": "synthetic", "config": DATA},
+        "evaluate": {"window": 32, "stride": None, "short_side": None},
+        "plugins": [],
+    }
+    job.update(changes)
+    return write_job(root, job)
+
+
+def train_now(folder: Path) -> Path:
+    """Run a training job in this process."""
+    assert train.train(folder, ALONE, Stop()).status == "finished"
+    return folder
+
+
+def counts(folder: Path) -> dict[str, np.ndarray]:
+    """An evaluation's confusion matrices by video."""
+    return {path.stem: np.load(path)["confusion"] for path in sorted((folder / "videos").glob("*.npz"))}
