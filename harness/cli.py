@@ -55,7 +55,9 @@ def list_command(
     found: dict[str, dict[str, str]] = {}
     for each in [kind] if kind else kinds:
         if each == "presets":
-            heads = {path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))}
+            heads = {
+                path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))
+            }
         else:
             paths = registry.paths(each, folders).items()
             heads = {name: (registry.docstring(path).splitlines() or [""])[0] for name, path in paths}
@@ -96,7 +98,9 @@ def run(
     root: Root = Path("runs"),
     seeds: Seeds = 1,
     launcher: Annotated[str, typer.Option(help="auto, inline, torchrun")] = "auto",
-    nproc: Annotated[int | None, typer.Option(help="Ranks on this node (torchrun); must divide the micro-batch")] = None,
+    nproc: Annotated[
+        int | None, typer.Option(help="Ranks on this node (torchrun); must divide the micro-batch")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -128,7 +132,7 @@ def run(
                 print("\n" + plain(table))
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
-    say(f"{results.executed} jobs executed, {len(made.jobs) - results.executed} were done already")
+    say(f"{results.executed} jobs executed, {results.already} were done already")
     say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         say(f"open the runs: {results.where}")
@@ -187,9 +191,10 @@ def first_line(made: "Plan", preset: str) -> str:
     from harness.core import paper
     from harness.core.plan import setting
 
-    different = paper.not_the_papers(setting(made.config))
-    verdict = "the paper's setting" if not different else f"not the paper ({'; '.join(different)})"
-    return f"preset {preset}: {made.config['data']['name']} videos, {verdict}"
+    facts = setting(made.config)
+    what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
+    verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
+    return f"preset {preset}: {what}; {verdict}"
 
 
 def command_line() -> tuple[str, ...]:

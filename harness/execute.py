@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.core import content, paper, plugins, record, results
+from harness.core import content, plugins, record, results
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
-from harness.core.plan import Experiment, Plan, launches, read_json, setting
-from harness.core.results import CellResult, Context
+from harness.core.plan import Experiment, Plan, launches, read_json
+from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.table import Report, write
 from harness.publish import Publisher
@@ -50,6 +50,7 @@ class Results:
 
     finished: tuple[Finished, ...]
     executed: int  # jobs run now
+    already: int  # jobs that were done before
     failures: Mapping[Job, str]  # job -> reason
     where: str  # how to open the store; empty where nothing was told
 
@@ -66,11 +67,12 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     publisher = Publisher(plan, tracking)
     failures: dict[Job, str] = {}
     stopped: Stopped | None = None
+    executed = 0
     if missing:
         launcher, facts = choose(plan, how)
         say(f"{len(missing)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
         try:
-            execute(plan, missing, launcher, publisher, show, facts, failures)
+            executed = execute(plan, missing, launcher, publisher, show, facts, failures)
         except Stopped as stop:
             stopped = stop
         finally:
@@ -78,7 +80,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
     if stopped is not None:
         raise stopped
-    return Results(finished, len(missing), failures, publisher.link(plan.experiments[0]))
+    return Results(finished, executed, len(plan.jobs) - len(missing), failures, publisher.link(plan.experiments[0]))
 
 
 def execute(
@@ -89,8 +91,9 @@ def execute(
     show: Show,
     facts: Mapping[str, Any],
     failures: dict[Job, str],
-) -> None:
-    """Run launch after launch; what needs a failed job is skipped with that reason."""
+) -> int:
+    """Run launch after launch; what needs a failed job is skipped with that reason. Returns how many jobs ran."""
+    executed = 0
     for launch in launches(missing):
         able = []
         for job in launch:
@@ -101,9 +104,11 @@ def execute(
                 able.append(job)
         if not able:
             continue
+        executed += len(able)
         for job, outcome in supervise(plan, able, launcher, publisher, show, facts).items():
             if outcome["status"] != "finished":
                 failures[job] = str(outcome.get("reason") or outcome["status"])
+    return executed
 
 
 def conclude(
@@ -121,10 +126,10 @@ def conclude(
     found = {cell.job: read(plan, cell, failures) for _, cell in experiment.cells}
     runs = publisher.runs(experiment)
     frame = results.build(
-        result(experiment, order, seed, cell, *found[cell.job], runs.get(cell.job.fingerprint))
+        results.result(experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **found[cell.job])
         for order, (seed, cell) in enumerate(experiment.cells)
     )
-    facts = context(experiment, how.command)
+    facts = results.context(experiment, how.command)
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
     write(report, folder)
@@ -134,68 +139,23 @@ def conclude(
     return Finished(experiment, frame, facts, report, folder)
 
 
-def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> tuple[record.RunRecord | None, str, str | None]:
-    """A cell's record, status and reason from the root's files."""
+def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
+    """What the root's files say of a cell."""
     directory = plan.directory(cell.job)
     if plan.state(cell.job) == "done":
-        return record.read_evaluation(directory), "done", None
-    reason = failures.get(cell.job)
-    if reason is not None:
-        return None, "failed", reason
-    return None, "missing", read_json(directory / "outcome.json").get("reason") or "not run yet"
-
-
-def result(
-    experiment: Experiment,
-    order: int,
-    seed: int,
-    cell: Cell,
-    found: record.RunRecord | None,
-    status: str,
-    reason: str | None,
-    run_id: str | None,
-) -> CellResult:
-    """One row of the results frame."""
-    facts = setting(experiment.config)
-    made = found.provenance if found is not None else {}
-    return CellResult(
-        experiment=experiment.name,
-        cell=cell.name,
-        label=cell.method,
-        seed=seed,
-        status=status,
-        reason=reason,
-        method=cell.method,
-        backbone=paper.backbone(facts["encoder"]),
-        epochs=facts["epochs"],
-        fingerprint=cell.job.fingerprint,
-        miou=found.final["miou"] if found is not None else None,
-        run_id=run_id,
-        units=units(experiment.config, found.videos) if found is not None else None,
-        order=order,
-        baseline=cell.over,
-        commit=made.get("commit"),
-        dirty=made.get("dirty"),
-        device=made.get("device"),
-        precision=facts["precision"],
-        versions=made.get("versions") or {},
-    )
-
-
-def units(config: Config, videos: Mapping[str, Any]) -> int:
-    """How many independent units (videos or recordings) a number rests on."""
-    dataset = content.build_dataset(config)
-    return len({dataset.unit(video) for video in videos})
-
-
-def context(experiment: Experiment, command: Sequence[str]) -> Context:
-    """What a report says around its numbers."""
-    facts = setting(experiment.config)
-    reasons = tuple(paper.not_the_papers(facts))
-    words = " ".join(command)
-    return Context(
-        experiment.name, experiment.title, experiment.config.preset, facts["dataset"], not reasons, reasons, words
-    )
+        found = record.read_evaluation(directory)
+        made = found.provenance
+        known = {key: made.get(key) for key in ("commit", "dirty", "device")}
+        return {
+            "status": "done",
+            "miou": found.final["miou"],
+            "units": content.units(cell.job.config, found.videos),
+            "versions": made.get("versions") or {},
+            **known,
+        }
+    if cell.job in failures:
+        return {"status": "failed", "reason": failures[cell.job]}
+    return {"status": "missing", "reason": read_json(directory / "outcome.json").get("reason") or "not run yet"}
 
 
 def fit(config: Config) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from harness.core import content, journal, metrics, record
+from harness.core.errors import UnfitError
 from harness.core.job import Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
-from harness.core.spec import Cell
-from harness.core.errors import UnfitError
 from harness.core.redact import redact
+from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
 from harness.store.tracking import PLAN, Tracking
 
@@ -180,6 +180,7 @@ class Publisher:
             tags={
                 **self._tags(cell.job),
                 "harness.seed": str(seed),
+                "harness.units": str(content.units(cell.job.config, found.videos)),
                 "harness.trained_by": " ".join(self._known_run(member) or "" for member in cell.job.members),
                 **provenance_tags(found.provenance),
             },

@@ -4,6 +4,7 @@ Fields marked `where` (paths, workers, intervals of checkpoints) are needed to r
 A field that is None is left out of the identity as well, so a new field that defaults to None moves no fingerprint.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
@@ -80,7 +81,7 @@ class Config:
     @property
     def micro_batch(self) -> int:
         """Images that share BN statistics."""
-        return self.train.micro_batch or self.train.batch
+        return self.train.batch if self.train.micro_batch is None else self.train.micro_batch
 
     def with_seed(self, seed: int) -> "Config":
         """The same with another seed."""
@@ -139,7 +140,8 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
     try:
         tree = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:
-        raise UsageError(first_line(error)) from error
+        source = [override for override in overrides if "${" in override] or [f"preset {preset}"]
+        raise UsageError(f"{', '.join(source)}: {explain(error)}") from error
     config = Config(hashable(tree), Path(preset).stem, tuple(str(folder) for folder in folders))
     check(config)
     return config
@@ -147,14 +149,21 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 
 def merge(node: Any, value: Any, source: str) -> Any:
     """OmegaConf's merge; its errors in one line that names the source and the full key."""
+    if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
+        raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
     try:
         return OmegaConf.merge(node, value)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
-        raise UsageError(f"{source}: {message}" + (f" (key {key})" if key and key not in message else "")) from error
+        raise UsageError(f"{source}: {explain(error)}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {first_line(error)}") from error
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """An OmegaConf error in one line that names the full key."""
+    key = getattr(error, "full_key", None)
+    message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
+    return message + (f" (key {key})" if key and key not in message else "")
 
 
 def preset_chain(preset: str) -> list[Path]:
@@ -193,6 +202,14 @@ def check(config: Config) -> None:
     for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
         if getattr(train, name) < 1:
             raise UsageError(f"train.{name}={getattr(train, name)}: must be at least 1")
+    for name in ("lr", "weight_decay", "layer_decay", "warmup", "workers"):
+        if not 0 <= getattr(train, name) < math.inf:
+            raise UsageError(f"train.{name}={getattr(train, name)}: must be a number that is not negative")
+    for name, value in config["evaluate"].items():
+        if value is not None and value < 1:
+            raise UsageError(f"evaluate.{name}={value}: must be at least 1")
+    if config["seed"] < 0:
+        raise UsageError(f"seed={config['seed']}: must not be negative")
     if config.micro_batch < 1 or train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
     for kind, section in (("datasets", "data"), ("encoders", "encoder")):
@@ -208,6 +225,13 @@ def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any
 def first_line(error: BaseException) -> str:
     """An exception's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The values of a plain tree."""
+    if isinstance(tree, dict | list):
+        return [leaf for value in (tree.values() if isinstance(tree, dict) else tree) for leaf in leaves(value)]
+    return [tree]
 
 
 def hashable(tree: Any) -> Any:

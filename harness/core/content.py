@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,12 @@ def build_dataset(config: Config) -> Dataset:
     return dataset
 
 
+def units(config: Config, videos: Iterable[str]) -> int:
+    """How many independent units (videos, or recordings they were cut from) a number rests on."""
+    dataset = build_dataset(config)
+    return len({dataset.unit(video) for video in videos})
+
+
 def content_files(config: Config) -> dict[str, str]:
     """Paths whose content enters the identity, by full key: only of the encoder in use."""
     name = config["encoder"]["name"]
@@ -65,14 +74,24 @@ def file_digest(path: Path, root: Path | None) -> str:
     """sha256 of a file, remembered under the root for its size and mtime. Raises OSError where it cannot be read."""
     stat = path.stat()
     cache = root / "cache" / "digests.json" if root is not None else None
-    known = json.loads(cache.read_text()) if cache is not None and cache.is_file() else {}
+    known = read_cache(cache)
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     if key not in known:
         with path.open("rb") as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         if cache is not None and root is not None and root.is_dir():
-            cache.parent.mkdir(exist_ok=True)
-            partial = cache.with_suffix(".partial")
-            partial.write_text(json.dumps(known))
-            partial.replace(cache)
+            with suppress(OSError):  # a root that cannot be written remembers nothing
+                cache.parent.mkdir(exist_ok=True)
+                partial = cache.with_name(f".{cache.name}.{os.getpid()}")
+                partial.write_text(json.dumps(known))
+                partial.replace(cache)
     return str(known[key])
+
+
+def read_cache(cache: Path | None) -> dict[str, str]:
+    """The digests remembered so far; none where the file is absent or damaged."""
+    try:
+        known = json.loads(cache.read_text()) if cache is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -42,7 +42,10 @@ class Schema:
 
 
 def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
-    """Name -> file of every plug-in of a kind. Raises UsageError where two folders hold one name."""
+    """Name -> file of every plug-in of a kind. Raises UsageError where a folder is not there or two hold one name."""
+    for own in folders:
+        if not Path(own).is_dir():
+            raise UsageError(f"{own}: no such folder of plug-ins")
     found: dict[str, Path] = {}
     for folder in [PROJECT / KINDS[kind], *(Path(own) / kind for own in folders)]:
         for path in sorted(folder.glob("*.py")):
@@ -78,7 +81,7 @@ def suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:
 def load(kind: str, name: str, folders: Folders = ()) -> ModuleType:
     """Import a plug-in. Ours by their package, so that they pickle; a person's own by its path."""
     path = find(kind, name, folders)
-    if path.is_relative_to(PROJECT):
+    if path.parent == PROJECT / KINDS[kind]:
         return importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
     return load_file(path)
 
@@ -108,10 +111,11 @@ def read_schema(path: Path) -> Schema:
         tree = ast.parse(path.read_text())
     except SyntaxError as error:
         raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
-    version, config = None, None
+    version: int | None = None
+    config: type | None = None
     for node in tree.body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["VERSION"]:
-            version = ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and assigned(node) == ["VERSION"]:
+            version = whole_number(node, path)
         if isinstance(node, ast.ClassDef) and node.name == "Config":
             names = {"dataclass": dataclass, "field": dataclasses.field, "Literal": Literal, "__name__": path.stem}
             body = ast.Module(body=[node], type_ignores=[])
@@ -119,8 +123,22 @@ def read_schema(path: Path) -> Schema:
                 exec(compile(body, str(path), "exec"), names)
             except Exception as error:
                 raise UsageError(f"{path}:{node.lineno}: Config must have literal defaults only: {error}") from error
-            config = names["Config"]
-    return Schema(version, config)  # type: ignore[arg-type]
+            config = names["Config"]  # type: ignore[assignment]
+    return Schema(version, config)
+
+
+def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that an assignment gives a value."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [ast.unparse(target) for target in targets]
+
+
+def whole_number(node: ast.Assign | ast.AnnAssign, path: Path) -> int:
+    """The number that VERSION is. Raises UsageError where it is another thing."""
+    value = node.value.value if isinstance(node.value, ast.Constant) else None
+    if type(value) is not int:
+        raise UsageError(f"{path}:{node.lineno}: VERSION must be a whole number, written out")
+    return value
 
 
 def version_of(module_path: str) -> int:

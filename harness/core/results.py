@@ -4,13 +4,15 @@ mIoU and gains are in percent. A cell that has no number keeps its row, with a s
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
 from harness.core import paper
+from harness.core.plan import Experiment, setting
+from harness.core.spec import Cell
 
 SCHEMA = 1  # of rows_json
 STATUSES = ("failed", "running", "missing", "done")  # a cell of several seeds has the first of these that one has
@@ -66,6 +68,40 @@ class Context:
     def reason(self) -> str | None:
         """The reasons in one line; None where there are none."""
         return "; ".join(self.reasons) or None
+
+
+def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: Any) -> CellResult:
+    """A cell of a plan with what was found of it: what the plan alone says is filled in here."""
+    facts = setting(experiment.config)
+    return CellResult(
+        experiment=experiment.name,
+        cell=cell.name,
+        label=cell.method,
+        seed=seed,
+        method=cell.method,
+        backbone=paper.backbone(facts["encoder"]),
+        epochs=facts["epochs"],
+        fingerprint=cell.job.fingerprint,
+        order=order,
+        baseline=cell.over,
+        precision=facts["precision"],
+        **found,
+    )
+
+
+def context(experiment: Experiment, command: Sequence[str]) -> Context:
+    """What a report of a plan's experiment says around its numbers."""
+    facts = setting(experiment.config)
+    reasons = tuple(paper.not_the_papers(facts))
+    return Context(
+        experiment=experiment.name,
+        title=experiment.title,
+        preset=experiment.config.preset,
+        dataset=facts["dataset"],
+        comparable=not reasons,
+        reasons=reasons,
+        command=" ".join(command),
+    )
 
 
 COLUMNS = (*(f.name for f in fields(CellResult)), "paper_miou", "paper_gain")

@@ -53,7 +53,9 @@ def plan_text(plan: Plan) -> str:
     width = max(len(job.name) for job in jobs)
     lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in MARKS if s in states)})"]
     for job, state in zip(jobs, states, strict=True):
-        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {MARKS[state]}{took(plan, job) if state == 'done' else ''}")
+        lines.append(
+            f"  {job.fingerprint}  {job.name:<{width}}  {MARKS[state]}{took(plan, job) if state == 'done' else ''}"
+        )
     for absent in plan.config.content.missing:
         lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
     return "\n".join(lines)
@@ -77,8 +79,8 @@ def setting_lines(plan: Plan) -> list[str]:
         if {"init", "proj", "momentum", "schedule"} <= options.keys()
     ]
     return [
-        f"Preset {config.preset}: {'the paper' + chr(39) + 's setting' if not different else 'not the paper'}"
-        + (f" ({'; '.join(different)})" if different else ""),
+        f"Preset {config.preset}: "
+        + (f"not the paper ({'; '.join(different)})" if different else "the paper's setting"),
         f"  data       {facts['dataset']}, {facts['classes']} classes, {facts['train_videos']} train and "
         f"{facts['val_videos']} val videos",
         f"  encoder    {paper.backbone(facts['encoder'])} ({facts['encoder']}) at {train.crop}",

@@ -22,7 +22,7 @@ class Stages:
     """Masks of a video's frames, which must come in order; `start` before each video."""
 
     def __init__(self, model: Segmentor, geometry: Geometry, precision: str, device: torch.device) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).eval()
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval()
         self.geometry = geometry
         self.precision = precision
         self.device = device

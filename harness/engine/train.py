@@ -102,7 +102,7 @@ class Trainer:
             build.load_pretrained(self.model, self.job)
         else:
             self.model.load_state_dict(state["model"])
-        self.model.to(self.rank.device, memory_format=torch.channels_last)  # a sixth faster convolutions
+        self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)

@@ -1,0 +1,41 @@
+# demo and test do all the set-up on a fresh machine: Python 3.11+, git and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/demo
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	@cd $(DEMO) && ../../$(BIN)/harness run ablation_ensemble --root .
+	@echo
+	@echo "The report:  $(DEMO)/reports/ablation_ensemble/report.md"
+	@echo "The runs:    cd $(DEMO) && ../../$(BIN)/mlflow ui    then open the address it prints"
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): about 6 GB on disk (torch with its CUDA libraries), some minutes. Nothing goes elsewhere."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,14 @@
+"""What all tests share: one thread in the subprocesses they start, and no setting of the person who runs them."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.setdefault("HARNESS_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)

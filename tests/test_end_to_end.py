@@ -1,0 +1,197 @@
+"""The command line as a person uses it, with the real MLflow, worker and torchrun, at the smallest size there is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "data.synthetic.train_videos=4",
+    "data.synthetic.val_videos=3",
+    "data.synthetic.frames=2",
+    "train.epochs=1",
+    "train.batch=4",
+    "train.frames_per_video=2",
+    "train.checkpoint_every=1",
+)
+CELLS = ["upernet", "decoder_a", "decoder_b", "decoder_ab"]
+LONG = ("train.epochs=4000",)  # never ends within a test
+
+
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return {**kept, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words],
+        cwd=folder,
+        env=environment() | env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def tiny_run(folder: Path, *words: str) -> dict:
+    done = harness(folder, "run", "ablation_ensemble", *TINY, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "stderr": done.stderr}
+
+
+def client(folder: Path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+
+
+def all_runs(folder: Path, clause: str = "") -> list:
+    store = client(folder)
+    return list(store.search_runs([e.experiment_id for e in store.search_experiments()], clause))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which Table 1 was made once."""
+    folder = tmp_path_factory.mktemp("workspace")
+    folder.joinpath("first.json").write_text(json.dumps(tiny_run(folder)))
+    return folder
+
+
+def test_first_run_fills_table_1(workspace: Path):
+    first = json.loads((workspace / "first.json").read_text())
+    (experiment,) = first["experiments"]
+    assert [row["cell"] for row in experiment["rows"]] == CELLS
+    assert all(row["status"] == "done" and 0 < row["miou"] < 100 for row in experiment["rows"])
+    assert experiment["comparable"] is False
+    assert [row["paper_miou"] for row in experiment["rows"]] == [60.02, 61.24, 61.18, 62.12]
+    assert "not the paper" in first["stderr"].splitlines()[0]
+    assert "7 jobs executed" in first["stderr"]
+    report = workspace / "runs" / "reports" / "ablation_ensemble"
+    assert {path.name for path in report.iterdir()} == {
+        "report.md",
+        "ablation_ensemble.csv",
+        "ablation_ensemble.tex",
+    }
+
+
+def test_mlflows_default_in_the_directory_shows_the_runs(workspace: Path):
+    code = (
+        "import mlflow; c = mlflow.MlflowClient(); e = c.get_experiment_by_name('ablation_ensemble');"
+        "runs = c.search_runs([e.experiment_id]); print(sorted(r.info.run_name for r in runs))"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code], cwd=workspace, env=environment(), capture_output=True, text=True, check=True
+    )
+    for name in ("train/decoder_a/seed0", "upernet/seed0", "decoder_ab/seed0"):
+        assert name in seen.stdout
+
+
+def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
+    runs = all_runs(workspace)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == 1 + 3 + 4  # parent, trainings, cells
+    (cell,) = [run for run in runs if run.data.tags.get("harness.cell") == "decoder_a"]
+    for tag in ("harness.fingerprint", "harness.preset", "harness.device", "harness.commit", "harness.version.torch"):
+        assert cell.data.tags[tag]
+    assert {"decoder", "seed", "encoder", "epochs", "momentum"} <= cell.data.params.keys()
+    assert {"final/miou", "final/fwiou", "final/accuracy"} <= cell.data.metrics.keys()
+    assert [dataset.dataset.name for dataset in cell.inputs.dataset_inputs] == ["synthetic-val"]
+    store = client(workspace)
+    files = {file.path for file in store.list_artifacts(cell.info.run_id)}
+    assert {"config", "matrices.npz", "tables"} <= files
+    assert {file.path for file in store.list_artifacts(parent.info.run_id, "report")} >= {"report/report.md"}
+    (training,) = [run for run in runs if run.info.run_name == "train/decoder_a/seed0"]
+    curve = store.get_metric_history(training.info.run_id, "train/loss")
+    assert len({point.step for point in curve}) == len(curve)
+    note = store.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
+    assert note.startswith("## Table 1")
+
+
+def test_second_run_executes_nothing_and_creates_nothing(workspace: Path):
+    before = {run.info.run_id: run.info.end_time for run in all_runs(workspace)}
+    again = tiny_run(workspace)
+    assert "0 jobs executed, 7 were done already" in again["stderr"]
+    assert {run.info.run_id: run.info.end_time for run in all_runs(workspace)} == before
+
+
+def test_report_finds_the_same_numbers_in_mlflow_without_the_root(workspace: Path):
+    done = harness(workspace, "report", "ablation_ensemble", *TINY, "--json", "--root", str(workspace / "elsewhere"))
+    assert done.returncode == 0, done.stderr
+    first = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
+    found = json.loads(done.stdout)["experiments"][0]["rows"]
+    for one, other in zip(first, found, strict=True):
+        assert one["miou"] == pytest.approx(other["miou"], abs=1e-4)
+        assert other["units"] == 3
+
+
+def test_changing_one_row_runs_only_what_depends_on_it(workspace: Path):
+    changed = tiny_run(workspace, "decoder.decoder_b.momentum=0.5")
+    assert "3 jobs executed, 4 were done already" in changed["stderr"]  # B's training, B and A+B
+
+
+def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path):
+    words = ["run", "ablation_ensemble", *TINY, *LONG]
+    command = [sys.executable, "-m", "harness.cli", *words]
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path, "*.pt")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 75
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    (training,) = all_runs(tmp_path, "tags.`harness.role` = 'train'")
+    assert training.info.status == "KILLED"
+    plan = harness(tmp_path, "plan", "ablation_ensemble", *TINY, *LONG, "--json")
+    assert "resumable" in {job["state"] for job in json.loads(plan.stdout)["jobs"]}
+
+
+def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path):
+    words = ["run", "ablation_ensemble", *TINY, *LONG]
+    command = [sys.executable, "-m", "harness.cli", *words]
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    for _ in range(3):  # each training gets a new worker, which dies as well
+        kill_worker(running.pid)
+    _, said = running.communicate(timeout=200)
+    assert running.returncode == 1, said
+    assert "the worker died" in said
+    trainings = all_runs(tmp_path, "tags.`harness.role` = 'train'")
+    assert {run.info.status for run in trainings} == {"FAILED"}
+
+
+def test_two_ranks_by_torchrun_fill_the_same_table(workspace: Path, tmp_path: Path):
+    made = tiny_run(tmp_path, "--nproc", "2")
+    rows = made["experiments"][0]["rows"]
+    assert [row["status"] for row in rows] == ["done"] * 4
+    first = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
+    assert [row["runs"][0]["fingerprint"] for row in rows] == [row["runs"][0]["fingerprint"] for row in first]
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob(pattern)):
+        assert time.monotonic() < deadline, f"no {pattern} appeared"
+        time.sleep(0.1)
+
+
+def kill_worker(parent: int) -> None:
+    """Kill the supervisor's worker once it is at work, and wait until it is gone."""
+    deadline = time.monotonic() + 120
+    while True:
+        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
+        workers = [int(line.split()[0]) for line in listed.stdout.splitlines() if "harness.engine.worker" in line]
+        if workers:
+            time.sleep(2)
+            os.kill(workers[0], signal.SIGKILL)
+            time.sleep(1)
+            return
+        assert time.monotonic() < deadline, "no worker was started"
+        time.sleep(0.1)
