@@ -12,11 +12,30 @@ REPORT = "comparison"
 
 
 def cells(config: Config) -> list[Cell]:
-    """The four rows of Table 1."""
+    """The four rows of Table 1, then a row for each decoder of `extra`, then what `variants=all` adds."""
     upernet, a, b = (Train(config, decoder) for decoder in ("upernet", "decoder_a", "decoder_b"))
-    return [
+    rows = [
         Cell("upernet", "UPerNet", Evaluate((upernet,))),
         Cell("decoder_a", "Decoder A", Evaluate((a,)), over="upernet"),
         Cell("decoder_b", "Decoder B", Evaluate((b,)), over="upernet"),
         Cell("decoder_ab", "Decoder A+B", Evaluate((a, b)), over="upernet"),
     ]
+    rows += [Cell(name, name, Evaluate((Train(config, name),)), over="upernet") for name in config["extra"]]
+    return rows + (variants(config, upernet, a, b) if config["variants"] == "all" else [])
+
+
+def variants(config: Config, upernet: Train, a: Train, b: Train) -> list[Cell]:
+    """Other ensembles, from the same passes: is A+B's gain that of two decoders, or that of any two models?"""
+    rows = [
+        Cell("upernet_a", "UPerNet + A", Evaluate((upernet, a)), over="upernet"),
+        Cell("upernet_b", "UPerNet + B", Evaluate((upernet, b)), over="upernet"),
+        Cell("upernet_ab", "UPerNet + A + B", Evaluate((upernet, a, b)), over="upernet"),
+    ]
+    other = config.next_seed()
+    if other is not None:  # the controls: the same decoder twice, trained with two seeds
+        again_upernet, again_a = Train(other, "upernet"), Train(other, "decoder_a")
+        rows += [
+            Cell("upernet_upernet", "UPerNet + UPerNet′", Evaluate((upernet, again_upernet)), over="upernet"),
+            Cell("a_a", "A + A′", Evaluate((a, again_a)), over="upernet"),
+        ]
+    return rows

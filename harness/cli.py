@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.core.errors import HarnessError, UsageError
+from harness.core.errors import HarnessError, UnfitError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.core.plan import Plan
+    from harness.core.results import Context
+    from harness.core.settings import Resolved
+    from harness.core.table import Report
 
 app = typer.Typer(
     help="A paper's tables from one command: plan, train what is missing, evaluate, log to MLflow, write the table.",
@@ -25,8 +30,8 @@ Names = Annotated[
     list[str],
     typer.Argument(help="Experiments by name or path of a .py file, then key=value, for example train.epochs=3"),
 ]
-Preset = Annotated[str, typer.Option(help="demo, camvid, paper, authors, or the path of a .yaml")]
-Root = Annotated[Path, typer.Option(help="Where jobs leave what they make")]
+Preset = Annotated[str | None, typer.Option(help="demo (built in), camvid, paper, authors, or the path of a .yaml")]
+Root = Annotated[Path | None, typer.Option(help="Where jobs leave what they make  [built in: runs]")]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, from `seed` on")]
 Plugins = Annotated[list[Path] | None, typer.Option(help="A folder of your own plug-ins (FOLDER/decoders/mine.py, …)")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
@@ -75,17 +80,21 @@ def list_command(
 @app.command()
 def plan(
     experiments: Names,
-    preset: Preset = "demo",
-    root: Root = Path("runs"),
+    preset: Preset = None,
+    root: Root = None,
     seeds: Seeds = 1,
+    why: Annotated[str | None, typer.Option(help="A cell: why is it not done? Names the nearest finished job")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show cells, jobs, what is done, resumable or missing, and the setting, without running anything."""
+    """Show cells, jobs, what is done, resumable or missing, and the setting; nothing is run."""
     from harness.core import views
+    from harness.core.why import explain
 
-    made = make_plan(experiments, preset, root, seeds, plugins)
-    if as_json:
+    made, _ = make_plan(experiments, seeds, preset, root, plugins)
+    if why is not None:
+        print(explain(made, why))
+    elif as_json:
         print(json.dumps(views.plan_json(made), indent=1))
     else:
         print(views.plan_text(made))
@@ -94,99 +103,118 @@ def plan(
 @app.command()
 def run(
     experiments: Names,
-    preset: Preset = "demo",
-    root: Root = Path("runs"),
+    preset: Preset = None,
+    root: Root = None,
     seeds: Seeds = 1,
-    launcher: Annotated[str, typer.Option(help="auto, inline, torchrun")] = "auto",
-    nproc: Annotated[
-        int | None, typer.Option(help="Ranks on this node (torchrun); must divide the micro-batch")
-    ] = None,
+    launcher: Annotated[str | None, typer.Option(help="auto (built in), inline, torchrun")] = None,
+    nproc: Annotated[int | None, typer.Option(help="Ranks on this node; must divide the micro-batch")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    rerun: Annotated[str | None, typer.Option(help="Run again: 'changed' (code since), or a cell by name")] = None,
+    accept: Annotated[str | None, typer.Option(help="'changed': sign off results made with older code")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Plan, run what is missing, log to MLflow, and print the table."""
-    made = make_plan(experiments, preset, root, seeds, plugins)
-    say(first_line(made, preset))
+    if accept not in (None, "changed"):
+        raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
+    flags = {"launcher": launcher, "nproc": nproc}
+    made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    say(first_line(made))
     from harness import execute
-    from harness.core.results import rows_json
-    from harness.core.table import plain
     from harness.show import Display
     from harness.supervise import Stopped
 
-    how = execute.How(launcher, nproc, offline, command_line())
+    if accept is not None:
+        execute.accept(made, say)
+    how = execute.How(
+        launcher=settings.launcher,
+        nproc=settings.nproc,
+        offline=offline,
+        tracking_uri=settings.tracking_uri,
+        prefix=settings.prefix,
+        rerun=rerun,
+        command=command_line(),
+    )
     try:
-        with Display(len(made.jobs)) as display:
+        with Display() as display:
             results = execute.run(made, how, display.show, say)
     except Stopped as stop:
         say(f"stopped by {stop}: checkpoints are kept; the same command goes on from there")
         raise typer.Exit(PREEMPTED) from stop
-    if as_json:
-        import pandas as pd
-
-        frame = pd.concat([done.frame for done in results.finished], ignore_index=True)
-        print(json.dumps(rows_json(frame, [done.context for done in results.finished]), indent=1))
-    else:
-        for done in results.finished:
-            for table in done.report.tables.values():
-                print("\n" + plain(table))
+    print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
     say(f"{results.executed} jobs executed, {results.already} were done already")
     say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         say(f"open the runs: {results.where}")
-        if "mlflow ui" in results.where and "MLFLOW_TRACKING_URI" not in os.environ:
+        if settings.tracking_uri is None:
             say("               (in this directory a bare `mlflow ui` shows the same)")
     elif offline:
         say("MLflow was told nothing (--offline); the same command without it does")
     if results.failures:
         raise typer.Exit(1)
+    if results.away:
+        raise UnfitError(f"{results.away}; the results are under {made.root}, and the same command tells MLflow later")
 
 
 @app.command()
 def report(
     experiments: Names,
-    preset: Preset = "demo",
-    root: Root = Path("runs"),
+    preset: Preset = None,
+    root: Root = None,
     seeds: Seeds = 1,
     out: Annotated[Path | None, typer.Option(help="Also write report.md, .csv and .tex under this folder")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Look a plan's cells up in MLflow and print the tables; what is not there is shown as missing."""
-    made = make_plan(experiments, preset, root, seeds, plugins)
+    made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness import review
-    from harness.core.results import rows_json
-    from harness.core.table import plain, write
+    from harness.core.table import write
 
-    found = review.look_up(made, command_line())
-    if as_json:
-        import pandas as pd
-
-        frame = pd.concat([one.frame for one in found], ignore_index=True)
-        print(json.dumps(rows_json(frame, [one.context for one in found]), indent=1))
-    for one in found:
-        if out is not None:
+    found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix)
+    if out is not None:
+        for one in found:
             paths = write(one.report, out / one.context.experiment)
             say("written: " + ", ".join(map(str, paths)))
-        if not as_json:
-            for table in one.report.tables.values():
-                print("\n" + plain(table))
+    print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
-def make_plan(words: list[str], preset: str, root: Path, seeds: int, folders: list[Path] | None) -> "Plan":
-    """Experiments and key=value, in any order, as a plan."""
-    from harness.core import config, plan
+def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
+    """Tables for people, or the JSON of design §5."""
+    import pandas as pd
+
+    from harness.core.results import rows_json
+    from harness.core.table import plain
+
+    if as_json:
+        frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
+        print(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
+        return
+    for _, _, made in found:
+        for table in made.tables.values():
+            print("\n" + plain(table))
+
+
+def make_plan(
+    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Plan, Resolved]":
+    """Experiments and key=value, in any order, as a plan; flags first, then harness.yaml, then what is built in."""
+    from harness.core import config, plan, settings
 
     names = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
-    return plan.make(names, config.compose(preset, overrides, folders or ()), root, seeds)
+    given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
+    found = settings.resolve(**given)
+    places = [f"{key}={value}" for key, value in found.paths.items()]
+    composed = config.compose(found.preset, [*places, *overrides], found.plugins)
+    return plan.make(names, composed, Path(found.root), seeds), found
 
 
-def first_line(made: "Plan", preset: str) -> str:
+def first_line(made: "Plan") -> str:
     """What this is, before anything else is printed."""
     from harness.core import paper
     from harness.core.plan import setting
@@ -194,7 +222,7 @@ def first_line(made: "Plan", preset: str) -> str:
     facts = setting(made.config)
     what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
     verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
-    return f"preset {preset}: {what}; {verdict}"
+    return f"preset {made.config.preset}: {what}; {verdict}"
 
 
 def command_line() -> tuple[str, ...]:

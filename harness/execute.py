@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.core import content, plugins, record, results
+from harness.core import content, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
@@ -30,6 +31,9 @@ class How:
     launcher: str = "auto"
     nproc: int | None = None
     offline: bool = False
+    tracking_uri: str | None = None
+    prefix: str = ""  # before the names of MLflow experiments
+    rerun: str | None = None  # 'changed', or a cell's name
     command: tuple[str, ...] = tuple(sys.argv)
 
 
@@ -42,6 +46,7 @@ class Finished:
     context: Context
     report: Report
     folder: Path
+    away: str | None = None  # why the store was not told, where it did not answer
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,21 @@ class Results:
     already: int  # jobs that were done before
     failures: Mapping[Job, str]  # job -> reason
     where: str  # how to open the store; empty where nothing was told
+    away: str | None  # why the store was not told, where it did not answer
 
 
 def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     writable(plan.root)
+    if how.rerun is not None:
+        set_aside(plan, how.rerun, say)
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
     if missing:
         fit(plan.config)
-    tracking = None if how.offline else Tracking()
+    tracking = None if how.offline else Tracking(how.tracking_uri, how.prefix)
     if tracking is not None:
         tracking.connect()
-    publisher = Publisher(plan, tracking)
+    publisher = Publisher(plan, tracking, say)
     failures: dict[Job, str] = {}
     stopped: Stopped | None = None
     executed = 0
@@ -80,7 +88,9 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
     if stopped is not None:
         raise stopped
-    return Results(finished, executed, len(plan.jobs) - len(missing), failures, publisher.link(plan.experiments[0]))
+    away = next((one.away for one in finished if one.away), None)
+    where = "" if away else publisher.link(plan.experiments[0])
+    return Results(finished, executed, len(plan.jobs) - len(missing), failures, where, away)
 
 
 def execute(
@@ -111,6 +121,42 @@ def execute(
     return executed
 
 
+def selected(plan: Plan, which: str) -> list[Job]:
+    """Finished jobs that `which` names ('changed', or a cell), and the evaluations that rest on them.
+
+    Raises UsageError for a word that is neither.
+    """
+    jobs = [job for job in plan.jobs if plan.state(job) == "done"]
+    if which == "changed":
+        chosen = {job for job in jobs if sources.changed(plan, job)}
+    else:
+        cells = [cell for experiment in plan.experiments for _, cell in experiment.cells if cell.name == which]
+        if not cells:
+            known = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
+            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(known)}")
+        chosen = {job for cell in cells for job in [*cell.job.inputs, cell.job]}
+    return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
+
+
+def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
+    """Move finished jobs out of the way, so that they are run again; nothing is deleted."""
+    for job in selected(plan, which):
+        target = plan.root / "replaced" / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        plan.directory(job).rename(target)
+        say(f"run again: {job.name}; the old results are kept in {target}")
+
+
+def accept(plan: Plan, say: Callable[[str], None]) -> None:
+    """Sign off, for every finished job, the sources that have changed since it ran."""
+    for job in plan.jobs:
+        files = sources.changed(plan, job) if plan.state(job) == "done" else []
+        if files:
+            path = plan.directory(job) / "accepted.json"
+            record.write_json(path, {**read_json(path), **sources.digests(job)})
+            say(f"accepted: {job.name}: {', '.join(files)}")
+
+
 def conclude(
     plan: Plan,
     experiment: Experiment,
@@ -120,23 +166,32 @@ def conclude(
     stopped: Stopped | None,
 ) -> Finished:
     """Tell the store what is done, build the report and write it under the root."""
-    told = publisher.up_to_date(experiment)
-    if not told:
-        publisher.catch_up(experiment)
-    found = {cell.job: read(plan, cell, failures) for _, cell in experiment.cells}
-    runs = publisher.runs(experiment)
+    away: str | None = None
+    runs: Mapping[str, str] = {}
+    try:
+        told = publisher.up_to_date(experiment)
+        if not told:
+            publisher.catch_up(experiment)
+        runs = publisher.runs(experiment)
+    except UnfitError as error:
+        away = str(error)
     frame = results.build(
-        results.result(experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **found[cell.job])
+        results.result(
+            experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **read(plan, cell, failures)
+        )
         for order, (seed, cell) in enumerate(experiment.cells)
     )
     facts = results.context(experiment, how.command)
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
     write(report, folder)
-    if not told:
+    if away is None and not told:
         failed = any(job in failures for job in experiment.jobs)
-        publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
-    return Finished(experiment, frame, facts, report, folder)
+        try:
+            publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
+        except UnfitError as error:
+            away = str(error)
+    return Finished(experiment, frame, facts, report, folder, away)
 
 
 def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
@@ -151,11 +206,17 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
             "miou": found.final["miou"],
             "units": content.units(cell.job.config, found.videos),
             "versions": made.get("versions") or {},
+            "changed": ", ".join(changed(plan, cell)) or None,
             **known,
         }
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
     return {"status": "missing", "reason": read_json(directory / "outcome.json").get("reason") or "not run yet"}
+
+
+def changed(plan: Plan, cell: Cell) -> list[str]:
+    """Sources of a cell's evaluation and trainings that are no longer what they ran with."""
+    return sorted({name for job in [*cell.job.inputs, cell.job] for name in sources.changed(plan, job)})
 
 
 def fit(config: Config) -> None:

@@ -5,7 +5,9 @@ the run was offline) it hears the next time the same command is given. Without a
 """
 
 import io
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
 from harness.store.tracking import PLAN, Tracking
 
+RETRY = 30.0  # seconds before a store that is away is asked again
 Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
 
 
@@ -37,8 +40,8 @@ class Curve:
             if event["event"] == "begin":  # what the attempt before measured after its checkpoint is void
                 self.pending = [point for point in self.pending if point[2] <= event["step"]]
             elif event["event"] == "metrics" and event["step"] > self.committed:
-                time = round(1000 * event["time"])
-                self.pending += [(key, value, event["step"], time) for key, value in event["values"].items()]
+                when = round(1000 * event["time"])
+                self.pending += [(key, value, event["step"], when) for key, value in event["values"].items()]
             elif event["event"] == "checkpoint" or (event["event"] == "end" and event.get("status") == "finished"):
                 step = event.get("step", float("inf"))
                 final += [point for point in self.pending if point[2] <= step]
@@ -48,11 +51,18 @@ class Curve:
 
 
 class Publisher:
-    """Tells the store of one plan; `tracking` None says nothing."""
+    """Tells the store of one plan; `tracking` None says nothing.
 
-    def __init__(self, plan: Plan, tracking: Tracking | None) -> None:
+    A store that goes away while jobs run stops nothing: points wait, and what it still lacks at the end it is told by
+    the next run of the same command.
+    """
+
+    def __init__(self, plan: Plan, tracking: Tracking | None, say: Callable[[str], None]) -> None:
         self.plan = plan
         self.tracking = tracking
+        self.say = say
+        self._waiting: dict[Job, list[Point]] = {}
+        self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
         self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
         self._runs: dict[Job, str] = {}
         self._curves: dict[Job, Curve] = {}
@@ -77,31 +87,36 @@ class Publisher:
         """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
         if self.tracking is None or not isinstance(job, Train):
             return
-        owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
-        place, parent = self.parent(owner)
-        run = self._known_run(job) or self.tracking.child(
-            place,
-            parent,
-            name=f"train/{job.decoder}/seed{job.config['seed']}",
-            key={"harness.role": "train", "harness.fingerprint": job.fingerprint},
-            tags=self._tags(job),
-            params=self._params(job),
-        )
-        self.tracking.resume(run)
-        self._dataset(run, job, "train", "training")
-        self._runs[job] = run
-        self._curves[job] = Curve()
-        directory = self.plan.directory(job)
-        record.write_json(directory / "mlflow.json", {**read_json(directory / "mlflow.json"), self._store: run})
-        self.hear(job, journal.read(directory / "events.jsonl")[0])
+        with self._patience():
+            owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
+            place, parent = self.parent(owner)
+            run = self._known_run(job) or self.tracking.child(
+                place,
+                parent,
+                name=f"train/{job.decoder}/seed{job.config['seed']}",
+                key={
+                    "harness.role": "train",
+                    "harness.fingerprint": job.fingerprint,
+                    "harness.made": str(record.provenance(self.plan.directory(job)).get("made")),
+                },
+                tags=self._tags(job),
+                params=self._params(job),
+            )
+            self.tracking.resume(run)
+            self._dataset(run, job, "train", "training")
+            self._remember(job, run, told=False)
+            self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
+            self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
         """Pass on what of a training's journal has become final."""
         if self.tracking is None or job not in self._runs:
             return
-        points = self._curves[job].hear(events)
-        if points:
-            self.tracking.log(self._runs[job], points)
+        self._waiting[job] += self._curves[job].hear(events)
+        if self._waiting[job] and time.monotonic() >= self._next_try:
+            with self._patience():
+                self.tracking.log(self._runs[job], self._waiting[job])
+                self._waiting[job] = []
 
     def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
         """Close a training's run with its true status, its configuration and its provenance."""
@@ -109,9 +124,25 @@ class Publisher:
             return
         run, directory = self._runs[job], self.plan.directory(job)
         tags = {"harness.outcome": outcome["status"], "harness.reason": outcome.get("reason") or ""}
-        self.tracking.tag(run, {**tags, **provenance_tags(record.provenance(directory))})
-        self.tracking.json(run, "config/job.json", job.spec())
-        self.tracking.finish(run, status)
+        with self._patience():
+            self.tracking.log(run, self._waiting[job])
+            self.tracking.tag(run, {**tags, **provenance_tags(record.provenance(directory))})
+            self.tracking.json(run, "config/job.json", job.spec())
+            self.tracking.finish(run, status)
+            self._remember(job, run, told=True)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        try:
+            yield
+        except UnfitError as error:
+            if self._next_try == 0.0:
+                self.say(f"{error}; the jobs go on, and the same command tells it later what it missed")
+            self._next_try = time.monotonic() + RETRY
+
+    def _remember(self, job: Job, run: str, told: bool) -> None:
+        path = self.plan.directory(job) / "mlflow.json"
+        record.write_json(path, {**read_json(path), self._store: {"run": run, "told": told}})
 
     def up_to_date(self, experiment: Experiment) -> bool:
         """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
@@ -126,7 +157,7 @@ class Publisher:
         if self.tracking is None:
             return
         for job in experiment.jobs:
-            if isinstance(job, Train) and self.plan.state(job) == "done" and not self._known_run(job):
+            if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told_run(job):
                 self.begin(job)
                 self.end(job, "FINISHED", read_json(self.plan.directory(job) / "outcome.json"))
         for seed, cell in experiment.cells:
@@ -159,8 +190,9 @@ class Publisher:
         return {key: run.run_id for key, run in self.tracking.find(experiment.name, fingerprints).items()}
 
     def _told(self, experiment: Experiment) -> str:
-        done = [[seed, cell.name] for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
-        return digest(done)
+        done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
+        made = [record.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
+        return digest([[seed, cell.name] for seed, cell in done] + made)
 
     @property
     def _store(self) -> str:
@@ -176,7 +208,12 @@ class Publisher:
             place,
             parent,
             name=f"{cell.name}/seed{seed}",
-            key={"harness.role": "cell", "harness.cell": cell.name, "harness.fingerprint": cell.job.fingerprint},
+            key={
+                "harness.role": "cell",
+                "harness.cell": cell.name,
+                "harness.fingerprint": cell.job.fingerprint,
+                "harness.made": str(found.provenance.get("made")),  # a job that was run again has a run of its own
+            },
             tags={
                 **self._tags(cell.job),
                 "harness.seed": str(seed),
@@ -188,8 +225,8 @@ class Publisher:
         )
         if self.tracking.get(run).status == "FINISHED":
             return
-        time = round(1000 * (directory / "outcome.json").stat().st_mtime)
-        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, time) for key, value in found.final.items()])
+        when = round(1000 * (directory / "outcome.json").stat().st_mtime)
+        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()])
         self._dataset(run, cell.job, cell.job.split, "eval")
         self.tracking.json(run, "config/job.json", cell.job.spec())
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
@@ -200,11 +237,12 @@ class Publisher:
 
     def _known_run(self, job: Job) -> str | None:
         assert self.tracking is not None
-        run = read_json(self.plan.directory(job) / "mlflow.json").get(self._store)
-        try:
-            return None if run is None else self.tracking.get(run).run_id
-        except UnfitError:  # the store was emptied since
-            return None
+        run = read_json(self.plan.directory(job) / "mlflow.json").get(self._store, {}).get("run")
+        return run if run is not None and self.tracking.has(run) else None
+
+    def _told_run(self, job: Job) -> bool:
+        kept = read_json(self.plan.directory(job) / "mlflow.json").get(self._store, {})
+        return bool(kept.get("told")) and self._known_run(job) is not None
 
     def _tags(self, job: Job) -> dict[str, str]:
         return {

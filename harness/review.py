@@ -25,12 +25,12 @@ class Review:
     report: Report
 
 
-def look_up(plan: Plan, command: Sequence[str]) -> list[Review]:
+def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "") -> list[Review]:
     """Every experiment of a plan. Raises UnfitError where the store does not answer.
 
     Where the data is not at hand, cells are found by their recipe: the newest run of the same configuration.
     """
-    tracking = Tracking()
+    tracking = Tracking(uri, prefix)
     tracking.connect()
     blind = bool(plan.config.content.missing)
     reviews = []

@@ -18,8 +18,7 @@ SHOWN = {"train/loss": "loss {:.3f}", "loss": "loss {:.3f}", "time/iterations_pe
 class Display:
     """Shows jobs as they go; a context manager, so that the cursor is given back."""
 
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
+    def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bars: Progress | None = None
         self._tasks: dict[Job, TaskID] = {}

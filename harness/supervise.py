@@ -7,6 +7,7 @@ files say: a job is finished when its outcome or all its videos are there, whate
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from harness.core import content, journal, record
+from harness.core import content, journal, record, sources
 from harness.core.errors import UnfitError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, read_json
@@ -106,7 +107,8 @@ def prepare(plan: Plan, job: Job, how: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "outcome.json").unlink(missing_ok=True)
         record.write_json(directory / "job.yaml", job.spec())  # JSON is YAML
-        record.write_json(directory / "how.json", how)
+        made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
+        record.write_json(directory / "how.json", {**how, "made": made, "sources": sources.digests(job)})
     except OSError as error:
         raise UnfitError(f"{directory}: {error.strerror}; choose another root with --root DIR") from error
 

@@ -68,6 +68,7 @@ class Config:
     tree: Mapping[str, Any]
     preset: str = "demo"
     folders: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()  # of the whole plan; the one at hand is tree["seed"]
     content: Content = field(default_factory=Content)
 
     def __getitem__(self, section: str) -> Any:
@@ -87,6 +88,11 @@ class Config:
         """The same with another seed."""
         return replace(self, tree={**self.tree, "seed": seed})
 
+    def next_seed(self) -> "Config | None":
+        """The same with the plan's next seed, for pairs of equal models; None after the last."""
+        later = [seed for seed in self.seeds if seed > self.tree["seed"]]
+        return self.with_seed(later[0]) if later else None
+
     def iterations(self) -> int:
         """Optimiser steps: epochs × max(1, videos × frames_per_video // batch) (science §1.4)."""
         train, videos = self.train, self.content.videos["train"]
@@ -94,7 +100,11 @@ class Config:
 
 
 def schema(folders: plugins.Folders = ()) -> type:
-    """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders."""
+    """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
+
+    `extra` (decoders that get a row of their own) and `variants` (further ensembles) choose cells; no job depends on
+    them.
+    """
 
     def section(kind: str, default: str | None) -> Any:
         members: list[Any] = [] if default is None else [("name", str, field(default=default))]
@@ -110,6 +120,8 @@ def schema(folders: plugins.Folders = ()) -> type:
         [
             ("seed", int, field(default=0)),
             ("precision", Literal["fp32", "bf16", "fp16"], field(default="fp32")),
+            ("extra", tuple[str, ...], field(default=())),
+            ("variants", Literal["none", "all"], field(default="none")),
             ("data", data, field(default_factory=data)),
             ("encoder", encoder, field(default_factory=encoder)),
             ("decoder", decoder, field(default_factory=decoder)),
@@ -142,7 +154,7 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
     except OmegaConfBaseException as error:
         source = [override for override in overrides if "${" in override] or [f"preset {preset}"]
         raise UsageError(f"{', '.join(source)}: {explain(error)}") from error
-    config = Config(hashable(tree), Path(preset).stem, tuple(str(folder) for folder in folders))
+    config = Config(hashable(tree), Path(preset).stem, tuple(str(Path(folder).resolve()) for folder in folders))
     check(config)
     return config
 
@@ -185,14 +197,14 @@ def preset_chain(preset: str) -> list[Path]:
     return chain[::-1]
 
 
-def read_preset(path: Path) -> Any:
-    """A preset's YAML as an OmegaConf node. Raises UsageError where it is not a mapping."""
+def read_preset(path: Path, what: str = "preset") -> Any:
+    """A file's YAML as an OmegaConf node. Raises UsageError where it is not a mapping."""
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:
-        raise UsageError(f"preset {path}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{what} {path}: {' '.join(str(error).split())}") from error
     if not OmegaConf.is_dict(loaded):
-        raise UsageError(f"preset {path}: must be a mapping of keys to values")
+        raise UsageError(f"{what} {path}: must be a mapping of keys to values")
     return loaded
 
 
@@ -214,6 +226,8 @@ def check(config: Config) -> None:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
     for kind, section in (("datasets", "data"), ("encoders", "encoder")):
         plugins.find(kind, config[section]["name"], config.folders)
+    for name in config["extra"]:
+        plugins.find("decoders", name, config.folders)
 
 
 def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any]:

@@ -215,5 +215,7 @@ def digest(value: Any) -> str:
 def without_content(identity: Any) -> Any:
     """An identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
-        return {k: without_content(v) for k, v in identity.items() if k not in ("content", "members", "prior")}
+        kept = {k: without_content(v) for k, v in identity.items() if k not in ("content", "members", "prior")}
+        # members stand in the order of their fingerprints, which content decides
+        return {**kept, "recipes": sorted(kept["recipes"])} if "recipes" in kept else kept
     return identity

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,10 +100,15 @@ def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Pl
         raise UsageError(f"--seeds {seeds}: must be at least 1")
     config = content.resolve(config, root)
     first = config["seed"]
+    config = replace(config, seeds=tuple(range(first, first + seeds)))
     experiments = []
     for name in dict.fromkeys(names):
         module = load_experiment(name, config)
-        cells = [(seed, cell) for seed in range(first, first + seeds) for cell in module.cells(config.with_seed(seed))]
+        cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
+        named = [cell.name for seed, cell in cells if seed == first]
+        if len(set(named)) < len(named):
+            twice = next(cell for cell in named if named.count(cell) > 1)
+            raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
         experiments.append(Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells)))
     return Plan(tuple(experiments), root)
 

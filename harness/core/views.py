@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from harness.core import paper
+from harness.core import paper, sources
 from harness.core.job import Job
 from harness.core.plan import Experiment, Plan, setting
 from harness.core.record import provenance
 
-MARKS = {"done": "done", "resumable": "resumable", "missing": "missing"}
+STATES = ("done", "resumable", "missing")
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "fingerprint": job.fingerprint,
                 "name": job.name,
                 "state": plan.state(job),
+                "changed": sources.changed(plan, job) if plan.state(job) == "done" else [],
                 "needs": [needed.fingerprint for needed in job.inputs],
                 "identity": job.identity,
             }
@@ -51,20 +52,20 @@ def plan_text(plan: Plan) -> str:
     jobs = plan.jobs
     states = [plan.state(job) for job in jobs]
     width = max(len(job.name) for job in jobs)
-    lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in MARKS if s in states)})"]
+    lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in STATES if s in states)})"]
     for job, state in zip(jobs, states, strict=True):
-        lines.append(
-            f"  {job.fingerprint}  {job.name:<{width}}  {MARKS[state]}{took(plan, job) if state == 'done' else ''}"
-        )
+        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{after(plan, job) if state == 'done' else ''}")
     for absent in plan.config.content.missing:
         lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
     return "\n".join(lines)
 
 
-def took(plan: Plan, job: Job) -> str:
-    """How long a finished job took."""
+def after(plan: Plan, job: Job) -> str:
+    """How long a finished job took, and which of its sources have changed since."""
     seconds = provenance(plan.directory(job)).get("seconds")
-    return f" in {seconds:.0f} s" if seconds is not None else ""
+    files = sources.changed(plan, job)
+    took = f" in {seconds:.0f} s" if seconds is not None else ""
+    return took + (f", code changed: {', '.join(files)}" if files else "")
 
 
 def setting_lines(plan: Plan) -> list[str]:

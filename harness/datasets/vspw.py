@@ -34,7 +34,7 @@ CLASS_LIST = "label_num_dic_final.json"
 class Config:
     """Where the data lies; what it is follows from its split lists and class names."""
 
-    root: str | None = field(default=None, metadata={"where": True})
+    root: str | None = field(default=None, metadata={"where": True, "path": True})
     # a regular expression whose one group names the recording that a video was cut from; None: each video is its own
     recording: str | None = field(default=None, metadata={"where": True})
     # published numbers of videos, for plans made where the data is absent

@@ -303,6 +303,20 @@ class Tracking:
         return found(self.connect().get_run(run_id))
 
     @speaks
+    def has(self, run_id: str) -> bool:
+        """Whether the store holds a run: it may have been emptied since."""
+        client = self.connect()
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
+
+    @speaks
     def find(self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT) -> dict[str, Found]:
         """The newest FINISHED run for each value of a tag, in one experiment or in all with the prefix.
 
