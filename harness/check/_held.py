@@ -1,0 +1,56 @@
+"""What a check says, and how an exception becomes the one line that it says."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Held:
+    """One promise of a contract: whether it was held, and the figures, or what was expected and what came."""
+
+    what: str
+    held: bool
+    text: str
+
+
+class Broken(Exception):
+    """What was expected and what came, in one line."""
+
+
+def expect(condition: object, text: str) -> None:
+    """Raises Broken with `text` where the condition does not hold."""
+    if not condition:
+        raise Broken(text)
+
+
+def held(what: str, action: Callable[[], str], path: Path) -> Held:
+    """What `action` says of a promise; whatever it raises is a promise that was not held."""
+    try:
+        return Held(what, True, action())
+    except Exception as error:  # a stranger's file may raise anything; the other checks go on
+        return Held(what, False, explain(error, path))
+
+
+def explain(error: BaseException, path: Path) -> str:
+    """One line for an exception, with file and line of the plug-in where the exception came through it."""
+    line = plugin_line(error, path)
+    where = "" if line is None else f" ({path.name}:{line})"
+    message = " ".join(str(error).split())
+    kind = "" if isinstance(error, Broken) else f"{type(error).__name__}: "
+    return f"{kind}{message[:400]}{where}"
+
+
+def plugin_line(error: BaseException, path: Path) -> int | None:
+    """The line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
+    cause: BaseException | None = error
+    found = None
+    while cause is not None:
+        if isinstance(cause, SyntaxError) and cause.filename and Path(cause.filename) == path:
+            return cause.lineno
+        for frame in traceback.extract_tb(cause.__traceback__):
+            if Path(frame.filename) == path and frame.lineno is not None:
+                found = frame.lineno
+        cause = cause.__cause__
+    return found
