@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError, UnfitError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.core.config import Config
     from harness.core.plan import Plan
     from harness.core.results import Context
     from harness.core.settings import Resolved
@@ -181,6 +182,95 @@ def report(
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
+@app.command("score")
+def score_command(
+    masks: Annotated[Path, typer.Argument(help="Folder of predicted masks: FOLDER/VIDEO/FRAME.png, indices from 0")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.vspw.root=DIR")] = None,
+    name: Annotated[str, typer.Option(help="What the row is called")] = "",
+    split: Annotated[str, typer.Option(help="The split that the masks are of")] = "val",
+    preset: Preset = None,
+    root: Root = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Score anybody's masks by the official metrics; reports on the same data show them as a further row."""
+    from harness.core.record import read_evaluation
+    from harness.score import score
+    from harness.show import counter
+
+    config, settings = make_config(overrides or [], preset, root, plugins)
+    with counter("steps") as show:
+        directory = score(masks, name, config, Path(settings.root), split, show)
+    final = read_evaluation(directory).final
+    if as_json:
+        print(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
+        return
+    print(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
+    say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+
+
+@app.command("check")
+def check_command(
+    plugin: Annotated[str, typer.Argument(help="A decoder, encoder or data set by name, or the path of its file")],
+    options: Annotated[list[str] | None, typer.Argument(help="field=value of the plug-in's Config")] = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Check whether a plug-in keeps its contract: shapes, gradients, loss, stages, ranks, resume, cost."""
+    from harness import check
+
+    kind, name, folders = check.find(plugin, plugins or ())
+    say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
+    tell = say if as_json else print
+    found = check.check(kind, name, folders, tell, check.options(options or []))
+    broken = sum(not one.held for one in found)
+    if as_json:
+        rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
+        print(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
+    say(f"{len(found) - broken} of {len(found)} promises hold")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command("doctor")
+def doctor_command(
+    words: Annotated[list[str] | None, typer.Argument(help="Experiments and key=value, as for `run`")] = None,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Read every frame and mask, not a sample")] = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether data, weights, devices, software, store and disk fit, why not, and where each setting came from."""
+    from harness import doctor
+
+    names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
+    overrides = [word for word in words or [] if "=" in word]
+    made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins)
+    tell = say if as_json else print
+    for key, source in settings.sources.items():
+        tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
+    found = []
+    for one in doctor.examine(
+        made.config, made.root, settings.tracking_uri, settings.prefix, plan=made, thorough=thorough, say=say
+    ):
+        tell(doctor.line(one))
+        found.append(one)
+    if as_json:
+        origins = {key: {"value": redacted(getattr(settings, key)), "source": s} for key, s in settings.sources.items()}
+        print(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
+    if any(one.fit is False for one in found):
+        raise typer.Exit(UnfitError.exit_code)
+
+
+def redacted(value: object) -> str:
+    """A setting for the eye: without passwords."""
+    from harness.core.redact import redact
+
+    return redact(str(value))
+
+
 def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
     """Tables for people, or the JSON of design §5."""
     import pandas as pd
@@ -200,18 +290,26 @@ def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: 
 def make_plan(
     words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
 ) -> "tuple[Plan, Resolved]":
-    """Experiments and key=value, in any order, as a plan; flags first, then harness.yaml, then what is built in."""
-    from harness.core import config, plan, settings
+    """Experiments and key=value, in any order, as a plan."""
+    from harness.core import plan
 
     names = [word for word in words if "=" not in word]
-    overrides = [word for word in words if "=" in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
+    config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
+    return plan.make(names, config, Path(found.root), seeds), found
+
+
+def make_config(
+    overrides: list[str], preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Config, Resolved]":
+    """The configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
+    from harness.core import config, settings
+
     given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
     found = settings.resolve(**given)
     places = [f"{key}={value}" for key, value in found.paths.items()]
-    composed = config.compose(found.preset, [*places, *overrides], found.plugins)
-    return plan.make(names, composed, Path(found.root), seeds), found
+    return config.compose(found.preset, [*places, *overrides], found.plugins), found
 
 
 def first_line(made: "Plan") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness import score
 from harness.core import content, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError
@@ -175,12 +176,13 @@ def conclude(
         runs = publisher.runs(experiment)
     except UnfitError as error:
         away = str(error)
-    frame = results.build(
+    cells = [
         results.result(
             experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **read(plan, cell, failures)
         )
         for order, (seed, cell) in enumerate(experiment.cells)
-    )
+    ]
+    frame = results.build([*cells, *score.rows(experiment, plan.root)])
     facts = results.context(experiment, how.command)
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name

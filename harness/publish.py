@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import score
 from harness.core import content, journal, metrics, record
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train, digest
@@ -164,6 +165,27 @@ class Publisher:
             if self.plan.state(cell.job) == "done":
                 self._cell(experiment, seed, cell)
 
+        for name, found in score.scores(self.plan.root, experiment.config):
+            self._score(experiment, name, found)
+
+    def _score(self, experiment: Experiment, name: str, found: record.RunRecord) -> None:
+        assert self.tracking is not None
+        place, parent = self.parent(experiment)
+        run = self.tracking.child(
+            place,
+            parent,
+            name=f"score/{name}",
+            key={"harness.role": "score", "harness.fingerprint": found.fingerprint},
+            tags={"harness.cell": f"score_{name}", "harness.units": content.units(experiment.config, found.videos)},
+            params={"method": name},
+        )
+        if self.tracking.get(run).status == "FINISHED":
+            return
+        when = round(1000 * (self.plan.root / "scores" / found.fingerprint / "score.json").stat().st_mtime)
+        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()])
+        self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
+        self.tracking.finish(run, "FINISHED")
+
     def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
         """The report as artefacts of the parent and as the experiment's note; the parent gets its true status."""
         if self.tracking is None:
@@ -192,7 +214,8 @@ class Publisher:
     def _told(self, experiment: Experiment) -> str:
         done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
         made = [record.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
-        return digest([[seed, cell.name] for seed, cell in done] + made)
+        scored = [found.fingerprint for _, found in score.scores(self.plan.root, experiment.config)]
+        return digest([[seed, cell.name] for seed, cell in done] + made + scored)
 
     @property
     def _store(self) -> str:

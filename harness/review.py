@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness import score
 from harness.core import plugins, results
 from harness.core.plan import Plan
 from harness.core.results import Context
@@ -37,10 +38,11 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
     for experiment in plan.experiments:
         names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
         found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
-        frame = results.build(
+        cells = [
             results.result(experiment, order, seed, cell, **read(found.get(name)))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
-        )
+        ]
+        frame = results.build([*cells, *score.rows(experiment, plan.root)])
         context = results.context(experiment, command)
         module = plugins.load("reports", experiment.report, experiment.config.folders)
         reviews.append(Review(frame, context, module.render(frame, context)))

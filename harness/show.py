@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,26 @@ from harness.supervise import Progress as JobProgress
 
 QUIET = 5.0  # seconds between two lines of a job where there is no terminal
 SHOWN = {"train/loss": "loss {:.3f}", "loss": "loss {:.3f}", "time/iterations_per_second": "{:.1f} it/s"}
+
+
+@contextmanager
+def counter(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows `done` of `total` on stderr: a bar in a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    last = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET or done == total:
+            last = time.monotonic()
+            print(f"{done}/{total} {unit}", file=sys.stderr, flush=True)
+
+    if not console.is_terminal:
+        yield tell
+        return
+    with Progress(BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class Display:

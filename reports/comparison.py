@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.core import paper
-from harness.core.results import Context, null, summary
+from harness.core import paper, stats
+from harness.core.results import ClaimResult, Context, claims, null, summary
 from harness.core.table import Report, Table
 
 NONE = "–"
+INTERVAL = f"{stats.LEVEL:.0%} interval"
 RAW = (
     *("cell", "label", "method", "backbone", "epochs", "status", "reason", "planned", "seeds", "units"),
-    *("miou", "sd", "gain", "gain_sd", "gain_seeds", "paper_miou", "paper_gain"),
+    *("miou", "sd", "low", "high", "no_interval", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
+    *("paper_miou", "paper_gain", "verdict"),
 )
 
 
@@ -31,13 +33,15 @@ class Column(NamedTuple):
 def render(frame: pd.DataFrame, context: Context) -> Report:
     """The table of one experiment, from its part of the results frame."""
     own = frame[frame["experiment"] == context.experiment]
-    cells = [{str(key): null(value) for key, value in row.items()} for row in summary(own).to_dict("records")]
-    columns = choose(cells, context)
+    rows = summary(own, context).to_dict("records")
+    cells = [{str(key): null(value) for key, value in row.items()} for row in rows]
+    found = claims(own, context)
+    columns = choose(cells, found, context)
     table = Table(
         title=title(context),
         columns=tuple(column.header for column in columns),
         rows=tuple(tuple(column.text(cell) for column in columns) for cell in cells),
-        notes=tuple(notes(own, cells, context)),
+        notes=tuple(notes(own, cells, found, context)),
         align="".join(column.align for column in columns),
         bold=frozenset((row, place) for row in best(cells) for place, c in enumerate(columns) if c.text is ours),
         raw=tuple({key: cell[key] for key in RAW} for cell in cells),
@@ -55,7 +59,7 @@ def title(context: Context) -> str:
     return f"{context.title} ({', '.join(named) + ': ' if named else ''}not the paper's setting)"
 
 
-def choose(cells: list[dict[str, Any]], context: Context) -> list[Column]:
+def choose(cells: list[dict[str, Any]], found: list[ClaimResult], context: Context) -> list[Column]:
     """The columns: ours beside the paper's where they compare, else the paper's last and under their own setting."""
     gains = any(cell["baseline"] for cell in cells)
     beside = context.comparable
@@ -66,8 +70,14 @@ def choose(cells: list[dict[str, Any]], context: Context) -> list[Column]:
     if any(cell["paper_gain"] is not None for cell in cells):
         theirs.append(Column(f"paper gain{setting}", "r", lambda cell: signed(cell["paper_gain"])))
     mine = [Column("ours" if beside else "mIoU", "r", ours)]
+    if any(cell["low"] is not None for cell in cells):
+        mine.append(Column(INTERVAL, "r", lambda cell: bounds(number, cell["low"], cell["high"])))
     if gains:
         mine.append(Column("our gain" if beside else "gain", "r", our_gain))
+    if any(cell["gain_low"] is not None for cell in cells):
+        mine.append(Column(f"gain, {INTERVAL}", "r", lambda cell: bounds(signed, cell["gain_low"], cell["gain_high"])))
+    if any(one.verdict for one in found):
+        mine.append(Column("Verdict", "l", lambda cell: said_of(cell, found, cells)))
     if any(cell["planned"] > 1 for cell in cells):
         mine.append(Column("Seeds", "r", seeds))
     who = [
@@ -86,6 +96,25 @@ def ours(cell: dict[str, Any]) -> str:
 def our_gain(cell: dict[str, Any]) -> str:
     """Mean difference to the baseline over the seeds that both have."""
     return spread(signed(cell["gain"]), cell["gain_sd"])
+
+
+def bounds(text: Callable[[float | None], str], low: float | None, high: float | None) -> str:
+    """'[low, high]', each as `text` prints it."""
+    return NONE if low is None or high is None else f"[{text(low)}, {text(high)}]"
+
+
+def said_of(cell: dict[str, Any], found: list[ClaimResult], cells: list[dict[str, Any]]) -> str:
+    """The verdict on the paper's claim for a row, and over which row where that is not the one of its gain."""
+    for one in found:
+        if one.claim.cell == cell["cell"] and one.verdict:
+            elsewhere = one.claim.over != cell["baseline"]
+            return one.verdict + (f" (over {label(cells, one.claim.over)})" if elsewhere else "")
+    return NONE
+
+
+def label(cells: list[dict[str, Any]], name: str) -> str:
+    """A row's name in the table."""
+    return next(str(cell["label"]) for cell in cells if cell["cell"] == name)
 
 
 def seeds(cell: dict[str, Any]) -> str:
@@ -118,8 +147,8 @@ def best(cells: list[dict[str, Any]]) -> list[int]:
     return [row for row, value in values.items() if value == max(values.values())] if len(values) > 1 else []
 
 
-def notes(own: pd.DataFrame, cells: list[dict[str, Any]], context: Context) -> list[str]:
-    """What a reader must know: comparability, rows without numbers, seeds, provenance."""
+def notes(own: pd.DataFrame, cells: list[dict[str, Any]], found: list[ClaimResult], context: Context) -> list[str]:
+    """What a reader must know: comparability, rows without numbers, seeds, intervals, verdicts, provenance."""
     lines = []
     if not context.comparable:
         because = f" ({context.reason})" if context.reason else ""
@@ -131,7 +160,7 @@ def notes(own: pd.DataFrame, cells: list[dict[str, Any]], context: Context) -> l
         if cell["status"] != "done":
             undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
     lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
-    lines += seed_notes(cells)
+    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found)
     lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
     return lines + provenance(own)
 
@@ -148,13 +177,64 @@ def seed_notes(cells: list[dict[str, Any]]) -> list[str]:
     return [line[0].upper() + line[1:] for line in lines]
 
 
+def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
+    """What was resampled, and why a row has no interval."""
+    lines = []
+    for resampled in dict.fromkeys(cell["resampled"] for cell in cells if cell["low"] is not None):
+        lines.append(
+            f"[ , ] is the {INTERVAL} over {resampled}, from {stats.RESAMPLES} resamples of them; gains are paired by "
+            "resample. The trainings are held fixed: noise between seeds is not in it."
+        )
+    without: dict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        if cell["no_interval"]:
+            without[cell["no_interval"]].append(str(cell["label"]))
+    for why, labels in without.items():
+        whom = "" if len(labels) == len(cells) else f"{', '.join(labels)}: "
+        lines.append(f"{whom}{'no' if whom else 'No'} interval, and no verdict ({why}).")
+    return lines
+
+
+def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
+    """Each claim whose gain the rows do not show, or that is worth less than a word; then the rule."""
+    baselines = {cell["cell"]: cell["baseline"] for cell in cells}
+    lines = []
+    for one in found:
+        ours = one.ours
+        shown = baselines[one.claim.cell] == one.claim.over
+        if ours.mean is None or (shown and one.verdict != stats.ONE_PAIR):
+            continue
+        interval = "" if ours.low is None else f" {bounds(signed, ours.low, ours.high)}"
+        word = f"; {one.verdict}" if one.verdict else ""
+        why = f" ({one.reason})" if one.verdict == stats.ONE_PAIR else ""
+        whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
+        gains = f"ours {signed(ours.mean)}{interval}, the paper's {signed(one.claim.gain)}"
+        lines.append(f"{whom}: {gains} ({one.claim.source}){word}{why}.")
+    return lines + ([stats.RULE] if found else [])
+
+
 def provenance(own: pd.DataFrame) -> list[str]:
-    """Commit, device and precision of what is done, in one line."""
+    """Commit, device, precision and library versions: in one line where all rows agree, else row by row."""
     done = own[own["status"] == "done"]
-    parts = []
-    for key in ("commit", "device", "precision"):
-        values = sorted({str(value) for value in done[key] if null(value) is not None})
-        parts += [f"{key} {', '.join(value[:12] if key == 'commit' else value for value in values)}"] if values else []
-    if parts and (done["dirty"] == True).any():  # noqa: E712 - the column holds None as well
-        parts.append("with uncommitted changes")
-    return [f"Ours: {'; '.join(parts)}."] if parts else []
+    same, notes = [], []
+    for key in ("commit", "device", "precision", "versions"):
+        rows: dict[str, list[str]] = defaultdict(list)
+        for _, row in done.iterrows():
+            rows[said(key, row[key])].append(f"{row['label']} (seed {row['seed']})")
+        known = [value for value in rows if value]
+        if len(rows) > 1:
+            named = "; ".join(f"{value or 'not known'}: {', '.join(labels)}" for value, labels in rows.items())
+            notes.append(f"Rows differ in {key}, which may move their numbers: {named}.")
+        elif known and key != "versions":
+            same.append(f"{key} {known[0]}")
+    if same and (done["dirty"] == True).any():  # noqa: E712 - the column holds None as well
+        same.append("with uncommitted changes")
+    return ([f"Ours: {'; '.join(same)}."] if same else []) + notes
+
+
+def said(key: str, value: Any) -> str:
+    """A provenance value in a note; empty where it is not known."""
+    plain = null(value)
+    if isinstance(plain, dict):
+        return ", ".join(f"{name} {version}" for name, version in sorted(plain.items()))
+    return "" if plain is None else str(plain)[:12] if key == "commit" else str(plain)

@@ -195,3 +195,36 @@ def kill_worker(parent: int) -> None:
             return
         assert time.monotonic() < deadline, "no worker was started"
         time.sleep(0.1)
+
+
+def test_code_changed_is_shown_marked_accepted_and_run_again(workspace: Path):
+    """What a finished job ran with differs now: faked in its how.json, since no test edits the sources."""
+    plan = json.loads(harness(workspace, "plan", "ablation_ensemble", *TINY, "--json").stdout)
+    (training,) = [job for job in plan["jobs"] if job["name"] == "train decoder_a seed 0"]
+    how = workspace / "runs" / "jobs" / training["fingerprint"] / "how.json"
+    kept = json.loads(how.read_text())
+    how.write_text(json.dumps({**kept, "sources": {**kept["sources"], "models/decoders/decoder_a.py": "before"}}))
+    shown = harness(workspace, "plan", "ablation_ensemble", *TINY).stdout
+    assert "code changed: models/decoders/decoder_a.py" in shown
+    again = harness(workspace, "run", "ablation_ensemble", *TINY)
+    assert "Decoder A: code changed since it ran (models/decoders/decoder_a.py)" in again.stdout
+    redone = tiny_run(workspace, "--rerun", "changed")
+    assert "3 jobs executed, 4 were done already" in redone["stderr"]  # its training, A, A+B
+    assert len(list((workspace / "runs" / "replaced").iterdir())) == 3
+    assert "code changed" not in harness(workspace, "plan", "ablation_ensemble", *TINY).stdout
+    how.write_text(json.dumps({**kept, "sources": {**kept["sources"], "models/decoders/decoder_a.py": "before"}}))
+    accepted = harness(workspace, "run", "ablation_ensemble", *TINY, "--accept", "changed")
+    assert "accepted: train decoder_a seed 0" in accepted.stderr
+    assert "code changed" not in harness(workspace, "plan", "ablation_ensemble", *TINY).stdout
+
+
+def test_all_variants_need_no_training_beyond_the_second_seed(workspace: Path):
+    made = tiny_run(workspace, "variants=all", "--seeds", "2")
+    rows = {row["cell"]: row for row in made["experiments"][0]["rows"]}
+    assert {"upernet_a", "upernet_b", "upernet_ab", "upernet_upernet", "a_a"} <= rows.keys()
+    assert all(row["status"] == "done" for row in rows.values())
+    assert (rows["upernet_a"]["seeds"], rows["a_a"]["seeds"]) == (2, 1)
+    trainings = [
+        run for run in all_runs(workspace) if run.info.run_name in ("train/upernet/seed0", "train/upernet/seed1")
+    ]
+    assert len(trainings) == 2

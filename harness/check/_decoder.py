@@ -30,9 +30,15 @@ class Subject:
     """The decoder at hand, with its Config narrowed so that a check takes seconds."""
 
     name: str
+    path: Path
     module: ModuleType
     folders: tuple[str, ...]
     config: Any
+
+    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+        """A small training of it on the tiny BEiT."""
+        decoder = _training.section(self.name, self.config)
+        return _training.job(iterations, self.folders, decoder=decoder, **options)
 
     def make(self, num_classes: int = CLASSES) -> contract.Decoder:
         """A decoder with the same random weights each time."""
@@ -54,9 +60,7 @@ def promises(
     name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """A decoder's promises: title, and the action that says how it is held or raises."""
-    del path
-    subject = Subject(name, module, folders, narrow(module, given))
-    full = partial(module.Config, **given)
+    subject = Subject(name, path, module, folders, narrow(module, given))
     suite: dict[str, Callable[[], str]] = {
         "attributes are valid": partial(attributes, subject),
         "logits have the right shape": partial(shapes, subject),
@@ -72,7 +76,7 @@ def promises(
         "a video is parsed": partial(_training.video, subject),
         "a resumed training is bit-equal": partial(_training.resume, subject),
         "two ranks equal one process": partial(_ranks.two_ranks, subject),
-        "its cost": lambda: _cost.cost(subject, full()),
+        "its cost": lambda: _cost.cost(module, subject.config, module.Config(**given)),
     }
     yield from suite.items()
 
@@ -105,7 +109,8 @@ def features(batch: int = 4, height: int = 64, width: int = 64, stride: int = 16
 
 def earlier(decoder: contract.Decoder, *shape: int) -> tuple[Features, ...]:
     """Random features of every earlier frame that the decoder reads."""
-    return tuple(features(*shape, seed=1 + index) for index in range(len(decoder.past)))
+    drawn = partial(features, *shape)
+    return tuple(drawn(seed=1 + index) for index in range(len(decoder.past)))
 
 
 def target(batch: int = 4, height: int = 64, width: int = 64, num_classes: int = CLASSES) -> Target:
@@ -125,11 +130,11 @@ def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | N
     return decoder.train()(features(), earlier(decoder), prior, aim)
 
 
-def backward(decoder: contract.Decoder, output: contract.Output, aim: Target) -> float:
-    """The trainer's loss of an output, its gradients added to the parameters'."""
+def backward(output: contract.Output, aim: Target) -> float:
+    """The trainer's loss of an output; gradients are added to the parameters'."""
     found = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
     found.backward()
-    return float(found)
+    return float(found.detach())
 
 
 def cached(decoder: contract.Decoder, *shape: int) -> Any:
@@ -201,7 +206,7 @@ def gradients(subject: Subject) -> str:
     given = [aim.labels] if decoder.prior != "none" else []
     for prior in [None, *given]:  # the second step reads what the first has taught the memory
         output = step(decoder, prior)
-        losses.append(backward(decoder, output, aim))
+        losses.append(backward(output, aim))
         if output.sums is not None:
             decoder.update(output.sums, 0.5)
     trainable = [(name, value) for name, value in decoder.named_parameters() if value.requires_grad]
@@ -221,7 +226,7 @@ def no_labels(subject: Subject) -> str:
     aim = Target(torch.full((4, 64, 64), VOID), torch.arange(4))
     # P as frame N-1 has it; a mask without any class only comes with warm-up, and `priors` has that
     output = step(decoder, target().labels if decoder.prior == "previous" else None, aim)
-    loss = backward(decoder, output, aim)
+    loss = backward(output, aim)
     expect(loss == 0, f"expected loss 0 for a batch without labels, got {loss}")
     finite("the gradients", *(value.grad for value in decoder.parameters() if value.grad is not None))
     if output.sums is not None:
@@ -235,7 +240,7 @@ def half(subject: Subject) -> str:
     decoder, aim = subject.make(), target()
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         output = step(decoder)
-    loss = backward(decoder, output, aim)
+    loss = backward(output, aim)
     finite("the gradients", *(value.grad for value in decoder.parameters() if value.grad is not None))
     lossy = {str(value.dtype) for value in tensors(output.sums) if value.dtype in (torch.bfloat16, torch.float16)}
     expect(not lossy, f"expected class sums in float32, got {', '.join(sorted(lossy))}")
@@ -331,6 +336,8 @@ def changed_names(decoder: contract.Decoder, before: Mapping[str, Tensor]) -> se
 @torch.no_grad()
 def sums(subject: Subject) -> str:
     """Class sums are a detached NamedTuple of tensors, and those of two halves merge to those of the whole batch."""
+    with torch.enable_grad():
+        output = step(subject.make())
     decoder = subject.taught()
     whole = _sums(decoder, slice(0, 4))
     if whole is None:
@@ -338,10 +345,8 @@ def sums(subject: Subject) -> str:
     expect(isinstance(whole, tuple) and hasattr(whole, "_fields"), f"sums are a {type(whole).__name__}, no NamedTuple")
     wrong = [name for name, value in whole._asdict().items() if not isinstance(value, Tensor)]
     expect(not wrong, f"expected the fields of sums to be tensors; {', '.join(wrong)} are not")
-    with torch.enable_grad():
-        held_on = [name for name, value in step(decoder).sums._asdict().items() if value.requires_grad]
+    held_on = [name for name, value in output.sums._asdict().items() if value.requires_grad]
     expect(not held_on, f"expected detached sums; {', '.join(held_on)} hold a graph")
-    decoder.eval()
     merged = _sums(decoder, slice(0, 2)).merge(_sums(decoder, slice(2, 4)))
     for name, one, other in zip(whole._fields, whole, merged, strict=True):
         expect(one.shape == other.shape, f"{name} is {tuple(one.shape)}, merged {tuple(other.shape)}")
@@ -356,9 +361,7 @@ def _sums(decoder: contract.Decoder, rows: slice) -> Any:
     """Sums of a part of a fixed batch, in eval mode so that no batch statistics come in."""
     aim, now = target(), features()
     past = earlier(decoder)
-    seen, *before = (
-        Features(tuple(level[rows] for level in one.levels), one.deepest[rows]) for one in (now, *past)
-    )
+    seen, *before = (Features(tuple(level[rows] for level in one.levels), one.deepest[rows]) for one in (now, *past))
     return decoder(seen, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])).sums
 
 
@@ -372,8 +375,6 @@ def round_trip(subject: Subject) -> str:
     except RuntimeError as error:
         raise Broken(f"a fresh decoder does not take the state: {error}") from error
     prior = target().labels
-    gap = difference(
-        decoder.predict(cached(decoder), prior), fresh.eval().predict(cached(fresh), prior)
-    )
+    gap = difference(decoder.predict(cached(decoder), prior), fresh.eval().predict(cached(fresh), prior))
     expect(gap == 0, f"with the saved weights the logits differ by {gap:.3g}: some state is no buffer or parameter")
     return f"{len(state)} tensors, max difference 0"

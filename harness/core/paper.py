@@ -17,6 +17,17 @@ class Published:
     source: str
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A gain that the paper states, in percent of mIoU: of one cell over another; what a verdict is given on."""
+
+    experiment: str
+    cell: str
+    over: str
+    gain: float
+    source: str
+
+
 CELLS: Mapping[tuple[str, str], Published] = {
     ("ablation_ensemble", "upernet"): Published(60.02, None, "Table 1, row 1"),
     ("ablation_ensemble", "decoder_a"): Published(61.24, 1.22, "Table 1, row 2; gain in §5.2"),
@@ -28,6 +39,13 @@ CELLS: Mapping[tuple[str, str], Published] = {
     ("ablation_stages", "stage3"): Published(61.43, None, "Table 2, row 4"),
     ("final_framework", "test"): Published(57.44, None, "§5.3, test server"),
 }
+
+CLAIMS = (
+    Claim("ablation_ensemble", "decoder_a", "upernet", 1.22, "§5.2; Table 1, rows 1 and 2"),
+    Claim("ablation_ensemble", "decoder_b", "upernet", 1.16, "§5.2; Table 1, rows 1 and 3"),
+    Claim("ablation_ensemble", "decoder_ab", "decoder_a", 0.88, "Table 1, rows 2 and 4"),
+    Claim("ablation_stages", "stage1", "stage0", 0.19, "Table 2, rows 1 and 2"),
+)
 
 DATASET = "vspw"
 ENCODER = "beit_large_patch16_224.in22k_ft_in22k"  # §3: 24 layers, 1024 wide; §5.1: pre-trained on ImageNet-22k
@@ -57,6 +75,11 @@ REQUIRED = ("batch", "micro_batch", "crop")  # silence about these is no agreeme
 def published(experiment: str, cell: str) -> Published | None:
     """The paper's number for a cell; None where it prints none."""
     return CELLS.get((experiment, cell))
+
+
+def claims(experiment: str) -> tuple[Claim, ...]:
+    """The paper's claims that an experiment bears on; none for an experiment that the paper does not have."""
+    return tuple(claim for claim in CLAIMS if claim.experiment == experiment)
 
 
 def backbone(encoder: str) -> str:

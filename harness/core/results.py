@@ -5,12 +5,14 @@ mIoU and gains are in percent. A cell that has no number keeps its row, with a s
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from harness.core import paper
+from harness.core import paper, stats
 from harness.core.plan import Experiment, setting
 from harness.core.spec import Cell
 
@@ -43,6 +45,9 @@ class CellResult:
     precision: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     changed: str | None = None  # a source file that is no longer what the job ran with
+    members: tuple[str, ...] = ()  # fingerprints of the trainings whose model this is
+    videos: Mapping[str, NDArray[np.int64]] | None = field(default=None, repr=False, compare=False)  # name -> (K, K)
+    unit_of: Mapping[str, str] | None = field(default=None, repr=False, compare=False)  # video -> what is resampled
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -85,6 +90,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         order=order,
         baseline=cell.over,
         precision=facts["precision"],
+        members=tuple(member.fingerprint for member in cell.job.members),
         **found,
     )
 
@@ -104,7 +110,9 @@ def context(experiment: Experiment, command: Sequence[str]) -> Context:
     )
 
 
-COLUMNS = (*(f.name for f in fields(CellResult)), "paper_miou", "paper_gain")
+REDUCED = ("videos", "unit_of")  # the frame holds their sums by unit instead, and rows_json neither
+KEPT = tuple(f.name for f in fields(CellResult) if f.name not in REDUCED)
+COLUMNS = (*KEPT, "sums", "paper_miou", "paper_gain")  # sums: stats.UnitSums, or None
 RUN = ("seed", "status", "reason", "fingerprint", "miou", "run_id", "units")
 PROVENANCE = ("commit", "dirty", "device", "precision", "versions", "changed")
 ROW = (  # with "runs": the row of rows_json
@@ -115,22 +123,50 @@ NUMBERS = ("miou", "paper_miou", "paper_gain")
 COUNTS = ("seed", "epochs", "units", "order")
 SUMMARY = (
     *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
-    *("planned", "seeds", "units", "miou", "sd", "low", "high"),
+    *("planned", "seeds", "units", "miou", "sd", "low", "high", "no_interval", "resampled"),
     *("gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
     *("paper_miou", "paper_gain", "verdict", "changed"),
 )
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One cell over another, in percent: a gain for every seed that both have done."""
+
+    gains: pd.Series
+    low: float | None  # of the mean over seeds, over units
+    high: float | None
+    no_interval: str | None  # why there is none
+    same_checkpoints: bool  # whether both evaluate the same trainings, as the stages do
+
+    @property
+    def mean(self) -> float | None:
+        """None where no seed has both."""
+        return None if self.gains.empty else float(self.gains.mean())
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What our cells say of a gain that the paper states."""
+
+    claim: paper.Claim
+    ours: Difference
+    verdict: str | None  # one of stats.WORDS
+    reason: str | None  # why the verdict is no more than that
+
+
 def build(results: Iterable[CellResult]) -> pd.DataFrame:
     """The results frame (COLUMNS) with the paper's numbers joined on (experiment, cell), in the order of the cells.
 
-    Raises ValueError where a cell's seed stands twice.
+    Raises ValueError where a cell's seed stands twice, and for matrices that do not fit together.
     """
     records = []
     for result in results:
         known = paper.published(result.experiment, result.cell)
+        kept = {key: getattr(result, key) for key in KEPT}
+        sums = None if result.videos is None else stats.unit_sums(result.videos, result.unit_of)
         joined = {"paper_miou": known.miou if known else None, "paper_gain": known.gain if known else None}
-        records.append({**asdict(result), **joined})
+        records.append({**kept, "sums": sums, **joined})
     frame = pd.DataFrame(records, columns=list(COLUMNS), dtype=object)
     twice = frame.duplicated(["experiment", "cell", "seed"])
     if twice.any():
@@ -143,19 +179,68 @@ def build(results: Iterable[CellResult]) -> pd.DataFrame:
     return frame.loc[keys.index].reset_index(drop=True)
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, context: Context | None = None) -> pd.DataFrame:
     """One row per cell (SUMMARY): mean and sample standard deviation over the seeds that are done, gain paired by seed.
 
-    low, high, gain_low, gain_high and verdict are null: nothing here knows of noise yet.
+    low, high, gain_low and gain_high are over the data set's units (core/stats); null with a reason in `no_interval`.
+    `verdict` is on the paper's claim for the cell, which may be over another cell than the row's gain is (`claims`);
+    null where the context is not given, since it decides whether ours may stand beside the paper's.
     """
-    rows = [_summary_row(frame, cell) for _, cell in frame.groupby(["experiment", "cell"], sort=False)]
+    verdicts = {} if context is None else {one.claim.cell: one.verdict for one in claims(frame, context)}
+    rows = []
+    for (experiment, name), cell in frame.groupby(["experiment", "cell"], sort=False):
+        known = context is not None and experiment == context.experiment
+        rows.append({**_summary_row(frame, cell), "verdict": verdicts.get(str(name)) if known else None})
     return pd.DataFrame(rows, columns=list(SUMMARY), dtype=object)
+
+
+def claims(frame: pd.DataFrame, context: Context) -> list[ClaimResult]:
+    """The paper's claims that the context's experiment has both cells of, in the paper's order."""
+    cells = set(frame.loc[frame["experiment"] == context.experiment, "cell"])
+    found = []
+    for claim in paper.claims(context.experiment):
+        if {claim.cell, claim.over} <= cells:
+            ours = difference(frame, claim.experiment, claim.cell, claim.over)
+            interval = stats.Interval(ours.low, ours.high, ours.no_interval)
+            said = stats.verdict(claim.gain, interval, reasons(context), len(ours.gains), ours.same_checkpoints)
+            found.append(ClaimResult(claim, ours, said.word, said.reason))
+    return found
+
+
+def reasons(context: Context) -> tuple[str, ...]:
+    """Why a context's numbers may not stand beside the paper's; never empty where they may not."""
+    return () if context.comparable else context.reasons or ("not the paper's setting",)
+
+
+def difference(frame: pd.DataFrame, experiment: str, cell: str, over: str | None) -> Difference:
+    """One cell over another of the same experiment; empty where `over` is None or no seed has both."""
+    ours, base = (_done(frame, experiment, name) for name in (cell, over))
+    gains = (ours["miou"] - base["miou"]).dropna()
+    ours, base = ours.loc[gains.index], base.loc[gains.index]
+    interval = stats.interval(_sums(ours), _sums(base))
+    same = all(mine and mine == theirs for mine, theirs in zip(ours["members"], base["members"], strict=True))
+    return Difference(gains, _percent(interval.low), _percent(interval.high), interval.reason, same)
+
+
+def _done(frame: pd.DataFrame, experiment: str, cell: str | None) -> pd.DataFrame:
+    own = (frame["experiment"] == experiment) & (frame["cell"] == cell) & (frame["status"] == "done")
+    return frame.loc[own, ["seed", "miou", "sums", "members"]].set_index("seed")
+
+
+def _sums(rows: pd.DataFrame) -> list[stats.UnitSums | None]:
+    return [value if isinstance(value, stats.UnitSums) else None for value in rows["sums"]]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
     first = cell.iloc[0]
     done = cell[cell["status"] == "done"]
-    gains = _gains(frame, done, first)
+    over = difference(frame, first["experiment"], first["cell"], null(first["baseline"]))
+    sums = _sums(done)
+    interval = stats.interval(sums)
     units = done["units"].dropna()
     kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline")
     changed = sorted({value for value in cell["changed"] if isinstance(value, str)})
@@ -168,18 +253,17 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
         "units": None if units.empty else int(units.min()),
         "miou": null(done["miou"].mean()),
         "sd": null(done["miou"].std()),
-        "gain": null(gains.mean()),
-        "gain_sd": null(gains.std()),
-        "gain_seeds": len(gains),
+        "low": _percent(interval.low),
+        "high": _percent(interval.high),
+        "no_interval": interval.reason,
+        "resampled": next((one.described for one in sums if one is not None), None),
+        "gain": over.mean,
+        "gain_sd": null(over.gains.std()),
+        "gain_seeds": len(over.gains),
+        "gain_low": over.low,
+        "gain_high": over.high,
         "changed": ", ".join(changed) or None,
     }
-
-
-def _gains(frame: pd.DataFrame, done: pd.DataFrame, first: pd.Series) -> pd.Series:
-    """Differences to the baseline, one a seed that both have done."""
-    over = frame[(frame["experiment"] == first["experiment"]) & (frame["cell"] == null(first["baseline"]))]
-    base = over[over["status"] == "done"].set_index("seed")["miou"]
-    return (done.set_index("seed")["miou"] - base).dropna()
 
 
 def _reason(cell: pd.DataFrame) -> str | None:
@@ -194,17 +278,21 @@ def _reason(cell: pd.DataFrame) -> str | None:
 
 
 def rows_json(frame: pd.DataFrame, contexts: Iterable[Context]) -> dict[str, Any]:
-    """What `report --json` prints (design §5): null where a number is not known, never NaN; `seeds` counts the done."""
+    """What `report --json` prints (design §5): null where a number is not known, never NaN; `seeds` counts the done.
+
+    A row's `reason` is why it is not done, or for a done one why it has no interval.
+    """
     return {"schema": SCHEMA, "experiments": [_experiment_json(frame, context) for context in contexts]}
 
 
 def _experiment_json(frame: pd.DataFrame, context: Context) -> dict[str, Any]:
     own = frame[frame["experiment"] == context.experiment]
     rows = []
-    for _, row in summary(own).iterrows():
+    for _, row in summary(own, context).iterrows():
         runs = own[own["cell"] == row["cell"]]
         listed = [{key: null(run[key]) for key in (*RUN, *PROVENANCE)} for _, run in runs.iterrows()]
-        rows.append({**{key: null(row[key]) for key in ROW}, "runs": listed})
+        values = {key: null(row[key]) for key in ROW}
+        rows.append({**values, "reason": values["reason"] or null(row["no_interval"]), "runs": listed})
     head = {"experiment": context.experiment, "preset": context.preset, "dataset": context.dataset}
     return {**head, "comparable": context.comparable, "reason": context.reason, "rows": rows}
 

@@ -9,25 +9,28 @@ Source: the README of VSPW's download page and the layout read by its baseline c
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from harness.core.data import VOID, Frame
 from harness.core.errors import UnfitError, UsageError
 from harness.datasets import _vspw_classes
+from harness.datasets._pictures import read_image, read_mask, shown
 
 VERSION = 1
 
 SPLITS = ("train", "val", "test")
 UNLABELLED = "test"
 CLASS_LIST = "label_num_dic_final.json"
+LONGEST = 200  # bytes of a video's name: files are named after it
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,14 @@ class Dataset:
         """Names of labels 0..K-1: of the root's own list, else VSPW's 124."""
         if self.config.root is None:
             return _vspw_classes.NAMES
-        path = Path(self.config.root).expanduser() / CLASS_LIST
-        return read_classes(path) if path.is_file() else _vspw_classes.NAMES
+        path = home(self.config.root) / CLASS_LIST
+        return read_classes(path) if os.path.lexists(path) else _vspw_classes.NAMES
 
     def videos(self, split: str) -> tuple[str, ...]:
         """Names of the split's videos, in the order of its list."""
         if split not in self._videos:
             if split not in SPLITS:
-                raise UsageError(f"no split '{split}': VSPW has {', '.join(SPLITS)}")
+                raise UsageError(f"no split {split!r}: VSPW has {', '.join(SPLITS)}")
             self._videos[split] = read_split(self._root() / f"{split}.txt")
         return self._videos[split]
 
@@ -82,7 +85,7 @@ class Dataset:
         folder = self._root() / "data" / video
         images = self._images(split, video)
         if frame not in images:
-            raise UnfitError(f"{folder / 'origin'}: has no frame {frame}.jpg")
+            raise UnfitError(f"{shown(folder / 'origin')}: has no frame {shown(frame + '.jpg')}")
         image = read_image(images[frame])
         if split == UNLABELLED:
             return Frame(image, None)
@@ -90,7 +93,9 @@ class Dataset:
         mask = read_mask(path)
         if mask.shape != image.shape[:2]:
             (height, width), (rows, columns) = mask.shape, image.shape[:2]
-            raise UnfitError(f"{path}: the mask is {width}×{height}, its image {columns}×{rows}; make the pair anew")
+            raise UnfitError(
+                f"{shown(path)}: the mask is {width}×{height}, its image {columns}×{rows}; make the pair anew"
+            )
         label, dirty = map_labels(mask, len(self.classes))
         self.dirty.update(dirty)
         return Frame(image, label)
@@ -115,25 +120,24 @@ class Dataset:
     def _root(self) -> Path:
         if self.config.root is None:
             raise UnfitError("data.vspw.root is not set: give VSPW 480p's folder as data.vspw.root=DIR")
-        root = Path(self.config.root).expanduser()
-        if not root.is_dir():
-            raise UnfitError(f"{root}: no such folder; set data.vspw.root=DIR to VSPW 480p's folder")
+        root = home(self.config.root)
+        if not os.path.isdir(root):
+            raise UnfitError(f"{shown(root)}: no such folder; set data.vspw.root=DIR to VSPW 480p's folder")
         return root
 
     def _images(self, split: str, video: str) -> dict[str, Path]:
         """Stem -> image, checked once against the masks."""
         if (split, video) not in self._frames:
             if video not in self.videos(split):
-                raise UnfitError(f"{split}.txt does not list the video '{video}'")
+                raise UnfitError(f"{split}.txt does not list the video {video!r}; add it to the list")
             folder = self._root() / "data" / video
             images = list_files(folder / "origin", ".jpg", f"listed in {split}.txt")
             if split != UNLABELLED:
                 masks = list_files(folder / "mask", ".png", f"the {split} split needs labels")
                 bare = [stem for stem in images if stem not in masks]
                 if bare:
-                    raise UnfitError(
-                        f"{images[bare[0]]}: has no mask ({len(bare)} such frames); add mask/{bare[0]}.png"
-                    )
+                    first, add = shown(images[bare[0]]), shown(f"mask/{bare[0]}.png")
+                    raise UnfitError(f"{first}: has no mask ({len(bare)} such frames); add {add}")
             self._frames[split, video] = images
         return self._frames[split, video]
 
@@ -154,82 +158,93 @@ def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
 def read_split(path: Path) -> tuple[str, ...]:
     """Video names, one a line; blank lines, CRLF and a missing last newline are fine.
 
-    Raises UnfitError for a file that is missing, empty or no text, for a name listed twice, and for one that is no
-    plain folder name.
+    Raises UnfitError for a file that is missing, empty or no text, for a name listed twice, and for one that is too
+    long or no plain folder name.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = text_of(path).splitlines()
     except FileNotFoundError as error:
-        raise UnfitError(f"{path}: no such split list; is data.vspw.root VSPW 480p's folder?") from error
+        raise UnfitError(f"{shown(path)}: no such split list; is data.vspw.root VSPW 480p's folder?") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UnfitError(f"{path}: cannot be read: {error}") from error
+        raise UnfitError(f"{shown(path)}: cannot be read: {reason(error)}; fetch the list again") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UnfitError(f"{path}: lists no video; write one name a line")
+        raise UnfitError(f"{shown(path)}: lists no video; write one name a line")
     for name, times in Counter(names).items():
         if name in (".", "..") or any(character in name for character in "/\\\0"):
-            raise UnfitError(f"{path}: {name!r} is no video name; write the name of a folder in data/")
+            raise UnfitError(f"{shown(path)}: {name!r} is no video name; write the name of a folder in data/")
+        if len(name.encode()) > LONGEST:
+            raise UnfitError(f"{shown(path)}: {name[:20]!r}… is longer than {LONGEST} bytes; rename the video")
         if times > 1:
-            raise UnfitError(f"{path}: lists '{name}' {times} times; keep one")
+            raise UnfitError(f"{shown(path)}: lists {name!r} {times} times; keep one")
     return tuple(names)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names of a file {"others": 0, "wall": 1, …} in numeric order; 0 and 255 are no classes.
 
-    Raises UnfitError unless the numbers are 1..K without a gap, K at most 254 (255 is void).
+    Raises UnfitError unless the numbers are 1..K without a gap, K at most 254 (255 is void), each with its own name.
     """
     try:
-        numbers = {str(name): int(number) for name, number in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UnfitError(f"{path}: no mapping of class names to numbers: {error}") from error
-    names = {number: name for name, number in numbers.items() if number not in (0, VOID)}
-    real = sum(number not in (0, VOID) for number in numbers.values())
-    if not 0 < real < VOID or sorted(names) != list(range(1, real + 1)):
-        raise UnfitError(f"{path}: class numbers must be 1..K without gap or repetition, K at most {VOID - 1}")
-    return tuple(names[number] for number in sorted(names))
+        found = json.loads(text_of(path), object_pairs_hook=Pairs)
+        if not isinstance(found, Pairs):
+            raise TypeError(f"it holds a {type(found).__name__}")
+        numbers = [(whole(number), name) for name, number in found]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        problem = f"no mapping of class names to numbers: {reason(error)}"
+        raise UnfitError(f"{shown(path)}: {problem}; fetch it again") from error
+    for name, times in Counter(name for _, name in numbers).items():
+        if times > 1:
+            raise UnfitError(f"{shown(path)}: holds {name!r} {times} times; give each number its own name")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise UnfitError(f"{shown(path)}: {name!r} holds half a character; write the name anew")
+    real = sorted((number, name) for number, name in numbers if number not in (0, VOID))
+    if not 0 < len(real) < VOID or [number for number, _ in real] != list(range(1, len(real) + 1)):
+        raise UnfitError(f"{shown(path)}: class numbers must be 1..K without gap or repetition, K at most {VOID - 1}")
+    return tuple(name for _, name in real)
 
 
-def list_files(folder: Path, suffix: str, reason: str) -> dict[str, Path]:
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object with every pair that its text has, also where a name stands twice."""
+
+
+def whole(number: Any) -> int:
+    """A class number, also where it stands in quotes. Raises TypeError or ValueError for all but whole numbers."""
+    if type(number) not in (int, str):
+        raise TypeError(f"{str(number)[:20]!r} is no whole number")
+    return int(number)
+
+
+def text_of(path: Path) -> str:
+    """A file's text. Raises OSError, and UnicodeDecodeError for what is no UTF-8."""
+    if os.path.lexists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise OSError("it is no file")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def home(root: str) -> Path:
+    """A folder as a path; ~ is the home of a person whom the system knows."""
+    return Path(os.path.expanduser(root))
+
+
+def reason(error: Exception) -> str:
+    """What an error says beside the path, in one line."""
+    found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(found.split()))
+
+
+def list_files(folder: Path, suffix: str, purpose: str) -> dict[str, Path]:
     """Stem -> file of a folder's files with a suffix, sorted; hidden ones are skipped. Raises UnfitError for none."""
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError as error:
+        raise UnfitError(f"{shown(folder)}: no such folder ({purpose}); complete the data") from error
     except OSError as error:
-        raise UnfitError(f"{folder}: no such folder ({reason}); complete the data") from error
+        raise UnfitError(f"{shown(folder)}: {reason(error)} ({purpose}); complete the data") from error
     found = {Path(name).stem: folder / name for name in names if name.endswith(suffix) and not name.startswith(".")}
     if not found:
-        raise UnfitError(f"{folder}: holds no {suffix} file ({reason}); complete the data")
+        raise UnfitError(f"{shown(folder)}: holds no {suffix} file ({purpose}); complete the data")
     return found
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image of any mode as RGB.  # (H, W, 3)   Raises UnfitError for a file that is empty or cut off."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnfitError(unreadable(path, error)) from error
-
-
-def read_mask(path: Path) -> NDArray[np.integer]:
-    """A mask's stored values.  # (H, W)   Raises UnfitError for a file that is empty, cut off or a colour picture."""
-    try:
-        with Image.open(path) as image:
-            mask = np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnfitError(unreadable(path, error)) from error
-    if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise UnfitError(f"{path}: a mask has one whole number a pixel, this has {mask.shape[2:] or mask.dtype}")
-    return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """One line on a file that does not decode."""
-    if not path.exists():
-        return f"{path}: no such file; complete the data"
-    if path.stat().st_size == 0:
-        return f"{path}: 0 bytes; fetch it again, or take its video off the list"
-    return f"{path}: damaged ({' '.join(str(error).split())}); fetch it again, or take its video off the list"
 
 
 def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.uint8], Counter[int]]:

@@ -1,5 +1,10 @@
-"""Weight files, read and fitted: what the encoders share. Errors are one line that names the file."""
+"""Weight files, read and fitted: what the encoders share. Errors are one line that names the file and the remedy.
 
+A file is only ever read as tensors: a pickle that asks for anything else is refused before it runs.
+"""
+
+import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,22 +22,42 @@ def read(path: str) -> dict[str, Tensor]:
 
     Raises FileNotFoundError where there is no such file, ValueError where it holds no weights.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+    file = Path(os.path.expanduser(path))
+    if os.path.isdir(file):
+        raise ValueError(f"{shown(path)} is a folder; name the weights file in it")
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"no weights at {shown(path)}; name a .safetensors or .pth file")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors for a damaged file
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} is no weights file: {reason}") from error
+        raise ValueError(f"{shown(path)} is no weights file: {reason(error)}") from error
     for name in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} is no weights file: it holds a {type(state).__name__}")
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {}
+    if isinstance(state, Mapping):
+        tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{shown(path)} is no weights file: it holds a {type(state).__name__} without named tensors")
+    return tensors
+
+
+def shown(text: str) -> str:
+    """A path or a name as a message shows it: quoted and escaped where it holds what does not print."""
+    return text if text.isprintable() else repr(text)
+
+
+def reason(error: Exception) -> str:
+    """What a loader's error means to whoever named the file, in one line.
+
+    torch's own words for a pickle that would run code advise to let it.
+    """
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, pickle.UnpicklingError) and "eights only load failed" in first:
+        return "it is damaged, or holds more than tensors, which could run code; save its tensors as .safetensors"
+    return f"{shown(first or type(error).__name__)}; fetch it again"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -43,12 +68,24 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     own = {name: value for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in state]
     if missing:
-        raise ValueError(f"{origin} lacks {len(missing)} of {len(own)} tensors, {missing[0]} first")
+        what = f"lacks {len(missing)} of {len(own)} tensors, {missing[0]} first"
+        raise ValueError(f"{shown(origin)} {what}; name weights of this model")
     for name, value in own.items():
         if state[name].shape != value.shape:
             shapes = f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
-            raise ValueError(f"{origin} does not fit: {name} has the shape {shapes}")
+            raise ValueError(f"{shown(origin)} does not fit: {name} has the shape {shapes}; name weights of this model")
+        if not fits(state[name], value):
+            kind = f"{state[name].layout}, {state[name].dtype}"
+            raise ValueError(
+                f"{shown(origin)} does not fit: {name} is no plain tensor of numbers ({kind}); save it as one"
+            )
     module.load_state_dict({name: state[name] for name in own}, strict=False)
+
+
+def fits(found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor's kind can be copied into another without losing what it says."""
+    plain = found.layout == torch.strided and not found.is_quantized
+    return plain and found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
 
 
 def untrained(model: str, **options: object) -> Any:

@@ -46,7 +46,7 @@ def test_elsewhere_the_title_says_so_and_the_papers_columns_stand_last() -> None
     assert made.title == "Table 1 – Ablation (synthetic videos, tiny BEiT, 12 epochs: not the paper's setting)"
     assert made.columns[3:5] == ("mIoU", "gain")
     assert [header.startswith("paper") for header in made.columns] == [False] * 5 + [True] * 2
-    assert all("VSPW, BEiT-Large" in header for header in made.columns[5:])
+    assert all("VSPW, BEiT-L" in header for header in made.columns[5:])
     assert any("cannot be compared" in note and "crop 64 instead of 512" in note for note in made.notes)
 
 

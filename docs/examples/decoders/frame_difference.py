@@ -74,6 +74,4 @@ class Decoder(contract.Decoder):
         """One training step: logits, and the auxiliary head's with its weight in the loss."""
         del prior, target
         auxiliary = self.auxiliary(features.levels[AuxiliaryHead.LEVEL])
-        return Output(
-            self.encode(features, past).logits, (Auxiliary("auxiliary", auxiliary, AuxiliaryHead.WEIGHT),)
-        )
+        return Output(self.encode(features, past).logits, (Auxiliary("auxiliary", auxiliary, AuxiliaryHead.WEIGHT),))
