@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
+WORKERS ?= 2
 
 .PHONY: demo test test-slow check format clean
 
@@ -15,7 +16,7 @@ demo: $(READY)
 	@echo "The runs:    cd $(DEMO) && ../../$(BIN)/mlflow ui    then open the address it prints"
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

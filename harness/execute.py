@@ -202,11 +202,14 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
     if plan.state(cell.job) == "done":
         found = record.read_evaluation(directory)
         made = found.provenance
+        unit_of = content.units(cell.job.config, found.videos)
         known = {key: made.get(key) for key in ("commit", "dirty", "device")}
         return {
             "status": "done",
             "miou": found.final["miou"],
-            "units": content.units(cell.job.config, found.videos),
+            "units": len(set(unit_of.values())),
+            "videos": found.videos,
+            "unit_of": unit_of,
             "versions": made.get("versions") or {},
             "changed": ", ".join(changed(plan, cell)) or None,
             **known,

@@ -176,7 +176,7 @@ class Publisher:
             parent,
             name=f"score/{name}",
             key={"harness.role": "score", "harness.fingerprint": found.fingerprint},
-            tags={"harness.cell": f"score_{name}", "harness.units": content.units(experiment.config, found.videos)},
+            tags={"harness.cell": f"score_{name}", "harness.units": units(experiment, found)},
             params={"method": name},
         )
         if self.tracking.get(run).status == "FINISHED":
@@ -240,7 +240,7 @@ class Publisher:
             tags={
                 **self._tags(cell.job),
                 "harness.seed": str(seed),
-                "harness.units": str(content.units(cell.job.config, found.videos)),
+                "harness.units": units(experiment, found),
                 "harness.trained_by": " ".join(self._known_run(member) or "" for member in cell.job.members),
                 **provenance_tags(found.provenance),
             },
@@ -286,6 +286,11 @@ class Publisher:
         made = digest(job.identity["data"]) if config.content.splits.get(split) is None else None
         place = config["data"].get(name, {}).get("root") or f"{name} videos, made on the fly"
         self.tracking.dataset(run, f"{name}-{split}", made or config.content.splits[split], context, str(place))
+
+
+def units(experiment: Experiment, found: record.RunRecord) -> str:
+    """How many independent units a number rests on."""
+    return str(len(set(content.units(experiment.config, found.videos).values())))
 
 
 def per_class(experiment: Experiment, found: record.RunRecord) -> list[dict[str, Any]]:

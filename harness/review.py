@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
 from harness import score
-from harness.core import plugins, results
-from harness.core.plan import Plan
+from harness.core import content, plugins, record, results
+from harness.core.plan import Experiment, Plan
 from harness.core.results import Context
 from harness.core.table import Report
+from harness.publish import unpacked
 from harness.store.tracking import FINGERPRINT, Found, Tracking
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
@@ -39,7 +42,7 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
         names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
         found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
         cells = [
-            results.result(experiment, order, seed, cell, **read(found.get(name)))
+            results.result(experiment, order, seed, cell, **read(tracking, experiment, found.get(name)))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
         frame = results.build([*cells, *score.rows(experiment, plan.root)])
@@ -49,16 +52,21 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
     return reviews
 
 
-def read(run: Found | None) -> dict[str, Any]:
-    """What MLflow says of a cell."""
+def read(tracking: Tracking, experiment: Experiment, run: Found | None) -> dict[str, Any]:
+    """What MLflow says of a cell: its tags, and from its artefact one confusion matrix a video."""
     if run is None or "final/miou" not in run.metrics:
         return {"status": "missing", "reason": "not in MLflow"}
     tags = run.tags
+    with TemporaryDirectory() as folder:
+        videos = unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes())
+    unit_of = content.units(experiment.config, videos)
     return {
         "status": "done",
-        "miou": run.metrics["final/miou"],
+        "miou": record.RunRecord(run.run_id, videos, {}).final["miou"],
         "run_id": run.run_id,
-        "units": int(tags["harness.units"]) if "harness.units" in tags else None,
+        "units": len(set(unit_of.values())),
+        "videos": videos,
+        "unit_of": unit_of,
         "commit": tags.get("harness.commit"),
         "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),
         "device": tags.get("harness.device"),

@@ -108,10 +108,13 @@ def rows(experiment: Experiment, root: Path) -> list[CellResult]:
             method=name,
             fingerprint=found.fingerprint,
             miou=found.final["miou"],
-            units=content.units(experiment.config, found.videos),
+            units=len(set(unit_of.values())),
+            videos=found.videos,
+            unit_of=unit_of,
             order=last + place,
         )
         for place, (name, found) in enumerate(scores(root, experiment.config))
+        for unit_of in [content.units(experiment.config, found.videos)]
     ]
 
 

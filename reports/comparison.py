@@ -191,25 +191,20 @@ def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
             without[cell["no_interval"]].append(str(cell["label"]))
     for why, labels in without.items():
         whom = "" if len(labels) == len(cells) else f"{', '.join(labels)}: "
-        lines.append(f"{whom}{'no' if whom else 'No'} interval, and no verdict ({why}).")
+        lines.append(f"{whom}{'no' if whom else 'No'} interval, so no verdict ({why}).")
     return lines
 
 
 def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
-    """Each claim whose gain the rows do not show, or that is worth less than a word; then the rule."""
-    baselines = {cell["cell"]: cell["baseline"] for cell in cells}
+    """Every claim of the paper that has a verdict, with both gains; then the rule."""
     lines = []
     for one in found:
-        ours = one.ours
-        shown = baselines[one.claim.cell] == one.claim.over
-        if ours.mean is None or (shown and one.verdict != stats.ONE_PAIR):
-            continue
-        interval = "" if ours.low is None else f" {bounds(signed, ours.low, ours.high)}"
-        word = f"; {one.verdict}" if one.verdict else ""
-        why = f" ({one.reason})" if one.verdict == stats.ONE_PAIR else ""
-        whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
-        gains = f"ours {signed(ours.mean)}{interval}, the paper's {signed(one.claim.gain)}"
-        lines.append(f"{whom}: {gains} ({one.claim.source}){word}{why}.")
+        if one.verdict:
+            whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
+            mine = f"ours {signed(one.ours.mean)} {bounds(signed, one.ours.low, one.ours.high)}"
+            why = f" ({one.reason})" if one.reason and one.verdict != stats.NOT_COMPARABLE else ""  # said above
+            theirs = f"the paper's {signed(one.claim.gain)} ({one.claim.source})"
+            lines.append(f"{whom}: {mine}, {theirs}: {one.verdict}{why}.")
     return lines + ([stats.RULE] if found else [])
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from vspw_files import make_vspw, write
 
 from harness import doctor
-from harness.core import content, plan
+from harness.core import content, plan, plugins
 from harness.core.config import Config, compose
 from harness.doctor import Finding, _data, _disk, _mounts, _store
 from harness.store.tracking import Tracking
@@ -188,6 +190,22 @@ class Dataset:
     def read(self, split, video, frame):
         return Frame(np.zeros((4, 6, 3), np.uint8), np.full((4, 6), 7 * int(frame), np.uint8))
 """
+
+
+def test_the_script_of_the_docs_makes_a_root_that_is_fit(tmp_path: Path) -> None:
+    for split, video in (("train", "a_1"), ("train", "a_2"), ("val", "b_1")):
+        for frame in ("0", "1"):
+            label = np.array([[0, 1, 2, 255]] * 3, np.uint8)
+            write(tmp_path / "mine" / split / video / "labels" / f"{frame}.png", label)
+            write(tmp_path / "mine" / split / video / "frames" / f"{frame}.png", np.stack([label] * 3, -1))
+    text = (plugins.PROJECT / "docs" / "DATA.md").read_text()
+    script = text.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    more = ("data.vspw.expect_train=2", "data.vspw.expect_val=1")
+    found = examine_data(setting(tmp_path / "mine_vspw", *more), thorough=True)
+    assert not unfit(found)
+    assert only(found, "vspw: 3 classes: road, building, tree", True)
+    assert "4×3 (4); 3 of 3 classes seen, 25.0% of pixels void" in only(found, "train: every frame read", True).text
 
 
 # --- store

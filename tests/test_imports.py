@@ -36,7 +36,7 @@ def run(*words: str, cwd: Path) -> tuple[str, str]:
         (("plan", "ablation_ensemble", "--json"), '"missing"'),
         *((("plan", "ablation_ensemble", "--preset", preset), "Decoder A+B") for preset in PRESETS),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_reading_loads_neither_torch_nor_mlflow(words: tuple[str, ...], shows: str, tmp_path: Path) -> None:
     said, last = run(*words, cwd=tmp_path)

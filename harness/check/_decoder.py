@@ -22,6 +22,8 @@ from models.contract import VOID, Features, Target
 
 CHANNELS, DEEPEST, CLASSES = (8, 10, 12, 6), 9, 5
 CASES = ((2, 4, 32, 32, 32), (5, 2, 64, 96, 16), (124, 2, 96, 160, 32))  # K, B, H, W, stride of the deepest map
+SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
+SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
 WIDE, NARROW = 64, 16  # a width of a Config's default from which on it is narrowed, and to what
 
 
@@ -109,8 +111,8 @@ def features(batch: int = 4, height: int = 64, width: int = 64, stride: int = 16
 
 def earlier(decoder: contract.Decoder, *shape: int) -> tuple[Features, ...]:
     """Random features of every earlier frame that the decoder reads."""
-    drawn = partial(features, *shape)
-    return tuple(drawn(seed=1 + index) for index in range(len(decoder.past)))
+    batch, height, width, stride = shape or SHAPE
+    return tuple(features(batch, height, width, stride, seed=1 + index) for index in range(len(decoder.past)))
 
 
 def target(batch: int = 4, height: int = 64, width: int = 64, num_classes: int = CLASSES) -> Target:

@@ -36,10 +36,10 @@ def held(what: str, action: Callable[[], str], path: Path) -> Held:
 def explain(error: BaseException, path: Path) -> str:
     """One line for an exception, with file and line of the plug-in where the exception came through it."""
     line = plugin_line(error, path)
-    where = "" if line is None else f" ({path.name}:{line})"
-    message = " ".join(str(error).split())
-    kind = "" if isinstance(error, Broken) else f"{type(error).__name__}: "
-    return f"{kind}{message[:400]}{where}"
+    message = " ".join(str(error).split())[:400]
+    kind = None if isinstance(error, Broken) else type(error).__name__
+    said = ": ".join(part for part in (kind, message) if part)
+    return said if line is None else f"{said} ({path.name}:{line})"
 
 
 def plugin_line(error: BaseException, path: Path) -> int | None:

@@ -23,7 +23,7 @@ from harness.engine.runtime import Rank
 from models.contract import VOID
 
 WORLD = 2
-LIMIT = 120.0  # seconds that the ranks have
+LIMIT = 300.0  # seconds that the ranks have
 RELATIVE, ABSOLUTE = 1e-3, 1e-5  # of a gradient's own norm, and of the greatest; sums over ranks round differently
 Found = dict[str, Tensor]
 

@@ -34,10 +34,10 @@ def resolve(config: Config, root: Path | None) -> Config:
     files: dict[str, str | None] = {}
     for key, path in content_files(config).items():
         try:
-            files[key] = file_digest(Path(path), root)
-        except OSError as error:
+            files[key] = file_digest(Path(path).expanduser(), root)
+        except (OSError, ValueError, RuntimeError) as error:  # not readable; a NUL in the path; ~nobody
             files[key] = None
-            missing.append(f"{key}={path}: {error.strerror or error}")
+            missing.append(f"{key}={path}: {getattr(error, 'strerror', None) or error}")
     try:
         classes = len(dataset.classes)
     except UnfitError as error:
@@ -55,10 +55,10 @@ def build_dataset(config: Config) -> Dataset:
     return dataset
 
 
-def units(config: Config, videos: Iterable[str]) -> int:
-    """How many independent units (videos, or recordings they were cut from) a number rests on."""
+def units(config: Config, videos: Iterable[str]) -> dict[str, str]:
+    """The unit that is resampled for each video: itself, or the recording it was cut from."""
     dataset = build_dataset(config)
-    return len({dataset.unit(video) for video in videos})
+    return {video: dataset.unit(video) for video in videos}
 
 
 def content_files(config: Config) -> dict[str, str]:

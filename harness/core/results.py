@@ -255,7 +255,7 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
         "sd": null(done["miou"].std()),
         "low": _percent(interval.low),
         "high": _percent(interval.high),
-        "no_interval": interval.reason,
+        "no_interval": interval.reason or (f"gain: {over.no_interval}" if over.no_interval else None),
         "resampled": next((one.described for one in sums if one is not None), None),
         "gain": over.mean,
         "gain_sd": null(over.gains.std()),

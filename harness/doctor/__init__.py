@@ -1,7 +1,8 @@
 """`harness doctor`: whether data, weights, devices, software, store and disk can serve a configuration, and why not.
 
-Nothing is made or changed and no network is asked but the tracking server; no pickle is executed. torch and timm are
-imported in child processes only, so that a broken installation is a finding and not a traceback.
+Nothing is made or changed, but for the digests remembered under a root that is there; no network is asked but the
+tracking server; no pickle is executed. torch and timm are imported in child processes only, so that a broken
+installation is a finding and not a traceback.
 """
 
 from collections.abc import Callable, Iterator

@@ -17,6 +17,7 @@ PART = "devices"
 OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 CU126 = "the last torch built for CUDA 12.6 is 2.14 (docs/INSTALL.md)"
 BF16_FROM = (8, 0)  # Ampere
+NEWER_THAN_CU126 = (9, 0)  # from Hopper on, that build is not to be counted on
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def unusable(one: Gpu, machine: Mapping[str, Any], error: str) -> tuple[str, str
     oldest = OLDEST_DRIVER.get(major)
     if one.driver and oldest and numbers(one.driver) < numbers(oldest):
         why = f"torch {torch['version']} is built for CUDA {torch['cuda']}, which needs driver {oldest} or newer"
-        other = f"or install torch's cu126 build; {CU126}" if major > 12 else "or install an older torch"
-        return why, f"update the driver, {other}"
+        if major <= 12 or (one.capability is not None and one.capability >= NEWER_THAN_CU126):
+            return why, f"update the driver to {oldest} or newer"
+        return why, f"update the driver, or install torch's cu126 build: {CU126}"
     if one.capability is not None and not serves(machine["archs"], one.capability):
         why = (
             f"torch {torch['version']} has no code for compute capability {dotted(one.capability)} "

@@ -36,7 +36,7 @@ def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Fin
         remedy = f"complete {split}.txt; for data of your own set data.vspw.{key}={videos}"
         yield Finding(PART, False if binding else None, text, remedy)
     elif is_vspw(dataset) and wanted == published and frames != FRAMES[split]:
-        text = f"{split}: {count(frames, 'frame')}, VSPW has {FRAMES[split]} published"
+        text = f"{split}: {count(frames, 'frame')} where VSPW has {count(FRAMES[split], 'frame')}"
         yield Finding(
             PART, None, text, "numbers on other frames are not comparable; compare with the archive's own list"
         )

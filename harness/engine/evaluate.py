@@ -124,9 +124,19 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
             for folder, journal in journals.items():
                 journal.write("progress", step=done(folder), values={})
+        if found := dirty(dataset):
+            for journal in journals.values():
+                journal.write("log", message=found)
     finally:
         for journal in journals.values():
             journal.close()
+
+
+def dirty(dataset: Dataset) -> str:
+    """What the label map had to ignore, in a line; empty where masks were clean or the data set counts nothing."""
+    counts = getattr(dataset, "dirty", {})
+    named = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in sorted(counts.items()))
+    return f"mask values that are no class were ignored: {named}" if named else ""
 
 
 def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:

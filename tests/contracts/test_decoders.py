@@ -43,7 +43,6 @@ def _one_thread() -> Any:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One short training of every decoder, made when it is first asked for."""
     root = tmp_path_factory.mktemp("decoders")
-    made: dict[str, Path] = {}
 
     class Made(dict[str, Path]):
         def __missing__(self, name: str) -> Path:
@@ -52,8 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             self[name] = tiny_jobs.train_now(job)
             return self[name]
 
-    made = Made()
-    return made
+    return Made()
 
 
 def model_of(folder: Path, weights: bool = True) -> Segmentor:
@@ -87,7 +85,7 @@ def test_the_loss_falls_on_synthetic_videos(name: str, trained: dict[str, Path])
 
 
 @EVERY
-def test_training_teaches_more_than_chance(name: str, trained: dict[str, Path]) -> None:
+def test_training_reaches_every_weight(name: str, trained: dict[str, Path]) -> None:
     start, end = model_of(trained[name], weights=False), model_of(trained[name])
     still = [key for key, value in end.named_parameters() if torch.equal(value, dict(start.named_parameters())[key])]
     assert still == []

@@ -1,4 +1,4 @@
-"""Every file in harness/launchers that runs on this machine: a launch starts, ends, can be stopped, and leaves nobody."""
+"""Every file in harness/launchers: a launch starts, ends, can be stopped, and leaves nobody behind."""
 
 import inspect
 import json
@@ -26,17 +26,20 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HARNESS_THREADS", "1")
     made: Launcher = plugins.load("launchers", request.param).Launcher(1, tmp_path / "logs")
     yield made
+    if made.running() and made.log.exists():  # a test broke off: let the ranks end before what watches them
+        made.signal(signal.SIGTERM)
+        wait(made)
     made.close()
 
 
-def wait(launcher: Launcher, seconds: float = 120) -> None:
+def wait(launcher: Launcher, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while launcher.running():
         assert time.monotonic() < deadline, launcher.log.read_text()
         time.sleep(0.05)
 
 
-def wait_for_step(folder: Path, step: int, seconds: float = 120) -> None:
+def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not any(
         event["event"] == "metrics" and event["step"] >= step for event in journal.read(folder / "events.jsonl")[0]
@@ -75,6 +78,7 @@ def test_launches_run_one_after_the_other(launcher: Launcher, tmp_path: Path) ->
     assert launcher.log.is_file()
 
 
+@pytest.mark.slow
 def test_a_signal_is_passed_on_and_a_checkpoint_is_left(launcher: Launcher, tmp_path: Path) -> None:
     folder = training(tmp_path, "a" * 16, "upernet", iterations=100_000, checkpoint_every=100_000)
     launcher.start([folder])
@@ -86,12 +90,19 @@ def test_a_signal_is_passed_on_and_a_checkpoint_is_left(launcher: Launcher, tmp_
     assert list((folder / "checkpoints").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_its_launch(launcher: Launcher, tmp_path: Path) -> None:
     folder = training(tmp_path, "a" * 16, "upernet", iterations=100_000, checkpoint_every=100_000)
     launcher.start([folder])
     wait_for_step(folder, 1)
     launcher.signal(signal.SIGKILL)
     wait(launcher)
+    lengths, journal_file = [0, 1], folder / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while lengths[-1] != lengths[-2] and time.monotonic() < deadline:
+        time.sleep(5)  # many iterations
+        lengths.append(journal_file.stat().st_size)
+    assert lengths[-1] == lengths[-2], "a rank outlived its launch"
     assert not (folder / "outcome.json").exists()
 
 

@@ -29,6 +29,19 @@ def test_gains_are_the_papers_own_arithmetic() -> None:
         assert known.miou - base == pytest.approx(known.gain)
 
 
+def test_claims_are_differences_of_the_papers_numbers() -> None:
+    gains = {(claim.cell, claim.over): claim.gain for claim in paper.CLAIMS}
+    assert list(gains.values()) == [1.22, 1.16, 0.88, 0.19]
+    for claim in paper.CLAIMS:
+        cell, over = (paper.published(claim.experiment, name) for name in (claim.cell, claim.over))
+        assert cell is not None
+        assert over is not None
+        assert cell.miou - over.miou == pytest.approx(claim.gain)
+        assert "Table" in claim.source
+    assert paper.claims("ablation_momentum") == ()
+    assert [claim.cell for claim in paper.claims("ablation_stages")] == ["stage1"]
+
+
 def test_table_2_begins_where_table_1_has_decoder_a() -> None:
     a, stage0 = paper.published("ablation_ensemble", "decoder_a"), paper.published("ablation_stages", "stage0")
     assert a is not None

@@ -1,8 +1,10 @@
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from harness.core import metrics, stats
 from harness.core.results import CellResult, Context, build
 from harness.core.table import Table
 from reports.comparison import render, signed
@@ -24,6 +26,84 @@ def cell(
 def table(rows: list[CellResult], comparable: bool = True, reasons: tuple[str, ...] = REASONS) -> Table:
     context = Context(NAME, "Table 1 – Ablation", "paper", "vspw", comparable, () if comparable else reasons)
     return render(build(rows), context).tables[NAME]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 300)
+
+
+def measured(name: str, order: int, right: int, units: int = 24, seeds: int = 3, **rest: Any) -> list[CellResult]:
+    """A cell with matrices by video: `right` of 1000 pixels, more or less by video."""
+    rows = []
+    for seed in range(seeds):
+        noise = np.random.default_rng(seed).integers(-50, 50, units)
+        videos = {
+            f"v{index:02}": np.array([[right + n, 1000 - right - n], [1000 - right - n, right + n]])
+            for index, n in enumerate(noise.tolist())
+        }
+        miou = 100 * metrics.miou(np.sum(list(videos.values()), axis=0))
+        over = "upernet" if order else None
+        known = {"order": order, "baseline": over, "members": (f"{name}-{seed}",), "videos": videos, **rest}
+        rows.append(CellResult(NAME, name, name.title(), seed, "done", miou=miou, **known))
+    return rows
+
+
+def table_1(**rest: Any) -> list[CellResult]:
+    return [
+        *measured("upernet", 0, 700, **rest),
+        *measured("decoder_a", 1, 707, **rest),
+        *measured("decoder_ab", 2, 750, **rest),
+    ]
+
+
+def test_intervals_stand_beside_their_numbers() -> None:
+    made = table(table_1())
+    headers = list(made.columns)
+    assert headers[headers.index("ours") + 1] == "95% interval"
+    assert headers[headers.index("our gain") + 1 :][:2] == ["gain, 95% interval", "Verdict"]
+    for header, raw in (("95% interval", ("low", "high")), ("gain, 95% interval", ("gain_low", "gain_high"))):
+        low, high = (made.raw[1][key] for key in raw)
+        sign = "+" if raw[0].startswith("gain") else ""
+        assert column(made, header)[1] == f"[{low:{sign}.2f}, {high:{sign}.2f}]"
+    assert column(made, "gain, 95% interval")[0] == "–"
+    assert any("over 24 videos" in note and "300 resamples" in note for note in made.notes)
+    assert not any("so no verdict" in note for note in made.notes)
+
+
+def test_a_verdict_names_the_row_that_its_claim_is_over() -> None:
+    made = table(table_1())
+    assert column(made, "Verdict") == ["–", "same sign", "same sign (over Decoder_A)"]
+    (ab,) = [note for note in made.notes if note.startswith("Decoder_Ab over Decoder_A: ours +")]
+    assert "the paper's +0.88 (Table 1, rows 2 and 4): same sign." in ab
+    assert [row["verdict"] for row in made.raw] == [None, "same sign", "same sign"]
+
+
+def test_the_rule_stands_under_the_table_where_the_paper_claims_something() -> None:
+    assert stats.RULE in table(table_1()).notes
+    assert stats.RULE in table(table_1(units=4)).notes
+    assert stats.RULE not in table(measured("upernet", 0, 700)).notes
+
+
+def test_few_units_leave_no_column_but_the_reason() -> None:
+    made = table(table_1(units=4, unit_of={f"v{index:02}": "0016E5" for index in range(4)}))
+    assert not any("interval" in header or header == "Verdict" for header in made.columns)
+    assert "No interval, so no verdict (4 videos of 1 recording: fewer than 20 units)." in made.notes
+
+
+def test_a_row_without_an_interval_among_others_is_named() -> None:
+    made = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
+    assert column(made, "95% interval")[1] == "–"
+    assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in made.notes
+
+
+def test_two_seeds_are_this_pair_only_and_another_setting_is_not_comparable() -> None:
+    pair = table(table_1(seeds=2))
+    assert column(pair, "Verdict")[1] == "this pair of checkpoints only"
+    assert any(note.endswith("this pair of checkpoints only (2 seeds, fewer than 3).") for note in pair.notes)
+    elsewhere = table(table_1(), comparable=False)
+    assert column(elsewhere, "Verdict")[1] == "not comparable"
+    assert any(note.startswith("Decoder_A over Upernet:") and "not comparable" in note for note in elsewhere.notes)
 
 
 def column(made: Table, header: str) -> list[str]:
