@@ -29,7 +29,7 @@ KINDS = ("decoders", "encoders", "datasets")
 EVERY = [(kind, name) for kind in KINDS for name in plugins.names(kind)]
 DATA = {**tiny_jobs.DATA, "val_videos": 2, "height": 64, "width": 96}
 # small steps: AdamW's sign and batch norm over few pixels would blow rounding up; decay so strong that it shows
-TRAIN = {"iterations": 6, "crop": 64, "short_side": 64, "lr": 1e-4, "weight_decay": 2.0, "warmup": 1}
+TRAIN: dict[str, Any] = {"iterations": 6, "crop": 64, "short_side": 64, "lr": 1e-4, "weight_decay": 2.0, "warmup": 1}
 ENCODERS = {"beit": {"model": "tiny"}}  # others by their own defaults
 AGAIN = "python tests/test_numbers.py --write"
 

@@ -97,7 +97,7 @@ def test_evaluations_on_other_frames_are_launched_apart(tmp_path: Path) -> None:
     config = compose("demo")
     a = Train(config, "decoder_a")
     wide = Train(compose("demo", ["evaluate.window=96"]), "decoder_a")
-    jobs = [Evaluate((a,)), Evaluate((a,), split="test"), Evaluate((wide,)), Evaluate((a,), flip=True)]
+    jobs: list[Job] = [Evaluate((a,)), Evaluate((a,), split="test"), Evaluate((wide,)), Evaluate((a,), flip=True)]
     assert [[jobs.index(job) for job in group] for group in launches(jobs)] == [[0, 3], [1], [2]]
 
 
@@ -145,7 +145,7 @@ def test_iterations_are_counted_by_whole_batches(tmp_path: Path, overrides: tupl
 
 
 def test_a_plans_digest_stays_when_root_and_data_move(tmp_path: Path) -> None:
-    digests = set()
+    digests: set[str] = set()
     for name in ("here", "there"):
         data = tmp_path / name / "vspw"
         data.mkdir(parents=True)
