@@ -216,6 +216,9 @@ def without_content(identity: Any) -> Any:
     """An identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
         kept = {k: without_content(v) for k, v in identity.items() if k not in ("content", "members", "prior")}
+        given = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
+        if given:  # which files there are, if not what is in them: weights or none is another result
+            kept["given"] = given
         # members stand in the order of their fingerprints, which content decides
         return {**kept, "recipes": sorted(kept["recipes"])} if "recipes" in kept else kept
     return identity

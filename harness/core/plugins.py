@@ -30,6 +30,7 @@ KINDS = {
     "reports": "reports",
     "launchers": "harness/launchers",
 }
+SINGULAR = {"datasets": "data set", "searches": "search"}  # the others drop their s
 Folders = Sequence[Path | str]
 
 
@@ -68,7 +69,9 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
     known = paths(kind, folders)
     if name not in known:
-        raise UsageError(f"no {kind[:-1]} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all")
+        raise UsageError(
+            f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all"
+        )
     return known[name]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from harness.core.errors import UnfitError
+from harness.engine import PARENT
 
 PREEMPTED_EXIT = 75
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,9 +94,14 @@ def cores() -> int:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux only): no rank outlives its supervisor."""
+    """Have the kernel kill this process when its parent dies (Linux only): no rank outlives its supervisor.
+
+    Ends the process at once where the parent died while torch was being imported.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != PARENT:
+            sys.exit(1)
 
 
 def mix(*key: int) -> int:
