@@ -179,7 +179,10 @@ def explain(error: OmegaConfBaseException) -> str:
 
 
 def preset_chain(preset: str) -> list[Path]:
-    """The preset's file, after those it is based on. Raises UsageError where one is missing or they form a circle."""
+    """The preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
+
+    Raises UsageError where one is missing or they form a circle.
+    """
     chain: list[Path] = []
     name: str | None = preset
     while name:
@@ -189,11 +192,13 @@ def preset_chain(preset: str) -> list[Path]:
             raise UsageError(
                 f"no preset '{name}'{plugins.suggestion(name, known)}; known: {', '.join(known)}, or a path to a .yaml"
             )
-        if path in chain:
+        if path.resolve() in [other.resolve() for other in chain]:
             raise UsageError(f"preset {path}: its bases form a circle")
         chain.append(path)
         base = read_preset(path).get("base")
         name = None if base is None else str(base)
+        if name is not None and name.endswith((".yaml", ".yml")):
+            name = str(path.parent / name)
     return chain[::-1]
 
 

@@ -18,6 +18,7 @@ class Launcher:
         self.log = logs / "worker.log"
         self._worker: subprocess.Popen[str] | None = None
         self._done = threading.Event()
+        self._done.set()  # nothing is at work before the first start
 
     def start(self, directories: Sequence[Path]) -> None:
         """Hand a launch to the worker. Call from the main thread: the worker dies with the thread that started it."""

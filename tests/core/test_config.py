@@ -262,3 +262,12 @@ def test_a_seed_is_set_without_touching_the_rest() -> None:
     other = one.with_seed(7)
     assert (one["seed"], other["seed"]) == (0, 7)
     assert {**other.tree, "seed": 0} == one.tree
+
+
+def test_a_base_given_by_its_path_is_taken_from_the_presets_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "base.yaml").write_text("base: demo\ntrain: {epochs: 7}\n")
+    (tmp_path / "mine" / "own.yaml").write_text("base: base.yaml\ntrain: {batch: 4}\n")
+    monkeypatch.chdir(tmp_path)
+    made = compose("mine/own.yaml")
+    assert (made.train.epochs, made.train.batch) == (7, 4)
