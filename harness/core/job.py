@@ -6,6 +6,7 @@ ensemble of one; stage s is an evaluation whose prior is stage s - 1. Equal fing
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,11 @@ from harness.core.config import Config, EvaluateConfig, TrainConfig, used
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    @cached_property
+class _Job(ABC):
+    @property
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Everything that the job's number depends on."""
 
     @cached_property
     def fingerprint(self) -> str:
