@@ -2,7 +2,12 @@
 
 import os
 
+# A CPU rank frees and asks again for hundreds of MB a step. glibc hands such blocks back to the kernel, which must then
+# clear their pages anew: a fifth to a third of a step. Kept, and in huge pages, they cost nothing.
+MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=1073741824:glibc.malloc.hugetlb=1"
+
 
 def child_environment() -> dict[str, str]:
     """Ours without MLFLOW_*: ranks write files, one supervisor talks to MLflow (design §2.4)."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return {"GLIBC_TUNABLES": MALLOC, **kept}

@@ -16,7 +16,7 @@ from models.contract import Features
 from models.decoders._memory_head import MemoryDecoder
 from models.layers.head import conv_norm_relu, resize
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from models.decoders._memory_head import MemoryDecoder
 from models.layers.head import resize
 from models.layers.temporal_attention import TemporalAttention
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from models.contract import Auxiliary, Features, Output, Target
 from models.layers.head import AuxiliaryHead, Classifier
 from models.layers.pyramid import UPerHead
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,14 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 class Classifier(nn.Sequential):
-    """Dropout of whole channels, then a 1×1 convolution to K logits (mmseg's `cls_seg`)."""
+    """Dropout of whole channels, then a 1×1 convolution to K logits.
+
+    It starts as torch's layers do, as in the authors' toolbox; mmseg's N(0, 0.01) holds rare classes back for hundreds
+    of steps, which only a schedule as long as the paper's forgives.
+    """
 
     def __init__(self, inputs: int, num_classes: int) -> None:
-        last = nn.Conv2d(inputs, num_classes, 1)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        super().__init__(nn.Dropout2d(DROPOUT), last)
+        super().__init__(nn.Dropout2d(DROPOUT), nn.Conv2d(inputs, num_classes, 1))
 
 
 class AuxiliaryHead(nn.Sequential):
