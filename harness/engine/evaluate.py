@@ -6,13 +6,11 @@ masks/<video>/<frame>.png.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -20,9 +18,9 @@ from torch import Tensor
 
 from harness.core.data import Dataset, Frame
 from harness.core.errors import UnfitError
-from harness.engine import build, checkpoint, inference, jobs, runtime
+from harness.engine import build, inference, jobs, runtime
+from harness.engine.counts import Counts
 from harness.engine.inference import Geometry
-from harness.engine.metrics import confusion
 from harness.engine.runtime import Rank, Stop
 from harness.engine.stages import Stages
 
@@ -53,31 +51,6 @@ class Task(NamedTuple):
     def file(self, video: str) -> Path:
         """Where a video's counts lie."""
         return self.folder / "videos" / f"{video}.npz"
-
-
-class Counts:
-    """What a task learns of one video."""
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        self.frames = 0
-        self.labelled = 0  # pixels of frames that have labels
-
-    def add(self, mask: Tensor, label: Tensor | None) -> None:
-        """Take in a frame's mask and labels, both (H, W)."""
-        self.frames += 1
-        if label is not None:
-            self.labelled += label.numel()
-            self.confusion += confusion(label, mask, self.confusion.shape[0])
-
-    def save(self, path: Path) -> None:
-        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out."""
-        counts = self.confusion.cpu().numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()))
-        checkpoint.replace(temporary, path)
 
 
 def task(folder: Path) -> Task:
