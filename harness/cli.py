@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -282,9 +283,10 @@ def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: 
         frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
         print(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for _, _, made in found:
         for table in made.tables.values():
-            print("\n" + plain(table))
+            print("\n" + plain(table, width))
 
 
 def make_plan(

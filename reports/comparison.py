@@ -76,7 +76,7 @@ def choose(cells: list[dict[str, Any]], found: list[ClaimResult], context: Conte
         mine.append(Column("our gain" if beside else "gain", "r", our_gain))
     if any(cell["gain_low"] is not None for cell in cells):
         mine.append(Column(f"gain, {INTERVAL}", "r", lambda cell: bounds(signed, cell["gain_low"], cell["gain_high"])))
-    if any(one.verdict for one in found):
+    if beside and any(one.verdict for one in found):  # elsewhere all are "not comparable": the notes say it once
         mine.append(Column("Verdict", "l", lambda cell: said_of(cell, found, cells)))
     if any(cell["planned"] > 1 for cell in cells):
         mine.append(Column("Seeds", "r", seeds))
@@ -160,7 +160,7 @@ def notes(own: pd.DataFrame, cells: list[dict[str, Any]], found: list[ClaimResul
         if cell["status"] != "done":
             undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
     lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
-    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found)
+    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found, context.comparable)
     lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
     return lines + provenance(own)
 
@@ -195,17 +195,17 @@ def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
-    """Every claim of the paper that has a verdict, with both gains; then the rule."""
+def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: bool) -> list[str]:
+    """Every claim of the paper that has a verdict, with both gains; then the rule, at the paper's setting."""
     lines = []
     for one in found:
         if one.verdict:
             whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
             mine = f"ours {signed(one.ours.mean)} {bounds(signed, one.ours.low, one.ours.high)}"
-            why = f" ({one.reason})" if one.reason and one.verdict != stats.NOT_COMPARABLE else ""  # said above
+            why = f" ({one.reason})" if one.reason and beside else ""  # said above
             theirs = f"the paper's {signed(one.claim.gain)} ({one.claim.source})"
             lines.append(f"{whom}: {mine}, {theirs}: {one.verdict}{why}.")
-    return lines + ([stats.RULE] if found else [])
+    return lines + ([stats.RULE] if found and beside else [])
 
 
 def provenance(own: pd.DataFrame) -> list[str]:

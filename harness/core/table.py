@@ -4,15 +4,18 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import Any
 
+import tabulate as tables
 from tabulate import tabulate
 
-if TYPE_CHECKING:
-    import rich.table
+tables.MIN_PADDING = 0  # a header needs no more room than its letters
+WIDTH = 100  # columns of a terminal that a table should fit
+TEXT = 24  # columns that a text gets in a table that is too wide
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$])")
 LATEX = str.maketrans(
@@ -125,29 +128,31 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain(table: Table) -> str:
-    """For a terminal or a log."""
-    rows = [[clean(cell) for cell in row] for row in table.rows]
+def plain(table: Table, width: int | None = None) -> str:
+    """For a terminal of `width` columns, or for a log: None, where notes stay whole so that they can be searched for.
+
+    A table that is too wide gets headers and texts of several lines; a number is never broken.
+    """
+    columns = [[clean(text) for text in column] for column in zip(table.columns, *table.rows, strict=True)]
+    if sum(max(map(len, column)) + 2 for column in columns) - 2 > (width or WIDTH):
+        columns = [narrow(column, letter == "l") for column, letter in zip(columns, table.align, strict=True)]
+    headers, *rows = zip(*columns, strict=True)
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
-    headers = [clean(column) for column in table.columns]
     body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
-    return "\n".join([clean(table.title), "", body, *(f"  {clean(note)}" for note in table.notes)]) + "\n"
+    notes = [f"  {clean(note)}" for note in table.notes]
+    if width:
+        notes = [fill(note, max(width, TEXT), subsequent_indent="    ") for note in notes]
+    return "\n".join([clean(table.title), "", body, *notes]) + "\n"
 
 
-def to_rich(table: Table) -> "rich.table.Table":
-    """For rich's console; names are text there, never markup."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(title=Text(clean(table.title)), caption=Text("\n".join(map(clean, table.notes))) or None)
-    drawn.caption_justify = "left"
-    for column, letter in zip(table.columns, table.align, strict=True):
-        justify = {"l": "left", "c": "center", "r": "right"}[letter]
-        drawn.add_column(Text(clean(column)), justify=justify)  # type: ignore[arg-type]
-    for i, row in enumerate(table.rows):
-        drawn.add_row(*(Text(clean(c), style="bold" if (i, j) in table.bold else "") for j, c in enumerate(row)))
-    return drawn
+def narrow(column: Sequence[str], text: bool) -> list[str]:
+    """A column, header first, in lines: words of at most TEXT characters, a header no wider than what it heads."""
+    header, *cells = column
+    if text:
+        cells = [fill(cell, TEXT) for cell in cells]
+    room = max([1, *(len(line) for cell in cells for line in cell.split("\n"))])
+    return [fill(header, room, break_long_words=False, break_on_hyphens=False), *cells]
 
 
 def report_markdown(report: Report) -> str:
