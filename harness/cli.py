@@ -145,7 +145,8 @@ def run(
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
-    say(f"{results.executed} jobs executed, {results.already} were done already")
+    shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
+    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
     say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         say(f"open the runs: {results.where}")

@@ -6,8 +6,7 @@ masks/<video>/<frame>.png.
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,14 +69,17 @@ class Counts:
             self.labelled += label.numel()
             self.confusion += confusion(label, mask, self.confusion.shape[0])
 
-    def save(self, path: Path) -> None:
-        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out."""
+    def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
+        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out.
+
+        `allowed` raises where another attempt has the job by now.
+        """
         counts = self.confusion.cpu().numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
+        written = checkpoint.temporary(path)
+        with written.open("wb") as file:
             np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()))
-        checkpoint.replace(temporary, path)
+        checkpoint.replace(written, path, allowed)
 
 
 def task(folder: Path) -> Task:
@@ -113,8 +115,13 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     dataset, split = build.dataset(job), job["split"]
     videos = dataset.videos(split)
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
-    folders = [one.folder for one in tasks if rank.first]
-    journals = {folder: jobs.begin(folder, rank, done(folder), len(videos), "videos") for folder in folders}
+    journals = {
+        one.folder: jobs.begin(
+            one.folder, rank, done(one.folder), len(videos), "videos", jobs.ours(one.folder, one.job)
+        )
+        for one in tasks
+        if rank.first
+    }
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for video in share(lengths, rank.rank, rank.world):
@@ -186,7 +193,7 @@ def run_video(
             if label is None:
                 save_mask(one.folder / "masks" / video / f"{name}.png", mask)
     for one in tasks:
-        counts[one.folder].save(one.file(video))
+        counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
 
 
 def masks(tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor) -> Iterator[tuple[Task, Tensor]]:
