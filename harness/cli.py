@@ -29,6 +29,7 @@ app = typer.Typer(
     epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
 )
 
+
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Argument(help="experiments, presets, encoders, decoders, datasets, …")] = None,
@@ -130,7 +131,8 @@ def run(
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
-    say(f"{results.executed} jobs executed, {results.already} were done already")
+    shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
+    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
     say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         say(f"open the runs: {results.where}")

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 import pandas as pd
 
 from harness import score
-from harness.core import content, plugins, record, results, sources
+from harness.core import content, lease, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
-from harness.core.plan import Experiment, Plan, launches, read_json
+from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.table import Report, write
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
-from harness.supervise import Launcher, Show, Stopped, describe, supervise
+from harness.supervise import Launcher, Show, Stopped, describe
+from harness.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Results:
     finished: tuple[Finished, ...]
     executed: int  # jobs run now
     already: int  # jobs that were done before
+    elsewhere: int  # jobs that another run finished meanwhile
     failures: Mapping[Job, str]  # job -> reason
     where: str  # how to open the store; empty where nothing was told
     away: str | None  # why the store was not told, where it did not answer
@@ -74,52 +76,25 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     if tracking is not None:
         tracking.connect()
     publisher = Publisher(plan, tracking, say)
-    failures: dict[Job, str] = {}
     stopped: Stopped | None = None
-    executed = 0
+    turns = Turns(plan, list(missing), say)
     if missing:
         launcher, facts = choose(plan, how)
         say(f"{len(missing)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
         try:
-            executed = execute(plan, missing, launcher, publisher, show, facts, failures)
+            turns.run(launcher, publisher, show, facts)
         except Stopped as stop:
             stopped = stop
         finally:
             launcher.close()
+    failures = turns.failures
     finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    return Results(finished, executed, len(plan.jobs) - len(missing), failures, where, away)
-
-
-def execute(
-    plan: Plan,
-    missing: Sequence[Job],
-    launcher: Launcher,
-    publisher: Publisher,
-    show: Show,
-    facts: Mapping[str, Any],
-    failures: dict[Job, str],
-) -> int:
-    """Run launch after launch; what needs a failed job is skipped with that reason. Returns how many jobs ran."""
-    executed = 0
-    for launch in launches(missing):
-        able = []
-        for job in launch:
-            broken = [needed for needed in job.inputs if needed in failures]
-            if broken:
-                failures[job] = f"needs '{broken[0].name}', which failed"
-            else:
-                able.append(job)
-        if not able:
-            continue
-        executed += len(able)
-        for job, outcome in supervise(plan, able, launcher, publisher, show, facts).items():
-            if outcome["status"] != "finished":
-                failures[job] = str(outcome.get("reason") or outcome["status"])
-    return executed
+    already = len(plan.jobs) - len(missing)
+    return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
 
 
 def selected(plan: Plan, which: str) -> list[Job]:
@@ -140,8 +115,15 @@ def selected(plan: Plan, which: str) -> list[Job]:
 
 
 def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
-    """Move finished jobs out of the way, so that they are run again; nothing is deleted."""
-    for job in selected(plan, which):
+    """Move finished jobs out of the way, so that they are run again; nothing is deleted.
+
+    Raises UsageError for a job that another run is at.
+    """
+    chosen = selected(plan, which)
+    for job in chosen:
+        if (holder := lease.held(plan.directory(job))) is not None:
+            raise UsageError(f"--rerun {which}: {job.name} is at work in {holder.who}; wait for it or end it")
+    for job in chosen:
         target = plan.root / "replaced" / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         plan.directory(job).rename(target)

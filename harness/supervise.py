@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from harness.core import content, journal, record, sources
 from harness.core.errors import UnfitError
 from harness.core.job import Evaluate, Job, Train
+from harness.core.lease import Lease
 from harness.core.plan import Plan, read_json
 from harness.publish import Publisher
 
@@ -69,22 +70,29 @@ Show = Callable[[Progress], None]
 
 
 def supervise(
-    plan: Plan, launch: Sequence[Job], launcher: Launcher, publisher: Publisher, show: Show, how: Mapping[str, Any]
+    plan: Plan,
+    launch: Mapping[Job, Lease],
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    how: Mapping[str, Any],
 ) -> dict[Job, dict[str, Any]]:
-    """Run one launch to its end and return every job's outcome.
+    """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
 
-    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it.
+    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
+    lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
     """
     progress = {job: Progress(job) for job in launch}
-    for job in launch:
-        prepare(plan, job, how)
+    for job, lease in launch.items():
+        prepare(plan, job, lease, how)
         progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
         publisher.begin(job)
     stopped: Stopped | None = None
     with stop_signals():
         try:
             launcher.start([plan.directory(job) for job in launch])
-            wait(plan, launcher, publisher, show, progress, None)
+            if not wait(plan, launcher, publisher, show, progress, lambda: any(one.lost for one in launch.values())):
+                return superseded(launcher, launch)
         except Stopped as stop:
             stopped = stop
     if stopped is not None:
@@ -100,13 +108,21 @@ def supervise(
     return outcomes
 
 
-def prepare(plan: Plan, job: Job, how: Mapping[str, Any]) -> None:
+def superseded(launcher: Launcher, launch: Mapping[Job, Lease]) -> dict[Job, dict[str, Any]]:
+    """Another run has taken a job of the launch: end the worker at once, and leave every word on it to that run."""
+    launcher.signal(signal.SIGKILL)
+    while launcher.running():
+        time.sleep(POLL)
+    return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
+
+
+def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
     """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
     directory = plan.directory(job)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "outcome.json").unlink(missing_ok=True)
-        record.write_json(directory / "job.yaml", job.spec())  # JSON is YAML
+        record.write_json(directory / "job.yaml", {**job.spec(), "attempt": lease.number})  # JSON is YAML
         made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         record.write_json(directory / "how.json", {**how, "made": made, "sources": sources.digests(job)})
     except OSError as error:
@@ -119,13 +135,13 @@ def wait(
     publisher: Publisher,
     show: Show,
     progress: Mapping[Job, Progress],
-    deadline: float | None,
+    enough: Callable[[], bool],
 ) -> bool:
-    """Follow the journals until the launch has ended; False if the deadline came first."""
+    """Follow the journals until the launch has ended; False if there was reason to end it first."""
     while launcher.running():
         for job in progress:
             follow(plan, publisher, show, progress[job])
-        if deadline is not None and time.monotonic() > deadline:
+        if enough():
             return False
         time.sleep(POLL)
     return True
@@ -141,9 +157,10 @@ def stop_launch(
 ) -> None:
     """Pass the signal on and wait for the checkpoints; after GRACE seconds or a second signal the worker is killed."""
     launcher.signal(stopped.number)
+    deadline = time.monotonic() + GRACE
     with stop_signals():
         try:
-            ended = wait(plan, launcher, publisher, show, progress, time.monotonic() + GRACE)
+            ended = wait(plan, launcher, publisher, show, progress, lambda: time.monotonic() > deadline)
         except Stopped:
             ended = False
     if not ended:

@@ -7,15 +7,16 @@ passed over, and a new writer ends a line that an earlier one left open.
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """Appends events to one file."""
+    """Appends events to one file; `allowed` raises where the writer has no right to it any more."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
+        self.path, self._allowed = path, allowed
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.exists() and path.stat().st_size > 0 and not _ends_line(path)
         self._file = path.open("a", encoding="utf-8")
@@ -24,6 +25,7 @@ class Journal:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event with the time in unix seconds; it is on its way to disk when this returns."""
+        self._allowed()
         self._file.write(json.dumps({"event": event, "time": time.time(), **fields}) + "\n")
         self._file.flush()
 

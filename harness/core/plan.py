@@ -65,7 +65,7 @@ def state(directory: Path) -> str:
     """The state of a job's directory: 'done', 'resumable' or 'missing'."""
     if read_json(directory / "outcome.json").get("status") == "finished":
         return "done"
-    begun = any((directory / "checkpoints").glob("*")) or any((directory / "videos").glob("*.npz"))
+    begun = any((directory / "checkpoints").glob("step-*.pt")) or any((directory / "videos").glob("*.npz"))
     return "resumable" if begun else "missing"
 
 

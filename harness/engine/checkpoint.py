@@ -5,6 +5,7 @@ The iteration is the whole position (randomness is a function of it), so a state
 
 import hashlib
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,19 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.pt"
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the checkpoint after `step` iterations, and delete all but the newest KEEP."""
+def save(folder: Path, step: int, state: dict[str, Any], allowed: Callable[[], None] = lambda: None) -> Path:
+    """Write the checkpoint after `step` iterations, and delete all but the newest KEEP.
+
+    `allowed` raises where the writer has no right to the folder any more; nothing gets its name then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target = path_of(folder, step)
-    temporary = target.with_suffix(".pt.tmp")
-    torch.save(state, temporary)
-    write_text(_sidecar(target), sha256(temporary))  # first: a checkpoint under its name always has one
-    replace(temporary, target)
+    written = temporary(target)
+    torch.save(state, written)
+    digest = sha256(written)
+    allowed()
+    write_text(_sidecar(target), digest)  # first: a checkpoint under its name always has one
+    replace(written, target, allowed)
     for old in _steps(folder)[:-KEEP]:
         path_of(folder, old).unlink()
         _sidecar(path_of(folder, old)).unlink(missing_ok=True)
@@ -52,9 +58,15 @@ def load(folder: Path, step: int, device: torch.device) -> dict[str, Any]:
 
 def clear(folder: Path) -> None:
     """Delete every checkpoint: the final weights are written."""
-    for step in _steps(folder):
-        path_of(folder, step).unlink()
-        _sidecar(path_of(folder, step)).unlink(missing_ok=True)
+    for path in folder.glob("step-*"):
+        path.unlink(missing_ok=True)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a writer left half-written when it died."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
@@ -65,16 +77,22 @@ def sha256(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is whole or not there, even if ranks write it at once."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    replace(temporary, path)
+    written = temporary(path)
+    written.write_text(text, encoding="utf-8")
+    replace(written, path)
 
 
-def replace(temporary: Path, target: Path) -> None:
-    """Force a written file to disk, then give it its name."""
-    with temporary.open("rb") as file:
+def temporary(target: Path) -> Path:
+    """Where a file is written before it gets its name; no other process writes there."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def replace(written: Path, target: Path, allowed: Callable[[], None] = lambda: None) -> None:
+    """Force a written file to disk, then give it its name, if that is still `allowed`."""
+    with written.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, target)
+    allowed()
+    os.replace(written, target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name itself

@@ -1,6 +1,6 @@
 """What an evaluation keeps of a video, whatever its number of frames. Shapes: K classes; masks and labels (H, W)."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,14 @@ class Counts:
             self.labelled += label.numel()
             self.confusion += confusion(label, mask, self.confusion.shape[0])
 
-    def save(self, path: Path) -> None:
-        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out."""
+    def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
+        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out.
+
+        `allowed` raises where another attempt has the job by now.
+        """
         counts = self.confusion.cpu().numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
+        written = checkpoint.temporary(path)
+        with written.open("wb") as file:
             np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()))
-        checkpoint.replace(temporary, path)
+        checkpoint.replace(written, path, allowed)

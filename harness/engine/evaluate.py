@@ -86,8 +86,13 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     dataset, split = build.dataset(job), job["split"]
     videos = dataset.videos(split)
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
-    folders = [one.folder for one in tasks if rank.first]
-    journals = {folder: jobs.begin(folder, rank, done(folder), len(videos), "videos") for folder in folders}
+    journals = {
+        one.folder: jobs.begin(
+            one.folder, rank, done(one.folder), len(videos), "videos", jobs.ours(one.folder, one.job)
+        )
+        for one in tasks
+        if rank.first
+    }
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for video in share(lengths, rank.rank, rank.world):
@@ -159,7 +164,7 @@ def run_video(
             if label is None:
                 save_mask(one.folder / "masks" / video / f"{name}.png", mask)
     for one in tasks:
-        counts[one.folder].save(one.file(video))
+        counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
 
 
 def masks(tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor) -> Iterator[tuple[Task, Tensor]]:

@@ -2,11 +2,12 @@
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.core import journal, record
+from harness.core import journal, lease, record
 from harness.core.errors import HarnessError, UnfitError
 from harness.core.journal import Journal
 from harness.engine import runtime
@@ -16,7 +17,7 @@ from harness.engine.runtime import Rank
 class Ending(NamedTuple):
     """How a job ended."""
 
-    status: str  # finished | failed | preempted | cancelled
+    status: str  # finished | failed | preempted | cancelled | superseded
     step: int = 0
     reason: str | None = None
     exit_code: int = 0
@@ -32,11 +33,19 @@ def read(folder: Path) -> dict[str, Any]:
     return job
 
 
-def begin(folder: Path, rank: Rank, step: int, steps: int, unit: str) -> Journal:
+def ours(folder: Path, job: Mapping[str, Any]) -> Callable[[], None]:
+    """A function that raises SupersededError once a later attempt has the job: to be called before anything is kept."""
+    return partial(lease.check, folder, job.get("attempt"))
+
+
+def begin(
+    folder: Path, rank: Rank, step: int, steps: int, unit: str, allowed: Callable[[], None] = lambda: None
+) -> Journal:
     """Open the journal for a further attempt and say where it stands; the first rank calls this."""
+    allowed()
     events, _ = journal.read(folder / "events.jsonl")
     attempt = 1 + sum(event["event"] == "begin" for event in events)
-    diary = Journal(folder / "events.jsonl")
+    diary = Journal(folder / "events.jsonl", allowed)
     diary.write("begin", attempt=attempt, step=step, steps=steps, unit=unit, **runtime.provenance(rank))
     return diary
 

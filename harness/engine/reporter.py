@@ -1,7 +1,7 @@
 """What a training tells its journal, and how often."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +16,8 @@ PROGRESS_EVERY = 0.5  # seconds
 class Reporter:
     """The journal of a training on the first rank; silent on the others."""
 
-    def __init__(self, folder: Path, rank: Rank, log_every: int) -> None:
-        self._folder, self._rank, self._every = folder, rank, log_every
+    def __init__(self, folder: Path, rank: Rank, log_every: int, allowed: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._rank, self._every, self._allowed = folder, rank, log_every, allowed
         self._journal: Journal | None = None
         self._messages: list[str] = []
         self._told = 0.0  # when progress was last written
@@ -35,7 +35,7 @@ class Reporter:
     def begin(self, step: int, steps: int) -> None:
         """Training stands at `step` of `steps`: metrics of later steps in the journal are void."""
         if self._rank.first:
-            self._journal = jobs.begin(self._folder, self._rank, step, steps, "iterations")
+            self._journal = jobs.begin(self._folder, self._rank, step, steps, "iterations", self._allowed)
         self._mark = (step, time.monotonic())
         for message in self._messages:
             self.log(message)

@@ -202,7 +202,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     job = jobs.read(folder)
     dataset = build.dataset(job)
     trainer = Trainer(job, len(dataset.classes), rank)
-    with Reporter(folder, rank, job["train"]["log_every"]) as reporter:
+    with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
         start = resume(folder, trainer, reporter)
         reporter.begin(start, trainer.plan.iterations)
         status = run(folder, trainer, dataset, start, stop, reporter)
@@ -215,6 +215,10 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
 def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
     """Load the newest checkpoint that is whole; the iteration to go on with, the same on all ranks."""
     checkpoints, rank = folder / "checkpoints", trainer.rank
+    if rank.first:
+        jobs.ours(folder, trainer.job)()
+        checkpoint.sweep(folder)
+        checkpoint.sweep(checkpoints)
     newest = checkpoint.latest(checkpoints, reporter.log) if rank.first else None
     (start,) = distributed.agree(newest or 0)
     trainer.start(checkpoint.load(checkpoints, start, rank.device) if start else None)
@@ -255,7 +259,7 @@ def run(
 def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
     """Write a checkpoint, by the first rank."""
     if trainer.rank.first:
-        checkpoint.save(folder / "checkpoints", step, trainer.state())
+        checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
         reporter.checkpoint(step)
 
 
@@ -263,9 +267,9 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     """Write the weights, M among them, by the first rank; checkpoints are not needed any more."""
     if trainer.rank.first:
         target = folder / "weights.safetensors"
-        temporary = target.with_suffix(".tmp")
+        temporary = checkpoint.temporary(target)
         save_file({name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}, temporary)
-        checkpoint.replace(temporary, target)
+        checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")
     distributed.agree(0)  # what comes next in the launch may read the weights

@@ -9,12 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from harness.core.lease import SupersededError
 from harness.engine import distributed, evaluate, jobs, runtime, train
 from harness.engine.evaluate import Task
 from harness.engine.jobs import Ending
@@ -51,11 +52,18 @@ def serve(rank: Rank, stop: Stop) -> int:
 def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
     """Run the jobs, trainings first, then evaluations that read the same frames together; the exit code."""
     endings: list[Ending] = []
-    guard = partial(guarded, endings, rank)
+    allowed: dict[Path, Callable[[], None]] = {}  # folder -> raises once a later attempt has the job
+    guard = partial(guarded, endings, rank, allowed)
     kinds: dict[str, list[Path]] = {"train": [], "evaluate": []}
     tasks: list[Task] = []
+
+    def sort(folder: Path) -> None:
+        job = jobs.read(folder)
+        allowed[folder] = jobs.ours(folder, job)
+        kinds[job["kind"]].append(folder)
+
     for folder in folders:
-        guard([folder], lambda folder: kinds[jobs.read(folder)["kind"]].append(folder), folder)
+        guard([folder], sort, folder)
     with distributed.process_group(rank) if kinds["train"] else nullcontext():
         for folder in kinds["train"]:
             guard([folder], train.train, folder, rank, stop)
@@ -71,26 +79,43 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
 def guarded(
     endings: list[Ending],
     rank: Rank,
+    allowed: Mapping[Path, Callable[[], None]],
     folders: Sequence[Path],
     work: Callable[..., Ending | None],
     *arguments: Any,
 ) -> None:
-    """Do some work for jobs, and write down how it ended for each of them.
+    """Do some work for jobs, and write down how it ended for each of them, unless a later attempt has them by now.
 
     A finished evaluation gets no outcome here: no rank knows whether the others have finished their videos.
     """
     begun = time.monotonic()
     try:
+        check(allowed, folders)
         ending = work(*arguments)
         results = [ending] if ending is not None else []
     except Stopped as stop:
         results = [jobs.stopped(stop.status, evaluate.done(folder)) for folder in folders]
     except Exception as error:
-        results = [jobs.failure(folder, error) for folder in folders]
+        results = [failed(allowed, folder, error) for folder in folders]
     for folder, result in zip(folders, results, strict=bool(results)):
         endings.append(result)
-        if rank.first or result.status == "failed":
+        if result.status == "failed" or (rank.first and result.status != "superseded"):
             jobs.end(folder, result, time.monotonic() - begun, rank)
+
+
+def check(allowed: Mapping[Path, Callable[[], None]], folders: Sequence[Path]) -> None:
+    """Raise SupersededError where a later attempt has one of the jobs."""
+    for folder in folders:
+        allowed.get(folder, lambda: None)()
+
+
+def failed(allowed: Mapping[Path, Callable[[], None]], folder: Path, error: Exception) -> Ending:
+    """The ending that an exception makes; none to be written where a later attempt has the job."""
+    try:
+        check(allowed, [folder])
+    except SupersededError as late:
+        return Ending("superseded", reason=str(late), exit_code=late.exit_code)
+    return jobs.failure(folder, error)
 
 
 def _next_line(source: TextIO, stop: Stop) -> str:
