@@ -1,16 +1,18 @@
 """The command line: parses and prints, decides nothing. Heavy imports wait until a command needs them."""
 
 import json
-import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds, say
+from harness.core.errors import HarnessError, UnfitError, UsageError, refused
+from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import out, say
+from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,13 +57,13 @@ def list_command(
             heads = {name: (registry.docstring(path).splitlines() or [""])[0] for name, path in paths}
         found[each] = heads
     if as_json:
-        print(json.dumps({"schema": 1, **found}, indent=1))
+        out(json.dumps({"schema": 1, **found}, indent=1))
         return
     for each, heads in found.items():
         if heads:
-            print(f"{each}:")
+            out(f"{each}:")
             for name, head in heads.items():
-                print(f"  {name:<22}{head}")
+                out(f"  {name:<22}{head}")
 
 
 @app.command()
@@ -80,11 +82,11 @@ def plan(
 
     made, _ = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None:
-        print(explain(made, why))
+        out(explain(made, why))
     elif as_json:
-        print(json.dumps(views.plan_json(made), indent=1))
+        out(json.dumps(views.plan_json(made), indent=1))
     else:
-        print(views.plan_text(made))
+        out(views.plan_text(made))
 
 
 @app.command()
@@ -109,7 +111,6 @@ def run(
     say(first_line(made))
     from harness import execute
     from harness.show import Display
-    from harness.supervise import Stopped
 
     if accept is not None:
         execute.accept(made, say)
@@ -122,12 +123,8 @@ def run(
         rerun=rerun,
         command=command_line(),
     )
-    try:
-        with Display() as display:
-            results = execute.run(made, how, display.show, say)
-    except Stopped as stop:
-        say(f"stopped by {stop}: checkpoints are kept; the same command goes on from there")
-        raise typer.Exit(PREEMPTED) from stop
+    with Display() as display:
+        results = execute.run(made, how, display.show, say)
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
@@ -190,9 +187,9 @@ def score_command(
         directory = score(masks, name, config, Path(settings.root), split, show)
     final = read_evaluation(directory).final
     if as_json:
-        print(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
+        out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
         return
-    print(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
+    out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
 
 
@@ -208,12 +205,12 @@ def check_command(
 
     kind, name, folders = check.find(plugin, plugins or ())
     say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
-    tell = say if as_json else print
+    tell = say if as_json else out
     found = check.check(kind, name, folders, tell, check.options(options or []))
     broken = sum(not one.held for one in found)
     if as_json:
         rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
-        print(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
+        out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
     say(f"{len(found) - broken} of {len(found)} promises hold")
     if broken:
         raise typer.Exit(1)
@@ -235,7 +232,7 @@ def doctor_command(
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
     made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins)
-    tell = say if as_json else print
+    tell = say if as_json else out
     for key, source in settings.sources.items():
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
     found = []
@@ -246,7 +243,7 @@ def doctor_command(
         found.append(one)
     if as_json:
         origins = {key: {"value": redacted(getattr(settings, key)), "source": s} for key, s in settings.sources.items()}
-        print(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
+        out(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
     if any(one.fit is False for one in found):
         raise typer.Exit(UnfitError.exit_code)
 
@@ -267,12 +264,12 @@ def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: 
 
     if as_json:
         frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
-        print(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
+        out(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for _, _, made in found:
         for table in made.tables.values():
-            print("\n" + plain(table, width))
+            out("\n" + plain(table, width))
 
 
 def make_plan(
@@ -319,18 +316,17 @@ def command_line() -> tuple[str, ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. A mistake that one line can explain ends with that line and its exit code."""
     try:
-        answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
+        with stop_signals():
+            answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
     except HarnessError as error:
-        say(f"harness: {' '.join(str(error).split())}")
-        return error.exit_code
+        return fail(error)
+    except OSError as error:
+        return fail(refused(error))
+    except Stopped as stop:
+        say(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
+        return PREEMPTED
     except typer.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (KeyboardInterrupt, typer.Abort):
-        say("harness: interrupted; nothing was running")
-        return PREEMPTED
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the parser
             error.show()
@@ -339,9 +335,17 @@ def main(arguments: list[str] | None = None) -> int:
     return answer if isinstance(answer, int) else 0
 
 
+def fail(error: HarnessError) -> int:
+    """Say what is wrong, in one line; the exit code."""
+    say(f"harness: {' '.join(str(error).split())}")
+    return error.exit_code
+
+
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
+    sys.exit(code)
 
 
 if __name__ == "__main__":

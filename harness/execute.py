@@ -14,15 +14,16 @@ import pandas as pd
 from harness import score
 from harness.core import content, lease, plugins, record, results, sources
 from harness.core.config import Config
-from harness.core.errors import UnfitError, UsageError
+from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job
 from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
+from harness.core.stopping import Stopped
 from harness.core.table import Report, write
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
-from harness.supervise import Launcher, Show, Stopped, describe
+from harness.supervise import Launcher, Show, describe
 from harness.turns import Turns
 
 
@@ -217,10 +218,10 @@ def writable(root: Path) -> None:
     try:
         (root / "jobs").mkdir(parents=True, exist_ok=True)
         probe = root / f".writable.{os.getpid()}"
-        probe.touch()
+        probe.write_bytes(b"x")  # an empty file fits on a full disk
         probe.unlink()
     except OSError as error:
-        raise UnfitError(f"{root}: {error.strerror}; choose another root with --root DIR") from error
+        raise refused(error, root) from error
 
 
 def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:

@@ -1,6 +1,5 @@
-"""Arguments and flags that several commands share, and the one way to speak to people."""
+"""Arguments and flags that several commands share."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +15,3 @@ Seeds = Annotated[int, typer.Option(help="Number of seeds, from `seed` on")]
 Plugins = Annotated[list[Path] | None, typer.Option(help="A folder of your own plug-ins (FOLDER/decoders/mine.py, …)")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
 PREEMPTED = 75
-
-
-def say(text: str = "") -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)

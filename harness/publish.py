@@ -136,7 +136,7 @@ class Publisher:
     def _patience(self) -> Iterator[None]:
         try:
             yield
-        except UnfitError as error:
+        except (UnfitError, OSError) as error:
             if self._next_try == 0.0:
                 self.say(f"{error}; the jobs go on, and the same command tells it later what it missed")
             self._next_try = time.monotonic() + RETRY
