@@ -4,11 +4,13 @@ import json
 import shutil
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import completion
 from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import out, say
@@ -24,38 +26,62 @@ if TYPE_CHECKING:
     from harness.core.table import Report
 
 app = typer.Typer(
-    help="A paper's tables from one command: plan, train what is missing, evaluate, log to MLflow, write the table.",
+    help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
+    "MLflow, and sets our numbers beside the paper's.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
+    epilog="""\b
+Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, minutes on a laptop
+Your data:    harness doctor --preset paper data.vspw.root=DIR
+Your decoder: harness check mine --plugins DIR
+
+Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 )
+
+
+def show_version(asked: bool) -> None:
+    """--version."""
+    if asked:
+        out(f"harness {version('memory-vsp-harness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None:
+    """What comes before a command."""
 
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str | None, typer.Argument(help="experiments, presets, encoders, decoders, datasets, …")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="One kind only: experiments, decoders, …", autocompletion=completion.kinds),
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show what there is, with the first line of each file's docstring."""
-    from harness.core import plugins as registry
-    from harness.core.config import PRESETS
+    """List experiments, presets, decoders and all else by name.
 
-    folders = plugins or []
+    Each name is that of a file; beside it stands the first line of the file's docstring. A file of your own is listed
+    with --plugins DIR, where it lies as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+
+    \b
+    harness list
+    harness list decoders --plugins docs/examples
+    """
+    from harness.core import plugins as registry
+
     kinds = [*registry.KINDS, "presets"]
     if kind is not None and kind not in kinds:
         raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
-    found: dict[str, dict[str, str]] = {}
-    for each in [kind] if kind else kinds:
-        if each == "presets":
-            heads = {
-                path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))
-            }
-        else:
-            paths = registry.paths(each, folders).items()
-            heads = {name: (registry.docstring(path).splitlines() or [""])[0] for name, path in paths}
-        found[each] = heads
+    own = folders(plugins)
+    found = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
     if as_json:
         out(json.dumps({"schema": 1, **found}, indent=1))
         return
@@ -72,11 +98,24 @@ def plan(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    why: Annotated[str | None, typer.Option(help="A cell: why is it not done? Names the nearest finished job")] = None,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show cells, jobs, what is done, resumable or missing, and the setting; nothing is run."""
+    """Show what a run would do and what is done already; runs nothing.
+
+    Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
+    state: done (and whether code has changed since), resumable or missing. Needs neither torch nor data.
+
+    \b
+    harness plan ablation_ensemble --preset paper
+    harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
+    """
     from harness.core import views
     from harness.core.why import explain
 
@@ -95,15 +134,40 @@ def run(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    launcher: Annotated[str | None, typer.Option(help="auto (built in), inline, torchrun")] = None,
-    nproc: Annotated[int | None, typer.Option(help="Ranks on this node; must divide the micro-batch")] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto (built in: torchrun where there are several GPUs), inline, torchrun",
+            autocompletion=completion.of_kinds("launchers"),
+        ),
+    ] = None,
+    nproc: Annotated[
+        int | None, typer.Option(metavar="N", help="Ranks on this node; must divide the micro-batch")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
-    rerun: Annotated[str | None, typer.Option(help="Run again: 'changed' (code since), or a cell by name")] = None,
-    accept: Annotated[str | None, typer.Option(help="'changed': sign off results made with older code")] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+    ] = None,
+    accept: Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Plan, run what is missing, log to MLflow, and print the table."""
+    """Run what is missing of an experiment, and print its table.
+
+    What is done stays done; what was interrupted goes on from its last checkpoint or video. KEY=VALUE, --preset and
+    --seeds say what runs and are part of every job's identity; all other flags say how, and never are.
+
+    \b
+    harness run ablation_ensemble                                 synthetic videos, a tiny BEiT
+    harness run ablation_ensemble --seeds 3 variants=all
+    harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as one more row
+    harness run ablation_ensemble --preset paper data.vspw.root=DIR
+
+    Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
+    machine unfit; 75 stopped by a signal, the same command goes on.
+    """
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
     flags = {"launcher": launcher, "nproc": nproc}
@@ -149,35 +213,54 @@ def report(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write report.md, .csv and .tex under this folder")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write report.md, .csv and .tex there")
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Look a plan's cells up in MLflow and print the tables; what is not there is shown as missing."""
+    """Print an experiment's table from MLflow alone.
+
+    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
+    is needed, and what is not in the store is shown as missing.
+
+    \b
+    harness report ablation_ensemble --json
+    MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
+    """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness import review
     from harness.core.table import write
 
     found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix)
-    if out is not None:
+    if folder is not None:
         for one in found:
-            paths = write(one.report, out / one.context.experiment)
+            paths = write(one.report, folder / one.context.experiment)
             say("written: " + ", ".join(map(str, paths)))
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
 @app.command("score")
 def score_command(
-    masks: Annotated[Path, typer.Argument(help="Folder of predicted masks: FOLDER/VIDEO/FRAME.png, indices from 0")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.vspw.root=DIR")] = None,
-    name: Annotated[str, typer.Option(help="What the row is called")] = "",
-    split: Annotated[str, typer.Option(help="The split that the masks are of")] = "val",
+    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What the row is called  [required]")] = "",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split that the masks are of")] = "val",
     preset: Preset = None,
     root: Root = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Score anybody's masks by the official metrics; reports on the same data show them as a further row."""
+    """Score a folder of anybody's masks by the official metrics.
+
+    The folder holds VIDEO/FRAME.png for every frame of the split, one class index from 0 a pixel. The score becomes a
+    further row of every table that is made of the same data. Equal masks are scored once.
+
+    \b
+    harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
+    """
     from harness.core.record import read_evaluation
     from harness.score import score
     from harness.show import counter
@@ -195,18 +278,35 @@ def score_command(
 
 @app.command("check")
 def check_command(
-    plugin: Annotated[str, typer.Argument(help="A decoder, encoder or data set by name, or the path of its file")],
-    options: Annotated[list[str] | None, typer.Argument(help="field=value of the plug-in's Config")] = None,
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLUGIN",
+            help="A decoder, encoder or data set by name, or the path of its file",
+            autocompletion=completion.of_kinds("decoders", "encoders", "datasets"),
+        ),
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Values of the plug-in's Config")
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether a plug-in keeps its contract: shapes, gradients, loss, stages, ranks, resume, cost."""
+    """Check whether a decoder, encoder or data set keeps its contract.
+
+    Tries shapes, gradients, whether the loss falls, stages, two ranks against one, resuming, cost: a line each, with
+    figures, or with what was expected and what came. docs/OWN_DECODER.md has the list. Exit code 1 where one is broken.
+
+    \b
+    harness check frame_difference --plugins docs/examples
+    harness check mine/decoders/mine.py channels=48
+    """
     from harness import check
 
-    kind, name, folders = check.find(plugin, plugins or ())
+    kind, name, own = check.find(plugin, folders(plugins))
     say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
     tell = say if as_json else out
-    found = check.check(kind, name, folders, tell, check.options(options or []))
+    found = check.check(kind, name, own, tell, check.options(options or []))
     broken = sum(not one.held for one in found)
     if as_json:
         rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
@@ -218,7 +318,14 @@ def check_command(
 
 @app.command("doctor")
 def doctor_command(
-    words: Annotated[list[str] | None, typer.Argument(help="Experiments and key=value, as for `run`")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERIMENT|KEY=VALUE",
+            help="As for `run`  [built in: ablation_ensemble]",
+            autocompletion=completion.of_kinds("experiments"),
+        ),
+    ] = None,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
@@ -226,7 +333,15 @@ def doctor_command(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether data, weights, devices, software, store and disk fit, why not, and where each setting came from."""
+    """Say whether data, weights, machine and store fit.
+
+    Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
+    line for each thing about data, weights, devices, software, store and disk: fit, UNFIT or a note, with what to do.
+    Exit code 3 where something is unfit.
+
+    \b
+    harness doctor ablation_ensemble --preset paper data.vspw.root=DIR
+    """
     from harness import doctor
 
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
@@ -295,6 +410,13 @@ def make_config(
     found = settings.resolve(**given)
     places = [f"{key}={value}" for key, value in found.paths.items()]
     return config.compose(found.preset, [*places, *overrides], found.plugins), found
+
+
+def folders(given: list[Path] | None) -> tuple[str, ...]:
+    """The folders of plug-ins: by flag, else by harness.yaml."""
+    from harness.core import settings
+
+    return tuple(settings.resolve(plugins=given and tuple(map(str, given))).plugins)
 
 
 def first_line(made: "Plan") -> str:
