@@ -120,8 +120,8 @@ def test_stop_keeps_finished_videos_and_going_on_completes_them(root, monkeypatc
     folder, stop = evaluation(root, "stopped", [A]), Stop()
     save = evaluate.Counts.save
 
-    def stop_after_the_first(self, path):
-        save(self, path)
+    def stop_after_the_first(self, path, *rest):
+        save(self, path, *rest)
         stop.status = "preempted"
 
     with monkeypatch.context() as patch:
