@@ -46,6 +46,8 @@ class Evidence:
     memories: tuple[Memory, ...] = ()
     jobs: tuple[Mapping[str, Any], ...] = ()  # provenance, one a job: name, seconds, device, …
     data: Mapping[str, str | None] = field(default_factory=dict)  # split -> digest; None: made, not read
+    panels: tuple[Mapping[str, Any], ...] = ()  # file, title, alt, classes: pictures in the folder panels/
+    command: str = ""  # that ran it
 
     def to_json(self) -> dict[str, Any]:
         """As evidence.json holds it."""
@@ -69,6 +71,8 @@ class Evidence:
             memories=each(Memory, found["memories"]),
             jobs=tuple(dict(job) for job in found["jobs"]),
             data=dict(found["data"]),
+            panels=tuple(dict(panel) for panel in found["panels"]),
+            command=str(found["command"]),
         )
 
 
