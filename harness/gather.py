@@ -1,5 +1,7 @@
 """A report's evidence from the root's files: losses of the journals, snapshots of M, provenance of every job."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ LABELS = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder 
 KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "seconds", "made")
 
 
-def gather(plan: Plan, experiment: Experiment) -> Evidence:
+def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> Evidence:
     """What the root has; a job that is not done leaves nothing, and what is damaged is left out."""
     done = [job for job in experiment.jobs if plan.state(job) == "done"]
     trainings = [job for job in done if isinstance(job, Train)]
@@ -27,6 +29,7 @@ def gather(plan: Plan, experiment: Experiment) -> Evidence:
         memories=tuple(one for one in memories if one is not None),
         jobs=tuple(provenance(plan.directory(job), job) for job in done),
         data=dict(experiment.config.content.splits),
+        command=shlex.join(command),
     )
 
 
