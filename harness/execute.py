@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import score
+from harness import present, publish_report, score
 from harness.core import content, lease, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
@@ -20,7 +20,7 @@ from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.stopping import Stopped
-from harness.core.table import Report, write
+from harness.core.table import Report
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
 from harness.supervise import Launcher, Show, describe
@@ -152,11 +152,13 @@ def conclude(
     """Tell the store what is done, build the report and write it under the root."""
     away: str | None = None
     runs: Mapping[str, str] = {}
+    link = ""
     try:
         told = publisher.up_to_date(experiment)
         if not told:
             publisher.catch_up(experiment)
         runs = publisher.runs(experiment)
+        link = publisher.pages(experiment)
     except UnfitError as error:
         away = str(error)
     cells = [
@@ -166,14 +168,16 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     frame = results.build([*cells, *score.rows(experiment, plan.root)])
-    facts = results.context(experiment, how.command)
-    report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
-    write(report, folder)
+    evidence = present.collect(plan, experiment, how.command, folder)
+    facts = results.context(experiment, how.command, evidence, link)
+    report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
+    present.write(report, frame, facts, folder)
     if away is None and not told:
         failed = any(job in failures for job in experiment.jobs)
         try:
             publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
+            publish_report.review(publisher, experiment, frame, facts)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)

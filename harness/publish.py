@@ -21,6 +21,7 @@ from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
+from harness.store import view
 from harness.store.tracking import PLAN, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
@@ -203,6 +204,10 @@ class Publisher:
             return ""
         known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN).get(experiment.digest)
         return "" if known is None else self.tracking.link(known.run_id)
+
+    def pages(self, experiment: Experiment) -> str:
+        """Where the store shows a run, up to its id; empty where it has no pages."""
+        return "" if self.tracking is None else view.pages(self.tracking, experiment.name)
 
     def runs(self, experiment: Experiment) -> dict[str, str]:
         """Run ids of the cells that the store has, by fingerprint."""

@@ -12,6 +12,7 @@ import pandas as pd
 from harness.core import paper, stats
 from harness.core.results import ClaimResult, Context, claims, null, summary
 from harness.core.table import Report, Table
+from reports import _figures, _per_class
 
 NONE = "–"
 INTERVAL = f"{stats.LEVEL:.0%} interval"
@@ -45,8 +46,22 @@ def render(frame: pd.DataFrame, context: Context) -> Report:
         align="".join(column.align for column in columns),
         bold=frozenset((row, place) for row in best(cells) for place, c in enumerate(columns) if c.text is ours),
         raw=tuple({key: cell[key] for key in RAW} for cell in cells),
+        links={(row, 0): link for row, cell in enumerate(cells) if (link := page(own, cell, context))},
     )
-    return Report(table.title, {context.experiment: table}, command=context.command)
+    by_class = _per_class.table(own, context)
+    return Report(
+        table.title,
+        {context.experiment: table},
+        command=context.command,
+        figures=_figures.every(own, cells, context),
+        appendix={} if by_class is None else {f"{context.experiment}_by_class": by_class},
+    )
+
+
+def page(own: pd.DataFrame, cell: dict[str, Any], context: Context) -> str:
+    """Where the run of a row's first seed is shown; empty where the store has no pages."""
+    runs = [run for run in own.loc[own["cell"] == cell["cell"], "run_id"] if isinstance(run, str)]
+    return f"{context.link}{runs[0]}" if context.link and runs else ""
 
 
 def title(context: Context) -> str:

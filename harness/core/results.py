@@ -4,6 +4,7 @@ mIoU and gains are in percent. A cell that has no number keeps its row, with a s
 """
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core import paper, stats
+from harness.core.evidence import Evidence
 from harness.core.plan import Experiment, setting
 from harness.core.spec import Cell
 
@@ -67,7 +69,8 @@ class Context:
     comparable: bool  # whether the numbers may stand beside the paper's
     reasons: tuple[str, ...] = ()  # core.paper.not_the_papers: why not
     command: str = ""  # what makes the report again
-    link: str = ""  # where the runs are
+    link: str = ""  # a run's page, up to its id; empty where the store has no pages
+    evidence: Evidence = field(default_factory=Evidence, repr=False)
 
     @property
     def reason(self) -> str | None:
@@ -95,7 +98,9 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
     )
 
 
-def context(experiment: Experiment, command: Sequence[str]) -> Context:
+def context(
+    experiment: Experiment, command: Sequence[str], evidence: Evidence | None = None, link: str = ""
+) -> Context:
     """What a report of a plan's experiment says around its numbers."""
     facts = setting(experiment.config)
     reasons = tuple(paper.not_the_papers(facts))
@@ -106,7 +111,9 @@ def context(experiment: Experiment, command: Sequence[str]) -> Context:
         dataset=facts["dataset"],
         comparable=not reasons,
         reasons=reasons,
-        command=" ".join(command),
+        command=shlex.join(command),
+        link=link,
+        evidence=evidence or Evidence(),
     )
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import tabulate as tables
 from tabulate import tabulate
 
+from harness.core import figure
+from harness.core.figure import Figure
+
 tables.MIN_PADDING = 0  # a header needs no more room than its letters
 WIDTH = 100  # columns of a terminal that a table should fit
 TEXT = 24  # columns that a text gets in a table that is too wide
@@ -50,6 +53,7 @@ class Table:
     align: str = ""  # one of l, c, r a column
     bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # (row, column) of the best
     raw: tuple[Mapping[str, Any], ...] = ()
+    links: Mapping[tuple[int, int], str] = field(default_factory=dict)  # (row, column) -> where it leads
 
     def __post_init__(self) -> None:
         if len(set(self.columns)) != len(self.columns):
@@ -63,12 +67,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of reports/ returns: tables by name, and the lines above them."""
+    """What a file of reports/ returns: tables and figures by name, and the lines above them.
+
+    `appendix` holds tables too long to be printed; they are written like the others.
+    """
 
     title: str
     tables: Mapping[str, Table]
     command: str = ""
     notes: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    appendix: Mapping[str, Table] = field(default_factory=dict)
 
 
 def clean(text: str) -> str:
@@ -88,10 +97,7 @@ def latex_text(text: str) -> str:
 
 def markdown(table: Table) -> str:
     """A heading, a pipe table, notes as a list."""
-    rows = [
-        [f"**{markdown_text(cell)}**" if (i, j) in table.bold else markdown_text(cell) for j, cell in enumerate(row)]
-        for i, row in enumerate(table.rows)
-    ]
+    rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
     headers = [markdown_text(column) for column in table.columns]
@@ -100,6 +106,14 @@ def markdown(table: Table) -> str:
     if table.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_cell(table: Table, row: int, column: int) -> str:
+    """A cell's text, bold for the best, a link where it leads somewhere."""
+    text = markdown_text(table.rows[row][column])
+    text = f"**{text}**" if (row, column) in table.bold else text
+    link = table.links.get((row, column))
+    return text if link is None else f"[{text}](<{clean(link).replace('>', '%3E').replace('|', '%7C')}>)"
 
 
 def to_csv(table: Table) -> str:
@@ -155,25 +169,33 @@ def narrow(column: Sequence[str], text: bool) -> list[str]:
     return [fill(header, room, break_long_words=False, break_on_hyphens=False), *cells]
 
 
-def report_markdown(report: Report) -> str:
-    """The whole report; where it is one table of the same title, the title stands once."""
+def report_markdown(report: Report, appendix: bool = False) -> str:
+    """The report; where it is one table of the same title, the title stands once."""
     titles = {table.title for table in report.tables.values()}
     parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
     parts += [f"{markdown_text(note)}\n" for note in report.notes]
-    parts += [markdown(table) for table in report.tables.values()]
+    parts += [markdown(table) for table in [*report.tables.values(), *(report.appendix.values() if appendix else ())]]
     if report.command:
         parts.append("    " + clean(report.command) + "\n")  # an indented code block needs no escape
     return "\n".join(parts)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.md and, for every table, NAME.csv and NAME.tex; returns their paths. Raises OSError."""
+    """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"report.md": report_markdown(report)}
-    for name, table in report.tables.items():
-        stem = re.sub(r"[^\w-]", "_", name)
-        texts[f"{stem}.csv"] = to_csv(table)
-        texts[f"{stem}.tex"] = latex(table)
+    texts = {"report.md": report_markdown(report, appendix=True)}
+    for name, table in {**report.tables, **report.appendix}.items():
+        texts[f"{stem(name)}.csv"] = to_csv(table)
+        texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    drawn = [path for name, one in report.figures.items() for path in figure.save(one, folder, stem(name))]
+    return [folder / name for name in texts] + drawn
+
+
+def stem(name: str) -> str:
+    """A table's or a figure's name as a file's."""
+    return re.sub(r"[^\w-]", "_", name)

@@ -2,7 +2,7 @@
 
 No collective is used. Each rank takes whole videos, longest first, and writes videos/<video>.npz of every job by
 rename; a video whose file is there is not done again. A split without labels also leaves its masks, in
-masks/<video>/<frame>.png.
+masks/<video>/<frame>.png. Every split leaves the mask of each video's middle frame, in samples/.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.core.data import Dataset, Frame
 from harness.core.errors import UnfitError
-from harness.engine import build, inference, jobs, runtime
+from harness.engine import build, inference, jobs, keepsakes, runtime
 from harness.engine.counts import Counts
 from harness.engine.inference import Geometry
 from harness.engine.runtime import Rank, Stop
@@ -153,6 +153,7 @@ def run_video(
 ) -> None:
     """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
     counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
+    middle = keepsakes.middle(dataset.frames(split, video))
     for stages in workers.values():
         stages.start()
     for name, frame in read_ahead(dataset, split, video):
@@ -161,6 +162,8 @@ def run_video(
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
         for one, mask in masks(tasks, workers, image):
             counts[one.folder].add(mask, label)
+            if name == middle:
+                keepsakes.sample(one.folder / "samples" / video / f"{name}.png", mask, len(dataset.classes))
             if label is None:
                 save_mask(one.folder / "masks" / video / f"{name}.png", mask)
     for one in tasks:
