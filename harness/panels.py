@@ -191,11 +191,11 @@ def fitting(caption: str, letters: Any) -> str:
     return short
 
 
-def font() -> Any:
+def font(size: int = 13) -> Any:
     """DejaVu Sans, which matplotlib brings along."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, Any]]:

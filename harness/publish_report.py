@@ -31,7 +31,7 @@ def review(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, co
 
 
 def numbers(publisher: Publisher, frame: pd.DataFrame, context: Context) -> None:
-    """paper/miou, delta/miou (over the row's baseline, same seed) and delta/paper of every cell; verdicts as tags."""
+    """paper/miou, delta/miou (over the baseline, same seed), delta/paper and the verdict of every cell."""
     assert publisher.tracking is not None
     own = frame[(frame["experiment"] == context.experiment) & (frame["status"] == "done")]
     verdicts = {row["cell"]: row["verdict"] for _, row in summary(frame, context).iterrows()}

@@ -58,3 +58,13 @@ def shared(tracking: Tracking, experiment: str) -> tuple[str, str | None] | None
     """An experiment's id and the key of its view, None without a view; None where the store has no such experiment."""
     found = tracking.connect().get_experiment_by_name(tracking.prefix + experiment)
     return None if found is None else (str(found.experiment_id), found.tags.get("harness.view"))
+
+
+@speaks
+def newest(tracking: Tracking) -> str | None:
+    """The experiment of ours, without the prefix, that has a view and was changed last."""
+    client = tracking.connect()
+    known = [one for one in client.search_experiments(max_results=1000) if "harness.view" in one.tags]
+    own = [one for one in known if one.name.startswith(tracking.prefix)]
+    last = max(own, key=lambda one: one.last_update_time or 0, default=None)
+    return None if last is None else str(last.name.removeprefix(tracking.prefix))
