@@ -85,8 +85,8 @@ def ordered(jobs: Iterable[Job]) -> list[Job]:
     def visit(job: Job) -> None:
         for needed in job.inputs:
             visit(needed)
-        if isinstance(job, Evaluate) and job.prior is not None:
-            visit(job.prior)
+        if isinstance(job, Evaluate) and job.before is not None:
+            visit(job.before)
         found.setdefault(job)
 
     for job in jobs:

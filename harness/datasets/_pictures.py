@@ -37,6 +37,16 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
 
 
+def read_labels(path: Path, num_classes: int) -> NDArray[np.uint8]:
+    """A mask's class indices.  # (H, W)   Raises UnfitError for a file that is no mask and for a label that is none."""
+    mask = read_mask(path)
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high >= num_classes:
+        value = high if high >= num_classes else low
+        raise UnfitError(f"{shown(path)}: holds {value}, which is no class; indices run from 0 to {num_classes - 1}")
+    return mask.astype(np.uint8)
+
+
 def decode(path: Path, mode: str | None) -> NDArray[Any]:
     """The pixels of a file, brought to a mode where one is named. Raises UnfitError."""
     if not os.path.isfile(path):  # a pipe would be waited for
