@@ -39,7 +39,7 @@ class Counts:
     def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
         """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out.
 
-        After a stage also pixels, moved, windows, exited (`compare`). `allowed` raises where another attempt has the job by now.
+        Of a stage also what `compare` counts. `allowed` raises where another attempt has the job by now.
         """
         counts = self.confusion.cpu().numpy()
         stage = {key: int(value) for key, value in self.stage.items()}
