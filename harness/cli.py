@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.core.settings import Resolved
     from harness.core.table import Report
 
+SHOWN = 50  # problems of a submission that are printed
+
 app = typer.Typer(
     help="A paper's tables from one command: plan, train what is missing, evaluate, log to MLflow, write the table.",
     no_args_is_help=True,
@@ -171,7 +173,7 @@ def report(
 
 @app.command("score")
 def score_command(
-    masks: Annotated[Path, typer.Argument(help="Folder of predicted masks: FOLDER/VIDEO/FRAME.png, indices from 0")],
+    masks: Annotated[Path, typer.Argument(help="Predicted masks: FOLDER/VIDEO/FRAME.png, indices from 0; or its .zip")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.vspw.root=DIR")] = None,
     name: Annotated[str, typer.Option(help="What the row is called")] = "",
     split: Annotated[str, typer.Option(help="The split that the masks are of")] = "val",
@@ -180,12 +182,21 @@ def score_command(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Score anybody's masks by the official metrics; reports on the same data show them as a further row."""
+    """Score anybody's masks by the official metrics; reports on the same data show them as a further row.
+
+    On a split without labels: check whether they are what the challenge's server takes.
+    """
+    from harness import submission
     from harness.core.record import read_evaluation
     from harness.score import score
     from harness.show import counter
 
     config, settings = make_config(overrides or [], preset, root, plugins)
+    if submission.unlabelled(config, split):
+        with counter("videos") as show:
+            problems = submission.check(masks, config, split, show)
+        tell_problems(masks, split, problems, as_json)
+        return
     with counter("steps") as show:
         directory = score(masks, name, config, Path(settings.root), split, show)
     final = read_evaluation(directory).final
@@ -194,6 +205,21 @@ def score_command(
         return
     print(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+
+
+def tell_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
+    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    if as_json:
+        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
+        print(json.dumps(facts, indent=1))
+    else:
+        for problem in problems[:SHOWN]:
+            print(problem)
+        if len(problems) > SHOWN:
+            print(f"… and {len(problems) - SHOWN} more (--json lists all)")
+    if problems:
+        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
+    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
 
 
 @app.command("check")

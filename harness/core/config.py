@@ -62,6 +62,7 @@ class Content:
     classes: int | None = None
     files: Mapping[str, str | None] = field(default_factory=dict)  # "encoder.beit.weights" -> sha256
     missing: tuple[str, ...] = ()  # why some of it is not known
+    absent: Mapping[str, str] = field(default_factory=dict)  # split that a data set need not have -> why it has none
 
 
 @dataclass(frozen=True)
