@@ -16,6 +16,8 @@ from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import out, say
 from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds
 
+SHOWN = 50  # problems of a submission that are printed
+
 app = typer.Typer(
     help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
     "MLflow, and sets our numbers beside the paper's.",
@@ -233,7 +235,7 @@ def report(
 
 @app.command("score")
 def score_command(
-    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png")],
+    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png, or its .zip")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
     ] = None,
@@ -247,16 +249,23 @@ def score_command(
     """Score a folder of anybody's masks by the official metrics.
 
     The folder holds VIDEO/FRAME.png for every frame of the split, one class index from 0 a pixel. The score becomes a
-    further row of every table that is made of the same data. Equal masks are scored once.
+    further row of every table that is made of the same data. Equal masks are scored once. On a split without labels
+    it is checked whether they are what the challenge's server takes.
 
     \b
     harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
     """
+    from harness import submission
     from harness.core.record import read_evaluation
     from harness.score import score
     from harness.show import counter
 
     config, settings = make_config(overrides or [], preset, root, plugins)
+    if submission.unlabelled(config, split):
+        with counter("videos") as show:
+            problems = submission.check(masks, config, split, show)
+        tell_problems(masks, split, problems, as_json)
+        return
     with counter("steps") as show:
         directory = score(masks, name, config, Path(settings.root), split, show)
     final = read_evaluation(directory).final
@@ -265,6 +274,21 @@ def score_command(
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+
+
+def tell_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
+    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    if as_json:
+        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
+        print(json.dumps(facts, indent=1))
+    else:
+        for problem in problems[:SHOWN]:
+            print(problem)
+        if len(problems) > SHOWN:
+            print(f"… and {len(problems) - SHOWN} more (--json lists all)")
+    if problems:
+        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
+    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
 
 
 @app.command("check")

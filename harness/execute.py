@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import present, publish_report, score
+from harness import present, publish_report, score, submission
 from harness.core import content, lease, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
@@ -186,8 +186,12 @@ def conclude(
 def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
     """What the root's files say of a cell."""
     directory = plan.directory(cell.job)
+    if cell.skip is not None:
+        return {"status": "missing", "reason": cell.skip}
     if plan.state(cell.job) == "done":
         found = record.read_evaluation(directory)
+        if not found.labelled:
+            return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
         made = found.provenance
         unit_of = content.units(cell.job.config, found.videos)
         known = {key: made.get(key) for key in ("commit", "dirty", "device")}
@@ -197,6 +201,8 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
             "units": len(set(unit_of.values())),
             "videos": found.videos,
             "unit_of": unit_of,
+            "moved": found.moved,
+            "exited": found.exited,
             "versions": made.get("versions") or {},
             "changed": ", ".join(changed(plan, cell)) or None,
             **known,

@@ -19,7 +19,7 @@ INTERVAL = f"{stats.LEVEL:.0%} interval"
 RAW = (
     *("cell", "label", "method", "backbone", "epochs", "status", "reason", "planned", "seeds", "units"),
     *("miou", "sd", "low", "high", "no_interval", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
-    *("paper_miou", "paper_gain", "verdict"),
+    *("paper_miou", "paper_gain", "verdict", "stage", "moved", "exited"),
 )
 
 
@@ -31,18 +31,26 @@ class Column(NamedTuple):
     text: Callable[[Any], str]
 
 
-def render(frame: pd.DataFrame, context: Context) -> Report:
-    """The table of one experiment, from its part of the results frame."""
+def render(
+    frame: pd.DataFrame,
+    context: Context,
+    arrange: Callable[[list[Column]], list[Column]] = list,
+    said: tuple[str, ...] = (),
+) -> Report:
+    """The table of one experiment, from its part of the results frame.
+
+    Another report arranges the columns in its way, and says something under the table before all else.
+    """
     own = frame[frame["experiment"] == context.experiment]
     rows = summary(own, context).to_dict("records")
     cells = [{str(key): null(value) for key, value in row.items()} for row in rows]
     found = claims(own, context)
-    columns = choose(cells, found, context)
+    columns = arrange(choose(cells, found, context))
     table = Table(
         title=title(context),
         columns=tuple(column.header for column in columns),
         rows=tuple(tuple(column.text(cell) for column in columns) for cell in cells),
-        notes=tuple(notes(own, cells, found, context)),
+        notes=(*said, *notes(own, cells, found, context)),
         align="".join(column.align for column in columns),
         bold=frozenset((row, place) for row in best(cells) for place, c in enumerate(columns) if c.text is ours),
         raw=tuple({key: cell[key] for key in RAW} for cell in cells),
@@ -175,9 +183,20 @@ def notes(own: pd.DataFrame, cells: list[dict[str, Any]], found: list[ClaimResul
         if cell["status"] != "done":
             undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
     lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
+    lines += hidden_notes(cells, context)
     lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found, context.comparable)
     lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
     return lines + provenance(own)
+
+
+def hidden_notes(cells: list[dict[str, Any]], context: Context) -> list[str]:
+    """Numbers of the paper that nobody but the challenge's server can check."""
+    known = [paper.published(context.experiment, cell["cell"]) for cell in cells]
+    return [
+        f"The paper's {one.miou:.2f} ({one.source}): not checkable here: the test labels are not public."
+        for one in known
+        if one is not None and one.hidden
+    ]
 
 
 def seed_notes(cells: list[dict[str, Any]]) -> list[str]:
