@@ -10,13 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from harness import completion
-from harness.asked import command_line, first_line, folders, make_config, make_plan, print_reports, redacted
+from harness.asked import (
+    command_line,
+    first_line,
+    folders,
+    make_config,
+    make_plan,
+    print_problems,
+    print_reports,
+    redacted,
+)
 from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import out, say
 from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds
-
-SHOWN = 50  # problems of a submission that are printed
 
 app = typer.Typer(
     help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
@@ -264,7 +271,7 @@ def score_command(
     if submission.unlabelled(config, split):
         with counter("videos") as show:
             problems = submission.check(masks, config, split, show)
-        tell_problems(masks, split, problems, as_json)
+        print_problems(masks, split, problems, as_json)
         return
     with counter("steps") as show:
         directory = score(masks, name, config, Path(settings.root), split, show)
@@ -274,21 +281,6 @@ def score_command(
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
-
-
-def tell_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
-    """What a submission lacks, a line each; raises UnfitError where there is something."""
-    if as_json:
-        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
-        print(json.dumps(facts, indent=1))
-    else:
-        for problem in problems[:SHOWN]:
-            print(problem)
-        if len(problems) > SHOWN:
-            print(f"… and {len(problems) - SHOWN} more (--json lists all)")
-    if problems:
-        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
-    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
 
 
 @app.command("check")

@@ -190,8 +190,8 @@ def segment(model: Model, image: Pixels, stage: int) -> Pixels:
     picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
     total: Any = None
     for member in model.members:
-        *_, last = member.probabilities(picture, stage)
-        total = last if total is None else total + last
+        *_, last = member.predict(picture, stage)
+        total = last.probabilities if total is None else total + last.probabilities
     return inference.labels(total).to(torch.uint8).cpu().numpy()
 
 
