@@ -79,19 +79,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs and their inputs, each once; trainings before evaluations, otherwise in the order of the cells."""
+    """Jobs and their inputs, each once; trainings, then evaluations stage by stage, else in the order of the cells."""
     found: dict[Job, None] = {}
 
     def visit(job: Job) -> None:
         for needed in job.inputs:
             visit(needed)
-        if isinstance(job, Evaluate) and job.before is not None:
-            visit(job.before)
         found.setdefault(job)
 
     for job in jobs:
         visit(job)
-    return sorted(found, key=lambda job: isinstance(job, Evaluate))
+    return sorted(found, key=lambda job: job.stage if isinstance(job, Evaluate) else -1)
 
 
 def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Plan:
