@@ -129,21 +129,24 @@ def check_prior_masks(plan: Plan) -> None:
         return
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
-    wanted = [json.loads(json.dumps(prior.spec())) for prior in priors]
-    for key, what in (("data", "data"), ("split", "split"), ("members", "checkpoints"), ("stage", "stage")):
-        alike = [spec for spec in wanted if spec[key] == known[key]]
-        if not alike:
-            options = ", ".join(dict.fromkeys(short(spec[key]) for spec in wanted))
-            raise UsageError(f"{where}: masks of another {what} ({short(known[key])}); this plan reads {options}")
-        wanted = alike
+    wanted: list[dict[str, Any]] = [json.loads(json.dumps(prior.spec())) for prior in priors]
+    for key, what in (("data", "other data"), ("split", "another split"), ("members", "other checkpoints")):
+        if all(spec[key] != known[key] for spec in wanted):
+            raise UsageError(f"{where}: masks of {what} than this plan's: {short(known[key], wanted[0][key])}")
+    read = ", ".join(str(spec["stage"]) for spec in wanted)
+    if all(spec["stage"] != known["stage"] for spec in wanted):
+        raise UsageError(f"{where}: masks of stage {known['stage']}; this plan's stages read those of stage {read}")
     raise UsageError(f"{where}: masks made with other windows, scales or code than this plan's; make them again")
 
 
-def short(value: Any) -> str:
-    """A value of a job's description in a message."""
-    if isinstance(value, dict):
-        return str(value["name"])
-    return " + ".join(value) if isinstance(value, list) else str(value)
+def short(found: Any, wanted: Any) -> str:
+    """A value of a job's description, in a message, beside the one that should be there."""
+    if not isinstance(found, dict):
+        return f"{found}, not {wanted}"
+    if found["name"] != wanted["name"]:
+        return f"{found['name']}, not {wanted['name']}"
+    keys = [key for key in found["config"] if found["config"][key] != wanted["config"].get(key)]
+    return f"{found['name']} with " + ", ".join(f"{key}={found['config'][key]}" for key in keys)
 
 
 def load_experiment(name: str, config: Config) -> ModuleType:
