@@ -130,6 +130,8 @@ def check_prior_masks(plan: Plan) -> None:
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
     wanted: list[dict[str, Any]] = [json.loads(json.dumps(prior.spec())) for prior in priors]
+    for spec in (known, *wanted):
+        spec["data"] = spec["identity"]["data"]  # what it is, not where it lies
     for key, what in (("data", "other data"), ("split", "another split"), ("members", "other checkpoints")):
         if all(spec[key] != known[key] for spec in wanted):
             raise UsageError(f"{where}: masks of {what} than this plan's: {short(known[key], wanted[0][key])}")
@@ -145,8 +147,8 @@ def short(found: Any, wanted: Any) -> str:
         return f"{found}, not {wanted}"
     if found["name"] != wanted["name"]:
         return f"{found['name']}, not {wanted['name']}"
-    keys = [key for key in found["config"] if found["config"][key] != wanted["config"].get(key)]
-    return f"{found['name']} with " + ", ".join(f"{key}={found['config'][key]}" for key in keys)
+    options = [f"{key}={value}" for key, value in found["options"].items() if value != wanted["options"].get(key)]
+    return f"{found['name']} with {', '.join(options) or 'another list of videos or classes'}"
 
 
 def load_experiment(name: str, config: Config) -> ModuleType:

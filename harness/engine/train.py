@@ -269,7 +269,8 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     if trainer.rank.first:
         target = folder / "weights.safetensors"
         temporary = checkpoint.temporary(target)
-        save_file({name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}, temporary)
+        state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
+        save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
         checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         reporter.checkpoint(trainer.plan.iterations)
