@@ -13,6 +13,9 @@ from typing import Any
 import tabulate as tables
 from tabulate import tabulate
 
+from harness.core import figure
+from harness.core.figure import Figure
+
 tables.MIN_PADDING = 0  # a header needs no more room than its letters
 WIDTH = 100  # columns of a terminal that a table should fit
 TEXT = 24  # columns that a text gets in a table that is too wide
@@ -63,12 +66,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of reports/ returns: tables by name, and the lines above them."""
+    """What a file of reports/ returns: tables and figures by name, and the lines above them."""
 
     title: str
     tables: Mapping[str, Table]
     command: str = ""
     notes: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
 def clean(text: str) -> str:
@@ -167,13 +171,21 @@ def report_markdown(report: Report) -> str:
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.md and, for every table, NAME.csv and NAME.tex; returns their paths. Raises OSError."""
+    """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": report_markdown(report)}
     for name, table in report.tables.items():
-        stem = re.sub(r"[^\w-]", "_", name)
-        texts[f"{stem}.csv"] = to_csv(table)
-        texts[f"{stem}.tex"] = latex(table)
+        texts[f"{stem(name)}.csv"] = to_csv(table)
+        texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    drawn = [path for name, one in report.figures.items() for path in figure.save(one, folder, stem(name))]
+    return [folder / name for name in texts] + drawn
+
+
+def stem(name: str) -> str:
+    """A table's or a figure's name as a file's."""
+    return re.sub(r"[^\w-]", "_", name)
