@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import completion
+from harness import cli_search, completion
 from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import out, say
@@ -39,6 +39,9 @@ Your decoder: harness check mine --plugins DIR
 
 Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 )
+
+
+app.add_typer(cli_search.app)
 
 
 def show_version(asked: bool) -> None:
