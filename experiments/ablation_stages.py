@@ -2,8 +2,9 @@
 
 Expected (VSPW val, single scale, BEiT-Large, 240 epochs): stage0 61.24, stage1 61.43, stage2 61.44, stage3 61.43.
 Cost: no training beyond Table 1's Decoder A; each stage adds about 5 % to the FLOPs of its evaluation (BEiT-Large).
-`stages=N` for another last stage, `variants=all` for Decoder B and A+B, whose members go on with their own masks.
-    harness run ablation_ensemble ablation_stages --preset paper data.vspw.root=DIR
+`stages=N` for another last stage, `variants=all` for Decoder B and A+B, whose members go on with their own masks. With
+Table 1 in one command (`harness run ablation_ensemble ablation_stages`) both are read off one pass.
+    harness run ablation_stages --preset paper data.vspw.root=DIR
 """
 
 from harness.core.spec import TRUTH, Cell, Config, Evaluate, Train, stages

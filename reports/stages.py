@@ -30,7 +30,7 @@ def render(frame: pd.DataFrame, context: Context) -> Report:
 def arrange(columns: list[Column]) -> list[Column]:
     """The method by name, the stage where epochs would stand, and at the end what the stage did."""
     own = {
-        "Method": Column("Method", "l", lambda cell: str(cell["method"])),
+        "Method": Column("Method", "l", lambda cell: str(cell["method"] if cell["stage"] else cell["label"])),
         "Epochs": Column("Inference Stage", "l", stage),
     }
     did = [

@@ -111,18 +111,19 @@ def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
 
 
 def see(image: Tensor, view: View) -> Tensor:
-    """The image (B, 3, H, W) as a view shows it.  # (B, 3, h, w)"""
-    if image.shape[-2:] != (view.height, view.width):
-        image = F.interpolate(image, (view.height, view.width), mode="bilinear", align_corners=False)
-    return image.flip(-1) if view.flip else image
+    """The image (B, 3, H, W) as a view shows it: mirrored, then resized.  # (B, 3, h, w)"""
+    image = image.flip(-1) if view.flip else image
+    if image.shape[-2:] == (view.height, view.width):
+        return image
+    return F.interpolate(image, (view.height, view.width), mode="bilinear", align_corners=False)
 
 
 def see_mask(mask: Tensor, view: View) -> Tensor:
-    """A mask (H, W) as a view shows it, by nearest neighbour.  # (h, w)"""
-    if mask.shape != (view.height, view.width):
-        size = (view.height, view.width)
-        mask = F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
-    return mask.flip(-1) if view.flip else mask
+    """A mask (H, W) as a view shows it, by nearest neighbour, which is not its own mirror image.  # (h, w)"""
+    mask, size = mask.flip(-1) if view.flip else mask, (view.height, view.width)
+    if mask.shape == size:
+        return mask
+    return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
 
 
 def cut(seen: Tensor, tile: Tile) -> Tensor:
@@ -176,10 +177,10 @@ class Fusion:
         assert self._sum is not None
         assert self._count is not None
         mean = self._sum.div_(self._count)
-        if self.views[self._view].flip:
-            mean = mean.flip(-1)
         if mean.shape[-2:] != self.size:
             mean = F.interpolate(mean[None], self.size, mode="bilinear", align_corners=False)[0]
+        if self.views[self._view].flip:
+            mean = mean.flip(-1)
         self._total = mean if self._total is None else self._total.add_(mean)
         self._sum = self._count = None
 

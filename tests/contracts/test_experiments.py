@@ -68,7 +68,7 @@ def test_cells_have_names_of_their_own_and_gains_over_one_another(name: str) -> 
     names = [cell.name for cell in found]
     assert names
     assert len(set(names)) == len(names)
-    assert len({cell.method for cell in found}) == len(found)
+    assert len({cell.label or cell.method for cell in found}) == len(found)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", one) for one in names)
     for cell in found:
         assert isinstance(cell.job, Evaluate)
