@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 WORKERS ?= 2
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow bench check format clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -20,6 +20,9 @@ test: check
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

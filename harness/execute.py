@@ -15,12 +15,13 @@ from harness import present, publish_report, score, submission
 from harness.core import content, lease, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
-from harness.core.job import Job
+from harness.core.job import Job, Train
 from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.stopping import Stopped
 from harness.core.table import Report
+from harness.launchers._environment import child_environment
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
 from harness.supervise import Launcher, Show, describe
@@ -73,6 +74,8 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
     if missing:
         fit(plan.config)
+        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in missing):
+            fetch(plan.config, say)
     tracking = None if how.offline else Tracking(how.tracking_uri, how.prefix)
     if tracking is not None:
         tracking.connect()
@@ -198,6 +201,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
         return {
             "status": "done",
             "miou": found.final["miou"],
+            "metrics": found.final,
             "units": len(set(unit_of.values())),
             "videos": found.videos,
             "unit_of": unit_of,
@@ -221,6 +225,20 @@ def fit(config: Config) -> None:
     """Raise UnfitError where data or weights that the plan needs are not there."""
     if config.content.missing:
         raise UnfitError(config.content.missing[0])
+
+
+def fetch(config: Config, say: Callable[[str], None]) -> None:
+    """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
+    name = config["encoder"]["name"]
+    section = config["encoder"].get(name, {})
+    if not section.get("pretrained") or section.get("weights") or not section.get("model"):
+        return
+    say(f"weights of {section['model']}: from the hub, or from its cache on this machine")
+    command = [sys.executable, "-m", "harness.engine.fetch", section["model"]]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UnfitError(f"{why}: set encoder.{name}.weights=FILE (docs/DATA.md), or run `harness doctor`")
 
 
 def writable(root: Path) -> None:

@@ -4,14 +4,11 @@ All of it is read from the root's files, and saying it twice changes nothing: wh
 the run was offline) it hears the next time the same command is given. Without a store nothing is said.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from harness import score
 from harness.core import content, journal, metrics, record
@@ -259,7 +256,7 @@ class Publisher:
         self.tracking.json(run, "config/job.json", cell.job.spec())
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
         matrices = directory / "matrices.npz"
-        matrices.write_bytes(packed(found))
+        matrices.write_bytes(record.packed(found))
         self.tracking.file(run, matrices)
         self.tracking.finish(run, "FINISHED")
 
@@ -305,19 +302,6 @@ def per_class(experiment: Experiment, found: record.RunRecord) -> list[dict[str,
     scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)
     rows = zip(classes, scores.tolist(), truth.tolist(), strict=True)
     return [{"class": name, "iou": round(score, 2) if n else None, "pixels": n} for name, score, n in rows]
-
-
-def packed(found: record.RunRecord) -> bytes:
-    """All videos' matrices in one compressed file: names (V,), confusion (V, K, K)."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, names=np.array(list(found.videos)), confusion=np.stack(list(found.videos.values())))
-    return buffer.getvalue()
-
-
-def unpacked(data: bytes) -> dict[str, Any]:
-    """The inverse of `packed`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as saved:
-        return dict(zip(saved["names"].tolist(), saved["confusion"], strict=True))
 
 
 def provenance_tags(found: Mapping[str, Any]) -> dict[str, str]:

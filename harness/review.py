@@ -17,7 +17,6 @@ from harness.core.plan import Experiment, Plan
 from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.table import Report
-from harness.publish import unpacked
 from harness.store import view
 from harness.store.tracking import FINGERPRINT, PARENT, Found, Tracking
 
@@ -86,19 +85,23 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         return {"status": "missing", "reason": "not in MLflow"}
     tags = run.tags
     with TemporaryDirectory() as folder:
-        videos = unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes())
-    known = record.RunRecord(run.run_id, videos, {})
+        packed = tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes()
+    known = record.unpacked(packed, run.run_id)
     if not known.labelled:
-        return {"status": "unlabelled", "reason": f"masks of {len(videos)} videos, made under the root of its run"}
-    unit_of = content.units(experiment.config, videos)
+        return {
+            "status": "unlabelled",
+            "reason": f"masks of {len(known.videos)} videos, made under the root of its run",
+        }
+    unit_of = content.units(experiment.config, known.videos)
     return {
         "status": "done",
         "miou": known.final["miou"],
+        "metrics": known.final,
         "moved": run.metrics.get("final/moved"),
         "exited": run.metrics.get("final/exited"),
         "run_id": run.run_id,
         "units": len(set(unit_of.values())),
-        "videos": videos,
+        "videos": known.videos,
         "unit_of": unit_of,
         "commit": tags.get("harness.commit"),
         "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),

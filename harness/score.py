@@ -24,6 +24,7 @@ from harness.core.config import Config
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import data_identity, digest
+from harness.core.metrics import Consistency
 from harness.core.plan import Experiment
 from harness.core.record import RunRecord, read_evaluation, write_json
 from harness.core.results import CellResult
@@ -108,6 +109,7 @@ def rows(experiment: Experiment, root: Path) -> list[CellResult]:
             method=name,
             fingerprint=found.fingerprint,
             miou=found.final["miou"],
+            metrics=found.final,
             units=len(set(unit_of.values())),
             videos=found.videos,
             unit_of=unit_of,
@@ -223,12 +225,12 @@ def count_all(
 
 
 def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[str, Any]:
-    """One video's confusion (K, K), rows are the truth; its frames; pixels that the truth leaves out.
+    """One video's confusion (K, K), rows are the truth; its frames; pixels that the truth leaves out; its vc.
 
     Raises UnfitError for a mask of another size than its frame's, and where the masks are no longer the `expected`.
     """
     classes, labelled = len(job.dataset.classes), 0
-    confusion = np.zeros((classes, classes), np.int64)
+    confusion, consistency = np.zeros((classes, classes), np.int64), Consistency(classes)
     found = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
         truth = job.dataset.read(job.split, video, stem).label
@@ -242,7 +244,9 @@ def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[s
         valid = truth < classes
         pairs = truth[valid].astype(np.int64) * classes + mask[valid]
         confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        consistency.add(truth, mask)
         labelled += truth.size
     if found.hexdigest() != expected:
         raise UnfitError(f"{shown(job.folder / video)}: changed while it was read; score it again when it is whole")
-    return {"confusion": confusion, "frames": len(stems), "void": labelled - int(confusion.sum())}
+    void = labelled - int(confusion.sum())
+    return {"confusion": confusion, "frames": len(stems), "void": void, "vc": consistency.totals}

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.core import paper, stats
 from harness.core.results import ClaimResult, Context, claims, null, summary
 from harness.core.table import Report, Table
-from reports import _figures, _per_class
+from reports import _figures, _metrics, _per_class
 
 NONE = "–"
 INTERVAL = f"{stats.LEVEL:.0%} interval"
@@ -56,13 +56,13 @@ def render(
         raw=tuple({key: cell[key] for key in RAW} for cell in cells),
         links={(row, 0): link for row, cell in enumerate(cells) if (link := page(own, cell, context))},
     )
-    by_class = _per_class.table(own, context)
+    appendix = {"metrics": _metrics.table(title(context), cells, context), "by_class": _per_class.table(own, context)}
     return Report(
         table.title,
         {context.experiment: table},
         command=context.command,
         figures=_figures.every(own, cells, context),
-        appendix={} if by_class is None else {f"{context.experiment}_by_class": by_class},
+        appendix={f"{context.experiment}_{name}": made for name, made in appendix.items() if made is not None},
     )
 
 

@@ -54,6 +54,8 @@ class EvaluateConfig:
     keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
     # a job's directory with its masks, which the stage after it takes as P instead of computing them again
     prior_masks: str | None = field(default=None, metadata=WHERE)
+    # which video consistency tables print, both are counted; None: official (metrics.Consistency)
+    vc: Literal["official", "strict"] | None = field(default=None, metadata=WHERE)
 
 
 @dataclass(frozen=True)

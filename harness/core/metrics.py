@@ -1,13 +1,20 @@
-"""Numbers from confusion matrices, as VSPW's official evaluator takes them (`utils.Evaluator`).
+"""Numbers from confusion matrices and frames, as VSPW's official scripts take them (`utils.Evaluator`, `VC_perclip`).
 
 Shapes: K classes; a confusion matrix is (K, K) of pixels, rows are truth, columns are prediction. Void is not in it.
+Truth and masks of a frame are (H, W).
 """
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float64]
+Mask = NDArray[np.integer]
+
+WINDOWS = (8, 16)  # frames that must agree: mVC8 and mVC16
+VARIANTS = ("", "_strict")
 
 
 def iou(confusion: Counts) -> Scores:
@@ -62,3 +69,66 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | Counts) -> Sc
 
 def _mean(scores: Scores) -> float:
     return float(scores.mean()) if scores.size else float("nan")
+
+
+class Consistency:
+    """Video consistency of one video, frame by frame: the last frame and run lengths are all that is kept of it.
+
+    A window of n frames scores the share of pixels of constant truth whose prediction is constant as well. A pixel is
+    constant over the last n frames exactly if its run of equal labels is n frames long.
+
+    The official variant asks no prediction to be right, takes void for a label and leaves out each video's last window
+    (`range(L - n)`). The strict one takes every window, leaves void out and asks the prediction to be right.
+    """
+
+    def __init__(self, num_classes: int, windows: Sequence[int] = WINDOWS) -> None:
+        self.num_classes, self.windows = num_classes, tuple(windows)
+        self.totals = np.zeros((len(VARIANTS), len(windows), 2))  # by variant and window: sum of scores, their number
+        self._frames = 0
+        self._last: tuple[Mask, Mask] | None = None
+        self._runs: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+        self._held = np.zeros((len(windows), 2))  # official scores of the windows that end at the last frame so far
+
+    def add(self, truth: Mask, mask: Mask) -> None:
+        """Take in the next frame."""
+        if self._last is None or self._last[0].shape != truth.shape:  # frames of two sizes have no pixel in common
+            self._runs = (np.ones(truth.shape, np.uint8), np.ones(truth.shape, np.uint8))
+        else:
+            self._runs = (self._run(0, truth), self._run(1, mask))
+        self._last = (truth.copy(), mask.copy())
+        self._frames += 1
+        self.totals[0] += self._held
+        self._held = np.zeros_like(self._held)
+        valid = (truth >= 0) & (truth < self.num_classes)
+        right = mask == truth
+        for place, frames in enumerate(self.windows):
+            if self._frames >= frames:
+                stable, kept = (run >= frames for run in self._runs)
+                self._held[place] = _share(stable & kept, stable)
+                self.totals[1, place] += _share(stable & kept & valid & right, stable & valid)
+
+    def _run(self, which: int, labels: Mask) -> NDArray[np.uint8]:
+        """How many frames a pixel has had its label, up to the longest window."""
+        assert self._last is not None
+        longer = np.minimum(self._runs[which], max(self.windows) - 1) + np.uint8(1)
+        return np.where(labels == self._last[which], longer, np.uint8(1))
+
+
+def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> dict[str, float]:
+    """mVC by name (mvc8, mvc16, mvc8_strict, ...) from the totals of videos: a mean over all windows of all videos.
+
+    A name without any window is left out.
+    """
+    totals = np.sum(list(videos), axis=0)
+    return {
+        f"mvc{frames}{variant}": float(totals[row, place, 0] / totals[row, place, 1])
+        for row, variant in enumerate(VARIANTS)
+        for place, frames in enumerate(windows)
+        if totals.ndim and totals[row, place, 1] > 0
+    }
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> tuple[float, int]:
+    """A window's score and that it counts; neither where no pixel of truth is constant."""
+    pixels = np.count_nonzero(whole)
+    return (np.count_nonzero(part) / pixels, 1) if pixels else (0.0, 0)

@@ -1,8 +1,12 @@
-"""What a finished job leaves: its outcome, its provenance, and for an evaluation one confusion matrix a video."""
+"""What a finished job leaves: its outcome, its provenance, and for an evaluation what it counted of every video.
 
+Shapes: V videos, K classes.
+"""
+
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,13 @@ from harness.core import metrics
 from harness.core.plan import read_json
 
 STAGE = ("pixels", "moved", "windows", "exited")  # what an evaluation counts against the stage before
+OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
+    "miou": metrics.miou,
+    "miou_nanmean": metrics.miou_nanmean,
+    "fwiou": metrics.fwiou,
+    "accuracy": metrics.accuracy,
+    "mean_accuracy": metrics.mean_accuracy,
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class RunRecord:
     provenance: Mapping[str, Any]
     run_id: str | None = None
     stage: Mapping[str, int] = field(default_factory=dict)  # over all videos; empty without a stage before
+    vc: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> totals of `metrics.Consistency`
 
     @property
     def labelled(self) -> bool:
@@ -52,31 +64,51 @@ class RunRecord:
 
     @property
     def final(self) -> dict[str, float]:
-        """The numbers of the table, in percent; without truth those that need none."""
-        confusion = self.confusion
+        """The numbers of the tables by name, in percent; one that is not known is left out.
+
+        Without truth those that need none; no video consistency of evaluations made before it was counted.
+        """
         of_stage = {"moved": self.moved, "exited": self.exited}
         found = {key: value for key, value in of_stage.items() if value is not None}
         if not self.labelled:
             return found
-        return {
-            "miou": 100 * metrics.miou(confusion),
-            "miou_nanmean": 100 * metrics.miou_nanmean(confusion),
-            "fwiou": 100 * metrics.fwiou(confusion),
-            "accuracy": 100 * metrics.accuracy(confusion),
-            **found,
-        }
+        confusion = self.confusion
+        scores = {name: 100 * function(confusion) for name, function in OF_CONFUSION.items()}
+        if self.vc.keys() >= self.videos.keys():
+            scores |= {name: 100 * value for name, value in metrics.consistency(self.vc.values()).items()}
+        return {**scores, **found}
 
 
 def read_evaluation(directory: Path) -> RunRecord:
     """A finished evaluation from its directory."""
-    videos, stages = {}, []
+    videos, stages, vc = {}, [], {}
     for path in sorted((directory / "videos").glob("*.npz")):
         with np.load(path, allow_pickle=False) as saved:
             videos[path.stem] = saved["confusion"]
             stages.append({key: int(saved[key]) for key in STAGE if key in saved})
+            if "vc" in saved:
+                vc[path.stem] = saved["vc"]
     counted = [key for key in STAGE if stages and all(key in one for one in stages)]  # older files lack them
     stage = {key: sum(one[key] for one in stages) for key in counted}
-    return RunRecord(directory.name, videos, provenance(directory), stage=stage)
+    return RunRecord(directory.name, videos, provenance(directory), stage=stage, vc=vc)
+
+
+def packed(found: RunRecord) -> bytes:
+    """All videos' counts in one compressed file: names (V,), confusion (V, K, K), and vc (V, ...) where all have it."""
+    buffer = io.BytesIO()
+    names = list(found.videos)
+    whole = {"vc": np.stack([found.vc[name] for name in names])} if found.vc.keys() >= set(names) else {}
+    matrices = np.stack(list(found.videos.values()))
+    np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes, run_id: str) -> RunRecord:
+    """The inverse of `packed`, as MLflow's run `run_id` holds it."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+        names = saved["names"].tolist()
+        vc = dict(zip(names, saved["vc"], strict=True)) if "vc" in saved else {}
+        return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, vc=vc)
 
 
 def provenance(directory: Path) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class CellResult:
     epochs: int | None = None
     fingerprint: str | None = None
     miou: float | None = None  # percent
+    metrics: Mapping[str, float] = field(default_factory=dict)  # RunRecord.final: all numbers, percent
     run_id: str | None = None
     units: int | None = None  # what mIoU was taken over: videos, or recordings
     order: int = 0  # of the cell in its experiment
@@ -81,6 +82,7 @@ class Context:
     command: str = ""  # what makes the report again
     link: str = ""  # a run's page, up to its id; empty where the store has no pages
     evidence: Evidence = field(default_factory=Evidence, repr=False)
+    vc: str = "official"  # which video consistency is printed: official or strict
 
     @property
     def reason(self) -> str | None:
@@ -125,13 +127,14 @@ def context(
         command=shlex.join(command),
         link=link,
         evidence=evidence or Evidence(),
+        vc=experiment.config["evaluate"].get("vc") or "official",
     )
 
 
 REDUCED = ("videos", "unit_of")  # the frame holds their sums by unit instead, and rows_json neither
 KEPT = tuple(f.name for f in fields(CellResult) if f.name not in REDUCED)
 COLUMNS = (*KEPT, "sums", "paper_miou", "paper_gain")  # sums: stats.UnitSums, or None
-RUN = ("seed", "status", "reason", "fingerprint", "miou", "run_id", "units")
+RUN = ("seed", "status", "reason", "fingerprint", "miou", "metrics", "run_id", "units")
 PROVENANCE = ("commit", "dirty", "device", "precision", "versions", "changed")
 ROW = (  # with "runs": the row of rows_json
     *("cell", "status", "reason", "seeds", "units", "miou", "low", "high"),
@@ -143,7 +146,7 @@ SUMMARY = (
     *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
     *("planned", "seeds", "units", "miou", "sd", "low", "high", "no_interval", "resampled"),
     *("gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
-    *("paper_miou", "paper_gain", "verdict", "changed", "stage", "moved", "exited"),
+    *("paper_miou", "paper_gain", "verdict", "changed", "stage", "moved", "exited", "metrics"),
 )
 
 
@@ -283,7 +286,14 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
         "changed": ", ".join(changed) or None,
         "moved": null(done["moved"].mean()),
         "exited": null(done["exited"].mean()),
+        "metrics": _means(list(done["metrics"])),
     }
+
+
+def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every number that all seeds have, in the order of the first."""
+    shared = [key for key in (seeds[0] if seeds else {}) if all(key in one for one in seeds)]
+    return {key: float(np.mean([one[key] for one in seeds])) for key in shared}
 
 
 def _reason(cell: pd.DataFrame) -> str | None:

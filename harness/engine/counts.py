@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.core.metrics import Consistency
 from harness.engine import checkpoint
 from harness.engine.metrics import confusion
 
@@ -17,6 +18,7 @@ class Counts:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.consistency = Consistency(num_classes)
         self.frames = 0
         self.labelled = 0  # pixels of frames that have labels
         self.stage: dict[str, Any] = {}  # what `compare` has counted
@@ -27,6 +29,7 @@ class Counts:
         if label is not None:
             self.labelled += label.numel()
             self.confusion += confusion(label, mask, self.confusion.shape[0])
+            self.consistency.add(label.cpu().numpy(), mask.to(torch.uint8).cpu().numpy())
 
     def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
         """Take in how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
@@ -37,7 +40,8 @@ class Counts:
                     self.stage[key] = self.stage.get(key, 0) + value
 
     def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
-        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out.
+        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out;
+        vc, the totals of `metrics.Consistency` (variants, windows, 2).
 
         Of a stage also what `compare` counts. `allowed` raises where another attempt has the job by now.
         """
@@ -46,5 +50,6 @@ class Counts:
         path.parent.mkdir(parents=True, exist_ok=True)
         written = checkpoint.temporary(path)
         with written.open("wb") as file:
-            np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()), **stage)
+            void, vc = self.labelled - int(counts.sum()), self.consistency.totals
+            np.savez(file, confusion=counts, frames=self.frames, void=void, vc=vc, **stage)
         checkpoint.replace(written, path, allowed)

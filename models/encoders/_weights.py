@@ -109,5 +109,24 @@ def from_hub(model: str, **options: object) -> nn.Module:
     try:
         return timm.create_model(model, pretrained=True, **options)
     except Exception as error:  # no network, no such tag, no weights: the libraries below share no base class
-        reason = str(error).strip().split("\n")[0]
-        raise FileNotFoundError(f"{model} is not to be had from the hub ({reason}); name a local file") from error
+        raise _absent(model, error) from error
+
+
+def fetch(model: str) -> None:
+    """Bring a timm model's weights from the hub into this machine's cache; nothing where they are there.
+
+    Raises FileNotFoundError where they cannot be had.
+    """
+    known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    if known is None or not known.hf_hub_id:
+        return  # no weights of the hub's: building the encoder says so
+    try:
+        place = (known.hf_hub_id, known.hf_hub_filename) if known.hf_hub_filename else (known.hf_hub_id,)
+        timm.models.load_state_dict_from_hf(*place)
+    except Exception as error:
+        raise _absent(model, error) from error
+
+
+def _absent(model: str, error: Exception) -> FileNotFoundError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return FileNotFoundError(f"{model} is not to be had from the hub ({first}); name a local file")

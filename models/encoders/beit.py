@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
-from timm.models.beit import Beit
+from timm.models.beit import Attention, Beit
 from torch import Tensor, nn
 
 from models.contract import Features
@@ -53,6 +53,8 @@ class Encoder(nn.Module):
         if self.num_layers not in TAPS:
             raise ValueError(f"{config.model} has {self.num_layers} blocks; beit taps models of {sorted(TAPS)}")
         self.backbone.prune_intermediate_layers(list(TAPS[self.num_layers]), prune_norm=True, prune_head=True)
+        for block in self.backbone.blocks:
+            block.attn.__class__ = KeptBias
         width = self.backbone.embed_dim
         self.channels, self.deepest_channels = (width,) * 4, width
         self.pyramid = nn.ModuleList(
@@ -108,6 +110,27 @@ class Encoder(nn.Module):
                     raise ValueError(f"{origin} does not fit: {name} has the shape {tuple(table.shape)}")
                 fitted[name] = resize_table(table, rows)
         return fitted
+
+
+class KeptBias(Attention):
+    """timm's attention, whose position bias is gathered once for all frames of an evaluation, not for each anew.
+
+    Only under `torch.inference_mode`: training would hold it (67 MB a block for BEiT-L at 512) for a single step. It is
+    gathered again where the table was written to or moved.
+    """
+
+    _kept: tuple[tuple[int, int], Tensor] | None = None
+
+    def _get_rel_pos_bias(self) -> Tensor:
+        """(1, heads, N + 1, N + 1) for N patches."""
+        if not torch.is_inference_mode_enabled() or self.relative_position_bias_table.is_inference():
+            self._kept = None
+            return super()._get_rel_pos_bias()
+        table = self.relative_position_bias_table
+        state = table._version, table.data_ptr()
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, super()._get_rel_pos_bias()
+        return self._kept[1]
 
 
 def _backbone(config: Config, size: int) -> Beit:

@@ -1,3 +1,5 @@
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,20 @@ def test_the_papers_numbers_stand_in_one_file_only() -> None:
         code = [line.split("#")[0] for line in path.read_text().split('"""')[::2]]
         if path.name != "paper.py":
             assert not any(number in part for number in numbers for part in code), path
+
+
+def test_the_papers_numbers_stand_nowhere_else_but_in_what_experiments_expect() -> None:
+    project = Path(__file__).resolve().parents[2]
+    numbers = {f"{one.miou:.2f}" for one in paper.CELLS.values()}
+    numbers |= {f"{one.gain:.2f}" for one in paper.CLAIMS}
+    pattern = re.compile(r"(?<![\d.])(?:" + "|".join(map(re.escape, sorted(numbers))) + r")(?![\d.]*\d)")
+    for folder in ("harness", "models", "reports", "experiments"):
+        for path in (project / folder).rglob("*.py"):
+            text = path.read_text()
+            doc = ast.get_docstring(ast.parse(text), clean=False) or ""
+            if folder == "experiments":
+                expected = doc.partition("Expected")[2].partition("\n")[0]
+                assert set(re.findall(r"\b\d\d\.\d\d\b", expected)) <= numbers, path
+                text = text.replace(doc, "")
+            if path.name != "paper.py":
+                assert not pattern.findall(text), path

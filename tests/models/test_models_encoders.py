@@ -228,3 +228,32 @@ def test_published_efficientnet_weights():
     found = encoder(torch.ones(1, 3, SIDE, SIDE)).deepest
     assert torch.isfinite(found).all()
     assert not torch.allclose(found, random)
+
+
+def test_position_biases_are_gathered_once_an_evaluation_and_equal(monkeypatch):
+    encoder, asked = make("beit").eval(), []
+    for block in encoder.backbone.blocks:
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    gather = timm.models.beit.Attention._get_rel_pos_bias
+
+    def spy(attention):
+        asked.append(attention)
+        return gather(attention)
+
+    monkeypatch.setattr(timm.models.beit.Attention, "_get_rel_pos_bias", spy)
+    images = torch.randn(1, 3, SIDE, SIDE)
+    with torch.no_grad():  # as in training's pass over the frame before: nothing is kept
+        expected, _ = (encoder(images).deepest for _ in range(2))
+    assert len(asked) == 2 * 4
+    with torch.inference_mode():
+        found = [encoder(images).deepest for _ in range(3)]
+        assert len(asked) == 3 * 4  # once for each of the four blocks
+        assert all(torch.equal(value, expected) for value in found)
+    with torch.no_grad():
+        encoder.backbone.blocks[2].attn.relative_position_bias_table.add_(torch.randn(7 * 7 + 3, 4))
+    with torch.inference_mode():
+        changed = encoder(images).deepest
+    assert len(asked) == 3 * 4 + 1  # of the block whose table was written to
+    assert not torch.allclose(changed, expected)
+    encoder.train()(images).deepest.sum().backward()
+    assert encoder.backbone.blocks[2].attn.relative_position_bias_table.grad is not None

@@ -1,0 +1,64 @@
+"""Every row of the benchmark at a tiny size: that it compares what it says, not how fast."""
+
+import json
+
+import pytest
+import torch
+from benchmarks import bench, rows
+from benchmarks.measure import Measure, Row, extra_memory
+
+WIDTHS = {"channels": 16, "aux_channels": 8, "memory_channels": 16, "tma_key": 4, "tma_value": 8}
+TINY = {
+    "memory_update": {"B": 1, "C": 8, "cells": 4, "pixels": 32, "K": 6, "present": 3},
+    "read_context": {"N": 64, "K": 5, "d": 8},
+    "four_stages": {"size": "tiny", "crop": 64, "classes": 5, **WIDTHS},
+    "both_tables": {"size": "tiny", "crop": 64, "classes": 5, **WIDTHS},
+    "evaluation_memory": {"few": 4, "many": 12},
+    "bootstrap": {"videos": 20, "classes": 4, "shown_of": 3},
+}
+
+
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.__name__)
+def test_every_row_is_measured(row):
+    found = row(Measure(repeats=1), **TINY[row.__name__])
+    assert found.ratio > 0
+    assert found.met is not None
+    assert found.wanted
+    assert json.loads(json.dumps(found.plain()))["met"] == found.met
+
+
+def test_a_row_keeps_its_bounds():
+    def of(ratio, **bounds):
+        return Row("name", "setting", "ours", "theirs", ratio, **bounds)
+
+    assert of(41, low=40).met is True
+    assert of(39, low=40).met is False
+    assert of(1.1, high=1.05).met is False
+    assert of(41, low=40, also=("under 1 s", False)).met is False
+    assert of(1).met is None
+    assert of(41, low=40, also=("under 1 s", True)).wanted == "at least 40, under 1 s"
+
+
+def test_forms_run_in_turns():
+    order = []
+    Measure(repeats=2).seconds(lambda: order.append("a"), lambda: order.append("b"), warm=False)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_memory_that_a_form_takes_is_seen():
+    size = 64 * 2**20
+    assert 0.9 * size < extra_memory(lambda: bytearray(b"x" * size)) < 3 * size
+
+
+def test_the_table_and_its_json(monkeypatch, capsys):
+    def small(measure):
+        return rows.bootstrap(measure, videos=20, classes=4, shown_of=2)
+
+    small.__name__ = "small"
+    monkeypatch.setattr(bench, "ROWS", [small])
+    threads = str(torch.get_num_threads())
+    assert bench.main(["--repeats", "1", "--threads", threads, "--json"]) in (0, 1)
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["name"] == "bootstrap of mIoU"
+    assert bench.main(["--repeats", "1", "--threads", threads]) in (0, 1)
+    assert "summing each resample's matrices" in capsys.readouterr().out
