@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,12 +117,14 @@ def supervise(
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
     ended: str | None = None
+    meanwhile = ExitStack()
     with stop_signals():
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, how)
                 progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
                 publisher.begin(job)
+            meanwhile.enter_context(publisher.watched(launch))
             launcher.start([plan.directory(job) for job in launch])
             ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
             if ended is not None:
@@ -130,6 +133,7 @@ def supervise(
             stopped = stop
     if stopped is not None:
         stop_launch(plan, launcher, publisher, show, progress, stopped)
+    meanwhile.close()
     if ended == "superseded":
         return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
     word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.directory(next(iter(launch)))}/stacks"
