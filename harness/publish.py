@@ -21,8 +21,7 @@ from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
-from harness.store import view
-from harness.store import monitor
+from harness.store import monitor, view
 from harness.store.tracking import PLAN, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
