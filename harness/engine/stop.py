@@ -35,8 +35,8 @@ class Stop:
         self.status: str | None = None
         self.idle = False
         self._owner = os.getpid()
-        self._stall, self._stacks, self._told = 0.0, None, 0.0
-        self._stacks: IO[str] | None
+        self._stall, self._told = 0.0, 0.0
+        self._stacks: IO[str] | None = None
 
     def install(self) -> None:
         """Take the signals over; call in the main thread."""
