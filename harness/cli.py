@@ -107,28 +107,35 @@ def plan(
             metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
         ),
     ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
+    rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do and what is done already; runs nothing.
 
     Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
-    state: done (and whether code has changed since), resumable or missing. Needs neither torch nor data.
+    state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
+    one like them is finished under the root. Needs neither torch nor data.
 
     \b
     harness plan ablation_ensemble --preset paper
     harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
     """
-    from harness.core import views
+    from harness.core import cost, views
     from harness.core.why import explain
 
     made, _ = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None:
         out(explain(made, why))
-    elif as_json:
-        out(json.dumps(views.plan_json(made), indent=1))
+        return
+    if rate <= 0:
+        raise UsageError(f"--rate {rate:g}: must be more than 0")
+    found = cost.costs(made, cost.count(made) if count else None, rate)
+    if as_json:
+        out(json.dumps({**views.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
     else:
-        out(views.plan_text(made))
+        out("\n".join([views.plan_text(made), *cost.cost_lines(found)]))
 
 
 @app.command()
@@ -149,6 +156,15 @@ def run(
         int | None, typer.Option(metavar="N", help="Ranks on this node; must divide the micro-batch")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    stall: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
+    ] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="GPUs: the same bits twice, where torch can")
+    ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Three steps and two videos of each job, for peak memory, pace and cost")
+    ] = False,
     rerun: Annotated[
         str | None,
         typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
@@ -173,7 +189,7 @@ def run(
     """
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
-    flags = {"launcher": launcher, "nproc": nproc}
+    flags = {"launcher": launcher, "nproc": nproc, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     say(first_line(made))
     from harness import execute
@@ -188,8 +204,17 @@ def run(
         tracking_uri=settings.tracking_uri,
         prefix=settings.prefix,
         rerun=rerun,
+        stall=settings.stall,
+        deterministic=settings.deterministic,
         command=command_line(),
     )
+    if rehearse:
+        from harness.rehearse import rehearse as rehearsal
+
+        with Display() as display:
+            lines = rehearsal(made, how, display.show, say)
+        out("\n".join(lines))
+        return
     with Display() as display:
         results = execute.run(made, how, display.show, say)
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
@@ -381,6 +406,33 @@ def doctor_command(
         out(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
     if any(one.fit is False for one in found):
         raise typer.Exit(UnfitError.exit_code)
+
+
+@app.command("gc")
+def gc_command(
+    root: Root = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what no plan of this root refers to and what dead processes left; delete it on --yes.
+
+    A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
+    listed. Nothing that a run is at work on is listed or deleted.
+    """
+    from harness.core import garbage
+
+    place = Path(make_config([], None, root, None)[1].root)
+    found = garbage.garbage(place)
+    if as_json:
+        out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
+    else:
+        for one in found:
+            out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
+    total = sum(one.bytes for one in found)
+    if yes:
+        say(f"deleted: {garbage.delete(found) / 1e6:.1f} MB")
+    else:
+        say(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import present, publish_report, score, submission
-from harness.core import content, lease, plugins, record, results, sources
+from harness.core import content, garbage, lease, machine, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job, Train
@@ -38,6 +38,8 @@ class How:
     tracking_uri: str | None = None
     prefix: str = ""  # before the names of MLflow experiments
     rerun: str | None = None  # 'changed', or a cell's name
+    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
+    deterministic: bool = False  # on GPUs: kernels that give the same bits twice
     command: tuple[str, ...] = tuple(sys.argv)
 
 
@@ -69,6 +71,7 @@ class Results:
 def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     writable(plan.root)
+    garbage.remember(plan)
     if how.rerun is not None:
         set_aside(plan, how.rerun, say)
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
@@ -256,8 +259,8 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
     name = how.launcher
     if name == "auto":
-        name = "torchrun" if (how.nproc or gpus()) > 1 else "inline"
-    nproc = how.nproc or (max(1, gpus()) if name == "torchrun" else 1)
+        name = "torchrun" if (how.nproc or machine.gpus()) > 1 else "inline"
+    nproc = how.nproc or (max(1, machine.gpus()) if name == "torchrun" else 1)
     if name == "inline" and nproc > 1:
         raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
     micro = plan.config.micro_batch
@@ -265,17 +268,8 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
         fitting = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {fitting}")
     module = plugins.load("launchers", name, plan.config.folders)
-    return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, source())
-
-
-def gpus() -> int:
-    """GPUs of this node, without importing torch."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return sum(line.startswith("GPU ") for line in listed.splitlines()) if visible is None else len(visible.split(","))
+    facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
+    return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, facts)
 
 
 def source() -> dict[str, Any]:

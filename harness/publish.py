@@ -5,8 +5,8 @@ the run was offline) it hears the next time the same command is given. Without a
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
-from harness.store import view
+from harness.store import monitor, view
 from harness.store.tracking import PLAN, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
@@ -129,6 +129,11 @@ class Publisher:
             self.tracking.json(run, "config/job.json", job.spec())
             self.tracking.finish(run, status)
             self._remember(job, run, told=True)
+
+    def watched(self, jobs: Iterable[Job]) -> AbstractContextManager[None]:
+        """This node's GPUs as metrics of the training among the jobs, while the block runs."""
+        runs = [self._runs[job] for job in jobs if job in self._runs]
+        return nullcontext() if self.tracking is None or not runs else monitor.watching(self.tracking.uri, runs[0])
 
     @contextmanager
     def _patience(self) -> Iterator[None]:

@@ -9,23 +9,28 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.core import content, journal, pruning, record, sources
+from harness.core import journal, pruning, record, sources
 from harness.core.errors import refused
 from harness.core.job import Evaluate, Job, Train
 from harness.core.lease import Lease
+from harness.core.lease import stacks as stacks_path
 from harness.core.plan import Plan, read_json
 from harness.core.stopping import Stopped, stop_signals
 from harness.publish import Publisher
 
 POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal
+HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
+STALL = 10.0  # minutes without a step after which a launch is ended
 ENDED = {
-    **{"finished": "FINISHED", "pruned": "FINISHED", "preempted": "KILLED", "cancelled": "KILLED"},
-    **{"failed": "FAILED", "lost": "FAILED"},
+    **{"finished": "FINISHED", "pruned": "FINISHED"},
+    **{"preempted": "KILLED", "cancelled": "KILLED", "paused": "KILLED"},
+    **{"failed": "FAILED", "lost": "FAILED", "stalled": "FAILED"},
 }
 
 
@@ -62,6 +67,40 @@ class Progress:
 Show = Callable[[Progress], None]
 
 
+class Watch:
+    """Why a launch that goes on should be ended; asked at every look."""
+
+    def __init__(self, plan: Plan, launch: Mapping[Job, Lease], stall: float) -> None:
+        self.plan, self.launch, self.stall = plan, launch, stall  # seconds; 0: for ever
+        self._beats: list[int] = []
+        self._moved = self._asked = time.monotonic()
+        self._failed: float | None = None  # when all jobs had failed
+
+    def __call__(self) -> str | None:
+        """'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
+        if any(lease.lost for lease in self.launch.values()):
+            return "superseded"
+        now = time.monotonic()
+        if now - self._asked < 1:
+            return None
+        self._asked = now
+        (job, lease), *_ = self.launch.items()
+        beats = [path.stat().st_mtime_ns for path in stacks(self.plan, job, lease)]
+        if beats != self._beats:  # another time than before, by whatever clock
+            self._beats, self._moved = beats, now
+        if self.stall and now - self._moved > 1.1 * self.stall + 2:  # the ranks' own watchdogs have written by then
+            return "stalled"
+        if all(read_json(self.plan.directory(one) / "outcome.json").get("status") == "failed" for one in self.launch):
+            self._failed = self._failed or now
+            return "failed" if now - self._failed > HANGING else None
+        return None
+
+
+def stacks(plan: Plan, job: Job, lease: Lease) -> list[Path]:
+    """What the ranks touch while they work, and leave their threads' stacks in if they stall."""
+    return sorted(stacks_path(plan.directory(job), lease.number, 0).parent.glob(f"attempt-{lease.number}-*.txt"))
+
+
 def supervise(
     plan: Plan,
     launch: Mapping[Job, Lease],
@@ -76,21 +115,30 @@ def supervise(
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
     """
     progress = {job: Progress(job) for job in launch}
+    stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
+    ended: str | None = None
+    meanwhile = ExitStack()
     with stop_signals():
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, how)
                 progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
                 publisher.begin(job)
+            meanwhile.enter_context(publisher.watched(launch))
             launcher.start([plan.directory(job) for job in launch])
-            if not wait(plan, launcher, publisher, show, progress, lambda: any(one.lost for one in launch.values())):
-                return superseded(launcher, launch)
+            ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
+            if ended is not None:
+                end(launcher)
         except Stopped as stop:
             stopped = stop
     if stopped is not None:
         stop_launch(plan, launcher, publisher, show, progress, stopped)
-    outcomes = {job: conclude(plan, job, launcher, stopped) for job in launch}
+    meanwhile.close()
+    if ended == "superseded":
+        return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
+    word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.directory(next(iter(launch)))}/stacks"
+    outcomes = {job: conclude(plan, job, launcher, stopped, word if ended == "stalled" else None) for job in launch}
     if stopped is None and any(outcome["status"] in ("preempted", "cancelled") for outcome in outcomes.values()):
         stopped = Stopped(signal.SIGTERM)  # a scheduler signalled the ranks themselves
     for job in launch:
@@ -101,12 +149,11 @@ def supervise(
     return outcomes
 
 
-def superseded(launcher: Launcher, launch: Mapping[Job, Lease]) -> dict[Job, dict[str, Any]]:
-    """Another run has taken a job of the launch: end the worker at once, and leave every word on it to that run."""
+def end(launcher: Launcher) -> None:
+    """End a launch at once."""
     launcher.signal(signal.SIGKILL)
     while launcher.running():
         time.sleep(POLL)
-    return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
 
 
 def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
@@ -116,7 +163,9 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "outcome.json").unlink(missing_ok=True)
         pruning.forget(directory)
-        record.write_json(directory / "job.yaml", {**job.spec(), "attempt": lease.number})  # JSON is YAML
+        attempt = {"attempt": lease.number, "stall": 60 * how.get("stall", STALL)}
+        extra = {**attempt, "deterministic": how.get("deterministic", False)}
+        record.write_json(directory / "job.yaml", {**plan.spec(job), **extra})  # JSON is YAML
         made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         record.write_json(directory / "how.json", {**how, "made": made, "sources": sources.digests(job)})
     except OSError as error:
@@ -129,16 +178,16 @@ def wait(
     publisher: Publisher,
     show: Show,
     progress: Mapping[Job, Progress],
-    enough: Callable[[], bool],
-) -> bool:
-    """Follow the journals until the launch has ended; False if there was reason to end it first."""
+    enough: Callable[[], str | None],
+) -> str | None:
+    """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
     while launcher.running():
         for job in progress:
             follow(plan, publisher, show, progress[job])
-        if enough():
-            return False
+        if (reason := enough()) is not None:
+            return reason
         time.sleep(POLL)
-    return True
+    return None
 
 
 def stop_launch(
@@ -154,11 +203,13 @@ def stop_launch(
     deadline = time.monotonic() + GRACE
     with stop_signals():
         try:
-            ended = wait(plan, launcher, publisher, show, progress, lambda: time.monotonic() > deadline)
+            late = wait(
+                plan, launcher, publisher, show, progress, lambda: "late" if time.monotonic() > deadline else None
+            )
         except Stopped:
-            ended = False
-    if not ended:
-        launcher.signal(signal.SIGKILL)
+            late = "asked twice"
+    if late:
+        end(launcher)
 
 
 def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> None:
@@ -180,27 +231,29 @@ def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> 
     show(progress)
 
 
-def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None) -> dict[str, Any]:
+def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> dict[str, Any]:
     """How a job ended; an end that cannot be written down is none, for the next run would not know of it."""
     try:
-        return ended(plan, job, launcher, stopped)
+        return outcome_of(plan, job, launcher, stopped, stalled)
     except OSError as error:
         why = refused(error, plan.directory(job))
         return {"status": "failed", "reason": str(why), "exit_code": why.exit_code}
 
 
-def ended(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None) -> dict[str, Any]:
+def outcome_of(
+    plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None
+) -> dict[str, Any]:
     """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
     directory = plan.directory(job)
     outcome = read_json(directory / "outcome.json")
     if isinstance(job, Evaluate):
-        wanted = set(content.build_dataset(job.config).videos(job.split))
+        wanted = set(plan.videos(job))
         there = {path.stem for path in (directory / "videos").glob("*.npz")}
         if wanted <= there and outcome.get("status") in (None, "finished"):
             outcome = finish_evaluation(directory, len(wanted))
     if not outcome:
-        status = stopped.status if stopped else "lost"
-        reason = str(stopped) if stopped else f"the worker died: {last_line(launcher.log)}"
+        status = stopped.status if stopped else "stalled" if stalled else "lost"
+        reason = str(stopped) if stopped else stalled or f"the worker died: {last_line(launcher.log)}"
         outcome = {"status": status, "reason": reason, "exit_code": 1}
         record.write_json(directory / "outcome.json", outcome)
     return outcome
@@ -215,23 +268,12 @@ def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
         "status": "finished",
         "reason": None,
         "exit_code": 0,
-        "seconds": spent(events),
+        "seconds": journal.spent(events),
         "step": videos,
         "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
     }
     record.write_json(directory / "outcome.json", outcome)
     return outcome
-
-
-def spent(events: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds between a job's begin and last event, added over its attempts."""
-    total, begun = 0.0, None
-    for event, after in zip(events, [*events[1:], None], strict=True):
-        if event["event"] == "begin":
-            begun = event["time"]
-        if begun is not None and (after is None or after["event"] == "begin"):
-            total += event["time"] - begun
-    return total
 
 
 def last_line(log: Path) -> str:
@@ -241,9 +283,9 @@ def last_line(log: Path) -> str:
     return f"{said[-1][:200]} (see {log})" if said else f"it left no word (see {log})"
 
 
-def describe(launcher: str, nproc: int, command: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:
-    """How a launch is run: provenance, never identity."""
-    return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **source}
+def describe(launcher: str, nproc: int, command: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+    """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
+    return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}
 
 
 __all__ = ["ENDED", "Launcher", "Progress", "Stopped", "Train", "describe", "supervise"]

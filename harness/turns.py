@@ -34,6 +34,7 @@ class Turns:
     def __post_init__(self) -> None:
         self._claims = {job: Claim(self.plan.directory(job)) for job in self.waiting}
         self._told: set[tuple[Job, str]] = set()
+        self._stalled: set[Job] = set()  # and run again, once
 
     def run(self, launcher: Launcher, publisher: Publisher, show: Show, facts: Mapping[str, Any]) -> None:
         """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
@@ -90,9 +91,13 @@ class Turns:
         for job, outcome in outcomes.items():
             if outcome["status"] == "finished":
                 self.waiting.remove(job)
-            elif outcome["status"] == "superseded":
+            elif outcome["status"] in ("superseded", "paused"):
                 self.executed -= 1
                 self._claims[job] = Claim(self.plan.directory(job))
+            elif outcome["status"] == "stalled" and job not in self._stalled:
+                self._stalled.add(job)
+                self.executed -= 1
+                self.say(f"{job.name}: {outcome['reason']}; it was ended and goes on from its last checkpoint")
             else:
                 self.fail(job, str(outcome.get("reason") or outcome["status"]))
 
@@ -108,4 +113,4 @@ def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
     if seen is None or not seen.released or seen.number != attempt:
         return None
     outcome = read_json(plan.directory(job) / "outcome.json")
-    return str(outcome.get("reason")) if outcome.get("status") in ("failed", "lost") else None
+    return str(outcome.get("reason")) if outcome.get("status") in ("failed", "lost", "stalled") else None

@@ -7,7 +7,7 @@ passed over, and a new writer ends a line that an earlier one left open.
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         text = file.read()
     whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is still being written
     return [event for line in whole.splitlines() if (event := _parse(line)) is not None], offset + len(whole)
+
+
+def spent(events: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds between a job's begin and last event, added over its attempts."""
+    total, begun = 0.0, None
+    for event, after in zip(events, [*events[1:], None], strict=True):
+        if event["event"] == "begin":
+            begun = event["time"]
+        if begun is not None and (after is None or after["event"] == "begin"):
+            total += event["time"] - begun
+    return total
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
     jobs/<fingerprint>/attempts/000002.json    {"count": 41, "released": false, "user": …, "host": …, "pid": …, …}
 
 A holder raises its file's counter; whoever waits looks whether the counter moves, by its own monotonic clock, so that
-the clocks of two machines need not agree. Only one process can make the next file (O_EXCL, which shared file systems
+the clocks of two machines need not agree. Only one process can make the next file (link, which shared file systems
 keep), so a job is taken over once. The number is the attempt's token: a rank whose number is not the highest any more
 writes nothing.
 """
@@ -98,10 +98,7 @@ class Claim:
         ours = Holder(number, user=user(), host=socket.gethostname(), machine=machine(), pid=os.getpid(), born=birth())
         path = path_of(self.directory, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x") as file:
-                file.write(json.dumps(asdict(ours)))
-        except FileExistsError:  # somebody was faster
+        if not make(path, json.dumps(asdict(ours))):  # somebody was faster
             return None
         self.holder = None
         return Lease(self.directory, ours)
@@ -143,9 +140,33 @@ def _renew(lease: Lease, released: bool = False) -> None:
         return
 
 
+def make(path: Path, text: str) -> bool:
+    """Make a file that is not there; False where it is. Whole at once, where the file system has hard links."""
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    partial.write_text(text)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+    finally:
+        partial.unlink()
+    return True
+
+
 def path_of(directory: Path, number: int) -> Path:
     """Where an attempt's file lies."""
     return directory / "attempts" / f"{number:06d}.json"
+
+
+def stacks(directory: Path, number: int, rank: int) -> Path:
+    """Where a rank of an attempt leaves its threads' stacks if it stalls; touched while it works."""
+    return directory / "stacks" / f"attempt-{number}-rank-{rank:03d}.txt"
 
 
 def latest(directory: Path) -> int:

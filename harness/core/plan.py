@@ -56,6 +56,14 @@ class Plan:
         """Where a job leaves what it makes."""
         return self.root / "jobs" / job.fingerprint
 
+    def spec(self, job: Job) -> dict[str, Any]:
+        """What a worker is told to run: the content of job.yaml."""
+        return job.spec()
+
+    def videos(self, job: Evaluate) -> list[str]:
+        """The videos that an evaluation needs."""
+        return content.build_dataset(job.config).videos(job.split)
+
     def state(self, job: Job) -> str:
         """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
         return state(self.directory(job))

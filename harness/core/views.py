@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.core import paper, sources
+from harness.core import machine, paper, sources
 from harness.core.job import Job
 from harness.core.plan import Experiment, Plan, setting
 from harness.core.record import provenance
@@ -89,6 +89,7 @@ def setting_lines(plan: Plan) -> list[str]:
         f"  training   AdamW {train.lr:g}, weight decay {train.weight_decay:g}, layer decay {train.layer_decay:g}, "
         f"warm-up {train.warmup}, crop {train.crop}, {config['precision']}",
         f"  batch      {train.batch} ({train.batch // micro} micro-batch(es) of {micro} sharing BN statistics{ranks})",
+        f"  here       {sharing(train.batch, micro, machine.gpus())}",
         f"  schedule   {train.epochs} epochs over {facts['train_videos']} videos × {train.frames_per_video} frame(s) "
         f"= {config.iterations()} iterations",
     ]
@@ -104,3 +105,20 @@ def experiment_lines(experiment: Experiment) -> list[str]:
         note = f"left out: {cell.skip}" if cell.skip else number
         lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
     return lines
+
+
+def sharing(batch: int, micro_batch: int, gpus: int) -> str:
+    """How a number of GPUs shares out a batch without another number, and what does with less memory."""
+    if gpus < 1:
+        return "no GPU here; one process takes it whole"
+    world = max(n for n in range(1, min(gpus, micro_batch) + 1) if micro_batch % n == 0)
+    idle = f", {gpus - world} idle" if world < gpus else ""
+    said = f"{world} rank(s) × {micro_batch // world}{idle}"
+    theirs = max(1, micro_batch // paper.RANKS)
+    if micro_batch // world <= theirs:
+        return said
+    smaller = world * theirs
+    if smaller < micro_batch and batch % smaller == 0:
+        said += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
+        said += " so another number)"
+    return said

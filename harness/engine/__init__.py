@@ -1,5 +1,5 @@
 """What runs in a rank. Importing it takes seconds (torch), so whose child this process is is noted first."""
 
-import os
+from harness.core import parent
 
-PARENT = os.getppid()
+__all__ = ["parent"]

@@ -3,9 +3,11 @@
 Shapes: B images of this rank, C channels, H × W positions.
 """
 
+import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import timm.layers
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.engine.runtime import Rank
+
+HANGS = timedelta(hours=1)  # of a collective; the supervisor's `stall` is shorter, and leaves all ranks' stacks
 
 
 @contextmanager
@@ -28,9 +32,9 @@ def process_group(rank: Rank) -> Iterator[None]:
         yield
         return
     if rank.device.type == "cuda":
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=rank.device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=rank.device, timeout=HANGS)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=HANGS)
     try:
         yield
     finally:
@@ -167,6 +171,31 @@ def agree(*counts: int) -> list[int]:
     total = torch.tensor(counts, dtype=torch.int64)
     dist.all_reduce(total)
     return [int(value) for value in total]
+
+
+def agreed(status: str | None) -> str | None:
+    """The word that all ranks stop with, if one of them was told to: 'cancelled' goes before 'preempted'."""
+    preempted, cancelled = agree(status == "preempted", status == "cancelled")
+    return "cancelled" if cancelled else "preempted" if preempted else None
+
+
+def gather_words(words: Sequence[str]) -> list[str]:
+    """All ranks' words, in the ranks' order."""
+    if not dist.is_initialized():
+        return list(words)
+    lists: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, list(words))
+    return [word for one in lists for word in one]
+
+
+def same(module: nn.Module | None) -> bool:
+    """Whether a module's state has equal bits on all ranks."""
+    if module is None or not dist.is_initialized():
+        return True
+    hashed = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        hashed.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return len(set(gather_words([hashed.hexdigest()]))) == 1
 
 
 @torch.no_grad()

@@ -132,7 +132,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     for one in tasks:
         runtime.check_precision(rank.device, one.job["precision"])
     dataset, split = build.dataset(job), job["split"]
-    videos = dataset.videos(split)
+    videos = dataset.videos(split)[: job.get("videos")]  # all but in a rehearsal
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
     journals = {
         one.folder: jobs.begin(

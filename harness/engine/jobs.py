@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from harness.core import journal, lease, record
 from harness.core.errors import REMEDIES, HarnessError, UnfitError, refused
 from harness.core.journal import Journal
-from harness.engine import checkpoint, runtime
+from harness.engine import checkpoint, runtime, trouble
 from harness.engine.runtime import Rank
 
 
 class Ending(NamedTuple):
     """How a job ended."""
 
-    status: str  # finished | failed | preempted | cancelled | pruned | superseded
+    status: str  # finished | failed | preempted | cancelled | paused | pruned | superseded
     step: int = 0
     reason: str | None = None
     exit_code: int = 0
@@ -60,6 +60,7 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
         "exit_code": ending.exit_code,
         "seconds": seconds,
         "step": ending.step,
+        "peak": runtime.peak(rank.device),  # bytes
         "provenance": runtime.provenance(rank),
     }
     record.write_json(folder / "outcome.json", outcome)
@@ -83,10 +84,12 @@ def failure(folder: Path, error: BaseException) -> Ending:
         checkpoint.sweep(folder / "checkpoints")  # what was half written leaves room for the outcome
     if isinstance(error, OSError) and error.errno in REMEDIES:
         error = refused(error, folder)
-    message = " ".join(str(error).split())
-    if isinstance(error, HarnessError):
-        return Ending("failed", reason=message, exit_code=error.exit_code)
-    return Ending("failed", reason=f"{type(error).__name__}: {message}"[:500], exit_code=1)
+    try:
+        job = read(folder)
+    except UnfitError:
+        job = None
+    code = error.exit_code if isinstance(error, HarnessError) else 1
+    return Ending("failed", reason=trouble.reason(error, job), exit_code=code)
 
 
 def stopped(status: str, step: int) -> Ending:

@@ -1,26 +1,23 @@
-"""What a rank knows of its process: place, device, threads, seeds, the signal to stop, versions."""
+"""What a rank knows of its process: place, device, threads, seeds, memory, versions."""
 
-import ctypes
 import os
 import platform
 import random
-import signal
+import resource
 import socket
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from harness.core.errors import UnfitError
-from harness.engine import PARENT
+from harness.engine.stop import PREEMPTED_EXIT, Stop, Stopped
 
-PREEMPTED_EXIT = 75
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
-PR_SET_PDEATHSIG = 1
+
+__all__ = ["PREEMPTED_EXIT", "Rank", "Stop", "Stopped"]  # the last three live where torch is not imported
 
 
 class Rank(NamedTuple):
@@ -35,43 +32,6 @@ class Rank(NamedTuple):
     def first(self) -> bool:
         """Whether this is the rank that writes the journal."""
         return self.rank == 0
-
-
-class Stopped(Exception):
-    """Work was broken off because a signal asked for it; `status` is what to call it."""
-
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Stop:
-    """The flag that signals set: SIGTERM, SIGUSR1 and SIGUSR2 mean preempted, SIGINT cancelled.
-
-    While `idle` there is no work to save, and a signal ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        self.status: str | None = None
-        self.idle = False
-        self._owner = os.getpid()
-
-    def install(self) -> None:
-        """Take the signals over; call in the main thread."""
-        for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"):
-            signal.signal(getattr(signal, name), self._handle)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._owner:
-            return  # a forked data worker: the rank it works for saves, and then ends it
-        self.status = self.status or ("cancelled" if number == signal.SIGINT else "preempted")
-        if self.idle:
-            raise SystemExit(PREEMPTED_EXIT)
-
-    def check(self) -> None:
-        """Raises Stopped if a signal has come."""
-        if self.status is not None:
-            raise Stopped(self.status)
 
 
 def place() -> Rank:
@@ -93,15 +53,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux only): no rank outlives its supervisor.
+def deterministic(asked: bool) -> None:
+    """Choose kernels that give the same bits twice where torch has them; it warns where it has none.
 
-    Ends the process at once where the parent died while torch was being imported.
+    Nothing changes on a CPU, whose kernels do so anyway for an equal number of threads.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != PARENT:
-            sys.exit(1)
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(asked, warn_only=True)
+    torch.backends.cudnn.deterministic = asked
+
+
+def peak(device: torch.device) -> int:
+    """Most bytes that were in use so far: of the GPU's memory, or on a CPU of this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
 
 
 def mix(*key: int) -> int:

@@ -22,7 +22,7 @@ from harness.core import pruning
 from harness.core.data import Dataset
 from harness.core.errors import HarnessError, UnfitError
 from harness.datasets._stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime
+from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime, trouble
 from harness.engine.jobs import Ending
 from harness.engine.looks import Looks
 from harness.engine.reporter import Reporter
@@ -31,6 +31,7 @@ from models.contract import VOID, Output, Target
 from models.segmentor import Segmentor
 
 VERSION = 1
+SKIPS = 20  # iterations in a row that fp16's scaler may pass over: from 2^16 down to below 1
 
 
 class Plan(NamedTuple):
@@ -97,6 +98,7 @@ class Trainer:
         self.model = build.segmentor(job, num_classes)
         self.net: Any = self.model
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
+        self._skipped = 0  # iterations in a row
 
     def start(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none."""
@@ -128,22 +130,25 @@ class Trainer:
     def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
         """One iteration on this rank's micro-batches; returns the global losses, lr and momentum.
 
-        `valid` counts the labelled pixels of the global batch. Raises HarnessError for a loss that is not
-        finite, before weights or memory take it: the one time an iteration that the host waits for the device.
+        `valid` counts the labelled pixels of the global batch. A loss that is not finite reaches neither weights nor
+        memory: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. This is the one time an
+        iteration that the host waits for the device.
         """
         progress = iteration / self.plan.iterations
         self.model.train()
-        totals, sums = None, []
+        totals, sums, parts = None, [], []
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with nullcontext() if last or self.net is self.model else self.net.no_sync():
                 values, part = self._backward(batch, valid, progress)
             totals = values if totals is None else totals + values
             sums.append(part)
+            parts.append(values)
         assert totals is not None
         found = dict(zip(self._names, distributed.total(totals).tolist(), strict=True))
         if not all(math.isfinite(value) for value in found.values()):
-            raise HarnessError(f"the loss is not finite at iteration {iteration}: {found}; lower train.lr or use fp32")
+            bad = [batch.names for batch, values in zip(batches, parts, strict=True) if not values.isfinite().all()]
+            return self._skip(iteration, found, [name for names in bad for name in names])
         merged = distributed.gather_sums(sums)
         if merged is not None:
             found["momentum"] = self.model.decoder.momentum_at(progress)
@@ -151,10 +156,23 @@ class Trainer:
                 self.model.decoder.update(merged, found["momentum"])
         found["lr"] = self.options["lr"] * optim.lr_factor(iteration, self.plan.iterations, self.options["warmup"])
         optim.set_lr(self.optimizer, found["lr"])
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
+        if self._skipped > SKIPS:
+            raise trouble.not_finite(iteration, {"gradients": math.inf}, [])
         return found
+
+    def _skip(self, iteration: int, found: Mapping[str, float], samples: Sequence[str]) -> dict[str, float]:
+        """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
+        self._skipped += 1
+        if not self.scaler.is_enabled() or self._skipped > SKIPS:
+            raise trouble.not_finite(iteration, found, distributed.gather_words(samples))
+        self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"skipped": 1.0}
 
     def _backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
         """Add a micro-batch's gradients; its losses (parts,) and class sums."""
@@ -202,9 +220,19 @@ def predict(model: Segmentor, images: Tensor) -> Tensor:
 def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
     job = jobs.read(folder)
-    dataset = build.dataset(job)
-    trainer = Trainer(job, len(dataset.classes), rank)
+    runtime.deterministic(bool(job.get("deterministic")))
     with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
+        if all(distributed.agree((folder / "weights.safetensors").exists())):  # killed between weights and outcome
+            reporter.begin(job["iterations"], job["iterations"])
+            reporter.checkpoint(job["iterations"])
+            if rank.first:
+                checkpoint.clear(folder / "checkpoints")
+            return Ending("finished", job["iterations"])
+        early = distributed.agreed(stop.status)
+        if early is not None:  # while torch was imported, or another job was run
+            return jobs.stopped(early, 0)
+        dataset = build.dataset(job)
+        trainer = Trainer(job, len(dataset.classes), rank)
         start = resume(folder, trainer, reporter)
         reporter.begin(start, trainer.plan.iterations)
         status = run(folder, trainer, dataset, start, stop, reporter)
@@ -243,6 +271,7 @@ def run(
     wanted = positions(trainer.plan, rank.rank, start)
     batches = loader(stream, wanted, options["workers"], pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
+        stop.beat()
         runtime.seed_all(job["seed"], iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
@@ -259,11 +288,16 @@ def run(
             reporter.look(iteration + 1, looks.split, looks.take(trainer.model, iteration + 1, stop))
         if (iteration + 1) % options["checkpoint_every"] == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
+        if start < iteration + 1 == job.get("pause"):  # a rehearsal's resume
+            save(folder, trainer, iteration + 1, reporter)
+            return "paused", iteration + 1
     return None
 
 
 def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank."""
+    """Write a checkpoint, by the first rank. Raises HarnessError where the ranks' memories have come apart."""
+    if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
+        raise HarnessError(f"the ranks hold different memories at iteration {step}: a defect; this run is worthless")
     if trainer.rank.first:
         checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
         keepsakes.memory(folder, trainer.model, step)
@@ -277,8 +311,8 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         temporary = checkpoint.temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
         save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
-        checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
+        checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")
     distributed.agree(0)  # what comes next in the launch may read the weights

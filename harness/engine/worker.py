@@ -15,11 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from harness.core import lease, parent
 from harness.core.lease import SupersededError
-from harness.engine import distributed, evaluate, jobs, runtime, train
-from harness.engine.evaluate import Task
-from harness.engine.jobs import Ending
-from harness.engine.runtime import PREEMPTED_EXIT, Rank, Stop, Stopped
+from harness.engine.stop import PREEMPTED_EXIT, Stop, Stopped
+
+STOP = Stop()
+if __name__ == "__main__":  # before torch: a signal that comes during its import is kept
+    parent.die_with_parent()
+    STOP.install()
+
+from harness.engine import distributed, evaluate, jobs, runtime, train  # noqa: E402
+from harness.engine.evaluate import Task  # noqa: E402
+from harness.engine.jobs import Ending  # noqa: E402
+from harness.engine.runtime import Rank  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("jobs", nargs="*", type=Path, metavar="JOBDIR")
     parser.add_argument("--serve", action="store_true", help="read launches from stdin until it ends")
     options = parser.parse_args(arguments)
-    runtime.die_with_parent()
-    stop = Stop()
-    stop.install()
     rank = runtime.place()
-    return serve(rank, stop) if options.serve else launch(options.jobs, rank, stop)
+    return serve(rank, STOP) if options.serve else launch(options.jobs, rank, STOP)
 
 
 def serve(rank: Rank, stop: Stop) -> int:
@@ -61,6 +66,8 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
         job = jobs.read(folder)
         allowed[folder] = jobs.ours(folder, job)
         kinds[job["kind"]].append(folder)
+        if folder == folders[0] and job.get("stall"):  # seconds
+            stop.watch(lease.stacks(folder, job["attempt"], rank.rank), job["stall"])
 
     for folder in folders:
         guard([folder], sort, folder)
@@ -71,6 +78,7 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
         guard([folder], lambda folder: tasks.append(evaluate.task(folder)), folder)
     for group in evaluate.same_frames(tasks):
         guard([one.folder for one in group], evaluate.evaluate, group, rank, stop)
+    stop.unwatch()
     if any(ending.status == "failed" for ending in endings):
         return 1
     return PREEMPTED_EXIT if any(ending.status != "finished" for ending in endings) else 0

@@ -22,7 +22,7 @@ class Launcher:
         with self.log.open("a") as log:
             self._agent = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                    *(sys.executable, "-m", "harness.launchers._agent", "--standalone"),
                     *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
                     *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
                     *("-m", "harness.engine.worker"),

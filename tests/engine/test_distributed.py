@@ -12,7 +12,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import models.layers.head
-from harness.engine import distributed, optim, train
+from harness.engine import distributed, optim, train, worker
 from harness.engine.runtime import Rank, Stop
 
 CPU = torch.device("cpu")
@@ -176,3 +176,59 @@ def test_two_ranks_train_as_one_process(ranks, size):
     for name, value in alone.items():
         if "running" in name:
             assert torch.allclose(first[name], value, rtol=1e-3, atol=1e-3), name
+
+
+def _share(index, world, port, root):
+    """A rank of a training and an evaluation, as the worker runs them."""
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(index), WORLD_SIZE=str(world))
+    models.layers.head.DROPOUT = 0.0
+    folders = [root / "jobs" / name for name in ("a" * 16, "b" * 16, "e" * 16)]
+    assert worker.launch(folders, Rank(index, world, CPU, 1), Stop()) == 0
+
+
+def equal_shares(root, world):
+    """Weights with and without accumulation (micro-batches of 16 and of 8), and the confusion matrices by video."""
+    folder = root / str(world)
+    for name, micro in (("a", 16), ("b", 8)):
+        tiny_jobs.training(folder, name * 16, batch=16, micro_batch=micro, iterations=2, lr=1e-5, config=HEAD)
+    tiny_jobs.evaluation(folder, "e" * 16, ["a" * 16])
+    if world == 1:
+        _share(0, 1, 0, folder)
+        models.layers.head.DROPOUT = 0.1
+    else:
+        mp.spawn(_share, (world, free_port(), folder), world)
+    jobs = folder / "jobs"
+    return [load_file(jobs / (name * 16) / "weights.safetensors") for name in "ab"], jobs / ("e" * 16)
+
+
+def assert_same_share(alone, several):
+    for mine, whole in zip(several, alone, strict=True):
+        assert mine.keys() == whole.keys()
+        for name, value in whole.items():
+            assert torch.allclose(mine[name].float(), value.float(), rtol=1e-3, atol=1e-3), name
+
+
+@pytest.mark.parametrize(
+    "world", [4, pytest.param(8, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["4 ranks", "8 ranks"]
+)
+@pytest.mark.slow
+def test_ranks_equal_one_process_and_count_exactly(tmp_path, world):
+    alone, counts_alone = equal_shares(tmp_path, 1)
+    several, counts = equal_shares(tmp_path, world)  # the engine compares M's bits over ranks at each checkpoint
+    assert_same_share(alone, several)
+    # the same weights for both, so that counts are equal pixel by pixel and not only nearly
+    for name in ("a", "b"):
+        source, target = (tmp_path / str(n) / "jobs" / (name * 16) / "weights.safetensors" for n in (1, world))
+        target.write_bytes(source.read_bytes())
+    for path in (counts / "videos").glob("*.npz"):
+        path.unlink()
+    mp.spawn(_evaluate, (world, free_port(), tmp_path / str(world)), world)
+    mine, theirs = tiny_jobs.counts(counts), tiny_jobs.counts(counts_alone)
+    assert mine.keys() == theirs.keys()
+    assert all((mine[video] == theirs[video]).all() for video in theirs)
+
+
+def _evaluate(index, world, port, root):
+    torch.set_num_threads(1)
+    assert worker.launch([root / "jobs" / ("e" * 16)], Rank(index, world, CPU, 1), Stop()) == 0

@@ -10,7 +10,8 @@ from tiny_jobs import ALONE, train_now, training
 
 from harness.core import journal
 from harness.core.errors import HarnessError, UnfitError
-from harness.engine import checkpoint, train
+from harness.core.lease import Claim
+from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
 from models.contract import Auxiliary, Output
 
@@ -236,3 +237,74 @@ def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decod
     trainer._backward(batch, 2 * 32 * 32, progress=0.9)
     missing = [name for name, parameter in trainer.model.named_parameters() if parameter.grad is None]
     assert missing == []
+
+
+def a_batch(value, name):
+    frames = torch.full((1, 2, 3, 32, 32), value)
+    return train.Batch(frames, torch.zeros(1, 2, 32, 32, dtype=torch.uint8), torch.arange(1), (name,))
+
+
+def test_a_bad_loss_names_its_samples_alone(tmp_path):
+    job = json.loads((training(tmp_path, micro_batch=1) / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    batches = [a_batch(0.0, "street/1"), a_batch(math.nan, "river/7")]
+    with pytest.raises(HarnessError, match=r"iteration 5: .*samples river/7;"):
+        trainer.step(5, batches, 2 * 32 * 32)
+
+
+def test_fp16s_scaler_may_pass_over_some(tmp_path, monkeypatch):
+    """The scaler works on a CPU too, though fp16 itself is refused there."""
+    monkeypatch.setattr(train, "SKIPS", 2)
+    job = json.loads((training(tmp_path) / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    for iteration in range(2):
+        assert trainer.step(iteration, [a_batch(math.nan, "river/7")], 32 * 32) == {"skipped": 1.0}
+    assert trainer.scaler.get_scale() == 2.0**14  # halved twice
+    with pytest.raises(HarnessError, match="river/7"):
+        trainer.step(2, [a_batch(math.nan, "river/7")], 32 * 32)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+    assert not trainer.model.decoder.memory.initialised.any()
+
+
+def test_out_of_memory_names_what_lowers_it(tmp_path):
+    folder = training(tmp_path)
+    found = jobs.failure(folder, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert found.status == "failed"
+    assert "--nproc" in found.reason
+    assert "train.micro_batch (now 4" in found.reason
+    assert "train.crop (now 32)" in found.reason
+
+
+def test_weights_without_an_outcome_are_a_finished_training(tmp_path, monkeypatch):
+    """Killed between the two, with the checkpoints gone: nothing is trained again."""
+    folder = train_now(training(tmp_path))
+    before = (folder / "weights.safetensors").read_bytes()
+    monkeypatch.setattr(train, "run", None)
+    train_now(folder)
+    assert (folder / "weights.safetensors").read_bytes() == before
+    begins = [event["step"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "begin"]
+    assert begins == [0, 6]
+
+
+def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
+    folder = training(tmp_path)
+    description = json.loads((folder / "job.yaml").read_text())
+    first = Claim(folder).take()
+    (folder / "job.yaml").write_text(json.dumps({**description, "attempt": first.number}))
+    step, seen = train.Trainer.step, {}
+
+    def taken_over(self, iteration, *rest):
+        if iteration == 3:
+            first.renew(released=True)
+            assert Claim(folder).take().number == 2
+            seen.update({path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()})
+        return step(self, iteration, *rest)
+
+    monkeypatch.setattr(train.Trainer, "step", taken_over)
+    assert worker.launch([folder], ALONE, Stop()) == 75
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == seen
+    assert not (folder / "outcome.json").exists()

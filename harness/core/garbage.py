@@ -1,0 +1,90 @@
+"""What lies under a root that nobody refers to, and what it weighs.
+
+Every plan that is run leaves root/plans/<digest>.json with the fingerprints of its jobs, a search one for each trial;
+that is what "referred to" means. A plan is forgotten by deleting its file. Never listed: what a living run holds,
+score rows, reports, and what the harness did not make.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core import lease
+from harness.core.job import digest
+from harness.core.plan import Plan, read_json
+from harness.core.record import write_json
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that may go."""
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def remember(plan: Plan) -> None:
+    """Note which jobs a plan refers to."""
+    named = [experiment.digest for experiment in plan.experiments]
+    path = plan.root / "plans" / f"{digest(named)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = {
+        "experiments": [experiment.name for experiment in plan.experiments],
+        "preset": plan.config.preset,
+        "jobs": [job.fingerprint for job in plan.jobs],
+        "last": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    write_json(path, value)
+
+
+def referred(root: Path) -> set[str]:
+    """Fingerprints that some plan names."""
+    return {name for path in (root / "plans").glob("*.json") for name in read_json(path).get("jobs", ())}
+
+
+def garbage(root: Path) -> list[Item]:
+    """What may go, largest first."""
+    known = referred(root)
+    return sorted(_items(root, known), key=lambda item: -item.bytes)
+
+
+def _items(root: Path, known: set[str]) -> Iterator[Item]:
+    for job in sorted((root / "jobs").glob("*")):
+        if not (job / "job.yaml").exists() or lease.held(job) is not None:
+            continue
+        done = read_json(job / "outcome.json").get("status") == "finished"
+        if job.name not in known:
+            yield Item(job, "no plan under plans/ names it", size(job))
+            continue
+        if done and any((job / "checkpoints").glob("*")):
+            yield Item(job / "checkpoints", "the training is finished", size(job / "checkpoints"))
+        for path in [*job.glob(".*.tmp"), *job.glob("*/.*.tmp")]:
+            if not (done and path.parent.name == "checkpoints"):
+                yield Item(path, "half-written by a process that died", size(path))
+    for folder, why in (("replaced", "run again since (--rerun)"), ("rehearsal", "left by --rehearse")):
+        for path in sorted((root / folder).glob("*")):
+            yield Item(path, why, size(path))
+
+
+def delete(items: list[Item]) -> int:
+    """Delete them, but for jobs that somebody has begun meanwhile; bytes that are free now."""
+    freed = 0
+    for item in items:
+        if lease.held(item.path) is not None:
+            continue
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
+        else:
+            item.path.unlink(missing_ok=True)
+        freed += item.bytes
+    return freed
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(below.stat().st_size for below in path.rglob("*") if below.is_file())

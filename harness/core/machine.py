@@ -1,0 +1,14 @@
+"""What this machine has, asked without torch."""
+
+import os
+import subprocess
+
+
+def gpus() -> int:
+    """GPUs of this node, without importing torch."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return sum(line.startswith("GPU ") for line in listed.splitlines()) if visible is None else len(visible.split(","))

@@ -1,0 +1,97 @@
+"""FLOPs and parameters of jobs, without weights or memory: models are built and run on torch's fake tensors.
+
+(They are meta tensors that name a device, which autocast inside the models asks for.)
+
+Reads a JSON list of job descriptions from stdin (job.yaml's content, "classes", and for an evaluation its members'
+as "of") and prints {fingerprint: {"flops", "parameters"}}. FLOPs are of an iteration for a training: forward, twice as
+much backward, and the pass without gradient that makes frame N-1's mask, where the decoder takes it; and of a video of
+mean length with all members, windows and views for an evaluation.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.core.errors import UnfitError
+from harness.engine import build, inference
+from models.segmentor import Segmentor
+
+
+def main() -> int:
+    """Answer what stdin asks; a job whose data are not at hand gets no answer."""
+    answers = {}
+    for job in json.load(sys.stdin):
+        try:
+            answers[job["fingerprint"]] = training(job) if job["kind"] == "train" else evaluation(job)
+        except UnfitError:
+            continue
+    print(json.dumps(answers))
+    return 0
+
+
+def fake_model(job: Mapping[str, Any], classes: int) -> tuple[Segmentor, FakeTensorMode]:
+    """The job's model without storage: built on meta, then said to be on the CPU."""
+    with torch.device("meta"):
+        model = build.segmentor(job, classes)
+    mode = FakeTensorMode()
+    with mode:
+        for module in model.modules():
+            for name, value in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
+            for name, value in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty(value.shape, dtype=value.dtype))
+    return model.eval(), mode
+
+
+def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> tuple[int, int]:
+    """FLOPs of one image's features and of one prediction off them."""
+    with mode, torch.no_grad():
+        with FlopCounterMode(display=False) as features_counter:
+            features = model.features(torch.empty(1, 3, height, width))
+        with FlopCounterMode(display=False) as predict_counter:
+            cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
+            model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
+    return features_counter.get_total_flops(), predict_counter.get_total_flops()
+
+
+def training(job: Mapping[str, Any]) -> dict[str, float]:
+    """Of one iteration."""
+    model, mode = fake_model(job, job["classes"])
+    features, decode = passes(model, mode, job["train"]["crop"], job["train"]["crop"])
+    decoder = model.decoder
+    past = features * len(decoder.past)
+    with_gradient = 3 * (features + decode + (past if decoder.past_grad else 0))
+    without = (features + decode) * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    without += 0 if decoder.past_grad else past
+    flops = job["train"]["batch"] * (with_gradient + without)
+    return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def evaluation(job: Mapping[str, Any]) -> dict[str, float]:
+    """Of one video: windows of its first frame, mean number of frames. Raises UnfitError without data."""
+    dataset, split, how = build.dataset(job), job["split"], job["evaluate"]
+    videos = dataset.videos(split)
+    frames = [dataset.frames(split, video) for video in videos]
+    height, width = dataset.read(split, videos[0], frames[0][0]).image.shape[:2]
+    flops = parameters = 0.0
+    for member in job["of"]:
+        model, mode = fake_model(member, job["classes"])
+        encoder: Any = model.encoder
+        window = how["window"] or member["train"]["crop"]
+        geometry = inference.geometry(window, how["stride"], how["short_side"], job["scales"], job["flip"])
+        fit = inference.Fit(encoder.size, encoder.multiple)
+        parameters += sum(p.numel() for p in model.parameters())
+        for tile in inference.tiles(height, width, geometry, fit):
+            features, decode = passes(model, mode, tile.height, tile.width)
+            flops += features + decode * (1 + job["stage"])
+    return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

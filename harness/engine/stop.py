@@ -1,0 +1,88 @@
+"""What a rank hears and tells while it works: the signal to stop, its parent's death, and a beat for whoever watches.
+
+Imports no torch: a signal that comes while torch is being imported must be kept, not die of it.
+"""
+
+import faulthandler
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from harness.core import parent
+
+PREEMPTED_EXIT = 75
+BEATS = 20  # a beat each twentieth of the time after which a silent rank counts as stalled
+
+
+class Stopped(Exception):
+    """Work was broken off because a signal asked for it; `status` is what to call it."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Stop:
+    """The flag that signals set: SIGTERM, SIGUSR1 and SIGUSR2 mean preempted, SIGINT cancelled.
+
+    While `idle` there is no work to save, and a signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.status: str | None = None
+        self.idle = False
+        self._owner = os.getpid()
+        self._stall, self._told = 0.0, 0.0
+        self._stacks: IO[str] | None = None
+
+    def install(self) -> None:
+        """Take the signals over; call in the main thread."""
+        for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"):
+            signal.signal(getattr(signal, name), self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return  # a forked data worker: the rank it works for saves, and then ends it
+        self.status = self.status or ("cancelled" if number == signal.SIGINT else "preempted")
+        if self.idle:
+            raise SystemExit(PREEMPTED_EXIT)
+
+    def watch(self, path: Path, seconds: float) -> None:
+        """From now on every `beat` touches the file; after `seconds` without one all threads' stacks are written to it.
+
+        A watchdog in C does that, so it works for a rank that hangs in a collective or with the interpreter locked.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stall, self._stacks = seconds, path.open("w")
+        self._told = 0.0
+        self.beat()
+
+    def unwatch(self) -> None:
+        """The work is done; an empty file is taken away."""
+        if self._stacks is None:
+            return
+        faulthandler.cancel_dump_traceback_later()
+        path = Path(self._stacks.name)
+        self._stacks.close()
+        self._stacks = None
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()
+
+    def beat(self) -> None:
+        """One step of work is done. Ends an orphan at once, where the kernel has not (parent.die_with_parent)."""
+        if parent.orphaned():
+            os._exit(1)
+        now = time.monotonic()
+        if self._stacks is not None and now - self._told >= self._stall / BEATS:
+            self._told = now
+            os.utime(self._stacks.fileno())
+            faulthandler.dump_traceback_later(self._stall, file=self._stacks)
+
+    def check(self) -> None:
+        """A beat; raises Stopped if a signal has come."""
+        self.beat()
+        if self.status is not None:
+            raise Stopped(self.status)

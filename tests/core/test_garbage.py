@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from harness.core import garbage, lease, plan
+from harness.core.config import compose
+from harness.core.lease import Claim
+
+SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=2")
+
+
+@pytest.fixture
+def made(tmp_path):
+    return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
+
+
+def job(folder, **outcome):
+    folder.mkdir(parents=True)
+    (folder / "job.yaml").write_text("{}")
+    (folder / "outcome.json").write_text(json.dumps(outcome))
+    (folder / "weights.safetensors").write_bytes(b"x" * 1000)
+    return folder
+
+
+def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
+    garbage.remember(made)
+    kept = job(made.directory(made.jobs[0]), status="finished")
+    lost = job(made.root / "jobs" / ("f" * 16), status="finished")
+    (made.root / "jobs" / "notes").mkdir()  # not ours
+    (item,) = garbage.garbage(made.root)
+    assert item.path == lost
+    assert item.bytes > 1000
+    assert garbage.delete([item]) == item.bytes
+    assert not lost.exists()
+    assert kept.exists()
+
+
+def test_a_job_at_work_is_never_listed_nor_deleted(made):
+    folder = job(made.root / "jobs" / ("f" * 16))
+    (item,) = garbage.garbage(made.root)
+    got = Claim(folder).take()
+    assert garbage.garbage(made.root) == []
+    assert garbage.delete([item]) == 0  # begun after it was listed
+    got.renew(released=True)
+    assert lease.held(folder) is None
+    assert [one.path for one in garbage.garbage(made.root)] == [folder]
+
+
+def test_leftovers_of_a_finished_job_are_listed(made):
+    garbage.remember(made)
+    folder = job(made.directory(made.jobs[0]), status="finished")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-000000004.pt").write_bytes(b"x" * 10)
+    (folder / ".weights.safetensors.host.1.tmp").write_bytes(b"x" * 5)
+    (made.root / "replaced" / "abc").mkdir(parents=True)
+    found = {one.path.name: one.why for one in garbage.garbage(made.root)}
+    assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}

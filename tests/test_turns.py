@@ -1,0 +1,144 @@
+"""Jobs in turn, with a launcher that does what a test says in place of a worker; the files are real."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import supervise
+from harness.core import lease, plan, record
+from harness.core.config import compose
+from harness.core.lease import Claim
+from harness.core.plan import Plan
+from harness.publish import Publisher
+from harness.turns import Turns
+
+SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=1")
+
+
+class Script:
+    """A launcher whose launches end as told: 'finished', 'failed', 'stalls' (never), 'paused'."""
+
+    def __init__(self, *endings: str) -> None:
+        self.log = Path("none.log")
+        self.endings = list(endings)
+        self.started: list[Path] = []
+        self.specs: list[dict[str, Any]] = []
+        self.hangs = False
+
+    def start(self, directories: list[Path]) -> None:
+        ending = self.endings.pop(0) if self.endings else "finished"
+        for directory in directories:
+            self.started.append(directory)
+            self.specs.append(json.loads((directory / "job.yaml").read_text()))
+            if ending != "stalls":
+                record.write_json(directory / "outcome.json", {"status": ending, "reason": "as told"})
+        self.hangs = ending == "stalls"
+
+    def running(self) -> bool:
+        return self.hangs
+
+    def signal(self, number: int) -> None:
+        self.hangs = False
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Plan:
+    return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
+
+
+def run(made: Plan, launcher: Script, stall: float = 10.0) -> tuple[Turns, list[str]]:
+    said: list[str] = []
+    turns = Turns(made, made.jobs, said.append)
+    turns.run(launcher, Publisher(made, None, said.append), lambda progress: None, {"stall": stall})
+    return turns, said
+
+
+def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
+    launcher = Script()
+    turns, _ = run(made, launcher)
+    assert turns.executed == len(made.jobs) == len(launcher.started)
+    assert not turns.failures
+    assert all(lease.held(made.directory(job)) is None for job in made.jobs)
+    assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
+
+
+def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = Script("stalls", *["finished"] * 9)
+    turns, said = run(made, launcher, stall=0.01)
+    first = launcher.started[0]
+    assert launcher.started.count(first) == 2
+    assert [spec["attempt"] for spec in launcher.specs if spec["fingerprint"] == first.name] == [1, 2]
+    assert any("stacks of all ranks" in line for line in said)
+    assert not turns.failures
+    assert turns.executed == len(made.jobs)
+
+
+def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
+    class Hangs(Script):
+        def start(self, directories: list[Path]) -> None:
+            self.endings = ["stalls" if directories[0] == made.directory(made.jobs[0]) else "finished"]
+            super().start(directories)
+
+    launcher = Hangs()
+    turns, _ = run(made, launcher, stall=0.01)
+    assert launcher.started.count(made.directory(made.jobs[0])) == 2
+    assert "no step for 0.01 minutes" in turns.failures[made.jobs[0]]
+    assert any("which failed" in reason for reason in turns.failures.values())
+
+
+def test_a_failure_of_the_run_that_is_waited_for_is_its_result(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, launcher = made.jobs[0], Script()
+    got = Claim(made.directory(job)).take()
+    assert got is not None
+
+    def other_run_fails(seconds: float) -> None:
+        record.write_json(made.directory(job) / "outcome.json", {"status": "failed", "reason": "a bad disk"})
+        got.renew(released=True)
+
+    monkeypatch.setattr("harness.turns.time.sleep", other_run_fails)
+    turns, said = run(made, launcher)
+    assert made.directory(job) not in launcher.started
+    assert turns.failures[job].startswith("a bad disk (in ")
+    assert any("has it; its result is taken" in line for line in said)
+
+
+def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = made.jobs[0]
+    got = Claim(made.directory(job)).take()
+    assert got is not None
+    launcher = Script("stalls")
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "machine", lambda: "another")
+        other = Claim(made.directory(job), dead=0.0).take()
+        assert other is not None
+    got.renew()
+    begun = time.monotonic()
+    outcomes = supervise.supervise(
+        made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
+    )
+    assert outcomes[job]["status"] == "superseded"
+    assert time.monotonic() - begun < 60
+    assert not (made.directory(job) / "outcome.json").exists()
+
+
+def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneFails(Script):
+        def start(self, directories: list[Path]) -> None:
+            super().start(directories)
+            self.hangs = True
+
+    monkeypatch.setattr(supervise, "HANGING", 0)
+    launcher, job = OneFails("failed"), made.jobs[0]
+    got = Claim(made.directory(job)).take()
+    assert got is not None
+    outcomes = supervise.supervise(
+        made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
+    )
+    assert outcomes[job] == {"status": "failed", "reason": "as told"}
+    assert not launcher.hangs
