@@ -253,6 +253,11 @@ class Keeper:
         with self.storage.speaking():
             return [record(one) for one in self.optuna.get_trials(deepcopy=False)]
 
+    def trial(self, number: int) -> Trial:
+        """One of them."""
+        with self.storage.speaking():
+            return record(self.frozen(number))
+
     def importance(self) -> dict[str, float]:
         """How much each key decides whether a trial is among the best (PED-ANOVA), adding up to 1; {} for too few."""
         import optuna
