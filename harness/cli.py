@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import completion, looking
+from harness import cli_search, completion, looking
 from harness.asked import (
     command_line,
     first_line,
@@ -39,6 +39,9 @@ Your decoder: harness check mine --plugins DIR
 
 Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 )
+
+
+app.add_typer(cli_search.app)
 
 
 def show_version(asked: bool) -> None:

@@ -1,7 +1,7 @@
 """`harness search`: a study from its file to its report. Trials are jobs; the storage says what is next.
 
-    Request ──▶ Study (core) ──▶ Keeper (store/search: Optuna) ──▶ loop: take, run, tell ──▶ reports.search
-                                                                     └── telling: MLflow
+Request ──▶ Study (core) ──▶ Keeper (store/search: Optuna) ──▶ loop: take, run, tell ──▶ reports.search
+                                                                 └── telling: MLflow
 """
 
 import re
@@ -9,22 +9,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import execute
 from harness.core import config as configuration
 from harness.core import results, study
 from harness.core.errors import UnfitError, UsageError
 from harness.core.results import Context
+from harness.core.stopping import Stopped
 from harness.core.study import Study, Trial
 from harness.core.table import Report, write
-from harness.search import crew
+from harness.core.voice import say
+from harness.search import confirm, crew
 from harness.search.loop import Worker
 from harness.search.telling import Telling
 from harness.store.search import Keeper, Storage
 from harness.store.tracking import Tracking
-from harness.supervise import Show, Stopped
+from harness.supervise import Show
 from reports import search as report_of
+from reports.search.finding import find
 
 WAYS = ("launcher", "nproc", "tracking_uri", "prefix")  # of Request, as of execute.How
 
@@ -89,11 +91,8 @@ class Done:
     away: str | None = None  # why it was told nothing, where it did not answer
 
 
-def work(request: Request, index: int = 0, show: Show = lambda progress: None, say: Any = None) -> None:
+def work(request: Request, index: int, show: Show) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
-    from harness.options import say as aloud
-
-    say = say or aloud
     made, root = request.make(), Path(request.root)
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
     telling = Telling(made, root, request.tracking(), say)
@@ -105,7 +104,7 @@ def work(request: Request, index: int = 0, show: Show = lambda progress: None, s
         launcher.close()
 
 
-def run(request: Request, workers: int, show: Show, say: Callable[[str], None]) -> Done:
+def run(request: Request, workers: int, show: Show) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     made, root = request.make(), Path(request.root)
     shares = crew.share(workers, request.nproc)
@@ -121,7 +120,7 @@ def run(request: Request, workers: int, show: Show, say: Callable[[str], None]) 
         say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
         try:
             if workers == 1:
-                work(request, 0, show, say)
+                work(request, 0, show)
             else:
                 crew.run(asdict(request), shares, lambda: sum(t.ended for t in keeper.trials()), say)
         except Stopped as stop:
@@ -130,6 +129,21 @@ def run(request: Request, workers: int, show: Show, say: Callable[[str], None]) 
     if stopped is not None:
         raise stopped
     return finished
+
+
+def confirmed(request: Request, done: Done, seeds: int, show: Show) -> Done:
+    """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
+    best = find(done.trials).best
+    if best is None:
+        raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
+    made, root = done.study, Path(request.root)
+    came_to, ran = confirm.run(made, best, seeds, root, request.how, show, say)
+    for job, reason in ran.failures.items():
+        say(f"failed: {job.name}: {reason}")
+    keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
+    if came_to is not None:
+        keeper.remember(came_to)
+    return conclude(request, made, keeper, Telling(made, root, request.tracking(), say), None)
 
 
 def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, stopped: Stopped | None) -> Done:
@@ -180,8 +194,8 @@ def dry(request: Request, workers: int) -> list[str]:
     made, folder = request.make(), request.folder(request.study or Path(request.search).stem)
     crew.share(workers, request.nproc)
     storage = Storage(request.storage, folder)
-    there = storage.database or Path(storage.url).is_file()
-    trials = Keeper(made, storage, lambda text: None).trials() if there else []
+    there = made.name in storage.names()
+    trials = Keeper(made, storage, say).trials() if there else []
     ended = [trial for trial in trials if trial.ended]
     left = max(0, request.total - len(ended))
     lines = [

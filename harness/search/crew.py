@@ -16,7 +16,8 @@ from typing import Any
 
 from harness import execute
 from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.supervise import GRACE, POLL, Stopped, stop_signals
+from harness.core.stopping import Stopped, stop_signals
+from harness.supervise import GRACE, POLL
 
 DEATHS = 3  # in a row, without a trial that ended in between, before it is given up
 PREEMPTED = 75
@@ -57,12 +58,15 @@ def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = given.split(",") if given else [str(index) for index in range(found)]
     part = found // workers
-    return [
-        {"CUDA_VISIBLE_DEVICES": ",".join(devices[index * part : (index + 1) * part])} for index in range(workers)
-    ]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[index * part : (index + 1) * part])} for index in range(workers)]
 
 
-def run(request: Mapping[str, Any], shares: Sequence[Mapping[str, str]], ended: Callable[[], int], say: Any) -> None:
+def run(
+    request: Mapping[str, Any],
+    shares: Sequence[Mapping[str, str]],
+    ended: Callable[[], int],
+    say: Callable[[str], None],
+) -> None:
     """Run workers until the study has its trials.
 
     Raises Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
@@ -87,7 +91,9 @@ def run(request: Mapping[str, Any], shares: Sequence[Mapping[str, str]], ended: 
                         now = ended()
                         deaths, before = (1 if now > before else deaths + 1), now
                         if deaths >= DEATHS:
-                            raise UnfitError(f"{DEATHS} workers died one after the other, the last with exit code {code}")
+                            raise UnfitError(
+                                f"{DEATHS} workers died one after the other, the last with exit code {code}"
+                            )
                         say(f"worker {index} died (exit code {code}); another takes its place")
                         crew[index] = start(request, index, shares[index])
         except BaseException as stop:

@@ -13,10 +13,11 @@ from typing import Any
 from harness.core import lease, record
 from harness.core.errors import UnfitError
 from harness.core.plan import Plan, read_json
+from harness.core.stopping import stop_signals
 from harness.core.study import Study, Trial
 from harness.search.telling import Teller, Telling
 from harness.store.search import Keeper, Live
-from harness.supervise import Launcher, Show, stop_signals
+from harness.supervise import Launcher, Show
 from harness.turns import Turns
 
 ASK = 0.5  # seconds between two looks at what other workers are at

@@ -12,8 +12,10 @@ from typing import Any
 
 from harness import search
 from harness.core.errors import HarnessError
-from harness.options import PREEMPTED, say
-from harness.supervise import Stopped
+from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import say
+from harness.search.crew import PREEMPTED
+from harness.supervise import Progress
 
 
 def main() -> int:
@@ -21,14 +23,21 @@ def main() -> int:
     request: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
-        search.work(search.Request(**{key: value for key, value in request.items() if key != "index"}), request["index"])
+        with stop_signals():
+            index = request.pop("index")
+            search.work(search.Request(**request), index, quiet)
     except HarnessError as error:
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
         return error.exit_code
-    except (Stopped, KeyboardInterrupt):
-        say(f"worker {request['index']}: stopped; its trial goes on with the next run")
+    except Stopped:
+        say(f"worker {index}: stopped; its trial goes on with the next run")
         return PREEMPTED
     return 0
+
+
+def quiet(progress: Progress) -> None:
+    """Show nothing: bars of several workers would write over one another."""
+    del progress
 
 
 def stop_with_parent() -> None:

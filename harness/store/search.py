@@ -106,6 +106,16 @@ class Storage:
             url = self.url.replace("postgresql://", "postgresql+psycopg://", 1)
             return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
+    def names(self) -> list[str]:
+        """Studies that there are; a journal file that is not there yet has none, and is not made."""
+        if not self.database and not Path(self.url).is_file():
+            return []
+        opened = self.open()
+        import optuna
+
+        with self.speaking():
+            return [str(found.study_name) for found in optuna.get_all_study_summaries(opened)]
+
     def turn(self) -> FileLock:
         """Held for what one process may do at a time: making tables, and taking a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)

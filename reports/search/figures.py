@@ -91,7 +91,9 @@ def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis:
             if pruned:
                 bottom = place.get_ylim()[0]
                 marks = [trial.params[key] for trial in pruned]
-                place.scatter(marks, [bottom] * len(marks), color=MUTED, marker="|", s=60, label="pruned", clip_on=False)
+                place.scatter(
+                    marks, [bottom] * len(marks), color=MUTED, marker="|", s=60, label="pruned", clip_on=False
+                )
             title = f"mIoU against {name}"
             place.set(xlabel=name, ylabel=f"mIoU on {study.split} (%)", title=title)
             figure.legend(loc="outside right upper")
