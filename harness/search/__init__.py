@@ -6,7 +6,6 @@ Request ──▶ Study (core) ──▶ Keeper (store/search: Optuna) ──▶
 
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
