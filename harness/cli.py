@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import cli_search, completion, looking
+from harness import completion, looking, searching
 from harness.asked import (
     command_line,
     first_line,
@@ -39,9 +39,6 @@ Your decoder: harness check mine --plugins DIR
 
 Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 )
-
-
-app.add_typer(cli_search.app)
 
 
 def show_version(asked: bool) -> None:
@@ -274,6 +271,7 @@ def report(
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
+app.command("search")(searching.search)
 app.command("ui")(looking.ui)
 app.command("predict")(looking.predict)
 

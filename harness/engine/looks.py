@@ -54,8 +54,8 @@ class Looks:
                         break
                     image = torch.from_numpy(frame.image).to(rank.device).permute(2, 0, 1)[None].float()
                     label = None if frame.label is None else torch.from_numpy(frame.label).to(rank.device)
-                    for probabilities in stages.probabilities(image, 0):
-                        counts.add(inference.labels(probabilities), label)
+                    for prediction in stages.predict(image, 0):
+                        counts.add(prediction.mask, label)
         finally:
             model.train()
         broken, *cells = distributed.agree(int(stop.status is not None), *counts.confusion.flatten().tolist())

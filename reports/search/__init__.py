@@ -10,7 +10,7 @@ from harness.core.paper import count
 from harness.core.results import Context
 from harness.core.study import Study, Trial
 from harness.core.table import Report, Table
-from reports.comparison import number, signed, title
+from reports.comparison import NONE, number, signed, title
 from reports.search import figures
 from reports.search.finding import Finding, find, sentence
 
@@ -32,6 +32,30 @@ def render(
         command=context.command,
         notes=tuple(notes(study, trials, found, importance, confirmed)),
         figures=figures.make(study, trials, importance, found),
+        appendix={"trials": everything(study, trials, context)},
+    )
+
+
+def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table:
+    """Every trial in its order."""
+    rows, raw = [], []
+    for trial in trials:
+        facts = trial.facts
+        made = f"{facts['step']} of {facts['steps']}" if "steps" in facts else NONE
+        seed = facts.get("seed", study.config["seed"])
+        values = [text(trial.params.get(key, NONE)) for key in study.space]
+        rows.append((str(trial.number), trial.state, *values, str(seed), number(trial.value), made))
+        params = {figures.name_of(study, key): trial.params.get(key) for key in study.space}
+        kept = {key: facts.get(key) for key in ("step", "steps", "work", "fingerprint", "reason")}
+        raw.append({"trial": trial.number, "state": trial.state, **params, "seed": seed, "miou": trial.value, **kept})
+    names = [figures.name_of(study, key) for key in study.space]
+    return Table(
+        title=f"{title(context)}: every trial",
+        columns=("Trial", "State", *names, "Seed", f"mIoU on {study.split}", "Iterations"),
+        rows=tuple(rows),
+        notes=("The mIoU of a pruned trial is that of its last look.",),
+        align="rl" + "r" * (len(names) + 3),
+        raw=tuple(raw),
     )
 
 

@@ -19,11 +19,8 @@ from harness.options import PREEMPTED, Json, Plugins, Preset, Root
 if TYPE_CHECKING:
     from harness.search import Done, Request
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("search")
-def search_command(
+def search(
     name: Annotated[
         str,
         typer.Argument(
@@ -59,16 +56,22 @@ def search_command(
 ) -> None:
     """Search for the best values of some keys, with as many workers as there are; the best is confirmed on val.
 
-    Trials are jobs like any other: one that is done already costs nothing, one that was stopped goes on.
+    Trials are jobs like any other: one that is done already costs nothing, one that was stopped goes on. The same
+    command again goes on with the study; a larger --trials adds to it.
+
+    \b
+    harness search momentum --trials 24 --workers 2
+    harness search momentum --dry-run --preset camvid data.vspw.root=DIR
+    harness search momentum --trials 24 --confirm 3
     """
     given = {"preset": preset, "root": root and str(root), "plugins": plugins and tuple(map(str, plugins))}
     found = settings.resolve(**given, launcher=launcher, nproc=nproc)
     wrong = [word for word in words or [] if "=" not in word]
     if wrong:
         raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
-    from harness import search
+    from harness.search import Request, dry
 
-    request = search.Request(
+    request = Request(
         search=name,
         total=trials,
         words=(*(f"{key}={value}" for key, value in found.paths.items()), *(words or [])),
@@ -85,7 +88,7 @@ def search_command(
         command=("harness", *(redact(word) for word in sys.argv[1:])),
     )
     if dry_run:
-        for line in search.dry(request, workers):
+        for line in dry(request, workers):
             out(line)
         return
     if confirm is not None and confirm < 1:
@@ -96,13 +99,13 @@ def search_command(
 
 def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     """Run the study, and confirm its best where that is asked for."""
-    from harness import search
+    from harness.search import confirmed, run
     from harness.show import Display
 
     try:
         with Display() as display:
-            done = search.run(request, workers, display.show)
-            return done if confirm is None else search.confirmed(request, done, confirm, display.show)
+            done = run(request, workers, display.show)
+            return done if confirm is None else confirmed(request, done, confirm, display.show)
     except Stopped as stop:
         say(f"stopped by {stop}: trials and checkpoints are kept; the same command goes on from there")
         raise typer.Exit(PREEMPTED) from stop
