@@ -93,7 +93,7 @@ def card(one: ClaimResult, cells: list[dict[str, Any]]) -> dict[str, str]:
         "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]",
         "theirs": signed(one.claim.gain),
         "source": one.claim.source,
-        "why": (one.reason or "") if mean is not None else "",
+        "why": (one.reason or "") if mean is not None and one.verdict != stats.NOT_COMPARABLE else "",  # said above
     }
 
 
