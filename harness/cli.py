@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import completion
+from harness import completion, looking
 from harness.asked import (
     command_line,
     first_line,
@@ -214,12 +214,13 @@ def report(
     root: Root = None,
     seeds: Seeds = 1,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write report.md, .csv and .tex there")
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures there")
     ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone.
+    """Print an experiment's table from MLflow alone; --open shows the whole report.
 
     Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
     is needed, and what is not in the store is shown as missing.
@@ -230,14 +231,23 @@ def report(
     """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness import review
-    from harness.core.table import write
 
-    found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix)
+    if show and folder is None:
+        folder = made.root / "review"
+    found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
+        from harness import present, ui
+
         for one in found:
-            paths = write(one.report, folder / one.context.experiment)
+            paths = present.write(one.report, one.frame, one.context, folder / one.context.experiment)
             say("written: " + ", ".join(map(str, paths)))
+            if show:
+                ui.open_page(paths[-1], say)
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
+
+
+app.command("ui")(looking.ui)
+app.command("predict")(looking.predict)
 
 
 @app.command("score")
