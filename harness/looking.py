@@ -35,9 +35,7 @@ def ui(
 def predict(
     words: Annotated[
         list[str],
-        typer.Argument(
-            metavar="CHECKPOINT... VIDEO|FRAMES", help="Directories of finished trainings, then what to see"
-        ),
+        typer.Argument(metavar="CHECKPOINT... VIDEO|FRAMES", help="Finished trainings' directories, then what to see"),
     ],
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where masks and overlay go  [default: SOURCE_masks]")
@@ -46,8 +44,8 @@ def predict(
 ) -> None:
     """Predict masks and an overlay video for a video of your own.
 
-    A CHECKPOINT is a finished training's directory, runs/jobs/FINGERPRINT; several are an ensemble. Given again, it goes
-    on from where it was stopped. Frames are a folder of pictures; a video needs the extra `video` (ffmpeg).
+    A CHECKPOINT is a finished training's directory, runs/jobs/FINGERPRINT; several are an ensemble. Given again, it
+    goes on from where it was stopped. Frames are a folder of pictures; a video needs the extra `video` (ffmpeg).
 
     \b
     harness predict runs/jobs/0123456789abcdef street.mp4
