@@ -101,7 +101,7 @@ def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Pa
     for source in ("empty", "nothing"):
         with pytest.raises(UnfitError, match=source):
             predict([root / ("a" * 16)], tmp_path / source, tmp_path / "out")
-    with pytest.raises(UnfitError, match="job.yaml"):
+    with pytest.raises(UnfitError, match=r"job\.yaml"):
         predict([tmp_path / "empty"], frames, tmp_path / "out")
     unfinished = tiny_jobs.training(tmp_path, "c" * 16)
     with pytest.raises(UnfitError, match="is it finished"):
