@@ -3,10 +3,12 @@
 from typing import Any
 
 from harness.core import paper, sources
-from harness.core.job import Job
+from harness.core.job import Evaluate, Job
 from harness.core.plan import Experiment, Plan, setting
 from harness.core.record import provenance
 
+PIXEL_BYTES = 0.06  # of a mask as PNG, at most
+FRAME_PIXELS = 480 * 853  # of VSPW
 STATES = ("done", "resumable", "missing")
 
 
@@ -91,6 +93,7 @@ def setting_lines(plan: Plan) -> list[str]:
         f"  batch      {train.batch} ({train.batch // micro} micro-batch(es) of {micro} sharing BN statistics{ranks})",
         f"  schedule   {train.epochs} epochs over {facts['train_videos']} videos × {train.frames_per_video} frame(s) "
         f"= {config.iterations()} iterations",
+        f"  masks      {masks(plan)}",
     ]
 
 
@@ -104,3 +107,14 @@ def experiment_lines(experiment: Experiment) -> list[str]:
         note = f"left out: {cell.skip}" if cell.skip else number
         lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
     return lines
+
+
+def masks(plan: Plan) -> str:
+    """Which masks the evaluations keep, and what that takes on disk, as far as it can be told before they ran."""
+    evaluations = [job for job in plan.jobs if isinstance(job, Evaluate)]
+    if plan.config["evaluate"]["keep_masks"]:
+        each = "every frame of every video, by far the most of the disk: about "
+        return f"{each}{PIXEL_BYTES:g} bytes a pixel, {len(evaluations)} evaluations (evaluate.keep_masks)"
+    videos = sum(plan.config.content.videos.get(job.split) or 0 for job in evaluations)
+    size = videos * FRAME_PIXELS * PIXEL_BYTES / 2**20
+    return f"the middle frame of every video of a labelled split, {videos} in all, at most about {size:.0f} MiB at 480p"
