@@ -168,7 +168,7 @@ def learning_curves(curves: Sequence[Curve]) -> Figure | None:
                 steps, loss = np.array(curve.steps), np.array(curve.loss)
                 width = max(1, round(SMOOTH * len(loss)))
                 smooth = pd.Series(loss).rolling(width, min_periods=1, center=True).mean()
-                label = None if curve.decoder in named else curve.decoder
+                label = None if curve.decoder in named else curve.label
                 named.add(curve.decoder)
                 axis.plot(steps, loss, color=palette[curve.decoder], alpha=0.25, lw=0.8)
                 axis.plot(steps, smooth, color=palette[curve.decoder], label=label, marker="o" if len(loss) < 3 else "")
@@ -177,7 +177,7 @@ def learning_curves(curves: Sequence[Curve]) -> Figure | None:
             axis.legend()
             return figure
 
-    ends = [f"{c.decoder} seed {c.seed} from {c.loss[0]:.2f} to {c.loss[-1]:.2f}" for c in curves]
+    ends = [f"{c.label} seed {c.seed} from {c.loss[0]:.2f} to {c.loss[-1]:.2f}" for c in curves]
     return Figure("Training loss (thick: running mean)", f"Lines over iterations: {'; '.join(ends)}.", draw)
 
 
