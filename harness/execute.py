@@ -182,8 +182,8 @@ def conclude(
     if away is None and not told:
         failed = any(job in failures for job in experiment.jobs)
         try:
-            publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
             publish_report.review(publisher, experiment, frame, facts)
+            publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)

@@ -53,7 +53,13 @@ def curve(directory: Path, job: Train) -> Curve | None:
     if not kept:
         return None
     steps, losses = zip(*kept, strict=True)
-    return Curve(job.decoder, job.config["seed"], steps, tuple(round(loss, 5) for loss in losses))
+    return Curve(
+        LABELS.get(job.decoder, job.decoder),
+        job.decoder,
+        job.config["seed"],
+        steps,
+        tuple(round(loss, 5) for loss in losses),
+    )
 
 
 def memory(directory: Path, job: Train) -> Memory | None:

@@ -173,9 +173,10 @@ def jobs(context: Context) -> Table:
 def again(own: pd.DataFrame, context: Context) -> list[str]:
     """The commands that make it anew."""
     commits = sorted({commit[:12] for commit in own["commit"] if isinstance(commit, str)})
-    lines = [f"git checkout {commits[0]}" + (f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else "")]
+    others = f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else ""
+    lines = [f"git checkout {commits[0]}{others}"] if commits else []
     set_up = ["make .venv/.ready && . .venv/bin/activate"]
-    return (lines if commits else []) + set_up + [clean(context.evidence.command or context.command)]
+    return lines + set_up + [clean(context.evidence.command or context.command)]
 
 
 def duration(seconds: float) -> str:

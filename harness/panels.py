@@ -21,9 +21,9 @@ from harness.core.plan import Experiment, Plan
 from harness.core.spec import Cell
 
 FIXED = 3  # videos that are shown whatever the gains are
-TILE = 300  # pixels across
+TILE = 264  # pixels across
 CAPTION = 22  # pixels down
-COLUMNS = 3
+COLUMNS = 4
 RIGHT, WRONG, NEITHER = (0, 158, 115), (213, 94, 0), (240, 228, 66)  # who is right where two rows part
 SCENE = 0.35  # of the frame is left under the differences
 

@@ -19,7 +19,7 @@ from harness.store import view
 from harness.store.tracking import Tracking
 
 HOST = "127.0.0.1"
-PATIENCE = 180.0  # seconds until the server must answer
+PATIENCE = 300.0  # seconds until the server must answer
 TRIES = 20  # ports after the one wished for
 
 

@@ -24,6 +24,7 @@ def every(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Contex
     """All figures that the results and their evidence can fill."""
     found = {
         "gains": gains(own, cells, context),
+        "stages": stages(cells, context),
         "gains_by_class": gains_by_class(own, cells, context),
         "learning_curves": learning_curves(context.evidence.curves),
         "memory_similarity": memory_similarity(context.evidence.memories, context.evidence.classes),
@@ -83,6 +84,33 @@ def said(cell: Mapping[str, Any], theirs: float | None) -> str:
     return f"{cell['label']} {cell['gain']:+.2f}{bounds}{paper}"
 
 
+def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
+    """mIoU over the stages of inference with its interval; the paper's curve where it may stand beside ours."""
+    rows = [cell for cell in cells if str(cell.get("stage")).isdigit() and cell["miou"] is not None]
+    if len({cell["stage"] for cell in rows}) < 2:
+        return None
+    theirs = [(int(c["stage"]), c["paper_miou"]) for c in rows if context.comparable and c["paper_miou"] is not None]
+    colour = colours(["decoder_a"])["decoder_a"]  # whose stages the paper studies
+
+    def draw() -> "matplotlib.figure.Figure":
+        with house():
+            figure, axis = canvas(7.2, 3)
+            places = [int(cell["stage"]) for cell in rows]
+            axis.plot(places, [cell["miou"] for cell in rows], color=colour, lw=1.2, label="ours")
+            for place, cell in zip(places, rows, strict=True):
+                whiskers(axis, place, cell["miou"], cell["low"], cell["high"], colour, upright=True)
+            if theirs:
+                axis.plot(*zip(*theirs, strict=True), "D--", color=PAPER, markerfacecolor="none", label="the paper")
+            axis.set_xticks(sorted(set(places)))
+            axis.set_xlabel("stage")
+            axis.set_ylabel("mIoU")
+            axis.legend()
+            return figure
+
+    alt = "; ".join(f"stage {cell['stage']} {cell['miou']:.2f}" for cell in rows)
+    return Figure("mIoU by stage of inference (bar: 95% interval over videos)", f"A curve. {alt}.", draw)
+
+
 def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
     """IoU by class of every row less that of its baseline: the classes that move most, either way."""
     found = {}
@@ -140,7 +168,7 @@ def learning_curves(curves: Sequence[Curve]) -> Figure | None:
                 steps, loss = np.array(curve.steps), np.array(curve.loss)
                 width = max(1, round(SMOOTH * len(loss)))
                 smooth = pd.Series(loss).rolling(width, min_periods=1, center=True).mean()
-                label = None if curve.decoder in named else curve.decoder
+                label = None if curve.decoder in named else curve.label
                 named.add(curve.decoder)
                 axis.plot(steps, loss, color=palette[curve.decoder], alpha=0.25, lw=0.8)
                 axis.plot(steps, smooth, color=palette[curve.decoder], label=label, marker="o" if len(loss) < 3 else "")
@@ -149,7 +177,7 @@ def learning_curves(curves: Sequence[Curve]) -> Figure | None:
             axis.legend()
             return figure
 
-    ends = [f"{c.decoder} seed {c.seed} from {c.loss[0]:.2f} to {c.loss[-1]:.2f}" for c in curves]
+    ends = [f"{c.label} seed {c.seed} from {c.loss[0]:.2f} to {c.loss[-1]:.2f}" for c in curves]
     return Figure("Training loss (thick: running mean)", f"Lines over iterations: {'; '.join(ends)}.", draw)
 
 

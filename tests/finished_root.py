@@ -12,6 +12,7 @@ from harness.core.palette import palette
 from harness.core.plan import Plan
 
 OVERRIDES = ("data.synthetic.frames=2", "data.synthetic.train_videos=8")
+CELLS = ("upernet", "decoder_a", "decoder_b", "decoder_ab")
 SKILL = {"upernet": 0.80, "decoder_a": 0.83, "decoder_b": 0.84}  # share of pixels that are right
 PROVENANCE = {"device": "cpu", "world": 1, "threads": 2, "versions": {"torch": "2.15.0", "python": "3.11.7"}}
 

@@ -31,6 +31,7 @@ class Memory:
 class Curve:
     """One training's loss."""
 
+    label: str
     decoder: str
     seed: int
     steps: tuple[int, ...]

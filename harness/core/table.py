@@ -132,7 +132,7 @@ def latex(table: Table) -> str:
     import pandas as pd  # slow to import, and needed by few commands
 
     rows = [
-        [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_text(cell) for j, cell in enumerate(row)]
+        [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_cell(cell) for j, cell in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
     frame = pd.DataFrame(rows, columns=[latex_text(column) for column in table.columns], dtype=object)
@@ -140,6 +140,12 @@ def latex(table: Table) -> str:
     notes = [rf"\par\smallskip{{\footnotesize {latex_text(note)}}}" for note in table.notes]
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", body, *notes, r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def latex_cell(text: str) -> str:
+    r"""A cell's text; behind the \\ of the row before, a [ or a * at its start would be an argument of it."""
+    escaped = latex_text(text)
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
 
 
 def plain(table: Table, width: int | None = None) -> str:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from harness.core import machine, paper, sources
-from harness.core.job import Job
+from harness.core.job import Evaluate, Job
 from harness.core.plan import Experiment, Plan, setting
 from harness.core.record import provenance
 
+PIXEL_BYTES = 0.06  # of a mask as PNG, at most
+FRAME_PIXELS = 480 * 853  # of VSPW
 STATES = ("done", "resumable", "missing")
 
 
@@ -92,6 +94,7 @@ def setting_lines(plan: Plan) -> list[str]:
         f"  here       {sharing(train.batch, micro, machine.gpus())}",
         f"  schedule   {train.epochs} epochs over {facts['train_videos']} videos × {train.frames_per_video} frame(s) "
         f"= {config.iterations()} iterations",
+        f"  masks      {masks(plan)}",
     ]
 
 
@@ -122,3 +125,14 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
         said += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
         said += " so another number)"
     return said
+
+
+def masks(plan: Plan) -> str:
+    """Which masks the evaluations keep, and what that takes on disk, as far as it can be told before they ran."""
+    evaluations = [job for job in plan.jobs if isinstance(job, Evaluate)]
+    if plan.config["evaluate"]["keep_masks"]:
+        each = "every frame of every video, by far the most of the disk: about "
+        return f"{each}{PIXEL_BYTES:g} bytes a pixel, {len(evaluations)} evaluations (evaluate.keep_masks)"
+    videos = sum(plan.config.content.videos.get(job.split) or 0 for job in evaluations)
+    size = videos * FRAME_PIXELS * PIXEL_BYTES / 2**20
+    return f"the middle frame of every video of a labelled split, {videos} in all, at most about {size:.0f} MiB at 480p"

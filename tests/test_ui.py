@@ -1,0 +1,125 @@
+"""`harness ui` and what a reviewer finds in MLflow: the real server in a real browser, on a root written by hand."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import finished_root
+import pytest
+from system_parts import need, program
+
+from harness import execute, review, ui
+from harness.core import stats
+from harness.core.errors import UnfitError
+from harness.execute import How
+from harness.store.tracking import Tracking
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store that heard of a finished Table 1; its root is elsewhere."""
+    folder = tmp_path_factory.mktemp("ui")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "RESAMPLES", 200)
+        made = finished_root.make(folder / "root")
+        done = execute.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
+        assert done.away is None
+        yield uri
+
+
+def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
+    tracking = Tracking(store)
+    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC"))
+    by_name = {run.name: run for run in cells}
+    ours = by_name["decoder_a/seed0"]
+    assert ours.metrics["paper/miou"] == 61.24
+    assert ours.metrics["delta/miou"] == round(ours.metrics["delta/miou"], 2)
+    assert "delta/paper" not in ours.metrics  # synthetic videos are not the paper's
+    assert ours.tags["harness.verdict"] == stats.NOT_COMPARABLE
+    assert by_name["train/decoder_a/seed0"].tags["harness.memory"] == "step-000000200"
+
+
+def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Path) -> None:
+    from harness import present
+
+    made = finished_root.make(tmp_path / "elsewhere", without=tuple(finished_root.CELLS))
+    (one,) = review.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
+    assert len(one.context.evidence.panels) >= 3
+    paths = present.write(one.report, one.frame, one.context, tmp_path / "out" / one.context.experiment)
+    text = paths[-1].read_text()
+    assert "4 of 4" in text
+    assert text.count("<img") >= 8
+
+
+def test_a_server_s_link_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert ui.serve(Tracking("http://user:secret@mlflow.lab:5000/"), None, 5000, True, print) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("mlflow.lab:5000/#/x\n")
+    assert "secret" not in said
+
+
+def test_a_taken_port_gets_the_next() -> None:
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < ui.free_port(port) < port + ui.TRIES
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnfitError, match="no such store"):
+        ui.serve(Tracking(f"sqlite:///{tmp_path}/none.db"), None, 5000, False, print)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> None:
+    need("chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    kept = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "ui", "ablation_ensemble", "--port", "5987"],
+        cwd=tmp_path,
+        env=kept | {"MLFLOW_TRACKING_URI": store},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        link = server.stdout.readline().strip()
+        assert "viewStateShareKey=" in link
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1900, "height": 1000})
+            page.set_default_timeout(120_000)
+            page.goto(link)
+            expect(page.get_by_text("decoder_ab/seed0").first).to_be_visible(timeout=120_000)
+            expect(page.get_by_text("paper/miou").first).to_be_visible()
+            expect(page.get_by_text("Table 1").first).to_be_visible()
+            page.screenshot(path=str(tmp_path / "view.png"))
+            tracking = Tracking(store)
+            parent = next(
+                run
+                for run in tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC")
+                if "harness.plan" in run.tags
+            )
+            address = link.partition("#")[0]
+            run = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}/artifacts/report/index.html"
+            page.goto(f"{address}{run}?workflowType=machine_learning")
+            expect(page.frame_locator("iframe").get_by_text("Verdicts")).to_be_visible(timeout=120_000)
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, said = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert "ssh -L" in said
+    with socket.socket() as probe:
+        assert probe.connect_ex((ui.HOST, int(link.split(":")[2].split("/")[0]))) != 0  # nothing is left
