@@ -29,6 +29,8 @@ REMEDIES = {
     errno.ENOSPC: f"free some space; {KEPT}",
     errno.EDQUOT: f"free some space; {KEPT}",
     errno.EROFS: "choose another root with --root DIR, or make it writable",
+    errno.ENOTDIR: "choose another root with --root DIR: a file stands where a folder should",
+    errno.EEXIST: "choose another root with --root DIR: a file stands where a folder should",
     errno.EACCES: "choose another root with --root DIR, or change its permissions",
     errno.EPERM: "choose another root with --root DIR, or change its permissions",
 }

@@ -69,8 +69,9 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
     known = paths(kind, folders)
     if name not in known:
-        what = f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all"
-        raise UsageError(what + ("" if folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"))
+        near = suggestion(name, known)
+        own = "" if near or folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"
+        raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` shows all{own}")
     return known[name]
 
 
