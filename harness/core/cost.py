@@ -50,28 +50,29 @@ def _launch(
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
     found = [known[key] for one in launch if (key := like(one.spec(), plan.root, plan)) in known]
     work = units(plan, launch)
-    if len(found) == len(launch):
+    if work is not None and len(found) == len(launch):
         # evaluations of one launch share frames and passes: the slowest stands for all
         seconds = max(one["seconds"] for one in found) * work
         world = max(one["world"] for one in found)
         weights = max(one["weights"] for one in found)
         passing = STATE * 3 * weights if isinstance(job, Train) else 0
         return Cost(names, name, seconds * world, seconds, sum(one["bytes"] for one in found), passing, "finished jobs")
-    if all(one.fingerprint in counted for one in launch):
+    if work is not None and all(one.fingerprint in counted for one in launch):
         told = [counted[one.fingerprint] for one in launch]
         device = max(one["flops"] for one in told) * work / (rate * 1e12)
         weights = int(4 * told[0]["parameters"]) if isinstance(job, Train) else 0
         return Cost(names, name, device, None, weights, STATE * 3 * weights, f"counted, at {rate:g} TFLOP/s")
-    return Cost(names, name, None, None, None, None, "nothing like it is finished; --count counts it")
+    why = "its data are not at hand" if work is None else "nothing like it is finished; --count counts it"
+    return Cost(names, name, None, None, None, None, why)
 
 
-def units(plan: Plan, launch: Sequence[Job]) -> float:
-    """Iterations that a training still needs, or videos of an evaluation."""
+def units(plan: Plan, launch: Sequence[Job]) -> float | None:
+    """Iterations that a training still needs, or videos of an evaluation; None where the data are not at hand."""
     job = launch[0]
     if isinstance(job, Train):
         steps = [int(path.stem[5:]) for path in (plan.directory(job) / "checkpoints").glob("step-*.pt")]
         return job.config.iterations() - max(steps, default=0)
-    return len(plan.videos(job))
+    return job.config.content.videos.get(job.split)
 
 
 def finished(root: Path) -> dict[str, dict[str, Any]]:

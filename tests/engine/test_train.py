@@ -240,17 +240,17 @@ def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decod
 
 
 def a_batch(value, name):
-    frames = torch.full((1, 2, 3, 32, 32), value)
-    return train.Batch(frames, torch.zeros(1, 2, 32, 32, dtype=torch.uint8), torch.arange(1), (name,))
+    frames = torch.full((2, 2, 3, 32, 32), value)
+    return train.Batch(frames, torch.zeros(2, 2, 32, 32, dtype=torch.uint8), torch.arange(2), (name, f"{name}0"))
 
 
 def test_a_bad_loss_names_its_samples_alone(tmp_path):
-    job = json.loads((training(tmp_path, micro_batch=1) / "job.yaml").read_text())
+    job = json.loads((training(tmp_path, micro_batch=2) / "job.yaml").read_text())
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     batches = [a_batch(0.0, "street/1"), a_batch(math.nan, "river/7")]
-    with pytest.raises(HarnessError, match=r"iteration 5: .*samples river/7;"):
-        trainer.step(5, batches, 2 * 32 * 32)
+    with pytest.raises(HarnessError, match=r"iteration 5: .*samples river/7, river/70;"):
+        trainer.step(5, batches, 4 * 32 * 32)
 
 
 def test_fp16s_scaler_may_pass_over_some(tmp_path, monkeypatch):
