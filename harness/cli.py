@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.core.errors import HarnessError, UnfitError, UsageError
+from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,23 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
 )
-
-Names = Annotated[
-    list[str],
-    typer.Argument(help="Experiments by name or path of a .py file, then key=value, for example train.epochs=3"),
-]
-Preset = Annotated[str | None, typer.Option(help="demo (built in), camvid, paper, authors, or the path of a .yaml")]
-Root = Annotated[Path | None, typer.Option(help="Where jobs leave what they make  [built in: runs]")]
-Seeds = Annotated[int, typer.Option(help="Number of seeds, from `seed` on")]
-Plugins = Annotated[list[Path] | None, typer.Option(help="A folder of your own plug-ins (FOLDER/decoders/mine.py, …)")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
-PREEMPTED = 75
-
-
-def say(text: str = "") -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
 
 @app.command("list")
 def list_command(
