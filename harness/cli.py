@@ -28,6 +28,7 @@ app = typer.Typer(
     epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
 )
 
+
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Argument(help="experiments, presets, encoders, decoders, datasets, …")] = None,

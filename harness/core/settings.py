@@ -27,6 +27,8 @@ class Settings:
     plugins: tuple[str, ...] = ()  # folders
     launcher: str = "auto"
     nproc: int | None = None  # ranks on a node
+    nodes: int | None = None  # with Slurm
+    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
     paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}
