@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import cli_jobs
 from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds, say
 
@@ -27,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
 )
+
+
+app.add_typer(cli_jobs.app)
 
 
 @app.command("list")
@@ -92,8 +96,14 @@ def run(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    launcher: Annotated[str | None, typer.Option(help="auto (built in), inline, torchrun")] = None,
-    nproc: Annotated[int | None, typer.Option(help="Ranks on this node; must divide the micro-batch")] = None,
+    launcher: Annotated[str | None, typer.Option(help="auto (built in), inline, torchrun, slurm")] = None,
+    nproc: Annotated[int | None, typer.Option(help="Ranks on a node; must divide the micro-batch")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes of a job, with --launcher slurm")] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="key=value for sbatch, or setup=LINE; may be repeated")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
     rerun: Annotated[str | None, typer.Option(help="Run again: 'changed' (code since), or a cell by name")] = None,
     accept: Annotated[str | None, typer.Option(help="'changed': sign off results made with older code")] = None,
@@ -103,10 +113,13 @@ def run(
     """Plan, run what is missing, log to MLflow, and print the table."""
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
-    flags = {"launcher": launcher, "nproc": nproc}
+    flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    on_slurm = settings.launcher == "slurm"
+    if not on_slurm and (slurm or nodes or dry_run):
+        raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
     say(first_line(made))
-    from harness import execute
+    from harness import cluster, execute
     from harness.show import Display
     from harness.supervise import Stopped
 
@@ -121,12 +134,29 @@ def run(
         rerun=rerun,
         command=command_line(),
     )
+    if on_slurm:
+        how = cluster.asked(how, slurm or (), settings, made)
+    if dry_run:
+        print(cluster.dry(made, how))
+        return
+    if detach and not on_slurm:
+        say(f"running on its own: {cluster.leave_running(made.root)}; `harness status` shows it")
+        return
     try:
         with Display() as display:
-            results = execute.run(made, how, display.show, say)
+            if on_slurm:
+                results = cluster.run(made, how, display.show, say, detach)
+            else:
+                results = execute.run(made, how, display.show, say)
     except Stopped as stop:
+        if on_slurm:
+            say(f"left by {stop}: the Slurm jobs go on; `harness status` or the same command comes back to them")
+            raise typer.Exit(PREEMPTED) from stop
         say(f"stopped by {stop}: checkpoints are kept; the same command goes on from there")
         raise typer.Exit(PREEMPTED) from stop
+    if results is None:
+        say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        return
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
@@ -310,8 +340,8 @@ def first_line(made: "Plan") -> str:
 
 
 def command_line() -> tuple[str, ...]:
-    """The command as a person would give it again."""
-    return ("harness", *sys.argv[1:])
+    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
+    return ("harness", *map(redacted, sys.argv[1:]))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ The supervisor runs inside the allocation (design §2.4), so nothing here has to
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from harness.core import plans, record
 from harness.core.errors import UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
-from harness.core.settings import resolve
+from harness.core.settings import Resolved, resolve
 from harness.launchers import _sbatch
 from harness.publish import Publisher
 from harness.show import Display
@@ -158,10 +159,11 @@ def submit(plan: Plan, missing: Sequence[Job], how: execute.How, say: Callable[[
     return waiting
 
 
-def dry(plan: Plan, missing: Sequence[Job], how: execute.How) -> str:
+def dry(plan: Plan, how: execute.How) -> str:
     """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
-    texts, place = [], {}
-    for at, launch in enumerate(launches(missing), 1):
+    texts: list[str] = []
+    place: dict[Job, str] = {}
+    for at, launch in enumerate(launches([job for job in plan.jobs if plan.state(job) != "done"]), 1):
         after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
         place |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
@@ -218,16 +220,38 @@ def ended_here(plan: Plan, job: Job) -> bool:
     return read_json(plan.directory(job) / "outcome.json").get("status") in ("finished", "failed", "lost", "cancelled")
 
 
-def fitting(options: Mapping[str, Any], nodes: int | None, nproc: int | None, micro: int) -> tuple[int, int]:
-    """Nodes, and ranks a node. Raises UsageError where they are not said, or do not divide the micro-batch."""
-    nodes = nodes or int(options.get("nodes", 1))
-    nproc = nproc or _sbatch.ranks(options)
+def asked(how: execute.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> execute.How:
+    """With the options of sbatch, and how many nodes and ranks they come to.
+
+    Raises UsageError where they are not said, or do not divide the micro-batch.
+    """
+    options = _sbatch.parse(flags, settings.slurm)
+    nodes = settings.nodes or int(options.get("nodes", 1))
+    nproc = how.nproc or _sbatch.ranks(options)
     if nproc is None:
         raise UsageError("how many ranks has a node? Give --slurm gpus_per_node=8 (or gres=gpu:8), or --nproc on CPUs")
+    micro = plan.config.micro_batch
     if micro % (nodes * nproc):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; these do: {sizes}")
-    return nodes, nproc
+    return replace(how, nodes=nodes, nproc=nproc, slurm={**options, "nodes": nodes})
+
+
+def leave_running(root: Path) -> str:
+    """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
+    execute.writable(root)
+    (root / "logs").mkdir(exist_ok=True)
+    path = root / "logs" / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    with path.open("w") as file:
+        subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return str(path)
 
 
 def say(text: str = "") -> None:

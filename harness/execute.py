@@ -109,7 +109,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
 
 
 def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
-    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer otherwise."""
+    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
     if how.offline:
         return None
     tracking = Tracking(how.tracking_uri, how.prefix)
@@ -124,7 +124,7 @@ def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
 
 
 def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
-    """Why jobs cannot be had: they ended badly and are not run here, or need a job that is neither done nor run here."""
+    """Why jobs cannot be had: they ended badly, or need a job that is neither done nor run here."""
     found: dict[Job, str] = {}
     for job in plan.jobs:
         outcome = read_json(plan.directory(job) / "outcome.json")
