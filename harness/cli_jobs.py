@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.core import settings
+from harness.core.errors import UnfitError
+from harness.core.redact import redact
 from harness.options import Json, Root, say
 
 app = typer.Typer(rich_markup_mode=None)
@@ -30,3 +32,31 @@ def status_command(
         print(line)
     if not found:
         say(f"no job under {place} is at work or ended within a day; --all shows older ones")
+
+
+@app.command("sync")
+def sync_command(
+    root: Root = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until nothing is at work or waiting")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
+    to: Annotated[
+        str | None, typer.Option(help="URI of another store; passwords belong into MLFLOW_TRACKING_…")
+    ] = None,
+) -> None:
+    """Tell MLflow what it lacks of a root, and close what is dead; `--all --to URI` fills an empty store."""
+    found = settings.resolve(root=root and str(root))
+    place = Path(found.root)
+    if not (place / "jobs").is_dir():
+        raise UnfitError(f"{place}: no root of the harness; give the one of your runs with --root DIR")
+    from harness.store.tracking import Tracking
+    from harness.sync import Sync
+
+    tracking = Tracking(to or found.tracking_uri, found.prefix)
+    tracking.connect()
+    sync = Sync(place, tracking, say, afresh=everything)
+    if follow:
+        sync.follow()
+    else:
+        sync.once()
+    left = f"; {len(sync.refused)} plan(s) left out" if sync.refused else ""
+    say(f"{len(sync.publishers)} plan(s) of {place} told to {redact(tracking.uri)}{left}")

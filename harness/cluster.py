@@ -128,7 +128,6 @@ def run(
 
 def submit(plan: Plan, missing: Sequence[Job], how: execute.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
     """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number."""
-    plans.keep(plan)
     queued = _sbatch.queue(by_number(plan)) or {}
     there = {
         job: number

@@ -80,6 +80,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     if todo:
         launcher, facts = choose(plan, how)
         say(f"{len(todo)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
+        publisher.open(todo)
         try:
             turns.run(launcher, publisher, show, facts)
         except Stopped as stop:
@@ -87,7 +88,10 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
         finally:
             launcher.close()
     failures = turns.failures
-    finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
+    finished = tuple(
+        conclude(plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped), bool(todo))
+        for experiment in plan.experiments
+    )
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
@@ -100,7 +104,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     writable(plan.root)
     if how.rerun is not None:
         set_aside(plan, how.rerun, say)
-    plans.keep(plan)
+    plans.keep(plan, how.command)
     wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
@@ -181,15 +185,27 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], stopped: Stopped | None) -> str:
+    """The status of a plan's run in MLflow: RUNNING while another process has some of its jobs."""
+    jobs = experiment.jobs
+    if any(lease.held(plan.directory(job)) for job in jobs if plan.state(job) != "done"):
+        return "RUNNING"
+    return "KILLED" if stopped else "FAILED" if any(job in failures for job in jobs) else "FINISHED"
+
+
 def conclude(
     plan: Plan,
     experiment: Experiment,
     publisher: Publisher,
     failures: Mapping[Job, str],
     how: How,
-    stopped: Stopped | None,
+    status: str,
+    worked: bool,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root."""
+    """Tell the store what is done, build the report and write it under the root.
+
+    The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
+    """
     away: str | None = None
     runs: Mapping[str, str] = {}
     try:
@@ -210,10 +226,9 @@ def conclude(
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
     write(report, folder)
-    if away is None and not told:
-        failed = any(job in failures for job in experiment.jobs)
+    if away is None and (worked or not told):
         try:
-            publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
+            publisher.report(experiment, report, folder, status)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)

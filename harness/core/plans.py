@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from harness.core.errors import HarnessError, UnfitError
 from harness.core.plan import Experiment, Plan
 
 
-def keep(made: Plan) -> None:
+def keep(made: Plan, command: Sequence[str]) -> None:
     """Write down every experiment of a plan; the youngest file is the plan that was run last."""
     for experiment in made.experiments:
         path = made.root / "plans" / f"{experiment.digest}.json"
@@ -23,6 +23,7 @@ def keep(made: Plan) -> None:
         config = experiment.config
         facts = {
             "schema": 1,
+            "command": list(command),
             "experiment": experiment.source,
             "preset": config.preset,
             "plugins": list(config.folders),
