@@ -39,9 +39,7 @@ def sync_command(
     root: Root = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until nothing is at work or waiting")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
-    to: Annotated[
-        str | None, typer.Option(help="URI of another store; passwords belong into MLFLOW_TRACKING_…")
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="Another store; passwords go into MLFLOW_TRACKING_…")] = None,
 ) -> None:
     """Tell MLflow what it lacks of a root, and close what is dead; `--all --to URI` fills an empty store."""
     found = settings.resolve(root=root and str(root))
