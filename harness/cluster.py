@@ -149,9 +149,8 @@ def submit(plan: Plan, missing: Sequence[Job], how: execute.How, say: Callable[[
             there[job] = number
             plan.directory(job).mkdir(parents=True, exist_ok=True)
             (plan.directory(job) / "outcome.json").unlink(missing_ok=True)
-            record.write_json(
-                plan.directory(job) / "slurm.json", {"id": number, "after": after, "log": log(plan, number)}
-            )
+            facts = {"id": number, "name": job.name, "after": after, "log": log(plan, number)}
+            record.write_json(plan.directory(job) / "slurm.json", facts)
         waiting[number] = todo
         behind = f" after {', '.join(after)}" if after else ""
         say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
