@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,10 +124,10 @@ class Server:
             self.process = None
 
 
-def until(said: "object", log: Path, seconds: float = 300) -> None:
+def until(said: Callable[[], bool], log: Path, seconds: float = 900) -> None:
     """Wait for a server."""
     deadline = time.monotonic() + seconds
-    while not said():  # type: ignore[operator]
+    while not said():
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.2)
 
