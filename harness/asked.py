@@ -89,8 +89,8 @@ def first_line(made: "Plan") -> str:
 
 
 def command_line() -> tuple[str, ...]:
-    """The command as a person would give it again."""
-    return ("harness", *sys.argv[1:])
+    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
+    return ("harness", *map(redacted, sys.argv[1:]))
 
 
 def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:

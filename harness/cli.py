@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import completion, looking, searching
+from harness import cli_jobs, completion, looking, searching
 from harness.asked import (
     command_line,
     first_line,
@@ -145,13 +145,18 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="auto (built in: torchrun where there are several GPUs), inline, torchrun",
+            help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
             autocompletion=completion.of_kinds("launchers"),
         ),
     ] = None,
-    nproc: Annotated[
-        int | None, typer.Option(metavar="N", help="Ranks on this node; must divide the micro-batch")
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")] = None,
+    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
     stall: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
@@ -186,10 +191,13 @@ def run(
     """
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
-    flags = {"launcher": launcher, "nproc": nproc, "stall": stall, "deterministic": deterministic}
+    flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    on_slurm = settings.launcher == "slurm"
+    if not on_slurm and (slurm or nodes or dry_run):
+        raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
     say(first_line(made))
-    from harness import execute
+    from harness import cluster, execute
     from harness.show import Display
 
     if accept is not None:
@@ -212,8 +220,28 @@ def run(
             lines = rehearsal(made, how, display.show, say)
         out("\n".join(lines))
         return
-    with Display() as display:
-        results = execute.run(made, how, display.show, say)
+    if on_slurm:
+        how = cluster.asked(how, slurm or (), settings, made)
+    if dry_run:
+        out(cluster.dry(made, how))
+        return
+    if detach and not on_slurm:
+        say(f"running on its own: {cluster.leave_running(made.root)}; `harness status` shows it")
+        return
+    try:
+        with Display() as display:
+            if on_slurm:
+                results = cluster.run(made, how, display.show, say, detach)
+            else:
+                results = execute.run(made, how, display.show, say)
+    except Stopped as stop:
+        if not on_slurm:
+            raise
+        say(f"left by {stop}: the Slurm jobs go on; `harness status` or the same command comes back to them")
+        raise typer.Exit(PREEMPTED) from stop
+    if results is None:
+        say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        return
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
@@ -271,6 +299,7 @@ def report(
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
+app.add_typer(cli_jobs.app)
 app.command("search")(searching.search)
 app.command("ui")(looking.ui)
 app.command("predict")(looking.predict)

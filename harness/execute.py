@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness import present, publish_report, score, submission
-from harness.core import content, garbage, lease, machine, plugins, record, results, sources
+from harness.core import content, lease, machine, plans, plugins, record, results, sources
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job, Train
@@ -33,7 +33,11 @@ class How:
     """How to run, never what: nothing of it enters a fingerprint."""
 
     launcher: str = "auto"
-    nproc: int | None = None
+    nproc: int | None = None  # ranks on a node
+    nodes: int = 1
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch, as the person gave them
+    only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
+    inside: bool = False  # an allocation: a store that cannot be reached from here is told later
     offline: bool = False
     tracking_uri: str | None = None
     prefix: str = ""  # before the names of MLflow experiments
@@ -70,24 +74,17 @@ class Results:
 
 def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
-    writable(plan.root)
-    garbage.remember(plan)
-    if how.rerun is not None:
-        set_aside(plan, how.rerun, say)
-    missing = [job for job in plan.jobs if plan.state(job) != "done"]
-    if missing:
-        fit(plan.config)
-        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in missing):
-            fetch(plan.config, say)
-    tracking = None if how.offline else Tracking(how.tracking_uri, how.prefix)
-    if tracking is not None:
-        tracking.connect()
-    publisher = Publisher(plan, tracking, say)
+    todo = missing(plan, how, say)
+    already = sum(plan.state(job) == "done" for job in plan.jobs)
+    publisher = Publisher(plan, connected(how, say), say)
+    stuck = blocked(plan, todo)
+    todo = [job for job in todo if job not in stuck]
+    turns = Turns(plan, list(todo), say, failures=stuck)
     stopped: Stopped | None = None
-    turns = Turns(plan, list(missing), say)
-    if missing:
+    if todo:
         launcher, facts = choose(plan, how)
-        say(f"{len(missing)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
+        say(f"{len(todo)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
+        publisher.open(todo)
         try:
             turns.run(launcher, publisher, show, facts)
         except Stopped as stop:
@@ -95,13 +92,60 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
         finally:
             launcher.close()
     failures = turns.failures
-    finished = tuple(conclude(plan, experiment, publisher, failures, how, stopped) for experiment in plan.experiments)
+    finished = tuple(
+        conclude(plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped), bool(todo))
+        for experiment in plan.experiments
+    )
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    already = len(plan.jobs) - len(missing)
     return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+
+
+def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
+    """What is to be run here; the plan is kept in the root. Raises UnfitError where data or the root is unfit."""
+    writable(plan.root)
+    if how.rerun is not None:
+        set_aside(plan, how.rerun, say)
+    plans.keep(plan, how.command)
+    wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
+    found = [job for job in wanted if plan.state(job) != "done"]
+    if found:
+        fit(plan.config)
+        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
+            fetch(plan.config, say)
+    return found
+
+
+def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
+    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
+    if how.offline:
+        return None
+    tracking = Tracking(how.tracking_uri, how.prefix)
+    try:
+        tracking.connect()
+    except UnfitError as error:
+        if not how.inside:
+            raise
+        say(f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it")
+        return None
+    return tracking
+
+
+def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
+    """Why jobs cannot be had: they ended badly, or need a job that is neither done nor run here."""
+    found: dict[Job, str] = {}
+    for job in plan.jobs:
+        outcome = read_json(plan.directory(job) / "outcome.json")
+        absent = [needed for needed in job.inputs if plan.state(needed) != "done" and needed not in todo]
+        if plan.state(job) == "done":
+            continue
+        if job not in todo and outcome.get("status") in ("failed", "lost", "cancelled"):
+            found[job] = str(outcome.get("reason") or outcome["status"])
+        elif job in todo and absent:
+            found[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in found else 'was not run'}"
+    return found
 
 
 def selected(plan: Plan, which: str) -> list[Job]:
@@ -147,15 +191,27 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], stopped: Stopped | None) -> str:
+    """The status of a plan's run in MLflow: RUNNING while another process has some of its jobs."""
+    jobs = experiment.jobs
+    if any(lease.held(plan.directory(job)) for job in jobs if plan.state(job) != "done"):
+        return "RUNNING"
+    return "KILLED" if stopped else "FAILED" if any(job in failures for job in jobs) else "FINISHED"
+
+
 def conclude(
     plan: Plan,
     experiment: Experiment,
     publisher: Publisher,
     failures: Mapping[Job, str],
     how: How,
-    stopped: Stopped | None,
+    status: str,
+    worked: bool,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root."""
+    """Tell the store what is done, build the report and write it under the root.
+
+    The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
+    """
     away: str | None = None
     runs: Mapping[str, str] = {}
     link = ""
@@ -179,11 +235,10 @@ def conclude(
     facts = results.context(experiment, how.command, evidence, link)
     report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     present.write(report, frame, facts, folder)
-    if away is None and not told:
-        failed = any(job in failures for job in experiment.jobs)
+    if away is None and (worked or not told):
         try:
             publish_report.review(publisher, experiment, frame, facts)
-            publisher.report(experiment, report, folder, "KILLED" if stopped else "FAILED" if failed else "FINISHED")
+            publisher.report(experiment, report, folder, status)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)
@@ -257,14 +312,16 @@ def writable(root: Path) -> None:
 
 def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
-    name = how.launcher
+    name, nproc = how.launcher, how.nproc
+    if how.inside:  # what was asked of sbatch is here now
+        name = "slurm" if how.nodes > 1 else "torchrun" if nproc != 1 else "inline"
     if name == "auto":
-        name = "torchrun" if (how.nproc or machine.gpus()) > 1 else "inline"
-    nproc = how.nproc or (max(1, machine.gpus()) if name == "torchrun" else 1)
+        name = "torchrun" if (nproc or machine.gpus()) > 1 else "inline"
+    nproc = nproc or (max(1, machine.gpus()) if name == "torchrun" else 1)
     if name == "inline" and nproc > 1:
         raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
     micro = plan.config.micro_batch
-    if nproc < 1 or micro % nproc:
+    if nproc < 1 or micro % (nproc * how.nodes):
         fitting = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {fitting}")
     module = plugins.load("launchers", name, plan.config.folders)

@@ -10,8 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from harness import score
 from harness.core import content, journal, metrics, record
+from harness.core.curves import Curve, Point, Pulse
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
@@ -19,47 +22,28 @@ from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
 from harness.store import monitor, view
-from harness.store.tracking import PLAN, Tracking
+from harness.store.opening import impatient
+from harness.store.tracking import PLAN, ROLE, Found, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
-Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
-
-
-class Curve:
-    """Exactly once: a metric is given out with the checkpoint that covers it, since MLflow cannot delete a point."""
-
-    def __init__(self) -> None:
-        self.pending: list[Point] = []
-        self.committed = -1  # the last step given out
-
-    def hear(self, events: Sequence[Mapping[str, Any]]) -> list[Point]:
-        """The points that have become final."""
-        final: list[Point] = []
-        for event in events:
-            if event["event"] == "begin":  # what the attempt before measured after its checkpoint is void
-                self.pending = [point for point in self.pending if point[2] <= event["step"]]
-            elif event["event"] == "metrics" and event["step"] > self.committed:
-                when = round(1000 * event["time"])
-                self.pending += [(key, value, event["step"], when) for key, value in event["values"].items()]
-            elif event["event"] == "checkpoint" or (event["event"] == "end" and event.get("status") == "finished"):
-                step = event.get("step", float("inf"))
-                final += [point for point in self.pending if point[2] <= step]
-                self.pending = [point for point in self.pending if point[2] > step]
-                self.committed = max([self.committed, *(point[2] for point in final)])
-        return final
+PULSE = 60.0  # seconds between two looks that a run's tags give at how far it is
 
 
 class Publisher:
-    """Tells the store of one plan; `tracking` None says nothing.
+    """Tells the store of one plan; `tracking` None says nothing, `afresh` trusts no note of what was told.
 
-    A store that goes away while jobs run stops nothing: points wait, and what it still lacks at the end it is told by
-    the next run of the same command.
+    A store that goes away while jobs run stops nothing: points wait, a job whose run could not be made is tried again,
+    and what the store still lacks at the end it is told by the next run of the same command or by `harness sync`.
     """
 
-    def __init__(self, plan: Plan, tracking: Tracking | None, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, tracking: Tracking | None, say: Callable[[str], None], afresh: bool = False) -> None:
         self.plan = plan
         self.tracking = tracking
         self.say = say
+        self._afresh = afresh
+        self._away = False
+        self._lock = FileLock(plan.root / ".mlflow.lock", timeout=600)  # no run is made twice by all who see the root
+        self._pulses: dict[Job, Pulse] = {}
         self._waiting: dict[Job, list[Point]] = {}
         self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
         self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
@@ -70,17 +54,31 @@ class Publisher:
         """Ids of the MLflow experiment and of the run that holds this plan's children; made at the first need."""
         assert self.tracking is not None
         if experiment.name not in self._parents:
-            place = self.tracking.experiment(experiment.name)
-            run = self.tracking.parent(
-                place,
-                name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
-                plan=experiment.digest,
-                tags={"harness.experiment": experiment.name, "harness.preset": experiment.config.preset},
-                params=text(setting(experiment.config)),
-                description=f"{experiment.title}. Children: one run per training, one per cell.",
-            )
+            with self._lock:
+                place = self.tracking.experiment(experiment.name)
+                run = self.tracking.parent(
+                    place,
+                    name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
+                    plan=experiment.digest,
+                    tags={
+                        ROLE: "plan",
+                        "harness.experiment": experiment.name,
+                        "harness.preset": experiment.config.preset,
+                    },
+                    params=text(setting(experiment.config)),
+                    description=f"{experiment.title}. Children: one run per training, one per cell.",
+                )
             self._parents[experiment.name] = (place, run)
         return self._parents[experiment.name]
+
+    def open(self, jobs: Sequence[Job]) -> None:
+        """Jobs are about to be run: the plan's runs that hold them are at work again."""
+        if self.tracking is None:
+            return
+        with self._patience():
+            for experiment in self.plan.experiments:
+                if any(job in experiment.jobs for job in jobs):
+                    self.tracking.resume(self.parent(experiment)[1])
 
     def begin(self, job: Job) -> None:
         """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
@@ -89,43 +87,70 @@ class Publisher:
         with self._patience():
             owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
             place, parent = self.parent(owner)
-            run = self._known_run(job) or self.tracking.child(
-                place,
-                parent,
-                name=f"train/{job.decoder}/seed{job.config['seed']}",
-                key={
-                    "harness.role": "train",
-                    "harness.fingerprint": job.fingerprint,
-                    "harness.made": str(record.provenance(self.plan.directory(job)).get("made")),
-                },
-                tags=self._tags(job),
-                params=self._params(job),
-            )
+            with self._lock:
+                run = self._known_run(job) or self.tracking.child(
+                    place,
+                    parent,
+                    name=f"train/{job.decoder}/seed{job.config['seed']}",
+                    key={
+                        ROLE: "train",
+                        "harness.fingerprint": job.fingerprint,
+                        "harness.made": str(record.provenance(self.plan.directory(job)).get("made")),
+                    },
+                    tags=self._tags(job),
+                    params=self._params(job),
+                )
+                self._remember(job, run, told=False)
             self.tracking.resume(run)
             self._dataset(run, job, "train", "training")
-            self._remember(job, run, told=False)
             self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
             self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on what of a training's journal has become final."""
-        if self.tracking is None or job not in self._runs:
+        """Pass on what of a journal has become final, and now and then how far the job is."""
+        if self.tracking is None:
             return
-        self._waiting[job] += self._curves[job].hear(events)
-        if self._waiting[job] and time.monotonic() >= self._next_try:
+        pulse = self._pulses.setdefault(job, Pulse())
+        pulse.hear(events)
+        if job in self._runs:
+            self._waiting[job] += self._curves[job].hear(events)
+        if time.monotonic() < self._next_try:
+            return
+        if isinstance(job, Train) and job not in self._runs:  # the store was away when the job began
+            self.begin(job)  # which hears the whole journal
+            return
+        if self._waiting.get(job):
             with self._patience():
                 self.tracking.log(self._runs[job], self._waiting[job])
                 self._waiting[job] = []
+        if time.monotonic() - pulse.told >= PULSE:
+            with self._patience():
+                self._tell_pulse(job, pulse)
+
+    def _tell_pulse(self, job: Job, pulse: Pulse) -> None:
+        assert self.tracking is not None
+        if isinstance(job, Train):
+            self.tracking.tag(self._runs[job], pulse.tags)
+        else:  # a cell has no run before its number is there
+            owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
+            self.tracking.tag(self.parent(owner)[1], {"harness.live": job.name, **pulse.tags})
+        pulse.told = time.monotonic()
 
     def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
         """Close a training's run with its true status, its configuration and its provenance."""
-        if self.tracking is None or job not in self._runs:
+        if self.tracking is None or not isinstance(job, Train):
+            return
+        if job not in self._runs:
+            self.begin(job)
+        if job not in self._runs:
             return
         run, directory = self._runs[job], self.plan.directory(job)
-        tags = {"harness.outcome": outcome["status"], "harness.reason": outcome.get("reason") or ""}
+        tags = {"harness.outcome": outcome["status"], "harness.reason": redact(outcome.get("reason") or "")}
         with self._patience():
             self.tracking.log(run, self._waiting[job])
-            self.tracking.tag(run, {**tags, **provenance_tags(record.provenance(directory))})
+            self._waiting[job] = []
+            known = self._pulses.get(job, Pulse()).tags if job in self._pulses else {}
+            self.tracking.tag(run, {**known, **tags, **provenance_tags(record.provenance(directory))})
             self.tracking.json(run, "config/job.json", job.spec())
             self.tracking.finish(run, status)
             self._remember(job, run, told=True)
@@ -137,12 +162,20 @@ class Publisher:
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
+        """The store may be away: then what was to be told waits, and it is asked again later, for a short time each."""
         try:
-            yield
+            with impatient() if self._away else nullcontext():
+                yield
         except (UnfitError, OSError) as error:
-            if self._next_try == 0.0:
-                self.say(f"{error}; the jobs go on, and the same command tells it later what it missed")
-            self._next_try = time.monotonic() + RETRY
+            if not self._away:
+                self.say(
+                    f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
+                )
+            self._away, self._next_try = True, time.monotonic() + RETRY
+        else:
+            if self._away:
+                self.say("MLflow answers again; it is told what it missed")
+            self._away, self._next_try = False, 0.0
 
     def _remember(self, job: Job, run: str, told: bool) -> None:
         path = self.plan.directory(job) / "mlflow.json"
@@ -152,6 +185,8 @@ class Publisher:
         """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
         if self.tracking is None:
             return True
+        if self._afresh:
+            return False
         known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN)
         parent = known.get(experiment.digest)
         return parent is not None and parent.tags.get("harness.told") == self._told(experiment)
@@ -164,12 +199,12 @@ class Publisher:
             if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told_run(job):
                 self.begin(job)
                 self.end(job, "FINISHED", read_json(self.plan.directory(job) / "outcome.json"))
-        for seed, cell in experiment.cells:
-            if self.plan.state(cell.job) == "done":
-                self._cell(experiment, seed, cell)
-
-        for name, found in score.scores(self.plan.root, experiment.config):
-            self._score(experiment, name, found)
+        with self._lock:
+            for seed, cell in experiment.cells:
+                if self.plan.state(cell.job) == "done":
+                    self._cell(experiment, seed, cell)
+            for name, found in score.scores(self.plan.root, experiment.config):
+                self._score(experiment, name, found)
 
     def _score(self, experiment: Experiment, name: str, found: record.RunRecord) -> None:
         assert self.tracking is not None
@@ -178,7 +213,7 @@ class Publisher:
             place,
             parent,
             name=f"score/{name}",
-            key={"harness.role": "score", "harness.fingerprint": found.fingerprint},
+            key={ROLE: "score", "harness.fingerprint": found.fingerprint},
             tags={"harness.cell": f"score_{name}", "harness.units": units(experiment, found)},
             params={"method": name},
         )
@@ -198,7 +233,25 @@ class Publisher:
             self.tracking.file(run, path, "report")
         self.tracking.note(place, report_markdown(report))
         self.tracking.tag(run, {"harness.told": self._told(experiment)})
-        self.tracking.finish(run, status)
+        if status == "RUNNING":
+            self.tracking.resume(run)
+        else:
+            self.tracking.finish(run, status)
+
+    def told(self, job: Job) -> tuple[str, str] | None:
+        """Status and outcome that the store has of a training; None where it has none."""
+        assert self.tracking is not None
+        run = self._known_run(job)
+        if run is None or (self._afresh and job not in self._runs):
+            return None
+        found = self.tracking.get(run)
+        return found.status, found.tags.get("harness.outcome", "")
+
+    def known(self, experiment: Experiment) -> Found | None:
+        """The plan's run, where the store has one that is whole."""
+        assert self.tracking is not None
+        place = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN, ended=False)
+        return place.get(experiment.digest)
 
     def link(self, experiment: Experiment) -> str:
         """Where a person opens the plan's run; empty without a store."""
@@ -239,7 +292,7 @@ class Publisher:
             parent,
             name=f"{cell.name}/seed{seed}",
             key={
-                "harness.role": "cell",
+                ROLE: "cell",
                 "harness.cell": cell.name,
                 "harness.fingerprint": cell.job.fingerprint,
                 "harness.made": str(found.provenance.get("made")),  # a job that was run again has a run of its own
@@ -271,6 +324,8 @@ class Publisher:
         return run if run is not None and self.tracking.has(run) else None
 
     def _told_run(self, job: Job) -> bool:
+        if self._afresh and job not in self._runs:
+            return False
         kept = read_json(self.plan.directory(job) / "mlflow.json").get(self._store, {})
         return bool(kept.get("told")) and self._known_run(job) is not None
 

@@ -6,15 +6,12 @@ score rows, reports, and what the harness did not make.
 """
 
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core import lease
-from harness.core.job import digest
-from harness.core.plan import Plan, read_json
-from harness.core.record import write_json
+from harness.core.plan import read_json
 
 
 @dataclass(frozen=True)
@@ -24,20 +21,6 @@ class Item:
     path: Path
     why: str
     bytes: int
-
-
-def remember(plan: Plan) -> None:
-    """Note which jobs a plan refers to."""
-    named = [experiment.digest for experiment in plan.experiments]
-    path = plan.root / "plans" / f"{digest(named)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    value = {
-        "experiments": [experiment.name for experiment in plan.experiments],
-        "preset": plan.config.preset,
-        "jobs": [job.fingerprint for job in plan.jobs],
-        "last": time.strftime("%Y-%m-%d %H:%M"),
-    }
-    write_json(path, value)
 
 
 def referred(root: Path) -> set[str]:

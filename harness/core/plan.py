@@ -23,6 +23,7 @@ class Experiment:
     report: str
     config: Config
     cells: tuple[tuple[int, Cell], ...]  # (seed, cell), seeds outermost
+    source: str = ""  # its name, or the path of its file
 
     @property
     def digest(self) -> str:
@@ -107,16 +108,7 @@ def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Pl
     config = content.resolve(config, root)
     first = config["seed"]
     config = replace(config, seeds=tuple(range(first, first + seeds)))
-    experiments = []
-    for name in dict.fromkeys(names):
-        module = load_experiment(name, config)
-        cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
-        named = [cell.name for seed, cell in cells if seed == first]
-        if len(set(named)) < len(named):
-            twice = next(cell for cell in named if named.count(cell) > 1)
-            raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
-        experiments.append(Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells)))
-    made = Plan(tuple(experiments), root)
+    made = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
     check_prior_masks(made)
     return made
 
@@ -157,6 +149,18 @@ def short(found: Any, wanted: Any) -> str:
         return f"{found['name']}, not {wanted['name']}"
     options = [f"{key}={value}" for key, value in found["options"].items() if value != wanted["options"].get(key)]
     return f"{found['name']} with {', '.join(options) or 'another list of videos or classes'}"
+
+
+def experiment(name: str, config: Config) -> Experiment:
+    """One experiment with its cells for every seed of the configuration. Raises UsageError."""
+    module = load_experiment(name, config)
+    cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
+    named = [cell.name for seed, cell in cells if seed == config.seeds[0]]
+    if len(set(named)) < len(named):
+        twice = next(cell for cell in named if named.count(cell) > 1)
+        raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
+    source = str(Path(name).resolve()) if name.endswith(".py") else name
+    return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
 
 
 def load_experiment(name: str, config: Config) -> ModuleType:

@@ -29,6 +29,8 @@ class Settings:
     nproc: int | None = None  # ranks on a node
     stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
     deterministic: bool = False  # GPU kernels that give the same bits twice, slower
+    nodes: int | None = None  # with Slurm
+    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
     paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import execute
+from harness.core import machine
 from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.stopping import Stopped, stop_signals
 from harness.supervise import GRACE, POLL
@@ -43,7 +43,7 @@ class Member:
 
 def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
     """Each worker's part of the machine, as its environment. Raises UsageError for more than there are GPUs for."""
-    found, each = execute.gpus(), nproc or 1
+    found, each = machine.gpus(), nproc or 1
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     if found and workers * each > found:

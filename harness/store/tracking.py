@@ -317,8 +317,10 @@ class Tracking:
             raise
 
     @speaks
-    def find(self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT) -> dict[str, Found]:
-        """The newest FINISHED run for each value of a tag, in one experiment or in all with the prefix.
+    def find(
+        self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
+    ) -> dict[str, Found]:
+        """The newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
         the answer; a store that is not there yet answers {} and is not made.
@@ -330,8 +332,8 @@ class Tracking:
         clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
         answer: dict[str, Found] = {}
         for clause in clauses:
-            ended = f"attributes.status = 'FINISHED' and tags.`{tag}` {clause}"
-            for run in self._search(where, ended, "attributes.start_time DESC"):
+            status = "attributes.status = 'FINISHED' and " if ended else ""
+            for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
                 value = run.tags[tag]
                 first = value not in answer or (SOURCE in answer[value].tags and SOURCE not in run.tags)
                 if value in wanted and first:

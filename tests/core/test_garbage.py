@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.core import garbage, lease, plan
+from harness.core import garbage, lease, plan, plans
 from harness.core.config import compose
 from harness.core.lease import Claim
 
@@ -23,7 +23,7 @@ def job(folder, **outcome):
 
 
 def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
-    garbage.remember(made)
+    plans.keep(made, ())
     kept = job(made.directory(made.jobs[0]), status="finished")
     lost = job(made.root / "jobs" / ("f" * 16), status="finished")
     (made.root / "jobs" / "notes").mkdir()  # not ours
@@ -47,7 +47,7 @@ def test_a_job_at_work_is_never_listed_nor_deleted(made):
 
 
 def test_leftovers_of_a_finished_job_are_listed(made):
-    garbage.remember(made)
+    plans.keep(made, ())
     folder = job(made.directory(made.jobs[0]), status="finished")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-000000004.pt").write_bytes(b"x" * 10)

@@ -1,0 +1,258 @@
+"""A plan on a Slurm cluster: each launch is one job, submitted at once, chained to the jobs whose results it needs.
+
+The supervisor runs inside the allocation (design §2.4), so nothing here has to stay: whoever submitted may leave, and
+`harness status`, or the same command, comes back to it. A job's directory says which Slurm job has it (slurm.json).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import execute
+from harness.core import plans, record
+from harness.core.errors import UsageError
+from harness.core.job import Job
+from harness.core.plan import Plan, launches, read_json
+from harness.core.settings import Resolved, resolve
+from harness.core.stopping import Stopped, stop_signals
+from harness.launchers import _sbatch
+from harness.publish import Publisher
+from harness.show import Display
+from harness.store.tracking import Tracking
+from harness.supervise import Progress, Show, follow
+
+LOOK = 1.0  # seconds between two looks at the journals
+ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
+GONE = 20.0  # seconds that the files of a job that left the queue may take to be seen here
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a Slurm job does: some jobs of plans that the root keeps. submitit pickles it; it holds no secret."""
+
+    root: Path
+    plans: tuple[str, ...]
+    only: tuple[str, ...]  # fingerprints
+    how: Mapping[str, Any]  # of execute.How
+
+    def __call__(self) -> None:
+        """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
+        number = os.environ["SLURM_JOB_ID"]
+        plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
+        settings = resolve()
+        how = execute.How(**self.how, only=self.only, tracking_uri=settings.tracking_uri, inside=True)
+        try:
+            with Display() as display:
+                results = execute.run(plan, how, display.show, say)
+        except Stopped as stop:
+            say(f"stopped by {stop}: checkpoints are kept")
+            if to_be_requeued(stop, number):
+                os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
+                time.sleep(60)
+            sys.exit(75)
+        cancel_hopeless(plan, results.failures)
+        if any(job.fingerprint in self.only for job in results.failures):
+            sys.exit(1)
+
+    def checkpoint(self) -> Any:
+        """The same once more: what was reached lies in the root. submitit asks before it requeues."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def to_be_requeued(stop: Stopped, number: str) -> bool:
+    """After the signal before a time limit or a preemption, yes; after scancel, whose job runs no more, no."""
+    if stop.number in (signal.SIGUSR1, signal.SIGUSR2):
+        return True
+    known = _sbatch.queue([number]) or {}
+    return stop.number == signal.SIGTERM and number in known and known[number].state == "RUNNING"
+
+
+def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
+    """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
+    lost = {job: reason for job in plan.jobs if plan.state(job) != "done" if (reason := needs(job, failures))}
+    for number, jobs in by_number(plan).items():
+        open_jobs = [job for job in jobs if plan.state(job) != "done"]
+        if open_jobs and all(job in lost for job in open_jobs) and number != os.environ.get("SLURM_JOB_ID"):
+            _sbatch.cancel([number])
+            for job in open_jobs:
+                outcome = {"status": "cancelled", "reason": lost[job], "exit_code": 1}
+                record.write_json(plan.directory(job) / "outcome.json", outcome)
+
+
+def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
+    """Which failed job stands in the way of another."""
+    broken = [needed for needed in job.inputs if needed in failures]
+    return f"needs '{broken[0].name}', which failed" if broken else None
+
+
+def by_number(plan: Plan) -> dict[str, list[Job]]:
+    """Jobs of a plan by the Slurm job that was submitted for them last."""
+    found: dict[str, list[Job]] = {}
+    for job in plan.jobs:
+        number = read_json(plan.directory(job) / "slurm.json").get("id")
+        if number is not None:
+            found.setdefault(str(number), []).append(job)
+    return found
+
+
+def run(
+    plan: Plan, how: execute.How, show: Show, say: Callable[[str], None], detach: bool = False
+) -> execute.Results | None:
+    """Submit what is missing, stay with it unless `detach`, and report.
+
+    Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
+    """
+    missing = execute.missing(plan, how, say)
+    if missing and not how.offline:
+        Tracking(how.tracking_uri, how.prefix).connect()
+    waiting = submit(plan, missing, how, say)
+    if detach:
+        return None
+    accompany(plan, waiting, show, say)
+    results = execute.run(plan, replace(how, only=()), show, say)
+    left = {
+        job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
+        for number, jobs in waiting.items()
+        for job in jobs
+        if plan.state(job) != "done" and job not in results.failures
+    }
+    return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
+
+
+def submit(plan: Plan, missing: Sequence[Job], how: execute.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
+    """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number."""
+    queued = _sbatch.queue(by_number(plan)) or {}
+    there = {
+        job: number
+        for number, jobs in by_number(plan).items()
+        if number in queued and queued[number].live
+        for job in jobs
+    }
+    waiting: dict[str, list[Job]] = {}
+    for launch in launches(missing):
+        todo = [job for job in launch if job not in there]
+        for job in launch:
+            if job in there:
+                waiting.setdefault(there[job], []).append(job)
+        if not todo:
+            continue
+        after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
+        number = _sbatch.submit(made(plan, todo, how, after), work(plan, todo, how))
+        for job in todo:
+            there[job] = number
+            plan.directory(job).mkdir(parents=True, exist_ok=True)
+            (plan.directory(job) / "outcome.json").unlink(missing_ok=True)
+            facts = {"id": number, "name": job.name, "after": after, "log": log(plan, number)}
+            record.write_json(plan.directory(job) / "slurm.json", facts)
+        waiting[number] = todo
+        behind = f" after {', '.join(after)}" if after else ""
+        say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
+    return waiting
+
+
+def dry(plan: Plan, how: execute.How) -> str:
+    """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
+    texts: list[str] = []
+    place: dict[Job, str] = {}
+    for at, launch in enumerate(launches([job for job in plan.jobs if plan.state(job) != "done"]), 1):
+        after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
+        place |= dict.fromkeys(launch, f"<{at}>")
+        head = f"# <{at}>: {', '.join(job.name for job in launch)}"
+        texts.append(f"{head}\n{_sbatch.script(made(plan, launch, how, after))}")
+    return "\n".join(texts)
+
+
+def made(plan: Plan, launch: Sequence[Job], how: execute.How, after: Sequence[str]) -> Any:
+    """submitit's executor for one launch."""
+    name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
+    return _sbatch.executor(plan.root.resolve() / "slurm" / "%j", how.slurm, f"harness {name}", after)
+
+
+def work(plan: Plan, launch: Sequence[Job], how: execute.How) -> Work:
+    """What a Slurm job is to do, as a value."""
+    kept = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
+    kept |= {"prefix": how.prefix, "command": how.command}
+    digests = tuple(experiment.digest for experiment in plan.experiments)
+    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), kept)
+
+
+def log(plan: Plan, number: str) -> str:
+    """Where a Slurm job writes what it says."""
+    return str(plan.root.resolve() / "slurm" / number / f"{number}_0_log.out")
+
+
+def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Callable[[str], None]) -> None:
+    """Show the plan's Slurm jobs until all have ended. Raises Stopped after a signal, which touches none of them."""
+    progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
+    told: dict[str, str] = {}
+    asked, last_seen, silent = -ASK, time.monotonic(), Publisher(plan, None, say)
+    with stop_signals():
+        while True:
+            for one in progress.values():
+                follow(plan, silent, show, one)
+            if time.monotonic() - asked >= ASK:
+                asked = time.monotonic()
+                queued = _sbatch.queue(waiting)
+                for number, state in (queued or {}).items():
+                    said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
+                    if told.get(number) != said:
+                        told[number] = said
+                        say(said)
+                if queued is None or any(state.live for state in queued.values()):
+                    last_seen = time.monotonic()
+            ended = all(ended_here(plan, job) for job in progress)
+            if ended or time.monotonic() - last_seen > GONE:
+                return
+            time.sleep(LOOK)
+
+
+def ended_here(plan: Plan, job: Job) -> bool:
+    """Whether a job's files say that it is over and will not be taken up again by Slurm."""
+    return read_json(plan.directory(job) / "outcome.json").get("status") in ("finished", "failed", "lost", "cancelled")
+
+
+def asked(how: execute.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> execute.How:
+    """With the options of sbatch, and how many nodes and ranks they come to.
+
+    Raises UsageError where they are not said, or do not divide the micro-batch.
+    """
+    options = _sbatch.parse(flags, settings.slurm)
+    nodes = settings.nodes or int(options.get("nodes", 1))
+    nproc = how.nproc or _sbatch.ranks(options)
+    if nproc is None:
+        raise UsageError("how many ranks has a node? Give --slurm gpus_per_node=8 (or gres=gpu:8), or --nproc on CPUs")
+    micro = plan.config.micro_batch
+    if micro % (nodes * nproc):
+        sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
+        raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; these do: {sizes}")
+    return replace(how, nodes=nodes, nproc=nproc, slurm={**options, "nodes": nodes})
+
+
+def leave_running(root: Path) -> str:
+    """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
+    execute.writable(root)
+    (root / "logs").mkdir(exist_ok=True)
+    path = root / "logs" / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    with path.open("w") as file:
+        subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return str(path)
+
+
+def say(text: str = "") -> None:
+    """A line in the Slurm job's log."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,134 @@
+"""What a root holds and MLflow does not: told now, from the files alone, on any host that sees both.
+
+Trainings that nobody runs any more get their true status; finished work and reports that the store lacks are told;
+with `follow`, what is at work is told as it goes. Saying it twice changes nothing.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import execute
+from harness.core import journal, plans
+from harness.core.errors import UnfitError
+from harness.core.job import Job, Train
+from harness.core.plan import Plan, read_json
+from harness.publish import Publisher
+from harness.status import LIVE, Status, look
+from harness.store.tracking import FINGERPRINT, Tracking
+from harness.supervise import ENDED
+
+LOST = "its supervisor died and left no word; the same command goes on"
+EVERY = 10.0  # seconds between two looks of --follow
+
+
+@dataclass
+class Sync:
+    """One root and one store; `afresh` trusts no note of what the store was told before."""
+
+    root: Path
+    tracking: Tracking
+    say: Callable[[str], None]
+    afresh: bool = False
+    publishers: dict[str, Publisher] = field(default_factory=dict)  # by the plan's digest
+    offsets: dict[Job, int] = field(default_factory=dict)  # bytes of a live job's journal that were told
+    refused: set[str] = field(default_factory=set)  # plans that cannot be made again, by the reason
+
+    def once(self) -> int:
+        """Tell all that is there; how many jobs are at work or waiting. Raises UnfitError where the store is away."""
+        statuses = {one.fingerprint: one for one in look(self.root, everything=True)}
+        for plan, why in plans.plans(self.root):
+            if plan is None:
+                if why not in self.refused:
+                    self.refused.add(why)
+                    self.say(f"left out: {why}")
+                continue
+            self.tell(plan, statuses)
+        self.close_strays(statuses)
+        return sum(one.state in LIVE for one in statuses.values())
+
+    def follow(self, every: float = EVERY) -> None:
+        """Again and again until nothing is at work or waiting; a store that is away is asked again."""
+        while True:
+            try:
+                live = self.once()
+                if not live:
+                    return
+            except UnfitError as error:
+                self.say(f"{error}; tried again")
+            time.sleep(every)
+
+    def tell(self, plan: Plan, statuses: dict[str, Status]) -> None:
+        """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
+        (experiment,) = plan.experiments
+        publisher = self.publishers.setdefault(
+            experiment.digest, Publisher(plan, self.tracking, self.say, afresh=self.afresh)
+        )
+        failures: dict[Job, str] = {}
+        states = set()
+        for job in experiment.jobs:
+            known = statuses.get(job.fingerprint)
+            if known is None or plan.state(job) == "done":
+                continue
+            states.add(known.state)
+            if known.state == "running":
+                self.tell_live(plan, publisher, job)
+            elif known.state != "queued":
+                self.offsets.pop(job, None)
+                self.tell_dead(plan, publisher, job, known)
+                if known.state in ("failed", "died", "cancelled"):
+                    failures[job] = known.reason or known.state
+        for job in [job for job in self.offsets if job in experiment.jobs and plan.state(job) == "done"]:
+            del self.offsets[job]
+        how = execute.How(command=tuple(plans.facts(self.root, experiment.digest).get("command", ())))
+        execute.conclude(plan, experiment, publisher, failures, how, status_of(states, failures), worked=False)
+        self.correct(plan, publisher, status_of(states, failures))
+
+    def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:
+        """What a job that is at work has written since the last look."""
+        path = plan.directory(job) / "events.jsonl"
+        if job not in self.offsets:
+            publisher.begin(job)
+        events, self.offsets[job] = journal.read(path, self.offsets.get(job, 0))
+        publisher.hear(job, events)
+
+    def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, known: Status) -> None:
+        """A training that ended without a result, or that nobody ended: its points, and its true status."""
+        if not isinstance(job, Train) or not (plan.directory(job) / "how.json").exists():
+            return
+        outcome = read_json(plan.directory(job) / "outcome.json") or {"status": "lost", "reason": LOST}
+        status = ENDED.get(outcome["status"], "FAILED")
+        if publisher.told(job) == (status, outcome["status"]):
+            return
+        publisher.begin(job)
+        publisher.end(job, status, outcome)
+        self.say(f"{known.name}: {outcome['status']}, {status} in MLflow now")
+
+    def correct(self, plan: Plan, publisher: Publisher, status: str) -> None:
+        """A plan's run that says RUNNING though nobody is at work gets its end, and the other way round."""
+        run = publisher.known(plan.experiments[0])
+        if run is not None and run.status != status:
+            if status == "RUNNING":
+                self.tracking.resume(run.run_id)
+            else:
+                self.tracking.finish(run.run_id, status)
+
+    def close_strays(self, statuses: dict[str, Status]) -> None:
+        """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
+        for run in self.tracking.running():
+            known = statuses.get(run.tags.get(FINGERPRINT, ""))
+            if known is None or known.state in LIVE:
+                continue
+            if read_json(self.root / "jobs" / known.fingerprint / "how.json").get("made") == run.tags.get(
+                "harness.made"
+            ):
+                self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
+                self.say(f"{known.name}: a run that was left RUNNING is closed")
+
+
+def status_of(states: set[str], failures: dict[Job, str]) -> str:
+    """The status of a plan's run, by the states of its jobs that are not done."""
+    if states & set(LIVE):
+        return "RUNNING"
+    return "FAILED" if failures else "KILLED" if states else "FINISHED"
