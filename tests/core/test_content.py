@@ -96,8 +96,21 @@ def resolved(*overrides: str, preset: str = "demo") -> Config:
 def test_made_data_misses_nothing() -> None:
     found = resolved("data.synthetic.val_videos=5", "data.synthetic.classes=6").content
     assert found.missing == ()
-    assert found.splits == {"train": None, "val": None}
+    assert found.absent == {}
+    assert found.splits == {"train": None, "val": None, "test": None}
     assert (found.videos["val"], found.classes, found.files) == (5, 6, {})
+
+
+def test_a_data_set_is_whole_without_a_test_split(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text(f"{split}_0\n")
+    found = resolved("data.name=vspw", f"data.vspw.root={tmp_path}").content
+    assert found.missing == ()
+    assert found.absent["test"].startswith("the data set has no test split (")
+    (tmp_path / "test.txt").write_text("test_0\n")
+    known = resolved("data.name=vspw", f"data.vspw.root={tmp_path}").content
+    assert known.absent == {}
+    assert known.splits["test"] is not None
 
 
 def test_missing_data_is_reported_once_and_planned_as_published() -> None:
