@@ -12,7 +12,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 TEXT = (PROJECT / "docs" / "DEVIATIONS.md").read_text()
 ROWS = [line.strip("|").split("|") for line in TEXT.splitlines() if line.startswith("| ") and "---" not in line]
 SOURCES = [
-    path for folder in ("harness", "models", "experiments", "reports") for path in (PROJECT / folder).rglob("*.py")
+    path for folder in ("harness", "models", "experiments") for path in (PROJECT / folder).rglob("*.py")
 ]
 
 

@@ -76,4 +76,4 @@ def test_what_older_runs_packed_is_read():
     assert isinstance(found, RunRecord)
     assert found.vc == {}
     assert found.final["accuracy"] == 50
-    assert record.OF_CONFUSION.keys() < found.final.keys()
+    assert found.final.keys() == record.OF_CONFUSION.keys()
