@@ -1,70 +1,91 @@
 """The command line: parses and prints, decides nothing. Heavy imports wait until a command needs them."""
 
 import json
-import os
+import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from harness import cli_jobs
-from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds, say
+from harness import cli_jobs, completion
+from harness.asked import command_line, first_line, folders, make_config, make_plan, print_reports, redacted
+from harness.core.errors import HarnessError, UnfitError, UsageError, refused
+from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import out, say
+from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.core.config import Config
-    from harness.core.plan import Plan
-    from harness.core.results import Context
-    from harness.core.settings import Resolved
-    from harness.core.table import Report
+SHOWN = 50  # problems of a submission that are printed
 
 app = typer.Typer(
-    help="A paper's tables from one command: plan, train what is missing, evaluate, log to MLflow, write the table.",
+    help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
+    "MLflow, and sets our numbers beside the paper's.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog="Start here: harness run ablation_ensemble   (synthetic videos, a tiny BEiT, minutes on a laptop)",
+    epilog="""\b
+Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, minutes on a laptop
+Your data:    harness doctor --preset paper data.vspw.root=DIR
+Your decoder: harness check mine --plugins DIR
+
+Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 )
 
 
 app.add_typer(cli_jobs.app)
 
 
+def show_version(asked: bool) -> None:
+    """--version."""
+    if asked:
+        out(f"harness {version('memory-vsp-harness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None:
+    """What comes before a command."""
+
+
 @app.command("list")
 def list_command(
-    kind: Annotated[str | None, typer.Argument(help="experiments, presets, encoders, decoders, datasets, …")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="One kind only: experiments, decoders, …", autocompletion=completion.kinds),
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show what there is, with the first line of each file's docstring."""
-    from harness.core import plugins as registry
-    from harness.core.config import PRESETS
+    """List experiments, presets, decoders and all else by name.
 
-    folders = plugins or []
+    Each name is that of a file; beside it stands the first line of the file's docstring. A file of your own is listed
+    with --plugins DIR, where it lies as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+
+    \b
+    harness list
+    harness list decoders --plugins docs/examples
+    """
+    from harness.core import plugins as registry
+
     kinds = [*registry.KINDS, "presets"]
     if kind is not None and kind not in kinds:
         raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
-    found: dict[str, dict[str, str]] = {}
-    for each in [kind] if kind else kinds:
-        if each == "presets":
-            heads = {
-                path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))
-            }
-        else:
-            paths = registry.paths(each, folders).items()
-            heads = {name: (registry.docstring(path).splitlines() or [""])[0] for name, path in paths}
-        found[each] = heads
+    own = folders(plugins)
+    found = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
     if as_json:
-        print(json.dumps({"schema": 1, **found}, indent=1))
+        out(json.dumps({"schema": 1, **found}, indent=1))
         return
     for each, heads in found.items():
         if heads:
-            print(f"{each}:")
+            out(f"{each}:")
             for name, head in heads.items():
-                print(f"  {name:<22}{head}")
+                out(f"  {name:<22}{head}")
 
 
 @app.command()
@@ -73,21 +94,34 @@ def plan(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    why: Annotated[str | None, typer.Option(help="A cell: why is it not done? Names the nearest finished job")] = None,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show cells, jobs, what is done, resumable or missing, and the setting; nothing is run."""
+    """Show what a run would do and what is done already; runs nothing.
+
+    Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
+    state: done (and whether code has changed since), resumable or missing. Needs neither torch nor data.
+
+    \b
+    harness plan ablation_ensemble --preset paper
+    harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
+    """
     from harness.core import views
     from harness.core.why import explain
 
     made, _ = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None:
-        print(explain(made, why))
+        out(explain(made, why))
     elif as_json:
-        print(json.dumps(views.plan_json(made), indent=1))
+        out(json.dumps(views.plan_json(made), indent=1))
     else:
-        print(views.plan_text(made))
+        out(views.plan_text(made))
 
 
 @app.command()
@@ -96,21 +130,46 @@ def run(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    launcher: Annotated[str | None, typer.Option(help="auto (built in), inline, torchrun, slurm")] = None,
-    nproc: Annotated[int | None, typer.Option(help="Ranks on a node; must divide the micro-batch")] = None,
-    nodes: Annotated[int | None, typer.Option(help="Nodes of a job, with --launcher slurm")] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
+            autocompletion=completion.of_kinds("launchers"),
+        ),
+    ] = None,
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")] = None,
+    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")] = None,
     slurm: Annotated[
-        list[str] | None, typer.Option(help="key=value for sbatch, or setup=LINE; may be repeated")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For sbatch, or setup=LINE for its script; may be repeated"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
-    rerun: Annotated[str | None, typer.Option(help="Run again: 'changed' (code since), or a cell by name")] = None,
-    accept: Annotated[str | None, typer.Option(help="'changed': sign off results made with older code")] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+    ] = None,
+    accept: Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Plan, run what is missing, log to MLflow, and print the table."""
+    """Run what is missing of an experiment, and print its table.
+
+    What is done stays done; what was interrupted goes on from its last checkpoint or video. KEY=VALUE, --preset and
+    --seeds say what runs and are part of every job's identity; all other flags say how, and never are.
+
+    \b
+    harness run ablation_ensemble                                 synthetic videos, a tiny BEiT
+    harness run ablation_ensemble --seeds 3 variants=all
+    harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as one more row
+    harness run ablation_ensemble --preset paper data.vspw.root=DIR
+    harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
+
+    Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
+    machine unfit; 75 stopped by a signal, the same command goes on.
+    """
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes}
@@ -121,7 +180,6 @@ def run(
     say(first_line(made))
     from harness import cluster, execute
     from harness.show import Display
-    from harness.supervise import Stopped
 
     if accept is not None:
         execute.accept(made, say)
@@ -137,23 +195,16 @@ def run(
     if on_slurm:
         how = cluster.asked(how, slurm or (), settings, made)
     if dry_run:
-        print(cluster.dry(made, how))
+        out(cluster.dry(made, how))
         return
     if detach and not on_slurm:
-        say(f"running on its own: {cluster.leave_running(made.root)}; `harness status` shows it")
+        say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
         return
-    try:
-        with Display() as display:
-            if on_slurm:
-                results = cluster.run(made, how, display.show, say, detach)
-            else:
-                results = execute.run(made, how, display.show, say)
-    except Stopped as stop:
+    with Display() as display:
         if on_slurm:
-            say(f"left by {stop}: the Slurm jobs go on; `harness status` or the same command comes back to them")
-            raise typer.Exit(PREEMPTED) from stop
-        say(f"stopped by {stop}: checkpoints are kept; the same command goes on from there")
-        raise typer.Exit(PREEMPTED) from stop
+            results = cluster.run(made, how, display.show, say, detach)
+        else:
+            results = execute.run(made, how, display.show, say)
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
         return
@@ -181,68 +232,126 @@ def report(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write report.md, .csv and .tex under this folder")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write report.md, .csv and .tex there")
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Look a plan's cells up in MLflow and print the tables; what is not there is shown as missing."""
+    """Print an experiment's table from MLflow alone.
+
+    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
+    is needed, and what is not in the store is shown as missing.
+
+    \b
+    harness report ablation_ensemble --json
+    MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
+    """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness import review
     from harness.core.table import write
 
     found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix)
-    if out is not None:
+    if folder is not None:
         for one in found:
-            paths = write(one.report, out / one.context.experiment)
+            paths = write(one.report, folder / one.context.experiment)
             say("written: " + ", ".join(map(str, paths)))
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
 
 
 @app.command("score")
 def score_command(
-    masks: Annotated[Path, typer.Argument(help="Folder of predicted masks: FOLDER/VIDEO/FRAME.png, indices from 0")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.vspw.root=DIR")] = None,
-    name: Annotated[str, typer.Option(help="What the row is called")] = "",
-    split: Annotated[str, typer.Option(help="The split that the masks are of")] = "val",
+    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png, or its .zip")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What the row is called  [required]")] = "",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split that the masks are of")] = "val",
     preset: Preset = None,
     root: Root = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Score anybody's masks by the official metrics; reports on the same data show them as a further row."""
+    """Score a folder of anybody's masks by the official metrics.
+
+    The folder holds VIDEO/FRAME.png for every frame of the split, one class index from 0 a pixel. The score becomes a
+    further row of every table that is made of the same data. Equal masks are scored once. On a split without labels
+    it is checked whether they are what the challenge's server takes.
+
+    \b
+    harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
+    """
+    from harness import submission
     from harness.core.record import read_evaluation
     from harness.score import score
     from harness.show import counter
 
     config, settings = make_config(overrides or [], preset, root, plugins)
+    if submission.unlabelled(config, split):
+        with counter("videos") as show:
+            problems = submission.check(masks, config, split, show)
+        tell_problems(masks, split, problems, as_json)
+        return
     with counter("steps") as show:
         directory = score(masks, name, config, Path(settings.root), split, show)
     final = read_evaluation(directory).final
     if as_json:
-        print(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
+        out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
         return
-    print(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
+    out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+
+
+def tell_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
+    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    if as_json:
+        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
+        print(json.dumps(facts, indent=1))
+    else:
+        for problem in problems[:SHOWN]:
+            print(problem)
+        if len(problems) > SHOWN:
+            print(f"… and {len(problems) - SHOWN} more (--json lists all)")
+    if problems:
+        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
+    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
 
 
 @app.command("check")
 def check_command(
-    plugin: Annotated[str, typer.Argument(help="A decoder, encoder or data set by name, or the path of its file")],
-    options: Annotated[list[str] | None, typer.Argument(help="field=value of the plug-in's Config")] = None,
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLUGIN",
+            help="A decoder, encoder or data set by name, or the path of its file",
+            autocompletion=completion.of_kinds("decoders", "encoders", "datasets"),
+        ),
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Values of the plug-in's Config")
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether a plug-in keeps its contract: shapes, gradients, loss, stages, ranks, resume, cost."""
+    """Check whether a decoder, encoder or data set keeps its contract.
+
+    Tries shapes, gradients, whether the loss falls, stages, two ranks against one, resuming, cost: a line each, with
+    figures, or with what was expected and what came. docs/OWN_DECODER.md has the list. Exit code 1 where one is broken.
+
+    \b
+    harness check frame_difference --plugins docs/examples
+    harness check mine/decoders/mine.py channels=48
+    """
     from harness import check
 
-    kind, name, folders = check.find(plugin, plugins or ())
+    kind, name, own = check.find(plugin, folders(plugins))
     say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
-    tell = say if as_json else print
-    found = check.check(kind, name, folders, tell, check.options(options or []))
+    tell = say if as_json else out
+    found = check.check(kind, name, own, tell, check.options(options or []))
     broken = sum(not one.held for one in found)
     if as_json:
         rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
-        print(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
+        out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
     say(f"{len(found) - broken} of {len(found)} promises hold")
     if broken:
         raise typer.Exit(1)
@@ -250,7 +359,14 @@ def check_command(
 
 @app.command("doctor")
 def doctor_command(
-    words: Annotated[list[str] | None, typer.Argument(help="Experiments and key=value, as for `run`")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERIMENT|KEY=VALUE",
+            help="As for `run`  [built in: ablation_ensemble]",
+            autocompletion=completion.of_kinds("experiments"),
+        ),
+    ] = None,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
@@ -258,13 +374,21 @@ def doctor_command(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether data, weights, devices, software, store and disk fit, why not, and where each setting came from."""
+    """Say whether data, weights, machine and store fit.
+
+    Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
+    line for each thing about data, weights, devices, software, store and disk: fit, UNFIT or a note, with what to do.
+    Exit code 3 where something is unfit.
+
+    \b
+    harness doctor ablation_ensemble --preset paper data.vspw.root=DIR
+    """
     from harness import doctor
 
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
     made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins)
-    tell = say if as_json else print
+    tell = say if as_json else out
     for key, source in settings.sources.items():
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
     found = []
@@ -275,90 +399,25 @@ def doctor_command(
         found.append(one)
     if as_json:
         origins = {key: {"value": redacted(getattr(settings, key)), "source": s} for key, s in settings.sources.items()}
-        print(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
+        out(json.dumps({**doctor.findings_json(found), "settings": origins}, indent=1))
     if any(one.fit is False for one in found):
         raise typer.Exit(UnfitError.exit_code)
-
-
-def redacted(value: object) -> str:
-    """A setting for the eye: without passwords."""
-    from harness.core.redact import redact
-
-    return redact(str(value))
-
-
-def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
-    """Tables for people, or the JSON of design §5."""
-    import pandas as pd
-
-    from harness.core.results import rows_json
-    from harness.core.table import plain
-
-    if as_json:
-        frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
-        print(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
-        return
-    for _, _, made in found:
-        for table in made.tables.values():
-            print("\n" + plain(table))
-
-
-def make_plan(
-    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
-) -> "tuple[Plan, Resolved]":
-    """Experiments and key=value, in any order, as a plan."""
-    from harness.core import plan
-
-    names = [word for word in words if "=" not in word]
-    if not names:
-        raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
-    config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    return plan.make(names, config, Path(found.root), seeds), found
-
-
-def make_config(
-    overrides: list[str], preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
-) -> "tuple[Config, Resolved]":
-    """The configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
-    from harness.core import config, settings
-
-    given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
-    found = settings.resolve(**given)
-    places = [f"{key}={value}" for key, value in found.paths.items()]
-    return config.compose(found.preset, [*places, *overrides], found.plugins), found
-
-
-def first_line(made: "Plan") -> str:
-    """What this is, before anything else is printed."""
-    from harness.core import paper
-    from harness.core.plan import setting
-
-    facts = setting(made.config)
-    what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
-    verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
-    return f"preset {made.config.preset}: {what}; {verdict}"
-
-
-def command_line() -> tuple[str, ...]:
-    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
-    return ("harness", *map(redacted, sys.argv[1:]))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. A mistake that one line can explain ends with that line and its exit code."""
     try:
-        answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
+        with stop_signals():
+            answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
     except HarnessError as error:
-        say(f"harness: {' '.join(str(error).split())}")
-        return error.exit_code
+        return fail(error)
+    except OSError as error:
+        return fail(refused(error))
+    except Stopped as stop:
+        say(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
+        return PREEMPTED
     except typer.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (KeyboardInterrupt, typer.Abort):
-        say("harness: interrupted; nothing was running")
-        return PREEMPTED
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the parser
             error.show()
@@ -367,9 +426,17 @@ def main(arguments: list[str] | None = None) -> int:
     return answer if isinstance(answer, int) else 0
 
 
+def fail(error: HarnessError) -> int:
+    """Say what is wrong, in one line; the exit code."""
+    say(f"harness: {' '.join(str(error).split())}")
+    return error.exit_code
+
+
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import typer
 from harness.core import settings
 from harness.core.errors import UnfitError
 from harness.core.redact import redact
-from harness.options import Json, Root, say
+from harness.core.voice import out, say
+from harness.options import Json, Root
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,10 +27,10 @@ def status_command(
     place = Path(settings.resolve(root=root and str(root)).root)
     found = status.look(place, everything)
     if as_json:
-        print(json.dumps(status.as_json(found), indent=1))
+        out(json.dumps(status.as_json(found), indent=1))
         return
     for line in status.lines(found):
-        print(line)
+        out(line)
     if not found:
         say(f"no job under {place} is at work or ended within a day; --all shows older ones")
 

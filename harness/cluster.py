@@ -20,11 +20,13 @@ from harness.core.errors import UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import Resolved, resolve
+from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import say
 from harness.launchers import _sbatch
 from harness.publish import Publisher
 from harness.show import Display
 from harness.store.tracking import Tracking
-from harness.supervise import Progress, Show, Stopped, follow, stop_signals
+from harness.supervise import Progress, Show, follow
 
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
@@ -47,7 +49,7 @@ class Work:
         settings = resolve()
         how = execute.How(**self.how, only=self.only, tracking_uri=settings.tracking_uri, inside=True)
         try:
-            with Display() as display:
+            with stop_signals(), Display() as display:
                 results = execute.run(plan, how, display.show, say)
         except Stopped as stop:
             say(f"stopped by {stop}: checkpoints are kept")
@@ -193,7 +195,7 @@ def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Cal
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
     told: dict[str, str] = {}
     asked, last_seen, silent = -ASK, time.monotonic(), Publisher(plan, None, say)
-    with stop_signals():
+    try:
         while True:
             for one in progress.values():
                 follow(plan, silent, show, one)
@@ -211,6 +213,9 @@ def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Cal
             if ended or time.monotonic() - last_seen > GONE:
                 return
             time.sleep(LOOK)
+    except Stopped:
+        say(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        raise
 
 
 def ended_here(plan: Plan, job: Job) -> bool:
@@ -250,8 +255,3 @@ def leave_running(root: Path) -> str:
             start_new_session=True,
         )
     return str(path)
-
-
-def say(text: str = "") -> None:
-    """A line in the Slurm job's log."""
-    print(text, file=sys.stderr, flush=True)

@@ -11,18 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from harness import score
+from harness import present, publish_report, score, submission
 from harness.core import content, lease, plans, plugins, record, results, sources
 from harness.core.config import Config
-from harness.core.errors import UnfitError, UsageError
+from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job
 from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
-from harness.core.table import Report, write
+from harness.core.stopping import Stopped
+from harness.core.table import Report
 from harness.publish import Publisher
 from harness.store.tracking import Tracking
-from harness.supervise import Launcher, Show, Stopped, describe
+from harness.supervise import Launcher, Show, describe
 from harness.turns import Turns
 
 
@@ -208,11 +209,13 @@ def conclude(
     """
     away: str | None = None
     runs: Mapping[str, str] = {}
+    link = ""
     try:
         told = publisher.up_to_date(experiment)
         if not told:
             publisher.catch_up(experiment)
         runs = publisher.runs(experiment)
+        link = publisher.pages(experiment)
     except UnfitError as error:
         away = str(error)
     cells = [
@@ -222,13 +225,15 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     frame = results.build([*cells, *score.rows(experiment, plan.root)])
-    facts = results.context(experiment, how.command)
-    report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     folder = plan.root / "reports" / experiment.name
-    write(report, folder)
+    evidence = present.collect(plan, experiment, how.command, folder)
+    facts = results.context(experiment, how.command, evidence, link)
+    report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
+    present.write(report, frame, facts, folder)
     if away is None and (worked or not told):
         try:
             publisher.report(experiment, report, folder, status)
+            publish_report.review(publisher, experiment, frame, facts)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)
@@ -237,8 +242,12 @@ def conclude(
 def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
     """What the root's files say of a cell."""
     directory = plan.directory(cell.job)
+    if cell.skip is not None:
+        return {"status": "missing", "reason": cell.skip}
     if plan.state(cell.job) == "done":
         found = record.read_evaluation(directory)
+        if not found.labelled:
+            return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
         made = found.provenance
         unit_of = content.units(cell.job.config, found.videos)
         known = {key: made.get(key) for key in ("commit", "dirty", "device")}
@@ -248,6 +257,8 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
             "units": len(set(unit_of.values())),
             "videos": found.videos,
             "unit_of": unit_of,
+            "moved": found.moved,
+            "exited": found.exited,
             "versions": made.get("versions") or {},
             "changed": ", ".join(changed(plan, cell)) or None,
             **known,
@@ -273,10 +284,10 @@ def writable(root: Path) -> None:
     try:
         (root / "jobs").mkdir(parents=True, exist_ok=True)
         probe = root / f".writable.{os.getpid()}"
-        probe.touch()
+        probe.write_bytes(b"x")  # an empty file fits on a full disk
         probe.unlink()
     except OSError as error:
-        raise UnfitError(f"{root}: {error.strerror}; choose another root with --root DIR") from error
+        raise refused(error, root) from error
 
 
 def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:

@@ -1,23 +1,32 @@
-"""Arguments and flags that several commands share, and the one way to speak to people."""
+"""Arguments and flags that several commands share."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness import completion
+
 Names = Annotated[
     list[str],
-    typer.Argument(help="Experiments by name or path of a .py file, then key=value, for example train.epochs=3"),
+    typer.Argument(
+        metavar="EXPERIMENT|KEY=VALUE",
+        help="Experiments by name or by the path of a .py file, and configuration, for example train.epochs=3",
+        autocompletion=completion.of_kinds("experiments"),
+    ),
 ]
-Preset = Annotated[str | None, typer.Option(help="demo (built in), camvid, paper, authors, or the path of a .yaml")]
-Root = Annotated[Path | None, typer.Option(help="Where jobs leave what they make  [built in: runs]")]
-Seeds = Annotated[int, typer.Option(help="Number of seeds, from `seed` on")]
-Plugins = Annotated[list[Path] | None, typer.Option(help="A folder of your own plug-ins (FOLDER/decoders/mine.py, …)")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="demo (built in), camvid, paper, authors, or the path of a .yaml",
+        autocompletion=completion.presets,
+    ),
+]
+Root = Annotated[Path | None, typer.Option(metavar="DIR", help="Where jobs leave what they make  [built in: runs]")]
+Seeds = Annotated[int, typer.Option(metavar="N", help="Number of seeds, from `seed` on")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own plug-ins (DIR/decoders/mine.py, …)")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
 PREEMPTED = 75
-
-
-def say(text: str = "") -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)

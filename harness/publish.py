@@ -23,6 +23,7 @@ from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
+from harness.store import view
 from harness.store.opening import impatient
 from harness.store.tracking import PLAN, ROLE, Found, Tracking
 
@@ -162,7 +163,7 @@ class Publisher:
         try:
             with impatient() if self._away else nullcontext():
                 yield
-        except UnfitError as error:
+        except (UnfitError, OSError) as error:
             if not self._away:
                 self.say(
                     f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
@@ -255,6 +256,10 @@ class Publisher:
             return ""
         known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN).get(experiment.digest)
         return "" if known is None else self.tracking.link(known.run_id)
+
+    def pages(self, experiment: Experiment) -> str:
+        """Where the store shows a run, up to its id; empty where it has no pages."""
+        return "" if self.tracking is None else view.pages(self.tracking, experiment.name)
 
     def runs(self, experiment: Experiment) -> dict[str, str]:
         """Run ids of the cells that the store has, by fingerprint."""

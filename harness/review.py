@@ -12,6 +12,7 @@ from harness import score
 from harness.core import content, plugins, record, results
 from harness.core.plan import Experiment, Plan
 from harness.core.results import Context
+from harness.core.spec import Cell
 from harness.core.table import Report
 from harness.publish import unpacked
 from harness.store.tracking import FINGERPRINT, Found, Tracking
@@ -42,7 +43,7 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
         names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
         found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
         cells = [
-            results.result(experiment, order, seed, cell, **read(tracking, experiment, found.get(name)))
+            results.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name)))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
         frame = results.build([*cells, *score.rows(experiment, plan.root)])
@@ -52,17 +53,24 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
     return reviews
 
 
-def read(tracking: Tracking, experiment: Experiment, run: Found | None) -> dict[str, Any]:
+def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None) -> dict[str, Any]:
     """What MLflow says of a cell: its tags, and from its artefact one confusion matrix a video."""
-    if run is None or "final/miou" not in run.metrics:
+    if cell.skip is not None:
+        return {"status": "missing", "reason": cell.skip}
+    if run is None:
         return {"status": "missing", "reason": "not in MLflow"}
     tags = run.tags
     with TemporaryDirectory() as folder:
         videos = unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes())
+    known = record.RunRecord(run.run_id, videos, {})
+    if not known.labelled:
+        return {"status": "unlabelled", "reason": f"masks of {len(videos)} videos, made under the root of its run"}
     unit_of = content.units(experiment.config, videos)
     return {
         "status": "done",
-        "miou": record.RunRecord(run.run_id, videos, {}).final["miou"],
+        "miou": known.final["miou"],
+        "moved": run.metrics.get("final/moved"),
+        "exited": run.metrics.get("final/exited"),
         "run_id": run.run_id,
         "units": len(set(unit_of.values())),
         "videos": videos,

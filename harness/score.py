@@ -27,7 +27,7 @@ from harness.core.job import data_identity, digest
 from harness.core.plan import Experiment
 from harness.core.record import RunRecord, read_evaluation, write_json
 from harness.core.results import CellResult
-from harness.datasets._pictures import read_mask, shown
+from harness.datasets._pictures import read_labels, shown
 
 VERSION = 1  # of the counting: raised when a change moves numbers
 LONGEST = 60  # characters of a name
@@ -183,16 +183,6 @@ def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, .
             f"{shown(missing[0])}: no such mask ({len(missing)} of {len(wanted)} are missing); add them, one a frame"
         )
     return frames
-
-
-def read_labels(path: Path, num_classes: int) -> NDArray[np.uint8]:
-    """A mask's class indices.  # (H, W)   Raises UnfitError for a file that is no mask and for a label that is none."""
-    mask = read_mask(path)
-    low, high = int(mask.min()), int(mask.max())
-    if low < 0 or high >= num_classes:
-        value = high if high >= num_classes else low
-        raise UnfitError(f"{shown(path)}: holds {value}, which is no class; indices run from 0 to {num_classes - 1}")
-    return mask.astype(np.uint8)
 
 
 def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int) -> str:

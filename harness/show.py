@@ -1,6 +1,5 @@
 """Live progress on stderr: bars in a terminal, a line now and then elsewhere."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from harness.core.job import Job, Train
+from harness.core.voice import say
 from harness.supervise import Progress as JobProgress
 
 QUIET = 5.0  # seconds between two lines of a job where there is no terminal
@@ -27,7 +27,7 @@ def counter(unit: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal last
         if time.monotonic() - last >= QUIET or done == total:
             last = time.monotonic()
-            print(f"{done}/{total} {unit}", file=sys.stderr, flush=True)
+            say(f"{done}/{total} {unit}")
 
     if not console.is_terminal:
         yield tell
@@ -63,7 +63,11 @@ class Display:
         """Take a job's progress in."""
         said = "  ".join(form.format(progress.values[key]) for key, form in SHOWN.items() if key in progress.values)
         for message in progress.messages:
-            self.console.print(f"{progress.job.name}: {message}", markup=False, highlight=False)
+            line = f"{progress.job.name}: {message}"
+            if self.bars is None:
+                say(line)
+            else:
+                self.console.print(line, markup=False, highlight=False)
         progress.messages.clear()
         if not progress.steps:
             return
@@ -79,4 +83,4 @@ class Display:
             return
         self._last[progress.job] = float("inf") if done else now
         unit = "iterations" if isinstance(progress.job, Train) else "videos"
-        print(f"{progress.job.name}: {progress.step}/{progress.steps} {unit}  {said}", file=sys.stderr, flush=True)
+        say(f"{progress.job.name}: {progress.step}/{progress.steps} {unit}  {said}".rstrip())

@@ -8,18 +8,17 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from harness.core import content, journal, record, sources
-from harness.core.errors import UnfitError
+from harness.core.errors import refused
 from harness.core.job import Evaluate, Job, Train
 from harness.core.lease import Lease
 from harness.core.plan import Plan, read_json
+from harness.core.stopping import Stopped, stop_signals
 from harness.publish import Publisher
 
 POLL = 0.1  # seconds between two looks at the files
@@ -57,15 +56,6 @@ class Progress:
     offset: int = 0  # bytes of the journal that were read
 
 
-class Stopped(Exception):
-    """A signal asked to stop; `status` is 'cancelled' (Ctrl-C) or 'preempted'."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-        self.status = "cancelled" if number == signal.SIGINT else "preempted"
-
-
 Show = Callable[[Progress], None]
 
 
@@ -83,13 +73,13 @@ def supervise(
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
     """
     progress = {job: Progress(job) for job in launch}
-    for job, lease in launch.items():
-        prepare(plan, job, lease, how)
-        progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
-        publisher.begin(job)
     stopped: Stopped | None = None
     with stop_signals():
         try:
+            for job, lease in launch.items():
+                prepare(plan, job, lease, how)
+                progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+                publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
             if not wait(plan, launcher, publisher, show, progress, lambda: any(one.lost for one in launch.values())):
                 return superseded(launcher, launch)
@@ -126,7 +116,7 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
         made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         record.write_json(directory / "how.json", {**how, "made": made, "sources": sources.digests(job)})
     except OSError as error:
-        raise UnfitError(f"{directory}: {error.strerror}; choose another root with --root DIR") from error
+        raise refused(error, directory) from error
 
 
 def wait(
@@ -187,6 +177,15 @@ def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> 
 
 
 def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None) -> dict[str, Any]:
+    """How a job ended; an end that cannot be written down is none, for the next run would not know of it."""
+    try:
+        return ended(plan, job, launcher, stopped)
+    except OSError as error:
+        why = refused(error, plan.directory(job))
+        return {"status": "failed", "reason": str(why), "exit_code": why.exit_code}
+
+
+def ended(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None) -> dict[str, Any]:
     """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
     directory = plan.directory(job)
     outcome = read_json(directory / "outcome.json")
@@ -236,23 +235,6 @@ def last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     said = [line.strip() for line in lines if line.strip()]
     return f"{said[-1][:200]} (see {log})" if said else f"it left no word (see {log})"
-
-
-@contextmanager
-def stop_signals() -> Iterator[None]:
-    """Turn Ctrl-C and a scheduler's signals into Stopped, in the main thread, while a launch runs."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise Stopped(number)
-
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from harness.core import lease
 from harness.core.job import Job
 from harness.core.lease import Claim, Lease
 from harness.core.plan import Plan, launches, read_json
+from harness.core.stopping import stop_signals
 from harness.publish import Publisher
-from harness.supervise import Launcher, Show, stop_signals, supervise
+from harness.supervise import Launcher, Show, supervise
 
 ASK = 1.0  # seconds between two looks at jobs that others run
 

@@ -73,6 +73,14 @@ class Decoder(nn.Module):
         """Logits (B, K, h, w) for a prior mask P (B, H, W), or for the decoder's own rule if None; repeatable."""
         raise NotImplementedError
 
+    def prior_key(self, cache: Any, prior: Tensor | None = None) -> Tensor | None:
+        """All of P that `predict` looks at: equal keys of one cache mean equal logits, so that stages may stop early.
+
+        None where it is not known; then every stage is computed. A decoder that reads no mask has one key.
+        """
+        del cache, prior
+        return torch.zeros(0) if self.prior == "none" else None
+
     def forward(self, features: Features, past: tuple[Features, ...], prior: Tensor | None, target: Target) -> Output:
         """One training step's outputs; the memory is read, not written."""
         raise NotImplementedError

@@ -12,13 +12,14 @@ import pandas as pd
 from harness.core import paper, stats
 from harness.core.results import ClaimResult, Context, claims, null, summary
 from harness.core.table import Report, Table
+from reports import _figures, _per_class
 
 NONE = "–"
 INTERVAL = f"{stats.LEVEL:.0%} interval"
 RAW = (
     *("cell", "label", "method", "backbone", "epochs", "status", "reason", "planned", "seeds", "units"),
     *("miou", "sd", "low", "high", "no_interval", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
-    *("paper_miou", "paper_gain", "verdict"),
+    *("paper_miou", "paper_gain", "verdict", "stage", "moved", "exited"),
 )
 
 
@@ -30,23 +31,45 @@ class Column(NamedTuple):
     text: Callable[[Any], str]
 
 
-def render(frame: pd.DataFrame, context: Context) -> Report:
-    """The table of one experiment, from its part of the results frame."""
+def render(
+    frame: pd.DataFrame,
+    context: Context,
+    arrange: Callable[[list[Column]], list[Column]] = list,
+    said: tuple[str, ...] = (),
+) -> Report:
+    """The table of one experiment, from its part of the results frame.
+
+    Another report arranges the columns in its way, and says something under the table before all else.
+    """
     own = frame[frame["experiment"] == context.experiment]
     rows = summary(own, context).to_dict("records")
     cells = [{str(key): null(value) for key, value in row.items()} for row in rows]
     found = claims(own, context)
-    columns = choose(cells, found, context)
+    columns = arrange(choose(cells, found, context))
     table = Table(
         title=title(context),
         columns=tuple(column.header for column in columns),
         rows=tuple(tuple(column.text(cell) for column in columns) for cell in cells),
-        notes=tuple(notes(own, cells, found, context)),
+        notes=(*said, *notes(own, cells, found, context)),
         align="".join(column.align for column in columns),
         bold=frozenset((row, place) for row in best(cells) for place, c in enumerate(columns) if c.text is ours),
         raw=tuple({key: cell[key] for key in RAW} for cell in cells),
+        links={(row, 0): link for row, cell in enumerate(cells) if (link := page(own, cell, context))},
     )
-    return Report(table.title, {context.experiment: table}, command=context.command)
+    by_class = _per_class.table(own, context)
+    return Report(
+        table.title,
+        {context.experiment: table},
+        command=context.command,
+        figures=_figures.every(own, cells, context),
+        appendix={} if by_class is None else {f"{context.experiment}_by_class": by_class},
+    )
+
+
+def page(own: pd.DataFrame, cell: dict[str, Any], context: Context) -> str:
+    """Where the run of a row's first seed is shown; empty where the store has no pages."""
+    runs = [run for run in own.loc[own["cell"] == cell["cell"], "run_id"] if isinstance(run, str)]
+    return f"{context.link}{runs[0]}" if context.link and runs else ""
 
 
 def title(context: Context) -> str:
@@ -76,7 +99,7 @@ def choose(cells: list[dict[str, Any]], found: list[ClaimResult], context: Conte
         mine.append(Column("our gain" if beside else "gain", "r", our_gain))
     if any(cell["gain_low"] is not None for cell in cells):
         mine.append(Column(f"gain, {INTERVAL}", "r", lambda cell: bounds(signed, cell["gain_low"], cell["gain_high"])))
-    if any(one.verdict for one in found):
+    if beside and any(one.verdict for one in found):  # elsewhere all are "not comparable": the notes say it once
         mine.append(Column("Verdict", "l", lambda cell: said_of(cell, found, cells)))
     if any(cell["planned"] > 1 for cell in cells):
         mine.append(Column("Seeds", "r", seeds))
@@ -160,9 +183,20 @@ def notes(own: pd.DataFrame, cells: list[dict[str, Any]], found: list[ClaimResul
         if cell["status"] != "done":
             undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
     lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
-    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found)
+    lines += hidden_notes(cells, context)
+    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found, context.comparable)
     lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
     return lines + provenance(own)
+
+
+def hidden_notes(cells: list[dict[str, Any]], context: Context) -> list[str]:
+    """Numbers of the paper that nobody but the challenge's server can check."""
+    known = [paper.published(context.experiment, cell["cell"]) for cell in cells]
+    return [
+        f"The paper's {one.miou:.2f} ({one.source}): not checkable here: the test labels are not public."
+        for one in known
+        if one is not None and one.hidden
+    ]
 
 
 def seed_notes(cells: list[dict[str, Any]]) -> list[str]:
@@ -195,17 +229,17 @@ def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
-    """Every claim of the paper that has a verdict, with both gains; then the rule."""
+def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: bool) -> list[str]:
+    """Every claim of the paper that has a verdict, with both gains; then the rule, at the paper's setting."""
     lines = []
     for one in found:
         if one.verdict:
             whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
             mine = f"ours {signed(one.ours.mean)} {bounds(signed, one.ours.low, one.ours.high)}"
-            why = f" ({one.reason})" if one.reason and one.verdict != stats.NOT_COMPARABLE else ""  # said above
+            why = f" ({one.reason})" if one.reason and beside else ""  # said above
             theirs = f"the paper's {signed(one.claim.gain)} ({one.claim.source})"
             lines.append(f"{whom}: {mine}, {theirs}: {one.verdict}{why}.")
-    return lines + ([stats.RULE] if found else [])
+    return lines + ([stats.RULE] if found and beside else [])
 
 
 def provenance(own: pd.DataFrame) -> list[str]:

@@ -22,8 +22,8 @@ from harness.core.config import compose
 from harness.core.content import resolve
 from harness.core.errors import HarnessError, UnfitError
 from harness.datasets import vspw
+from harness.datasets._pictures import read_labels
 from harness.engine import build
-from harness.score import read_labels
 from models.encoders import _weights, beit
 
 VIDEO, FRAME = "val_00000", "00000000"

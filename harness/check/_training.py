@@ -171,5 +171,5 @@ def _parse(stages: Stages, dataset: Any) -> list[torch.Tensor]:
     found = []
     for frame in dataset.frames("val", name):
         image = torch.from_numpy(dataset.read("val", name, frame).image).permute(2, 0, 1)[None]
-        found += [value.clone() for value in stages.probabilities(image, 1)]
+        found += [seen.probabilities.clone() for seen in stages.predict(image, 1)]
     return found

@@ -48,6 +48,9 @@ class EvaluateConfig:
     window: int | None = None  # pixels; None: the crop
     stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
     short_side: int | None = None  # pixels; None: frames at their own size
+    keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
+    # a job's directory with its masks, which the stage after it takes as P instead of computing them again
+    prior_masks: str | None = field(default=None, metadata=WHERE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Content:
     classes: int | None = None
     files: Mapping[str, str | None] = field(default_factory=dict)  # "encoder.beit.weights" -> sha256
     missing: tuple[str, ...] = ()  # why some of it is not known
+    absent: Mapping[str, str] = field(default_factory=dict)  # split that a data set need not have -> why it has none
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Config:
 def schema(folders: plugins.Folders = ()) -> type:
     """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
 
-    `extra` (decoders that get a row of their own) and `variants` (further ensembles) choose cells; no job depends on
-    them.
+    `extra` (decoders that get a row of their own), `variants` (further ensembles) and `stages` (the last one of a table
+    of stages) choose cells; no job depends on them.
     """
 
     def section(kind: str, default: str | None) -> Any:
@@ -122,6 +126,7 @@ def schema(folders: plugins.Folders = ()) -> type:
             ("precision", Literal["fp32", "bf16", "fp16"], field(default="fp32")),
             ("extra", tuple[str, ...], field(default=())),
             ("variants", Literal["none", "all"], field(default="none")),
+            ("stages", int, field(default=3)),
             ("data", data, field(default_factory=data)),
             ("encoder", encoder, field(default_factory=encoder)),
             ("decoder", decoder, field(default_factory=decoder)),
@@ -222,11 +227,13 @@ def check(config: Config) -> None:
     for name in ("lr", "weight_decay", "layer_decay", "warmup", "workers"):
         if not 0 <= getattr(train, name) < math.inf:
             raise UsageError(f"train.{name}={getattr(train, name)}: must be a number that is not negative")
-    for name, value in config["evaluate"].items():
+    for name in ("window", "stride", "short_side"):
+        value = config["evaluate"][name]
         if value is not None and value < 1:
             raise UsageError(f"evaluate.{name}={value}: must be at least 1")
-    if config["seed"] < 0:
-        raise UsageError(f"seed={config['seed']}: must not be negative")
+    for name in ("seed", "stages"):
+        if config[name] < 0:
+            raise UsageError(f"{name}={config[name]}: must not be negative")
     if config.micro_batch < 1 or train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
     for kind, section in (("datasets", "data"), ("encoders", "encoder")):

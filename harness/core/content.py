@@ -15,6 +15,7 @@ from harness.core.data import Dataset
 from harness.core.errors import UnfitError
 
 SPLITS = ("train", "val")
+OPTIONAL = ("test",)  # a data set is whole without it
 
 
 def resolve(config: Config, root: Path | None) -> Config:
@@ -31,6 +32,14 @@ def resolve(config: Config, root: Path | None) -> Config:
         except UnfitError as error:
             splits[split] = None
             missing.append(str(error))
+    absent: dict[str, str] = {}
+    for split in OPTIONAL if not missing else ():
+        try:
+            splits[split] = dataset.digest(split)
+            if not dataset.videos(split):
+                absent[split] = f"the data set has no video in its {split} split"
+        except UnfitError as error:
+            absent[split] = f"the data set has no {split} split ({error})"
     files: dict[str, str | None] = {}
     for key, path in content_files(config).items():
         try:
@@ -44,7 +53,7 @@ def resolve(config: Config, root: Path | None) -> Config:
         classes = None
         missing.append(str(error))
     videos = {split: dataset.planned(split) for split in SPLITS}
-    return replace(config, content=Content(splits, videos, classes, files, tuple(dict.fromkeys(missing))))
+    return replace(config, content=Content(splits, videos, classes, files, tuple(dict.fromkeys(missing)), absent))
 
 
 def build_dataset(config: Config) -> Dataset:

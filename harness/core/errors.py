@@ -3,6 +3,8 @@
 A message is one line: what is wrong, where, and what to do. The command line prints it without a traceback.
 """
 
+import errno
+
 
 class HarnessError(Exception):
     """A mistake that one line can explain; never a defect of the program."""
@@ -20,3 +22,21 @@ class UnfitError(HarnessError):
     """Data, weights, store or machine that cannot serve this plan."""
 
     exit_code = 3
+
+
+KEPT = "what is finished is kept, and the same command goes on from it"
+REMEDIES = {
+    errno.ENOSPC: f"free some space; {KEPT}",
+    errno.EDQUOT: f"free some space; {KEPT}",
+    errno.EROFS: "choose another root with --root DIR, or make it writable",
+    errno.EACCES: "choose another root with --root DIR, or change its permissions",
+    errno.EPERM: "choose another root with --root DIR, or change its permissions",
+}
+
+
+def refused(error: OSError, place: object = None) -> UnfitError:
+    """What a file system refused, at `place` or where the error says, and what to do about it."""
+    where = error.filename if place is None else place
+    what = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
+    return UnfitError(f"{'' if where is None else f'{where}: '}{what}; {remedy}")

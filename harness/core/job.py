@@ -9,10 +9,13 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from harness.core import plugins
 from harness.core.config import Config, EvaluateConfig, TrainConfig, used
+from harness.core.errors import UsageError
+
+TRUTH: Literal["truth"] = "truth"  # as a prior: P is the frame's own labels, which bounds from above what stages can do
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +103,12 @@ class Train(_Job):
 class Evaluate(_Job):
     """One evaluation of one model or of an ensemble: argmax of the sum of its members' class probabilities (paper §3).
 
-    With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage, paper §4).
+    With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage, paper §4), or the
+    truth. Raises UsageError for a prior of other models, frames or views: its masks are not this one's stage before.
     """
 
     members: tuple[Train, ...]
-    prior: "Evaluate | None" = None
+    prior: "Evaluate | Literal['truth'] | None" = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     split: str = "val"
@@ -112,6 +116,13 @@ class Evaluate(_Job):
     def __post_init__(self) -> None:
         assert self.members, "an ensemble has at least one member"
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda job: job.fingerprint)))
+        before = self.before
+        if before is not None:
+            for what in ("members", "split", "scales", "flip"):
+                if getattr(before, what) != getattr(self, what):
+                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {what}; a stage keeps them")
+            if before.prior == TRUTH:
+                raise UsageError(f"{self.name}: its prior had the truth as P; stages begin at stage 0")
 
     @property
     def config(self) -> Config:
@@ -124,16 +135,23 @@ class Evaluate(_Job):
         return tuple(dict.fromkeys(self.members))
 
     @property
+    def before(self) -> "Evaluate | None":
+        """The stage before, whose mask P is."""
+        return self.prior if isinstance(self.prior, Evaluate) else None
+
+    @property
     def stage(self) -> int:
         """How many times P has been replaced by the mask before."""
-        return 0 if self.prior is None else self.prior.stage + 1
+        return 0 if self.before is None else self.before.stage + 1
 
     @property
     def name(self) -> str:
         """For people."""
         who = " + ".join(sorted(member.decoder for member in self.members))
         seeds = sorted({member.config["seed"] for member in self.members})
-        extra = f" stage {self.stage}" if self.stage else ""
+        views = f" at {len(self.scales)} scales" if len(self.scales) > 1 else ""
+        extra = f" stage {self.stage}" if self.stage else " with P = truth" if self.prior == TRUTH else ""
+        extra += views + (" and flipped" if self.flip else "") + (f" on {self.split}" if self.split != "val" else "")
         return f"evaluate {who}{extra} seed {','.join(map(str, seeds))}"
 
     @cached_property
@@ -152,9 +170,11 @@ class Evaluate(_Job):
             "evaluate": used(config["evaluate"], EvaluateConfig),
             "version": plugins.version_of("harness/engine/evaluate.py"),
         }
-        if self.prior is not None:
-            identity["prior"] = self.prior.fingerprint
+        if self.before is not None:
+            identity["prior"] = self.before.fingerprint
             identity["stage"] = self.stage
+        elif self.prior is not None:
+            identity["prior"] = self.prior
         return identity
 
     @property
@@ -173,7 +193,7 @@ class Evaluate(_Job):
             "kind": "evaluate",
             "fingerprint": self.fingerprint,
             "members": [member.fingerprint for member in self.members],
-            "prior": None if self.prior is None else self.prior.fingerprint,
+            "prior": self.prior if self.before is None else self.before.fingerprint,
             "stage": self.stage,
             "scales": list(self.scales),
             "flip": self.flip,
@@ -217,7 +237,8 @@ def digest(value: Any) -> str:
 def without_content(identity: Any) -> Any:
     """An identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
-        kept = {k: without_content(v) for k, v in identity.items() if k not in ("content", "members", "prior")}
+        dropped = ("content", "members") if identity.get("prior") == TRUTH else ("content", "members", "prior")
+        kept = {k: without_content(v) for k, v in identity.items() if k not in dropped}
         given = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
         if given:  # which files there are, if not what is in them: weights or none is another result
             kept["given"] = given

@@ -15,6 +15,7 @@ class Published:
     miou: float
     gain: float | None
     source: str
+    hidden: bool = False  # measured on labels that are not public
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ CELLS: Mapping[tuple[str, str], Published] = {
     ("ablation_stages", "stage1"): Published(61.43, None, "Table 2, row 2"),
     ("ablation_stages", "stage2"): Published(61.44, None, "Table 2, row 3"),
     ("ablation_stages", "stage3"): Published(61.43, None, "Table 2, row 4"),
-    ("final_framework", "test"): Published(57.44, None, "§5.3, test server"),
+    ("final_framework", "test"): Published(57.44, None, "§5.3, test server", hidden=True),
 }
 
 CLAIMS = (

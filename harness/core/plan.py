@@ -33,7 +33,7 @@ class Experiment:
     @property
     def jobs(self) -> list[Job]:
         """Its jobs, each once, trainings first."""
-        return ordered(cell.job for _, cell in self.cells)
+        return ordered(cell.job for _, cell in self.cells if cell.skip is None)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         """All jobs, each once, in an order in which every job follows its inputs."""
-        return ordered(cell.job for experiment in self.experiments for _, cell in experiment.cells)
+        return ordered(job for experiment in self.experiments for job in experiment.jobs)
 
     def directory(self, job: Job) -> Path:
         """Where a job leaves what it makes."""
@@ -86,8 +86,8 @@ def ordered(jobs: Iterable[Job]) -> list[Job]:
     def visit(job: Job) -> None:
         for needed in job.inputs:
             visit(needed)
-        if isinstance(job, Evaluate) and job.prior is not None:
-            visit(job.prior)
+        if isinstance(job, Evaluate) and job.before is not None:
+            visit(job.before)
         found.setdefault(job)
 
     for job in jobs:
@@ -102,7 +102,9 @@ def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Pl
     config = content.resolve(config, root)
     first = config["seed"]
     config = replace(config, seeds=tuple(range(first, first + seeds)))
-    return Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
+    made = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
+    check_prior_masks(made)
+    return made
 
 
 def experiment(name: str, config: Config) -> Experiment:
@@ -115,6 +117,39 @@ def experiment(name: str, config: Config) -> Experiment:
         raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
     source = str(Path(name).resolve()) if name.endswith(".py") else name
     return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
+
+
+def check_prior_masks(plan: Plan) -> None:
+    """Raises UsageError where `evaluate.prior_masks` names masks that no stage of the plan has as its prior."""
+    given = plan.config["evaluate"]["prior_masks"]
+    if given is None:
+        return
+    where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
+    known = read_json(folder / "job.yaml") if (folder / "masks").is_dir() else {}
+    if known.get("kind") != "evaluate":
+        raise UsageError(f"{where}: no job's directory with masks; make one with evaluate.keep_masks=true")
+    priors = [job.before for job in plan.jobs if isinstance(job, Evaluate) and job.before is not None]
+    if len(known["members"]) > 1:
+        raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
+    if known["fingerprint"] in {prior.fingerprint for prior in priors}:
+        return
+    if not priors:
+        raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
+    wanted = [json.loads(json.dumps(prior.spec())) for prior in priors]
+    for key, what in (("data", "data"), ("split", "split"), ("members", "checkpoints"), ("stage", "stage")):
+        alike = [spec for spec in wanted if spec[key] == known[key]]
+        if not alike:
+            options = ", ".join(dict.fromkeys(short(spec[key]) for spec in wanted))
+            raise UsageError(f"{where}: masks of another {what} ({short(known[key])}); this plan reads {options}")
+        wanted = alike
+    raise UsageError(f"{where}: masks made with other windows, scales or code than this plan's; make them again")
+
+
+def short(value: Any) -> str:
+    """A value of a job's description in a message."""
+    if isinstance(value, dict):
+        return str(value["name"])
+    return " + ".join(value) if isinstance(value, list) else str(value)
 
 
 def load_experiment(name: str, config: Config) -> ModuleType:

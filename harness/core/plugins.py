@@ -69,9 +69,8 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
     known = paths(kind, folders)
     if name not in known:
-        raise UsageError(
-            f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all"
-        )
+        what = f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{suggestion(name, known)}; `harness list {kind}` shows all"
+        raise UsageError(what + ("" if folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"))
     return known[name]
 
 
@@ -110,10 +109,7 @@ def load_file(path: Path) -> ModuleType:
 @cache
 def read_schema(path: Path) -> Schema:
     """VERSION and Config of a file, from its source alone. Raises UsageError where their values are not literal."""
-    try:
-        tree = ast.parse(path.read_text())
-    except SyntaxError as error:
-        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
+    tree = parse(path)
     version: int | None = None
     config: type | None = None
     for node in tree.body:
@@ -151,6 +147,26 @@ def version_of(module_path: str) -> int:
     return version
 
 
+def parse(path: Path) -> ast.Module:
+    """A file's syntax tree. Raises UsageError where it is no Python."""
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
+    except ValueError as error:  # no UTF-8; a NUL
+        raise UsageError(f"{path}: is no Python source: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def docstring(path: Path) -> str:
-    """A plug-in's docstring, without importing it."""
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    """A plug-in's docstring, without importing it. Raises UsageError where it is no Python."""
+    return ast.get_docstring(parse(path)) or ""
+
+
+def headline(path: Path) -> str:
+    """The first line of a plug-in's docstring; what is wrong where it is no Python."""
+    try:
+        return (docstring(path).splitlines() or [""])[0]
+    except UsageError as error:
+        return f"(unfit: {error})"

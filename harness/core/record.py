@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from harness.core import metrics
 from harness.core.plan import read_json
+
+STAGE = ("pixels", "moved", "windows", "exited")  # what an evaluation counts against the stage before
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,26 @@ class RunRecord:
     videos: Mapping[str, NDArray[np.int64]]  # name -> (K, K), rows are the truth
     provenance: Mapping[str, Any]
     run_id: str | None = None
+    stage: Mapping[str, int] = field(default_factory=dict)  # over all videos; empty without a stage before
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there was any truth to count against."""
+        return bool(self.confusion.any())
+
+    @property
+    def moved(self) -> float | None:
+        """Pixels whose class is another than at the stage before, in percent; None without one."""
+        return self._percent("moved", "pixels")
+
+    @property
+    def exited(self) -> float | None:
+        """Windows whose P said what the stage before's had said, in percent; None where they were not counted."""
+        return self._percent("exited", "windows")
+
+    def _percent(self, part: str, whole: str) -> float | None:
+        known = part in self.stage and self.stage.get(whole)
+        return 100 * self.stage[part] / self.stage[whole] if known else None
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -30,23 +52,31 @@ class RunRecord:
 
     @property
     def final(self) -> dict[str, float]:
-        """The numbers of the table, in percent."""
+        """The numbers of the table, in percent; without truth those that need none."""
         confusion = self.confusion
+        of_stage = {"moved": self.moved, "exited": self.exited}
+        found = {key: value for key, value in of_stage.items() if value is not None}
+        if not self.labelled:
+            return found
         return {
             "miou": 100 * metrics.miou(confusion),
             "miou_nanmean": 100 * metrics.miou_nanmean(confusion),
             "fwiou": 100 * metrics.fwiou(confusion),
             "accuracy": 100 * metrics.accuracy(confusion),
+            **found,
         }
 
 
 def read_evaluation(directory: Path) -> RunRecord:
     """A finished evaluation from its directory."""
-    videos = {}
+    videos, stages = {}, []
     for path in sorted((directory / "videos").glob("*.npz")):
         with np.load(path, allow_pickle=False) as saved:
             videos[path.stem] = saved["confusion"]
-    return RunRecord(directory.name, videos, provenance(directory))
+            stages.append({key: int(saved[key]) for key in STAGE if key in saved})
+    counted = [key for key in STAGE if stages and all(key in one for one in stages)]  # older files lack them
+    stage = {key: sum(one[key] for one in stages) for key in counted}
+    return RunRecord(directory.name, videos, provenance(directory), stage=stage)
 
 
 def provenance(directory: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ mIoU and gains are in percent. A cell that has no number keeps its row, with a s
 """
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,11 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core import paper, stats
+from harness.core.evidence import Evidence
+from harness.core.job import TRUTH
 from harness.core.plan import Experiment, setting
 from harness.core.spec import Cell
 
 SCHEMA = 1  # of rows_json
-STATUSES = ("failed", "running", "missing", "done")  # a cell of several seeds has the first of these that one has
+STATUSES = (
+    "failed",
+    "running",
+    "missing",
+    "unlabelled",
+    "done",
+)  # a cell of several seeds has the first of these that one has
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class CellResult:
     cell: str
     label: str  # the row's name in a table
     seed: int
-    status: str = "missing"  # done | missing | failed | running
+    status: str = "missing"  # one of STATUSES; unlabelled: masks are there, and no truth to count them against
     reason: str | None = None  # why it is not done
     method: str | None = None
     backbone: str | None = None
@@ -45,6 +54,9 @@ class CellResult:
     precision: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     changed: str | None = None  # a source file that is no longer what the job ran with
+    stage: str | None = None  # whose mask P is: "stage0" (the decoder's own rule), "stage1", …, "truth"
+    moved: float | None = None  # percent of pixels whose class is another than at the stage before
+    exited: float | None = None  # percent of windows that the stage left as they were, exactly
     members: tuple[str, ...] = ()  # fingerprints of the trainings whose model this is
     videos: Mapping[str, NDArray[np.int64]] | None = field(default=None, repr=False, compare=False)  # name -> (K, K)
     unit_of: Mapping[str, str] | None = field(default=None, repr=False, compare=False)  # video -> what is resampled
@@ -67,7 +79,8 @@ class Context:
     comparable: bool  # whether the numbers may stand beside the paper's
     reasons: tuple[str, ...] = ()  # core.paper.not_the_papers: why not
     command: str = ""  # what makes the report again
-    link: str = ""  # where the runs are
+    link: str = ""  # a run's page, up to its id; empty where the store has no pages
+    evidence: Evidence = field(default_factory=Evidence, repr=False)
 
     @property
     def reason(self) -> str | None:
@@ -81,7 +94,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
     return CellResult(
         experiment=experiment.name,
         cell=cell.name,
-        label=cell.method,
+        label=cell.label or cell.method,
         seed=seed,
         method=cell.method,
         backbone=paper.backbone(facts["encoder"]),
@@ -90,12 +103,15 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         order=order,
         baseline=cell.over,
         precision=facts["precision"],
+        stage=cell.job.prior if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
         **found,
     )
 
 
-def context(experiment: Experiment, command: Sequence[str]) -> Context:
+def context(
+    experiment: Experiment, command: Sequence[str], evidence: Evidence | None = None, link: str = ""
+) -> Context:
     """What a report of a plan's experiment says around its numbers."""
     facts = setting(experiment.config)
     reasons = tuple(paper.not_the_papers(facts))
@@ -106,7 +122,9 @@ def context(experiment: Experiment, command: Sequence[str]) -> Context:
         dataset=facts["dataset"],
         comparable=not reasons,
         reasons=reasons,
-        command=" ".join(command),
+        command=shlex.join(command),
+        link=link,
+        evidence=evidence or Evidence(),
     )
 
 
@@ -119,13 +137,13 @@ ROW = (  # with "runs": the row of rows_json
     *("cell", "status", "reason", "seeds", "units", "miou", "low", "high"),
     *("gain", "gain_low", "gain_high", "paper_miou", "paper_gain", "verdict"),
 )
-NUMBERS = ("miou", "paper_miou", "paper_gain")
+NUMBERS = ("miou", "moved", "exited", "paper_miou", "paper_gain")
 COUNTS = ("seed", "epochs", "units", "order")
 SUMMARY = (
     *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
     *("planned", "seeds", "units", "miou", "sd", "low", "high", "no_interval", "resampled"),
     *("gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
-    *("paper_miou", "paper_gain", "verdict", "changed"),
+    *("paper_miou", "paper_gain", "verdict", "changed", "stage", "moved", "exited"),
 )
 
 
@@ -242,7 +260,7 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
     sums = _sums(done)
     interval = stats.interval(sums)
     units = done["units"].dropna()
-    kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline")
+    kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "stage")
     changed = sorted({value for value in cell["changed"] if isinstance(value, str)})
     return {
         **{key: null(first[key]) for key in (*kept, "paper_miou", "paper_gain")},
@@ -263,6 +281,8 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
         "gain_low": over.low,
         "gain_high": over.high,
         "changed": ", ".join(changed) or None,
+        "moved": null(done["moved"].mean()),
+        "exited": null(done["exited"].mean()),
     }
 
 

@@ -4,15 +4,21 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import Any
 
+import tabulate as tables
 from tabulate import tabulate
 
-if TYPE_CHECKING:
-    import rich.table
+from harness.core import figure
+from harness.core.figure import Figure
+
+tables.MIN_PADDING = 0  # a header needs no more room than its letters
+WIDTH = 100  # columns of a terminal that a table should fit
+TEXT = 24  # columns that a text gets in a table that is too wide
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$])")
 LATEX = str.maketrans(
@@ -47,6 +53,7 @@ class Table:
     align: str = ""  # one of l, c, r a column
     bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # (row, column) of the best
     raw: tuple[Mapping[str, Any], ...] = ()
+    links: Mapping[tuple[int, int], str] = field(default_factory=dict)  # (row, column) -> where it leads
 
     def __post_init__(self) -> None:
         if len(set(self.columns)) != len(self.columns):
@@ -60,12 +67,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of reports/ returns: tables by name, and the lines above them."""
+    """What a file of reports/ returns: tables and figures by name, and the lines above them.
+
+    `appendix` holds tables too long to be printed; they are written like the others.
+    """
 
     title: str
     tables: Mapping[str, Table]
     command: str = ""
     notes: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    appendix: Mapping[str, Table] = field(default_factory=dict)
 
 
 def clean(text: str) -> str:
@@ -85,10 +97,7 @@ def latex_text(text: str) -> str:
 
 def markdown(table: Table) -> str:
     """A heading, a pipe table, notes as a list."""
-    rows = [
-        [f"**{markdown_text(cell)}**" if (i, j) in table.bold else markdown_text(cell) for j, cell in enumerate(row)]
-        for i, row in enumerate(table.rows)
-    ]
+    rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
     headers = [markdown_text(column) for column in table.columns]
@@ -97,6 +106,14 @@ def markdown(table: Table) -> str:
     if table.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_cell(table: Table, row: int, column: int) -> str:
+    """A cell's text, bold for the best, a link where it leads somewhere."""
+    text = markdown_text(table.rows[row][column])
+    text = f"**{text}**" if (row, column) in table.bold else text
+    link = table.links.get((row, column))
+    return text if link is None else f"[{text}](<{clean(link).replace('>', '%3E').replace('|', '%7C')}>)"
 
 
 def to_csv(table: Table) -> str:
@@ -125,50 +142,60 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain(table: Table) -> str:
-    """For a terminal or a log."""
-    rows = [[clean(cell) for cell in row] for row in table.rows]
+def plain(table: Table, width: int | None = None) -> str:
+    """For a terminal of `width` columns, or for a log: None, where notes stay whole so that they can be searched for.
+
+    A table that is too wide gets headers and texts of several lines; a number is never broken.
+    """
+    columns = [[clean(text) for text in column] for column in zip(table.columns, *table.rows, strict=True)]
+    if sum(max(map(len, column)) + 2 for column in columns) - 2 > (width or WIDTH):
+        columns = [narrow(column, letter == "l") for column, letter in zip(columns, table.align, strict=True)]
+    headers, *rows = zip(*columns, strict=True)
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
-    headers = [clean(column) for column in table.columns]
     body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
-    return "\n".join([clean(table.title), "", body, *(f"  {clean(note)}" for note in table.notes)]) + "\n"
+    notes = [f"  {clean(note)}" for note in table.notes]
+    if width:
+        notes = [fill(note, max(width, TEXT), subsequent_indent="    ") for note in notes]
+    return "\n".join([clean(table.title), "", body, *notes]) + "\n"
 
 
-def to_rich(table: Table) -> "rich.table.Table":
-    """For rich's console; names are text there, never markup."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(title=Text(clean(table.title)), caption=Text("\n".join(map(clean, table.notes))) or None)
-    drawn.caption_justify = "left"
-    for column, letter in zip(table.columns, table.align, strict=True):
-        justify = {"l": "left", "c": "center", "r": "right"}[letter]
-        drawn.add_column(Text(clean(column)), justify=justify)  # type: ignore[arg-type]
-    for i, row in enumerate(table.rows):
-        drawn.add_row(*(Text(clean(c), style="bold" if (i, j) in table.bold else "") for j, c in enumerate(row)))
-    return drawn
+def narrow(column: Sequence[str], text: bool) -> list[str]:
+    """A column, header first, in lines: words of at most TEXT characters, a header no wider than what it heads."""
+    header, *cells = column
+    if text:
+        cells = [fill(cell, TEXT) for cell in cells]
+    room = max([1, *(len(line) for cell in cells for line in cell.split("\n"))])
+    return [fill(header, room, break_long_words=False, break_on_hyphens=False), *cells]
 
 
-def report_markdown(report: Report) -> str:
-    """The whole report; where it is one table of the same title, the title stands once."""
+def report_markdown(report: Report, appendix: bool = False) -> str:
+    """The report; where it is one table of the same title, the title stands once."""
     titles = {table.title for table in report.tables.values()}
     parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
     parts += [f"{markdown_text(note)}\n" for note in report.notes]
-    parts += [markdown(table) for table in report.tables.values()]
+    parts += [markdown(table) for table in [*report.tables.values(), *(report.appendix.values() if appendix else ())]]
     if report.command:
         parts.append("    " + clean(report.command) + "\n")  # an indented code block needs no escape
     return "\n".join(parts)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.md and, for every table, NAME.csv and NAME.tex; returns their paths. Raises OSError."""
+    """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"report.md": report_markdown(report)}
-    for name, table in report.tables.items():
-        stem = re.sub(r"[^\w-]", "_", name)
-        texts[f"{stem}.csv"] = to_csv(table)
-        texts[f"{stem}.tex"] = latex(table)
+    texts = {"report.md": report_markdown(report, appendix=True)}
+    for name, table in {**report.tables, **report.appendix}.items():
+        texts[f"{stem(name)}.csv"] = to_csv(table)
+        texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    drawn = [path for name, one in report.figures.items() for path in figure.save(one, folder, stem(name))]
+    return [folder / name for name in texts] + drawn
+
+
+def stem(name: str) -> str:
+    """A table's or a figure's name as a file's."""
+    return re.sub(r"[^\w-]", "_", name)

@@ -4,6 +4,7 @@ Shapes: H × W pixels.
 """
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,42 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return decode(path, "RGB")
 
 
-def read_mask(path: Path) -> NDArray[np.integer]:
-    """A mask's stored values; palette files give their indices.  # (H, W)
+def read_mask(path: Path, data: bytes | None = None) -> NDArray[np.integer]:
+    """A mask's stored values; palette files give their indices. `data`: the file's bytes where they are at hand.
 
     Raises UnfitError for a file that is empty, cut off, no image or a colour picture.
     """
-    mask = decode(path, None)
+    mask = decode(path, None, data)  # (H, W)
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         what = f"{mask.shape[2]} channels" if mask.ndim == 3 else str(mask.dtype)
         raise UnfitError(f"{shown(path)}: a mask has one whole number a pixel, this has {what}; save it as indices")
     return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
 
 
-def decode(path: Path, mode: str | None) -> NDArray[Any]:
+def read_labels(
+    path: Path, num_classes: int, data: bytes | None = None, stored: type[np.generic] | None = None
+) -> NDArray[np.uint8]:
+    """A mask's class indices, of a file or of its bytes, `stored` with that type where it matters.  # (H, W)
+
+    Raises UnfitError for a file that is no mask and for a label that is no class.
+    """
+    mask = read_mask(path, data)
+    if stored is not None and mask.dtype != stored:
+        raise UnfitError(f"{shown(path)}: is stored as {mask.dtype}, not {np.dtype(stored)}; save it again")
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high >= num_classes:
+        value = high if high >= num_classes else low
+        raise UnfitError(f"{shown(path)}: holds {value}, which is no class; indices run from 0 to {num_classes - 1}")
+    return mask.astype(np.uint8)
+
+
+def decode(path: Path, mode: str | None, data: bytes | None = None) -> NDArray[Any]:
     """The pixels of a file, brought to a mode where one is named. Raises UnfitError."""
-    if not os.path.isfile(path):  # a pipe would be waited for
+    if data is None and not os.path.isfile(path):  # a pipe would be waited for
         what = "no picture" if os.path.lexists(path) else "no such file"
         raise UnfitError(f"{shown(path)}: {what}; complete the data")
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else BytesIO(data)) as image:
             return np.array(image if mode is None else image.convert(mode))
     except Exception as error:  # a damaged file raises whatever its decoder meets first
         raise UnfitError(unreadable(path, error)) from error

@@ -2,28 +2,34 @@
 
 No collective is used. Each rank takes whole videos, longest first, and writes videos/<video>.npz of every job by
 rename; a video whose file is there is not done again. A split without labels also leaves its masks, in
-masks/<video>/<frame>.png.
+masks/<video>/<frame>.png; others do so where `evaluate.keep_masks` asks for it. Every split leaves the mask of each
+video's middle frame, in samples/.
+
+P of a task is the mask of the stage before, computed off the same cache, or it is handed in: the truth, or saved masks
+of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.core.data import Dataset, Frame
 from harness.core.errors import UnfitError
-from harness.engine import build, checkpoint, inference, jobs, runtime
+from harness.core.job import TRUTH
+from harness.datasets._pictures import read_labels, shown
+from harness.engine import build, inference, jobs, keepsakes, runtime
+from harness.engine.counts import Counts
 from harness.engine.inference import Geometry
-from harness.engine.metrics import confusion
 from harness.engine.runtime import Rank, Stop
-from harness.engine.stages import Stages
+from harness.engine.stages import Prediction, Stages
+from models.segmentor import Segmentor
 
 VERSION = 1
 
@@ -44,6 +50,24 @@ class Task(NamedTuple):
     members: tuple[str, ...]
     stage: int
     geometry: Geometry
+    given: str | None = None  # P: the truth, or the folder of saved masks; None: the mask of the stage before
+
+    @property
+    def source(self) -> int | str:
+        """Which of a member's predictions is its part of the task: a stage, or the one for a P that is handed in."""
+        return self.stage if self.given is None else self.given
+
+    @property
+    def before(self) -> int | None:
+        """The stage that it is compared with, if one is computed; for the truth that is stage 0."""
+        if self.given is None:
+            return self.stage - 1 if self.stage else None
+        return 0 if self.given == TRUTH else None
+
+    @property
+    def last(self) -> int:
+        """The last stage that it needs of its members, -1 for none."""
+        return self.stage if self.given is None else 0 if self.given == TRUTH else -1
 
     def worker(self, member: str) -> Worker:
         """Who computes a member's part of it."""
@@ -54,32 +78,13 @@ class Task(NamedTuple):
         return self.folder / "videos" / f"{video}.npz"
 
 
-class Counts:
-    """What a task learns of one video."""
+class Seen(NamedTuple):
+    """What a task says of a frame, and what it was made of."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        self.frames = 0
-        self.labelled = 0  # pixels of frames that have labels
-
-    def add(self, mask: Tensor, label: Tensor | None) -> None:
-        """Take in a frame's mask and labels, both (H, W)."""
-        self.frames += 1
-        if label is not None:
-            self.labelled += label.numel()
-            self.confusion += confusion(label, mask, self.confusion.shape[0])
-
-    def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
-        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out.
-
-        `allowed` raises where another attempt has the job by now.
-        """
-        counts = self.confusion.cpu().numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = checkpoint.temporary(path)
-        with written.open("wb") as file:
-            np.savez(file, confusion=counts, frames=self.frames, void=self.labelled - int(counts.sum()))
-        checkpoint.replace(written, path, allowed)
+    mask: Tensor  # (H, W) int64
+    before: Tensor | None  # (H, W), the mask of the stage before
+    windows: int  # of all members
+    exited: int | None  # of them, those that were not computed again; None where no stage is before
 
 
 def task(folder: Path) -> Task:
@@ -91,7 +96,21 @@ def task(folder: Path) -> Task:
     how = job["evaluate"]
     window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
     geometry = inference.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
-    return Task(folder, job, tuple(job["members"]), job["stage"], geometry)
+    return Task(folder, job, tuple(job["members"]), job["stage"], geometry, given(job))
+
+
+def given(job: Mapping[str, Any]) -> str | None:
+    """Where a job's P is handed in from: TRUTH, or a folder of masks; None where it comes from the stage before.
+
+    Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
+    """
+    if job["prior"] == TRUTH:
+        return TRUTH
+    saved = job["evaluate"].get("prior_masks")
+    if saved is None or job["prior"] is None:
+        return None
+    folder = Path(saved).expanduser()
+    return str(folder / "masks") if jobs.read(folder)["fingerprint"] == job["prior"] else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -161,14 +180,40 @@ def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
 def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
     """Every distinct member of the tasks with its trained weights; one set of weights a member."""
     folders = {member: one.folder.parent / member for one in tasks for member in one.members}
-    models = {}
-    for member, folder in sorted(folders.items()):
-        model = build.segmentor(jobs.read(folder), num_classes)
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-        models[member] = model
+    models = {member: model(folder, num_classes) for member, folder in sorted(folders.items())}
     found = dict.fromkeys(one.worker(member) for one in tasks for member in one.members)
     wanted = sorted(found, key=lambda who: who.member)
     return {who: Stages(models[who.member], who.geometry, who.precision, device) for who in wanted}
+
+
+def model(folder: Path, num_classes: int) -> Segmentor:
+    """A training's network with its weights. Raises UnfitError for weights that are damaged or do not fit the job."""
+    job, path = jobs.read(folder), folder / "weights.safetensors"
+    made = build.segmentor(job, num_classes)
+    wanted = made.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (OSError, SafetensorError) as error:
+        raise UnfitError(f"{shown(path)}: cannot be read ({error}); train it again") from error
+    whose = metadata.get("fingerprint", job["fingerprint"])
+    if whose != folder.name:
+        raise UnfitError(f"{shown(path)}: belongs to the training {whose}, not to {folder.name}; put it back there")
+    odd = sorted(name for name in wanted.keys() | found.keys() if shape(wanted, name) != shape(found, name))
+    if odd:
+        name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])
+        raise UnfitError(
+            f"{shown(path)}: does not fit its job with {num_classes} classes: {name} is {shape(found, name)}, not "
+            f"{shape(wanted, name)} ({len(odd)} such); were the classes of the data changed, or the file exchanged?"
+        )
+    made.load_state_dict(found)
+    return made
+
+
+def shape(state: Mapping[str, Tensor], name: str) -> str:
+    """A tensor's shape for people."""
+    return " × ".join(map(str, state[name].shape)) or "a number" if name in state else "absent"
 
 
 def run_video(
@@ -182,34 +227,91 @@ def run_video(
 ) -> None:
     """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
     counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
+    middle = keepsakes.middle(dataset.frames(split, video))
+    sources = list(dict.fromkeys(one.given for one in tasks if one.given is not None))
     for stages in workers.values():
         stages.start()
     for name, frame in read_ahead(dataset, split, video):
         stop.check()
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
-        for one, mask in masks(tasks, workers, image):
-            counts[one.folder].add(mask, label)
-            if label is None:
-                save_mask(one.folder / "masks" / video / f"{name}.png", mask)
+        where = Path(video) / f"{name}.png"
+        priors = {source: prior(source, where, frame, len(dataset.classes)).to(device) for source in sources}
+        for one, seen in masks(tasks, workers, image, priors):
+            counts[one.folder].add(seen.mask, label)
+            counts[one.folder].compare(*seen)
+            if name == middle:
+                keepsakes.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
+            if label is None or one.job["evaluate"].get("keep_masks"):
+                save_mask(one.folder / "masks" / where, seen.mask)
     for one in tasks:
         counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
 
 
-def masks(tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor) -> Iterator[tuple[Task, Tensor]]:
-    """Each task's mask (H, W) of the next frame: argmax of the sum of its members' probabilities (science §6)."""
-    totals: dict[Path, Tensor] = {}
+def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
+    """A P that is handed in for a frame: its labels, or a saved mask.  # (H, W) int64, 255 void
+
+    Raises UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
+    """
+    if source == TRUTH:
+        if frame.label is None:
+            raise UnfitError(f"{where}: P = truth needs labels, and its split has none; take a split that has")
+        return torch.from_numpy(frame.label).long()
+    path = Path(source) / where
+    mask = read_labels(path, num_classes)
+    if mask.shape != frame.image.shape[:2]:
+        (height, width), (rows, columns) = mask.shape, frame.image.shape[:2]
+        raise UnfitError(
+            f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; are these masks of other data?"
+        )
+    return torch.from_numpy(mask).long()
+
+
+def masks(
+    tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
+) -> Iterator[tuple[Task, Seen]]:
+    """What each task says of the next frame: argmax of the sum of its members' probabilities (science §6).
+
+    Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
+    """
+    sums: dict[tuple[Path, int | str], Sum] = {}
     for who, stages in workers.items():  # sorted by member, as every task's members are
         asking = [one for one in tasks for member in one.members if one.worker(member) == who]
         if not asking:
             continue
-        for stage, probabilities in enumerate(stages.probabilities(image, max(one.stage for one in asking))):
+        last = max(one.last for one in asking)
+        handed = list(dict.fromkeys(one.given for one in asking if one.given is not None))
+        predictions = stages.predict(image, last, [priors[source] for source in handed])
+        for source, found in zip([*range(last + 1), *handed], predictions, strict=True):
             for one in asking:
-                if one.stage == stage:
-                    total = totals.get(one.folder)
-                    totals[one.folder] = probabilities if total is None else total + probabilities
+                if source in (one.source, one.before):
+                    key = one.folder, source
+                    sums[key] = sums[key].add(found) if key in sums else Sum(found, len(one.members) > 1)
     for one in tasks:
-        yield one, inference.labels(totals[one.folder])
+        whole = sums[one.folder, one.source]
+        before = priors.get(one.source) if one.before is None else sums[one.folder, one.before].mask()
+        yield one, Seen(whole.mask(), before, whole.windows, whole.exited)
+
+
+class Sum:
+    """Members' predictions for one P, added up; of a single one the mask alone is held."""
+
+    def __init__(self, first: Prediction, several: bool) -> None:
+        self._total = first.probabilities if several else None  # (K, H, W)
+        self._mask = first.mask
+        self.windows, self.exited = first.windows, first.exited
+
+    def add(self, other: Prediction) -> "Sum":
+        """Take in a further member."""
+        assert self._total is not None
+        self._total = self._total + other.probabilities
+        self.windows += other.windows
+        self.exited = None if self.exited is None or other.exited is None else self.exited + other.exited
+        return self
+
+    def mask(self) -> Tensor:
+        """The most probable classes.  # (H, W)"""
+        return self._mask if self._total is None else inference.labels(self._total)
 
 
 def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:

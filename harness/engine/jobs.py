@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.core import journal, lease, record
-from harness.core.errors import HarnessError, UnfitError
+from harness.core.errors import REMEDIES, HarnessError, UnfitError, refused
 from harness.core.journal import Journal
-from harness.engine import runtime
+from harness.engine import checkpoint, runtime
 from harness.engine.runtime import Rank
 
 
@@ -70,10 +70,19 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
 
 
 def failure(folder: Path, error: BaseException) -> Ending:
-    """The ending that an exception makes, in one line; its traceback is added to error.txt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "error.txt").open("a", encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
+    """The ending that an exception makes, in one line; its traceback is added to error.txt.
+
+    Where that cannot be written the disk is what failed: torch and safetensors say so in words of their own.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "error.txt").open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError as full:
+        error = full
+        checkpoint.sweep(folder / "checkpoints")  # what was half written leaves room for the outcome
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        error = refused(error, folder)
     message = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return Ending("failed", reason=message, exit_code=error.exit_code)

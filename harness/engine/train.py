@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.core.data import Dataset
 from harness.core.errors import HarnessError, UnfitError
 from harness.datasets._stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, jobs, optim, runtime
+from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime
 from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
@@ -260,6 +260,7 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
     """Write a checkpoint, by the first rank."""
     if trainer.rank.first:
         checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
+        keepsakes.memory(folder, trainer.model, step)
         reporter.checkpoint(step)
 
 
@@ -270,6 +271,7 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         temporary = checkpoint.temporary(target)
         save_file({name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}, temporary)
         checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
+        keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")
     distributed.agree(0)  # what comes next in the launch may read the weights

@@ -36,8 +36,8 @@ def quiet() -> None:
     for name, value in (
         ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # alembic follows it
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "60"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "30"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
     ):
         os.environ.setdefault(name, value)
 

@@ -93,15 +93,20 @@ class MemoryDecoder(contract.Decoder):
 
     def predict(self, cache: Cache, prior: Tensor | None = None) -> Tensor:
         """Logits (B, K, H/4, W/4) for the mask P (B, H, W), 255 void, or by the decoder's own rule if None."""
+        counts = self.prior_key(cache, prior)
+        if counts is None:  # self2: the coarse mask's own prediction is P
+            mask = self._fuse(cache, self._counts(cache.coarse, cache)).detach().argmax(1)
+            counts = self._counts(mask, cache)
+        return self._fuse(cache, counts)
+
+    def prior_key(self, cache: Cache, prior: Tensor | None = None) -> Tensor | None:
+        """n_c on R's grid: Eqs 5-6 know no more of P than that. None for `self2`, whose P is a prediction.  # (B, K)"""
         if prior is not None:
-            return self._fuse(cache, self._counts(prior, cache))
-        if self.prior == "previous" and self.first_frame == "uniform":
-            alike = self.memory.initialised.expand(len(cache.coarse), -1).to(cache.query.dtype)  # n_c = 1
-            return self._fuse(cache, alike)
-        logits = self._fuse(cache, self._counts(cache.coarse, cache))
-        if self.prior == "previous" and self.first_frame == "self2":
-            return self._fuse(cache, self._counts(logits.detach().argmax(1), cache))
-        return logits
+            return self._counts(prior, cache)
+        rule = self.first_frame if self.prior == "previous" else "coarse"
+        if rule == "uniform":
+            return self.memory.initialised.expand(len(cache.coarse), -1).to(cache.query.dtype)  # n_c = 1
+        return self._counts(cache.coarse, cache) if rule == "coarse" else None
 
     def forward(self, features: Features, past: tuple[Features, ...], prior: Tensor | None, target: Target) -> Output:
         """One training step; P is `prior`, or the coarse head's own mask. M is read as it stands before the step."""

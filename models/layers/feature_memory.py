@@ -84,30 +84,33 @@ def class_sums_dense(features: Tensor, labels: Tensor, memory: Tensor, places: T
 
 
 def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor | None = None) -> ClassSums:
-    """The same sums from the h × w cells alone; arguments as for `class_sums_dense`."""
+    """The same sums from the h × w cells and the K' classes present; arguments as for `class_sums_dense`."""
     (batch, _, height, width), classes = features.shape, len(memory)
     cells = features.flatten(2)  # (B, C, h·w)
     label, valid = _split(labels.flatten(1), classes)  # (B, H·W)
-    corners = _corners((height, width), labels.shape[1:], features)
-    unit = memory / memory.norm(dim=1, keepdim=True).clamp_min(NORM_EPS)
-    dots = torch.einsum("kc,bcn->bkn", unit, cells).flatten(1)  # (B, K·h·w)
-    dot = sum(share * dots.gather(1, label * height * width + cell) for cell, share in corners)  # R_up · M, unit M
-    length = _squared_norms(features, corners).clamp_min(0).sqrt().clamp_min(NORM_EPS)
+    pixels = torch.bincount(torch.where(valid, label, classes).flatten(), minlength=classes + 1)[:classes]
+    present = pixels > 0
+    present[0] = True  # void stands as class 0, with weight 0
+    row = (present.cumsum(0) - 1)[label]
+    sides = _sides((height, width), labels.shape[1:], features)
+    corners = _corners(sides, width)
+    known = memory[present]
+    unit = known / known.norm(dim=1, keepdim=True).clamp_min(NORM_EPS)
+    dots = (unit @ cells).flatten(1)  # (B, K'·h·w)
+    dot = sum(share * dots.gather(1, row * height * width + cell) for cell, share in corners)  # R_up · M, unit M
+    length = _squared_norms(features, sides).flatten(1).clamp_min(0).sqrt().clamp_min(NORM_EPS)
     weight = (1 - dot / length).clamp_min(0) * valid  # 1 - S, Eq 3; a cosine may round above 1
-    offset = (torch.arange(batch, device=labels.device)[:, None] * classes + label) * height * width
-    plain, weighted = torch.zeros(2, batch * classes * height * width, dtype=memory.dtype, device=memory.device)
+    sums = torch.zeros(2, batch * len(known) * height * width, dtype=memory.dtype, device=memory.device)
+    place = (torch.arange(batch, device=labels.device)[:, None] * len(known) + row) * height * width
     for cell, share in corners:  # the adjoint of the upsampling, one corner at a time
-        index = (offset + cell).flatten()
-        plain.index_add_(0, index, (share * valid).flatten())
-        weighted.index_add_(0, index, (share * weight).flatten())
-    plain, weighted = plain.view(batch, classes, -1), weighted.view(batch, classes, -1)  # (B, K, h·w)
-    return ClassSums(
-        torch.zeros_like(memory[:, 0]).index_add_(0, label.flatten(), valid.flatten().to(memory.dtype)),
-        torch.einsum("bkn,bcn->kc", plain, cells),
-        weighted.sum((0, 2)),
-        torch.einsum("bkn,bcn->kc", weighted, cells),
-        torch.zeros_like(memory) if places is None else _pixels(cells, corners, places, labels[0].numel()),
-    )
+        index = (place + cell).flatten()
+        sums[0].index_add_(0, index, (share * valid).flatten())
+        sums[1].index_add_(0, index, (share * weight).flatten())
+    shares = sums.view(2, batch, len(known), -1).transpose(0, 1).flatten(1, 2)  # (B, 2·K', h·w)
+    plain, weighted = _spread((shares @ cells.mT).sum(0).unflatten(0, (2, -1)), present)
+    weights = _spread(sums[1].view(batch, len(known), -1).sum((0, 2))[None], present)[0]
+    drawn = torch.zeros_like(memory) if places is None else _pixels(cells, corners, places, labels[0].numel())
+    return ClassSums(pixels.to(memory.dtype), plain, weights, weighted, drawn)
 
 
 def draw_places(labels: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
@@ -116,17 +119,20 @@ def draw_places(labels: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
     A place indexes the flattened (B, H, W) labels, -1 where the class is absent or not wanted. A sample's draws depend
     on its key and labels only, so neither ranks nor micro-batches change them.
     """
-    classes, pixels = len(wanted), labels[0].numel()
+    classes = len(wanted)
     places = torch.full((classes,), -1, dtype=torch.int64, device=labels.device)
     for sample, key in enumerate(keys.tolist()):
         label, valid = _split(labels[sample].flatten(), classes)
-        label = torch.where(valid, label, classes)
-        count = torch.bincount(label, minlength=classes + 1)[:classes]
+        pixels = (valid & (wanted & (places < 0))[label]).nonzero()[:, 0]  # in raster order
+        if not len(pixels):
+            continue
+        label = label[pixels]
+        count = torch.bincount(label, minlength=classes)
         share = torch.rand(classes, dtype=torch.float64, generator=torch.Generator().manual_seed(key))
         rank = (share.to(labels.device) * count).long().clamp_max((count - 1).clamp_min(0))  # which of its pixels
         order = label.argsort(stable=True)  # pixels by class, in raster order within a class
-        chosen = order[(count.cumsum(0) - count + rank).clamp_max(pixels - 1)]
-        places = torch.where((places < 0) & wanted & (count > 0), sample * pixels + chosen, places)
+        chosen = pixels[order[(count.cumsum(0) - count + rank).clamp_max(len(pixels) - 1)]]
+        places = torch.where(count > 0, sample * labels[0].numel() + chosen, places)
     return places
 
 
@@ -136,11 +142,19 @@ def _split(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return labels.where(valid, torch.zeros_like(labels)).long(), valid
 
 
-Corner = tuple[Tensor, Tensor]  # per pixel: a cell's flat index (H·W,) int64, and its share in the pixel (H·W,)
+def _spread(rows: Tensor, present: Tensor) -> Tensor:
+    """Rows of the classes present among those of all classes, which are 0.  # (n, K', ...) -> (n, K, ...)"""
+    whole = rows.new_zeros(len(rows), len(present), *rows.shape[2:])
+    whole[:, present] = rows
+    return whole
 
 
-def _corners(cells: tuple[int, int], pixels: torch.Size, like: Tensor) -> tuple[Corner, ...]:
-    """The four cells each pixel is interpolated from, in the order of `_squared_norms`."""
+Corner = tuple[Tensor, Tensor]  # per pixel: a cell's index (n,) int64, and its share in the pixel (n,)
+Sides = tuple[tuple[Corner, Corner], tuple[Corner, Corner]]  # rows and columns: the nearer cell before, and after
+
+
+def _sides(cells: tuple[int, int], pixels: torch.Size, like: Tensor) -> Sides:
+    """The two cells that each row (column) of pixels is interpolated from."""
     sides = []
     for cell_side, pixel_side in zip(cells, pixels, strict=True):
         place = torch.arange(pixel_side, dtype=torch.float64, device=like.device)
@@ -148,28 +162,47 @@ def _corners(cells: tuple[int, int], pixels: torch.Size, like: Tensor) -> tuple[
         low = place.long().clamp_max(cell_side - 1)
         share = (place - low).to(like.dtype)
         sides.append(((low, 1 - share), ((low + 1).clamp_max(cell_side - 1), share)))
+    return sides[0], sides[1]
+
+
+def _corners(sides: Sides, width: int) -> tuple[Corner, ...]:
+    """The four cells each pixel is interpolated from, by their index in h · w.  # n = H·W"""
     rows, columns = sides
     return tuple(
-        ((row[:, None] * cells[1] + column).flatten(), (row_share[:, None] * column_share).flatten())
+        ((row[:, None] * width + column).flatten(), (row_share[:, None] * column_share).flatten())
         for row, row_share in rows
         for column, column_share in columns
     )
 
 
-def _squared_norms(features: Tensor, corners: tuple[Corner, ...]) -> Tensor:
-    """Squared length of each upsampled pixel, from the ten products of neighbouring cells.  # (B, H·W)"""
-    _, _, height, width = features.shape
-    padded = torch.cat([features, features[:, :, -1:]], dim=2)
-    padded = torch.cat([padded, padded[..., -1:]], dim=3)  # the last row and column again: edges clamp
-    around = [padded[:, :, y : y + height, x : x + width] for y in (0, 1) for x in (0, 1)]
-    anchor = corners[0][0]
-    total = torch.zeros((), dtype=features.dtype, device=features.device)
-    for one in range(4):
-        for other in range(one, 4):
-            product = (around[one] * around[other]).sum(1).flatten(1)[:, anchor]  # (B, H·W)
-            share = corners[one][1] * corners[other][1]
-            total = total + product * share * (1 if one == other else 2)
-    return total
+def _squared_norms(features: Tensor, sides: Sides) -> Tensor:
+    """Squared length of each upsampled pixel, from five products of neighbouring cells.  # (B, H, W)
+
+    The square of a pixel's four shares is, along each axis, a share of the cells themselves and one of the pairs that
+    begin at them; at the last row and column a cell's neighbour is itself, as upsampling has it.
+    """
+    same = features.square().sum(1)  # (B, h, w)
+    right = torch.cat([_products(features[..., :-1], features[..., 1:]), same[..., -1:]], dim=2)
+    below = torch.cat([_products(features[:, :, :-1], features[:, :, 1:]), same[:, -1:]], dim=1)
+    falling = _products(features[:, :, :-1, :-1], features[:, :, 1:, 1:])
+    rising = _products(features[:, :, :-1, 1:], features[:, :, 1:, :-1])
+    across = torch.cat([(falling + rising) / 2, below[:, :-1, -1:]], dim=2)
+    across = torch.cat([across, right[:, -1:]], dim=1)
+    (row, rows), (column, columns) = (_squares(*side) for side in zip(sides, features.shape[2:], strict=True))
+    return row @ (same @ column.T + right @ columns.T) + rows @ (below @ column.T + across @ columns.T)
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """Dot products over channels.  # (B, C, h, w) -> (B, h, w)"""
+    return (one * other).sum(1)
+
+
+def _squares(side: tuple[Corner, Corner], cells: int) -> tuple[Tensor, Tensor]:
+    """The squared shares of an axis: of each cell with itself, and of each with the next.  # two of (pixels, cells)"""
+    (low, low_share), (high, high_share) = side
+    lows, highs = (torch.nn.functional.one_hot(place, cells).to(low_share.dtype) for place in (low, high))
+    same = lows * low_share.square()[:, None] + highs * high_share.square()[:, None]
+    return same, lows * (2 * low_share * high_share)[:, None]
 
 
 def _pixels(cells: Tensor, corners: tuple[Corner, ...], places: Tensor, pixels: int) -> Tensor:

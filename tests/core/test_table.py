@@ -3,7 +3,6 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from harness.core import table
 from harness.core.table import Report, Table
@@ -64,18 +63,36 @@ def test_csv_without_raw_values_holds_what_is_shown() -> None:
 
 def test_no_name_reaches_a_terminal_as_a_command() -> None:
     evil = make("\x1b[2Jx\ny\u202e")
-    shown = Console(width=100, record=True, file=io.StringIO())
-    shown.print(table.to_rich(evil))
-    for text in (table.plain(evil), shown.export_text(), table.markdown(evil), table.latex(evil), table.to_csv(evil)):
+    for text in (table.plain(evil), table.plain(evil, 60), table.markdown(evil), table.latex(evil), table.to_csv(evil)):
         assert "\x1b" not in text
         assert "\u202e" not in text
         assert "[2Jx y" in text.replace("\\", "")
 
 
-def test_rich_takes_names_as_text() -> None:
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(table.to_rich(make("[red]A[/red]")))
-    assert "[red]A[/red]" in console.export_text()
+WIDE = Table(
+    "T",
+    ("Method", "mIoU (VSPW, BEiT-L)", "gain, 95% interval"),
+    (("a method that is named by a whole sentence, as people do", "54.61 ± 0.48", "[+0.82, +0.84]"), ("B", "1", "–")),
+    notes=("a note that is longer than forty columns, as most are",),
+    align="lrr",
+)
+
+
+def test_a_wide_table_gets_lines_in_headers_and_texts_never_in_numbers() -> None:
+    lines = table.plain(WIDE, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "a method that is named   54.61 ± 0.48  [+0.82, +0.84]" in lines
+    assert [line.split() for line in lines[2:4]] == [
+        ["Method", "mIoU", "(VSPW,", "gain,", "95%"],
+        ["BEiT-L)", "interval"],
+    ]
+
+
+def test_a_table_that_fits_and_a_logs_notes_stay_in_one_line() -> None:
+    lines = table.plain(WIDE).splitlines()
+    assert lines[2].split() == ["Method", "mIoU", "(VSPW,", "BEiT-L)", "gain,", "95%", "interval"]
+    assert lines[-1] == f"  {WIDE.notes[0]}"
+    assert len(table.plain(WIDE, 40).splitlines()) > len(lines)
 
 
 @pytest.mark.parametrize("form", [table.markdown, table.latex, table.plain, table.to_csv])

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import tiny_jobs
@@ -10,8 +8,10 @@ from tiny_jobs import ALONE, counts, evaluation
 from harness.core import journal
 from harness.core.errors import UnfitError
 from harness.engine import build, evaluate, inference
+from harness.engine import stages as stages_module
 from harness.engine.runtime import Rank, Stop, Stopped
-from harness.engine.stages import Caches, Stages, nbytes
+from harness.engine.stages import Stages, Windows, nbytes
+from models.contract import Decoder
 
 A, B = "a" * 16, "b" * 16
 
@@ -44,9 +44,7 @@ def frames(video="val_0000"):
 
 
 def stages_of(root, member, **changes):
-    job = json.loads((root / "jobs" / member / "job.yaml").read_text())
-    model = build.segmentor(job, 4)
-    model.load_state_dict(evaluate.load_file(root / "jobs" / member / "weights.safetensors"))
+    model = evaluate.model(root / "jobs" / member, 4)
     options = {"window": 32, "stride": None, "short_side": None, "scales": [1.0], "flip": False, **changes}
     return Stages(model, inference.geometry(**options), "fp32", torch.device("cpu"))
 
@@ -94,9 +92,9 @@ def test_ensemble_is_the_argmax_of_summed_probabilities(root):
     workers = evaluate.load(tasks, 4, torch.device("cpu"))
     a, b = stages_of(root, A), stages_of(root, B)
     for image in frames():
-        ((_, mask),) = evaluate.masks(tasks, workers, image)
-        (from_a,), (from_b,) = a.probabilities(image, 0), b.probabilities(image, 0)
-        assert torch.equal(mask, (from_a + from_b).argmax(0))
+        ((_, seen),) = evaluate.masks(tasks, workers, image, {})
+        (from_a,), (from_b,) = a.predict(image, 0), b.probabilities(image, 0)
+        assert torch.equal(seen.mask, (from_a.probabilities + from_b.probabilities).argmax(0))
 
 
 def test_two_ranks_equal_one(root):
@@ -120,8 +118,8 @@ def test_stop_keeps_finished_videos_and_going_on_completes_them(root, monkeypatc
     folder, stop = evaluation(root, "stopped", [A]), Stop()
     save = evaluate.Counts.save
 
-    def stop_after_the_first(self, path):
-        save(self, path)
+    def stop_after_the_first(self, path, *rest):
+        save(self, path, *rest)
         stop.status = "preempted"
 
     with monkeypatch.context() as patch:
@@ -139,13 +137,13 @@ def test_only_the_job_that_lacks_a_video_computes_it(root, monkeypatch):
     done, lacking = evaluation(root, "done", [A]), evaluation(root, "lacking", [A, B])
     run(done)
     asked = []
-    probabilities = Stages.probabilities
+    predict = Stages.predict
 
-    def spy(self, image, last):
+    def spy(self, *arguments):
         asked.append(self)
-        return probabilities(self, image, last)
+        return predict(self, *arguments)
 
-    monkeypatch.setattr(Stages, "probabilities", spy)
+    monkeypatch.setattr(Stages, "predict", spy)
     run(done, lacking)
     assert len(asked) == 3 * 3 * 2  # videos × frames × members
     assert len(counts(lacking)) == 3
@@ -170,7 +168,7 @@ def test_stages_from_the_cache_equal_recomputation(root, member):
     for image in frames():
         seen.append(image)
         prior = previous if decoder.prior == "previous" else None
-        for stage, probabilities in enumerate(cached.probabilities(image, 2)):
+        for stage, (probabilities, *_) in enumerate(cached.predict(image, 2)):
             total, count = torch.zeros(4, 32, 48), torch.zeros(32, 48)
             for left in (0, 16):  # two windows of 32 in 48, the last moved back to the border
                 crops = [frame[..., left : left + 32] for frame in seen]
@@ -192,20 +190,21 @@ def test_stages_from_the_cache_equal_recomputation(root, member):
 def test_caches_beyond_the_limit_are_made_again_with_equal_results(root, monkeypatch):
     kept = stages_of(root, A)
     with monkeypatch.context() as patch:
-        patch.setattr(Caches.__init__, "__defaults__", (0,))
+        patch.setattr(stages_module, "LIMIT", 0)
         again = stages_of(root, A)
-        remade = [list(again.probabilities(image, 2)) for image in frames()]
-    expected = [list(kept.probabilities(image, 2)) for image in frames()]
+        remade = [seen for image in frames() for seen in again.predict(image, 2)]
+    expected = [seen for image in frames() for seen in kept.predict(image, 2)]
     for one, other in zip(remade, expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert torch.equal(one.probabilities, other.probabilities)
+        assert one.exited == other.exited  # counted also where there was no room for the logits
 
 
 def test_caches_keep_what_fits():
     made = []
-    caches = Caches(lambda index: made.append(index) or torch.zeros(10), keep=True, limit=80)
+    windows = Windows(Decoder(), lambda index: made.append(index) or torch.zeros(10), room=80)
     for _ in range(2):
         for index in range(3):
-            caches[index]
+            windows.cache(index)
     assert made == [0, 1, 2, 2]  # two of 40 bytes fit
     assert nbytes((torch.zeros(2), {"a": [torch.zeros(3)]}, 7)) == 20
 
@@ -213,24 +212,24 @@ def test_caches_keep_what_fits():
 def test_past_features_are_remembered_no_further_than_needed(root):
     stages = stages_of(root, B)
     for index, image in enumerate([*frames(), *frames("val_0001")]):
-        list(stages.probabilities(image, 0))
+        list(stages.predict(image, 0))
         assert set(stages._past) == {index - 1, index} - {-1}
 
 
 def test_starting_a_video_forgets_the_one_before(root):
     stages = stages_of(root, A)
-    first = [next(iter(list(stages.probabilities(image, 0)))) for image in frames()]
+    first = [seen.probabilities for image in frames() for seen in stages.predict(image, 0)]
     stages.start()
-    second = [next(iter(list(stages.probabilities(image, 0)))) for image in frames()]
+    second = [seen.probabilities for image in frames() for seen in stages.predict(image, 0)]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_mirrored_video_has_the_mirrored_output(root):
     stages, mirrored = stages_of(root, A, flip=True), stages_of(root, A, flip=True)
     for image in frames():
-        (there,) = stages.probabilities(image, 0)
+        (there,) = stages.predict(image, 0)
         (here,) = mirrored.probabilities(image.flip(-1), 0)
-        assert torch.equal(here.flip(-1), there)
+        assert torch.equal(here.probabilities.flip(-1), there.probabilities)
 
 
 def test_scales_and_flip_change_the_counts_but_not_their_total(root):

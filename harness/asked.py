@@ -1,0 +1,91 @@
+"""What a command line asks for: its words and flags as a plan, and a report printed as it was asked for."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import UsageError
+from harness.core.voice import out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.core.config import Config
+    from harness.core.plan import Plan
+    from harness.core.results import Context
+    from harness.core.settings import Resolved
+    from harness.core.table import Report
+
+
+def redacted(value: object) -> str:
+    """A setting for the eye: without passwords."""
+    from harness.core.redact import redact
+
+    return redact(str(value))
+
+
+def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
+    """Tables for people, or the JSON of design §5."""
+    import pandas as pd
+
+    from harness.core.results import rows_json
+    from harness.core.table import plain
+
+    if as_json:
+        frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
+        out(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for _, _, made in found:
+        for table in made.tables.values():
+            out("\n" + plain(table, width))
+
+
+def make_plan(
+    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Plan, Resolved]":
+    """Experiments and key=value, in any order, as a plan."""
+    from harness.core import plan
+
+    names = [word for word in words if "=" not in word]
+    if not names:
+        raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
+    config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
+    return plan.make(names, config, Path(found.root), seeds), found
+
+
+def make_config(
+    overrides: list[str], preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Config, Resolved]":
+    """The configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
+    from harness.core import config, settings
+
+    given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
+    found = settings.resolve(**given)
+    places = [f"{key}={value}" for key, value in found.paths.items()]
+    return config.compose(found.preset, [*places, *overrides], found.plugins), found
+
+
+def folders(given: list[Path] | None) -> tuple[str, ...]:
+    """The folders of plug-ins: by flag, else by harness.yaml."""
+    from harness.core import settings
+
+    return tuple(settings.resolve(plugins=given and tuple(map(str, given))).plugins)
+
+
+def first_line(made: "Plan") -> str:
+    """What this is, before anything else is printed."""
+    from harness.core import paper
+    from harness.core.plan import setting
+
+    facts = setting(made.config)
+    what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
+    verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
+    return f"preset {made.config.preset}: {what}; {verdict}"
+
+
+def command_line() -> tuple[str, ...]:
+    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
+    return ("harness", *map(redacted, sys.argv[1:]))

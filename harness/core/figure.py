@@ -1,0 +1,49 @@
+"""Figures of a report as values: what is drawn, and what it says to a reader who does not see it.
+
+A figure is drawn when it is written, so that a table alone waits for no plotting library.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+DPI = 160
+FORMS = ("png", "svg")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its caption, the alternative text (what it shows, in numbers where there are few), how to draw it."""
+
+    title: str
+    alt: str
+    draw: Callable[[], "matplotlib.figure.Figure"] = field(compare=False, repr=False)
+
+
+def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
+    """The figure in each form; equal figures give equal bytes."""
+    import matplotlib
+
+    drawn = figure.draw()
+    made = {}
+    with matplotlib.rc_context({"svg.hashsalt": figure.title, "svg.fonttype": "path"}):  # type: ignore[arg-type]
+        for form in forms:
+            out = BytesIO()
+            metadata = {"Date": None} if form == "svg" else {}
+            drawn.savefig(out, format=form, dpi=DPI, bbox_inches="tight", metadata=metadata)
+            made[form] = out.getvalue()
+    return made
+
+
+def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Write STEM.png and STEM.svg; returns their paths. Raises OSError."""
+    paths = []
+    for form, data in render(figure).items():
+        paths.append(folder / f"{stem}.{form}")
+        paths[-1].write_bytes(data)
+    return paths

@@ -1,0 +1,50 @@
+"""Stages beside the paper's: what each gains over stage 0, how much of the masks it moves, and where it stops early.
+
+The table of `comparison`, with the stage in a column of its own.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from harness.core.results import Context
+from harness.core.table import Report
+from reports import comparison
+from reports.comparison import NONE, Column
+
+WHY = (
+    "Why stages change so little: of P, Eqs 5-6 know only how often it names each class in a window, not where, so a "
+    "stage acts through these counts alone."
+)
+COLUMNS = (
+    "Changed: share of pixels whose class is another than at the stage before (with P = truth: than at stage 0). "
+    "Exited: share of windows in which the counts stayed as they were, so that the logits do, exactly."
+)
+
+
+def render(frame: pd.DataFrame, context: Context) -> Report:
+    """The table of one experiment, from its part of the results frame."""
+    return comparison.render(frame, context, arrange, (WHY, COLUMNS))
+
+
+def arrange(columns: list[Column]) -> list[Column]:
+    """The method by name, the stage where epochs would stand, and at the end what the stage did."""
+    own = {
+        "Method": Column("Method", "l", lambda cell: str(cell["method"])),
+        "Epochs": Column("Inference Stage", "l", stage),
+    }
+    did = [
+        Column("changed", "r", lambda cell: percent(cell["moved"])),
+        Column("exited", "r", lambda cell: percent(cell["exited"])),
+    ]
+    return [own.get(column.header, column) for column in columns] + did
+
+
+def stage(cell: dict[str, Any]) -> str:
+    """As the paper writes it; masks of others have none."""
+    return {"truth": "P = truth", None: NONE}.get(cell["stage"], str(cell["stage"]))
+
+
+def percent(value: float | None) -> str:
+    """Two decimals: what a stage moves is often less than a percent."""
+    return NONE if value is None else f"{value:.2f} %"
