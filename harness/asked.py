@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.errors import UsageError
-from harness.core.voice import out
+from harness.core.errors import UnfitError, UsageError
+from harness.core.voice import out, say
+
+SHOWN = 50  # problems of a submission that are printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,3 +91,18 @@ def first_line(made: "Plan") -> str:
 def command_line() -> tuple[str, ...]:
     """The command as a person would give it again, without secrets: it is kept, logged and printed."""
     return ("harness", *map(redacted, sys.argv[1:]))
+
+
+def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
+    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    if as_json:
+        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
+        out(json.dumps(facts, indent=1))
+    else:
+        for problem in problems[:SHOWN]:
+            out(problem)
+        if len(problems) > SHOWN:
+            out(f"… and {len(problems) - SHOWN} more (--json lists all)")
+    if problems:
+        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
+    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")

@@ -9,14 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import cli_jobs, completion
-from harness.asked import command_line, first_line, folders, make_config, make_plan, print_reports, redacted
+from harness import cli_jobs, cli_search, completion, looking
+from harness.asked import (
+    command_line,
+    first_line,
+    folders,
+    make_config,
+    make_plan,
+    print_problems,
+    print_reports,
+    redacted,
+)
 from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import out, say
 from harness.options import PREEMPTED, Json, Names, Plugins, Preset, Root, Seeds
-
-SHOWN = 50  # problems of a submission that are printed
 
 app = typer.Typer(
     help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
@@ -35,6 +42,7 @@ Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
 
 
 app.add_typer(cli_jobs.app)
+app.add_typer(cli_search.app)
 
 
 def show_version(asked: bool) -> None:
@@ -233,12 +241,13 @@ def report(
     root: Root = None,
     seeds: Seeds = 1,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write report.md, .csv and .tex there")
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures there")
     ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone.
+    """Print an experiment's table from MLflow alone; --open shows the whole report.
 
     Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
     is needed, and what is not in the store is shown as missing.
@@ -249,14 +258,23 @@ def report(
     """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness import review
-    from harness.core.table import write
 
-    found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix)
+    if show and folder is None:
+        folder = made.root / "review"
+    found = review.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
+        from harness import present, ui
+
         for one in found:
-            paths = write(one.report, folder / one.context.experiment)
+            paths = present.write(one.report, one.frame, one.context, folder / one.context.experiment)
             say("written: " + ", ".join(map(str, paths)))
+            if show:
+                ui.open_page(paths[-1], say)
     print_reports([(one.frame, one.context, one.report) for one in found], as_json)
+
+
+app.command("ui")(looking.ui)
+app.command("predict")(looking.predict)
 
 
 @app.command("score")
@@ -290,7 +308,7 @@ def score_command(
     if submission.unlabelled(config, split):
         with counter("videos") as show:
             problems = submission.check(masks, config, split, show)
-        tell_problems(masks, split, problems, as_json)
+        print_problems(masks, split, problems, as_json)
         return
     with counter("steps") as show:
         directory = score(masks, name, config, Path(settings.root), split, show)
@@ -300,21 +318,6 @@ def score_command(
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
     say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
-
-
-def tell_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
-    """What a submission lacks, a line each; raises UnfitError where there is something."""
-    if as_json:
-        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
-        print(json.dumps(facts, indent=1))
-    else:
-        for problem in problems[:SHOWN]:
-            print(problem)
-        if len(problems) > SHOWN:
-            print(f"… and {len(problems) - SHOWN} more (--json lists all)")
-    if problems:
-        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
-    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
 
 
 @app.command("check")

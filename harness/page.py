@@ -93,7 +93,7 @@ def card(one: ClaimResult, cells: list[dict[str, Any]]) -> dict[str, str]:
         "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]",
         "theirs": signed(one.claim.gain),
         "source": one.claim.source,
-        "why": (one.reason or "") if mean is not None else "",
+        "why": (one.reason or "") if mean is not None and one.verdict != stats.NOT_COMPARABLE else "",  # said above
     }
 
 
@@ -173,9 +173,10 @@ def jobs(context: Context) -> Table:
 def again(own: pd.DataFrame, context: Context) -> list[str]:
     """The commands that make it anew."""
     commits = sorted({commit[:12] for commit in own["commit"] if isinstance(commit, str)})
-    lines = [f"git checkout {commits[0]}" + (f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else "")]
+    others = f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else ""
+    checkout = [f"git checkout {commits[0]}{others}"] if commits else []
     set_up = ["make .venv/.ready && . .venv/bin/activate"]
-    return (lines if commits else []) + set_up + [clean(context.evidence.command or context.command)]
+    return [*checkout, *set_up, clean(context.evidence.command or context.command)]
 
 
 def duration(seconds: float) -> str:

@@ -81,7 +81,7 @@ def predict(
     source: Path,
     folder: Path,
     stage: int = 0,
-    show: Callable[[int, int], None] = lambda done, total: None,
+    show: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Predict `source` into `folder`; `stage` is how often P is replaced by the mask before it.
 
@@ -101,7 +101,8 @@ def predict(
                 save(folder, shot, mask, colours, model.classes)
                 if count % EVERY == 0:
                     keep(folder, model, count)
-            show(count, max(clip.length, count))
+            if show is not None:
+                show(count, max(clip.length, count))
     except UnfitError as error:
         if count == 0:
             raise
@@ -190,8 +191,8 @@ def segment(model: Model, image: Pixels, stage: int) -> Pixels:
     picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
     total: Any = None
     for member in model.members:
-        *_, last = member.probabilities(picture, stage)
-        total = last if total is None else total + last
+        *_, last = member.predict(picture, stage)
+        total = last.probabilities if total is None else total + last.probabilities
     return inference.labels(total).to(torch.uint8).cpu().numpy()
 
 

@@ -1,6 +1,7 @@
 """A report from MLflow alone: the plan's cells are looked up by fingerprint; neither torch nor the root is needed."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from harness import score
+from harness import present, score
 from harness.core import content, plugins, record, results
+from harness.core.errors import UnfitError
+from harness.core.evidence import Evidence
 from harness.core.plan import Experiment, Plan
 from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.table import Report
 from harness.publish import unpacked
-from harness.store.tracking import FINGERPRINT, Found, Tracking
+from harness.store import view
+from harness.store.tracking import FINGERPRINT, PARENT, Found, Tracking
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
@@ -30,8 +34,12 @@ class Review:
     report: Report
 
 
-def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "") -> list[Review]:
+def look_up(
+    plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "", folder: Path | None = None
+) -> list[Review]:
     """Every experiment of a plan. Raises UnfitError where the store does not answer.
+
+    What its run has left to be shown, panels among it, is copied into FOLDER/EXPERIMENT where a folder is given.
 
     Where the data is not at hand, cells are found by their recipe: the newest run of the same configuration.
     """
@@ -47,10 +55,27 @@ def look_up(plan: Plan, command: Sequence[str], uri: str | None = None, prefix: 
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
         frame = results.build([*cells, *score.rows(experiment, plan.root)])
-        context = results.context(experiment, command)
+        shown = Evidence() if folder is None else fetch(tracking, found.values(), folder / experiment.name)
+        context = results.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
         reviews.append(Review(frame, context, module.render(frame, context)))
     return reviews
+
+
+def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
+    """The evidence and the panels of the run that holds the newest cell; none where it has none."""
+    parents = [run.tags[PARENT] for run in runs if PARENT in run.tags]
+    if not parents:
+        return Evidence()
+    try:
+        with TemporaryDirectory() as place:
+            evidence = present.read_evidence(tracking.download(parents[0], f"report/{present.EVIDENCE}", Path(place)))
+            if evidence.panels:
+                pictures = tracking.download(parents[0], "report/panels", Path(place))
+                shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)
+    except UnfitError:  # told by an older harness
+        return Evidence()
+    return evidence
 
 
 def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None) -> dict[str, Any]:

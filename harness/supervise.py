@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.core import content, journal, record, sources
+from harness.core import content, journal, pruning, record, sources
 from harness.core.errors import refused
 from harness.core.job import Evaluate, Job, Train
 from harness.core.lease import Lease
@@ -23,7 +23,10 @@ from harness.publish import Publisher
 
 POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal
-ENDED = {"finished": "FINISHED", "preempted": "KILLED", "cancelled": "KILLED", "failed": "FAILED", "lost": "FAILED"}
+ENDED = {
+    **{"finished": "FINISHED", "pruned": "FINISHED", "preempted": "KILLED", "cancelled": "KILLED"},
+    **{"failed": "FAILED", "lost": "FAILED"},
+}
 
 
 class Launcher(Protocol):
@@ -112,6 +115,7 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "outcome.json").unlink(missing_ok=True)
+        pruning.forget(directory)
         record.write_json(directory / "job.yaml", {**job.spec(), "attempt": lease.number})  # JSON is YAML
         made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         record.write_json(directory / "how.json", {**how, "made": made, "sources": sources.digests(job)})

@@ -286,6 +286,15 @@ def priors(subject: Subject) -> str:
     for what, prior in cases.items():
         found[what] = decoder.predict(cache, prior).clone()
         finite(f"the logits for {what}", found[what])
+    keys = {what: decoder.prior_key(cache, prior) for what, prior in cases.items()}
+    for what, key in keys.items():
+        said = keys["a prior"]
+        alike = key is not None and said is not None and torch.equal(key, said)
+        gap = difference(found[what], found["a prior"])
+        expect(
+            not alike or gap == 0,
+            f"prior_key is the same for {what} as for another, but the logits differ by {gap:.3g}",
+        )
     untaught = subject.make().eval()
     finite("the logits before training", untaught.predict(cached(untaught), one))
     changed = difference(found["a prior"], decoder.predict(cache, other))

@@ -39,6 +39,9 @@ class TrainConfig:
     workers: int = field(default=2, metadata=WHERE)
     checkpoint_every: int = field(default=500, metadata=WHERE)  # iterations
     log_every: int = field(default=10, metadata=WHERE)  # iterations
+    evaluate_every: int | None = field(default=None, metadata=WHERE)  # iterations; None: not before the end
+    evaluate_split: str = field(default="dev", metadata=WHERE)  # of these evaluations
+    evaluate_videos: int | None = field(default=None, metadata=WHERE)  # at most, spread over the split; None: all
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,20 @@ class Config:
         """The same with another seed."""
         return replace(self, tree={**self.tree, "seed": seed})
 
+    def with_values(self, values: Mapping[str, Any]) -> "Config":
+        """The same with other values of some keys, dotted as in `key=value`. Raises UsageError for an unknown one."""
+        tree: Mapping[str, Any] = self.tree
+        for key, value in values.items():
+            tree = put(tree, key.split("."), value, key)
+        return replace(self, tree=tree)
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key. Raises UsageError for an unknown one."""
+        found: Any = self.tree
+        for name in key.split("."):
+            found = pick(found, name, key)
+        return found
+
     def next_seed(self) -> "Config | None":
         """The same with the plan's next seed, for pairs of equal models; None after the last."""
         later = [seed for seed in self.seeds if seed > self.tree["seed"]]
@@ -110,15 +127,17 @@ def schema(folders: plugins.Folders = ()) -> type:
     of stages) choose cells; no job depends on them.
     """
 
-    def section(kind: str, default: str | None) -> Any:
-        members: list[Any] = [] if default is None else [("name", str, field(default=default))]
+    def section(kind: str, default: str | None, *more: Any) -> Any:
+        members: list[Any] = [*more] if default is None else [("name", str, field(default=default)), *more]
         for name, path in plugins.paths(kind, folders).items():
             config = plugins.read_schema(path).config
             if config is not None:
                 members.append((name, config, field(default_factory=config)))
         return make_dataclass(kind.capitalize(), members, frozen=True)
 
-    data, encoder, decoder = section("datasets", "synthetic"), section("encoders", "beit"), section("decoders", None)
+    hold_out = ("hold_out", float | None, field(default=None))  # share of the training videos that is the split `dev`
+    data, encoder = section("datasets", "synthetic", hold_out), section("encoders", "beit")
+    decoder = section("decoders", None)
     return make_dataclass(
         "Config",
         [
@@ -227,6 +246,11 @@ def check(config: Config) -> None:
     for name in ("lr", "weight_decay", "layer_decay", "warmup", "workers"):
         if not 0 <= getattr(train, name) < math.inf:
             raise UsageError(f"train.{name}={getattr(train, name)}: must be a number that is not negative")
+    for name in ("evaluate_every", "evaluate_videos"):
+        if (number := getattr(train, name)) is not None and number < 1:
+            raise UsageError(f"train.{name}={number}: must be at least 1")
+    if (share := config["data"]["hold_out"]) is not None and not 0 < share < 1:
+        raise UsageError(f"data.hold_out={share}: must lie between 0 and 1, for example 0.1")
     for name in ("window", "stride", "short_side"):
         value = config["evaluate"][name]
         if value is not None and value < 1:
@@ -240,6 +264,20 @@ def check(config: Config) -> None:
         plugins.find(kind, config[section]["name"], config.folders)
     for name in config["extra"]:
         plugins.find("decoders", name, config.folders)
+
+
+def pick(tree: Any, name: str, key: str) -> Any:
+    """One step down a dotted key. Raises UsageError where there is no such key."""
+    if not isinstance(tree, Mapping) or name not in tree:
+        known = list(tree) if isinstance(tree, Mapping) else []
+        raise UsageError(f"no key '{key}'{plugins.suggestion(name, known)}")
+    return tree[name]
+
+
+def put(tree: Mapping[str, Any], names: Sequence[str], value: Any, key: str) -> Mapping[str, Any]:
+    """A copy of a tree with one value changed."""
+    below = pick(tree, names[0], key)
+    return {**tree, names[0]: value if len(names) == 1 else put(below, names[1:], value, key)}
 
 
 def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from harness.core import plugins
 from harness.core.config import Config, Content
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError
+from harness.core.hold_out import HoldOut
 
 SPLITS = ("train", "val")
 OPTIONAL = ("test",)  # a data set is whole without it
@@ -57,11 +58,11 @@ def resolve(config: Config, root: Path | None) -> Config:
 
 
 def build_dataset(config: Config) -> Dataset:
-    """The data set that a configuration names."""
-    name = config["data"]["name"]
+    """The data set that a configuration names, with the split `dev` where it holds a part of `train` out."""
+    name, share = config["data"]["name"], config["data"]["hold_out"]
     module = plugins.load("datasets", name, config.folders)
     dataset: Dataset = module.Dataset(module.Config(**config["data"][name]))
-    return dataset
+    return dataset if share is None else HoldOut(dataset, share)
 
 
 def units(config: Config, videos: Iterable[str]) -> dict[str, str]:

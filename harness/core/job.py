@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from harness.core import plugins
+from harness.core import hold_out, plugins
 from harness.core.config import Config, EvaluateConfig, TrainConfig, used
 from harness.core.errors import UsageError
 
@@ -83,16 +83,17 @@ class Train(_Job):
     def spec(self) -> dict[str, Any]:
         """What a worker needs to run it: the content of job.yaml."""
         config = self.config
-        data, encoder = config["data"]["name"], config["encoder"]["name"]
+        encoder = config["encoder"]["name"]
         return {
             "kind": "train",
             "fingerprint": self.fingerprint,
             "seed": config["seed"],
             "precision": config["precision"],
-            "data": {"name": data, "config": config["data"].get(data, {})},
+            "data": data_spec(config),
             "encoder": {"name": encoder, "config": config["encoder"].get(encoder, {})},
             "decoder": {"name": self.decoder, "config": config["decoder"].get(self.decoder, {})},
             "train": {**config["train"], "micro_batch": config.micro_batch},
+            "evaluate": evaluate_spec(config),  # of the evaluations on the way
             "iterations": config.iterations(),
             "plugins": list(config.folders),
             "identity": self.identity,
@@ -181,14 +182,12 @@ class Evaluate(_Job):
     def frames(self) -> str:
         """Equal for evaluations that read the same frames, which one launch serves together (design §2.3)."""
         config = self.config
-        data = config["data"]["name"]
-        keys = [config["data"].get(data, {}), config["evaluate"], config.train.crop, config["precision"], self.split]
-        return digest([data, *keys])
+        keys = [config["evaluate"], config.train.crop, config["precision"], self.split]
+        return digest([*data_spec(config).values(), *keys])
 
     def spec(self) -> dict[str, Any]:
         """What a worker needs to run it: the content of job.yaml."""
         config = self.config
-        data = config["data"]["name"]
         return {
             "kind": "evaluate",
             "fingerprint": self.fingerprint,
@@ -199,8 +198,8 @@ class Evaluate(_Job):
             "flip": self.flip,
             "split": self.split,
             "precision": config["precision"],
-            "data": {"name": data, "config": config["data"].get(data, {})},
-            "evaluate": {**config["evaluate"], "window": config["evaluate"]["window"] or config.train.crop},
+            "data": data_spec(config),
+            "evaluate": evaluate_spec(config),
             "plugins": list(config.folders),
             "identity": self.identity,
         }
@@ -222,10 +221,25 @@ def plugin_identity(config: Config, section: str, kind: str, name: str) -> dict[
 
 
 def data_identity(config: Config, split: str) -> dict[str, Any]:
-    """The data set by name, VERSION, options and the digest of one split."""
+    """The data set by name, VERSION, options and the digest of one split; what is held out, where that matters."""
     identity = plugin_identity(config, "data", "datasets", config["data"]["name"])
-    found = config.content.splits.get(split)
-    return {**identity, "content": {split: found}} if found else identity
+    source, share = hold_out.source(split), config["data"]["hold_out"]
+    if share is not None and source == "train":
+        identity["hold_out"] = {"share": share, "version": hold_out.VERSION}
+    found = config.content.splits.get(source)
+    return {**identity, "content": {source: found}} if found else identity
+
+
+def data_spec(config: Config) -> dict[str, Any]:
+    """What a worker needs to build the data set."""
+    name, share = config["data"]["name"], config["data"]["hold_out"]
+    held = {} if share is None else {"hold_out": share}
+    return {"name": name, "config": config["data"].get(name, {}), **held}
+
+
+def evaluate_spec(config: Config) -> dict[str, Any]:
+    """How masks are predicted, the window's default filled in."""
+    return {**config["evaluate"], "window": config["evaluate"]["window"] or config.train.crop}
 
 
 def digest(value: Any) -> str:

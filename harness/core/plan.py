@@ -80,19 +80,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs and their inputs, each once; trainings before evaluations, otherwise in the order of the cells."""
+    """Jobs and their inputs, each once; trainings, then evaluations stage by stage, else in the order of the cells."""
     found: dict[Job, None] = {}
 
     def visit(job: Job) -> None:
         for needed in job.inputs:
             visit(needed)
-        if isinstance(job, Evaluate) and job.before is not None:
-            visit(job.before)
         found.setdefault(job)
 
     for job in jobs:
         visit(job)
-    return sorted(found, key=lambda job: isinstance(job, Evaluate))
+    return sorted(found, key=lambda job: job.stage if isinstance(job, Evaluate) else -1)
 
 
 def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Plan:
@@ -135,21 +133,26 @@ def check_prior_masks(plan: Plan) -> None:
         return
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
-    wanted = [json.loads(json.dumps(prior.spec())) for prior in priors]
-    for key, what in (("data", "data"), ("split", "split"), ("members", "checkpoints"), ("stage", "stage")):
-        alike = [spec for spec in wanted if spec[key] == known[key]]
-        if not alike:
-            options = ", ".join(dict.fromkeys(short(spec[key]) for spec in wanted))
-            raise UsageError(f"{where}: masks of another {what} ({short(known[key])}); this plan reads {options}")
-        wanted = alike
+    wanted: list[dict[str, Any]] = [json.loads(json.dumps(prior.spec())) for prior in priors]
+    for spec in (known, *wanted):
+        spec["data"] = spec["identity"]["data"]  # what it is, not where it lies
+    for key, what in (("data", "other data"), ("split", "another split"), ("members", "other checkpoints")):
+        if all(spec[key] != known[key] for spec in wanted):
+            raise UsageError(f"{where}: masks of {what} than this plan's: {short(known[key], wanted[0][key])}")
+    read = ", ".join(str(spec["stage"]) for spec in wanted)
+    if all(spec["stage"] != known["stage"] for spec in wanted):
+        raise UsageError(f"{where}: masks of stage {known['stage']}; this plan's stages read those of stage {read}")
     raise UsageError(f"{where}: masks made with other windows, scales or code than this plan's; make them again")
 
 
-def short(value: Any) -> str:
-    """A value of a job's description in a message."""
-    if isinstance(value, dict):
-        return str(value["name"])
-    return " + ".join(value) if isinstance(value, list) else str(value)
+def short(found: Any, wanted: Any) -> str:
+    """A value of a job's description, in a message, beside the one that should be there."""
+    if not isinstance(found, dict):
+        return f"{found}, not {wanted}"
+    if found["name"] != wanted["name"]:
+        return f"{found['name']}, not {wanted['name']}"
+    options = [f"{key}={value}" for key, value in found["options"].items() if value != wanted["options"].get(key)]
+    return f"{found['name']} with {', '.join(options) or 'another list of videos or classes'}"
 
 
 def load_experiment(name: str, config: Config) -> ModuleType:

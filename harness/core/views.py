@@ -97,8 +97,10 @@ def setting_lines(plan: Plan) -> list[str]:
 def experiment_lines(experiment: Experiment) -> list[str]:
     """An experiment's cells, and the paper's numbers for them."""
     lines = [f"{experiment.title}  [{experiment.name}]"]
+    width = max(16, *(len(cell.label or cell.method) for _, cell in experiment.cells))
     for seed, cell in experiment.cells:
         known = paper.published(experiment.name, cell.name)
         number = f"paper {known.miou:.2f}" if known else ""
-        lines.append(f"  {cell.method:<16} seed {seed}  {cell.job.fingerprint}  {number}")
+        note = f"left out: {cell.skip}" if cell.skip else number
+        lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
     return lines

@@ -7,15 +7,17 @@ from typing import Any
 from harness.core import plugins
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError
+from harness.core.hold_out import HoldOut
 from models import segmentor as models
 from models.segmentor import Segmentor
 
 
 def dataset(job: Mapping[str, Any]) -> Dataset:
-    """The job's data set."""
+    """The job's data set, with the split `dev` where it holds a part of `train` out."""
     module = plugins.load("datasets", job["data"]["name"], job["plugins"])
     made: Dataset = module.Dataset(_config(module, job["data"]))
-    return made
+    share = job["data"].get("hold_out")
+    return made if share is None else HoldOut(made, share)
 
 
 def segmentor(job: Mapping[str, Any], num_classes: int) -> Segmentor:

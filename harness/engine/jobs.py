@@ -17,7 +17,7 @@ from harness.engine.runtime import Rank
 class Ending(NamedTuple):
     """How a job ended."""
 
-    status: str  # finished | failed | preempted | cancelled | superseded
+    status: str  # finished | failed | preempted | cancelled | pruned | superseded
     step: int = 0
     reason: str | None = None
     exit_code: int = 0
@@ -90,7 +90,9 @@ def failure(folder: Path, error: BaseException) -> Ending:
 
 
 def stopped(status: str, step: int) -> Ending:
-    """The ending that a signal makes; the same command goes on from there."""
+    """The ending that a signal makes, or a better training; the same command goes on from there."""
+    if status == "pruned":
+        return Ending(status, step, f"pruned at step {step}: others were better by then")
     return Ending(
         status, step, f"stopped by a signal at step {step}; run the same command again", runtime.PREEMPTED_EXIT
     )

@@ -61,6 +61,11 @@ class Reporter:
             self._told = now
             self._journal.write("progress", step=step, values=named)
 
+    def look(self, step: int, split: str, miou: float | None) -> None:
+        """The mIoU of an evaluation after `step` iterations; None where it was broken off."""
+        if self._journal is not None and miou is not None:
+            self._journal.write("metrics", step=step, values={f"{split}/miou": miou})
+
     def checkpoint(self, step: int) -> None:
         """A checkpoint covers everything up to `step`."""
         if self._journal is not None:

@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.core import pruning
 from harness.core.data import Dataset
 from harness.core.errors import HarnessError, UnfitError
 from harness.datasets._stream import Batch, TrainStream, loader
 from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime
 from harness.engine.jobs import Ending
+from harness.engine.looks import Looks
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
 from models.contract import VOID, Output, Target
@@ -237,20 +239,24 @@ def run(
         short_side=options["short_side"],
         seed=job["seed"],
     )
+    looks = Looks(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
     batches = loader(stream, wanted, options["workers"], pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
         runtime.seed_all(job["seed"], iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
-        valid, preempted, cancelled = distributed.agree(
-            labelled, stop.status == "preempted", stop.status == "cancelled"
+        pruned = looks.every is not None and rank.first and pruning.asked(folder)
+        valid, preempted, cancelled, pruned = distributed.agree(
+            labelled, stop.status == "preempted", stop.status == "cancelled", pruned
         )
-        if preempted or cancelled:
+        if preempted or cancelled or pruned:
             if iteration > start:
                 save(folder, trainer, iteration, reporter)
-            return ("cancelled" if cancelled else "preempted"), iteration
+            return ("cancelled" if cancelled else "preempted" if preempted else "pruned"), iteration
         reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
+        if looks.due(iteration + 1, trainer.plan.iterations):
+            reporter.look(iteration + 1, looks.split, looks.take(trainer.model, iteration + 1, stop))
         if (iteration + 1) % options["checkpoint_every"] == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
     return None
@@ -269,7 +275,8 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     if trainer.rank.first:
         target = folder / "weights.safetensors"
         temporary = checkpoint.temporary(target)
-        save_file({name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}, temporary)
+        state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
+        save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
         checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         reporter.checkpoint(trainer.plan.iterations)

@@ -93,7 +93,7 @@ def test_ensemble_is_the_argmax_of_summed_probabilities(root):
     a, b = stages_of(root, A), stages_of(root, B)
     for image in frames():
         ((_, seen),) = evaluate.masks(tasks, workers, image, {})
-        (from_a,), (from_b,) = a.predict(image, 0), b.probabilities(image, 0)
+        (from_a,), (from_b,) = a.predict(image, 0), b.predict(image, 0)
         assert torch.equal(seen.mask, (from_a.probabilities + from_b.probabilities).argmax(0))
 
 
@@ -228,7 +228,7 @@ def test_mirrored_video_has_the_mirrored_output(root):
     stages, mirrored = stages_of(root, A, flip=True), stages_of(root, A, flip=True)
     for image in frames():
         (there,) = stages.predict(image, 0)
-        (here,) = mirrored.probabilities(image.flip(-1), 0)
+        (here,) = mirrored.predict(image.flip(-1), 0)
         assert torch.equal(here.probabilities.flip(-1), there.probabilities)
 
 

@@ -1,0 +1,151 @@
+"""The command that searches: trials of a study until it has as many as were asked for."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness import completion
+from harness.core import settings
+from harness.core.errors import UnfitError, UsageError
+from harness.core.redact import redact
+from harness.core.stopping import Stopped
+from harness.core.voice import out, say
+from harness.options import PREEMPTED, Json, Plugins, Preset, Root
+
+if TYPE_CHECKING:
+    from harness.search import Done, Request
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("search")
+def search_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEARCH",
+            help="A search by name or by the path of a .py file",
+            autocompletion=completion.of_kinds("searches"),
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
+    ] = None,
+    trials: Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")] = 24,
+    workers: Annotated[int, typer.Option(metavar="W", help="Processes on this node; each takes its part of it")] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL|PATH", help="A journal file, or postgresql://… for workers on several nodes"),
+    ] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")] = None,
+    confirm: Annotated[
+        int | None, typer.Option(metavar="S", help="Then train the best and the default with S seeds; compare on val")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost; run nothing")] = False,
+    preset: Preset = None,
+    root: Root = None,
+    launcher: Annotated[
+        str | None, typer.Option(help="Of each trial's jobs: auto (built in), inline, torchrun")
+    ] = None,
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks of each trial's jobs")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Search for the best values of some keys, with as many workers as there are; the best is confirmed on val.
+
+    Trials are jobs like any other: one that is done already costs nothing, one that was stopped goes on.
+    """
+    given = {"preset": preset, "root": root and str(root), "plugins": plugins and tuple(map(str, plugins))}
+    found = settings.resolve(**given, launcher=launcher, nproc=nproc)
+    wrong = [word for word in words or [] if "=" not in word]
+    if wrong:
+        raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
+    from harness import search
+
+    request = search.Request(
+        search=name,
+        total=trials,
+        words=(*(f"{key}={value}" for key, value in found.paths.items()), *(words or [])),
+        preset=found.preset,
+        root=found.root,
+        folders=tuple(found.plugins),
+        study=study,
+        storage=storage,
+        launcher=found.launcher,
+        nproc=found.nproc,
+        offline=offline,
+        tracking_uri=found.tracking_uri,
+        prefix=found.prefix,
+        command=("harness", *(redact(word) for word in sys.argv[1:])),
+    )
+    if dry_run:
+        for line in search.dry(request, workers):
+            out(line)
+        return
+    if confirm is not None and confirm < 1:
+        raise UsageError(f"--confirm {confirm}: must be at least 1")
+    done = searched(request, workers, confirm)
+    show(done, as_json)
+
+
+def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
+    """Run the study, and confirm its best where that is asked for."""
+    from harness import search
+    from harness.show import Display
+
+    try:
+        with Display() as display:
+            done = search.run(request, workers, display.show)
+            return done if confirm is None else search.confirmed(request, done, confirm, display.show)
+    except Stopped as stop:
+        say(f"stopped by {stop}: trials and checkpoints are kept; the same command goes on from there")
+        raise typer.Exit(PREEMPTED) from stop
+
+
+def show(done: "Done", as_json: bool) -> None:
+    """The finding and the table; then what went wrong, with its exit code."""
+    from harness.core.table import plain
+
+    if as_json:
+        out(json.dumps(as_values(done), indent=1))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        out(done.report.title)
+        for note in done.report.notes:
+            out(f"  {note}")
+        for table in done.report.tables.values():
+            out("\n" + plain(table, width))
+    say(f"report: {done.folder / 'report.md'}, with its figures")
+    if done.where:
+        say(f"open the runs: {done.where}")
+    failed = [trial for trial in done.trials if trial.state == "failed"]
+    if failed:
+        say(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
+        raise typer.Exit(1)
+    if done.away:
+        raise UnfitError(f"{done.away}; the study is kept, and the same command tells MLflow later")
+
+
+def as_values(done: "Done") -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "schema": 1,
+        "study": done.study.name,
+        "finding": done.report.title,
+        "split": done.study.split,
+        "trials": [
+            {
+                **{"number": trial.number, "state": trial.state, "params": dict(trial.params), "miou": trial.value},
+                **{"looks": {str(part): value for part, value in trial.looks.items()}, "default": trial.default},
+                **{"facts": dict(trial.facts), "seconds": trial.seconds},
+            }
+            for trial in done.trials
+        ],
+        "report": str(Path(done.folder) / "report.md"),
+    }

@@ -1,0 +1,23 @@
+"""How a training is told to stop because another one is better: a file in its directory, which every step looks for.
+
+No signal, since a signal ends the worker as well, and the next training would have to wait for a new one.
+"""
+
+from pathlib import Path
+
+FLAG = "prune"
+
+
+def ask(directory: Path) -> None:
+    """Have the job stop within a step; its checkpoint stays, so it can go on later."""
+    (directory / FLAG).touch()
+
+
+def asked(directory: Path) -> bool:
+    """Whether the job shall stop."""
+    return (directory / FLAG).exists()
+
+
+def forget(directory: Path) -> None:
+    """A new attempt begins."""
+    (directory / FLAG).unlink(missing_ok=True)

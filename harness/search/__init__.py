@@ -1,0 +1,220 @@
+"""`harness search`: a study from its file to its report. Trials are jobs; the storage says what is next.
+
+Request ──▶ Study (core) ──▶ Keeper (store/search: Optuna) ──▶ loop: take, run, tell ──▶ reports.search
+                                                                 └── telling: MLflow
+"""
+
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import execute
+from harness.core import config as configuration
+from harness.core import results, study
+from harness.core.errors import UnfitError, UsageError
+from harness.core.results import Context
+from harness.core.stopping import Stopped
+from harness.core.study import Study, Trial
+from harness.core.table import Report, write
+from harness.core.voice import say
+from harness.search import confirm, crew
+from harness.search.loop import Worker
+from harness.search.telling import Telling
+from harness.store.search import Keeper, Storage
+from harness.store.tracking import Tracking
+from harness.supervise import Show
+from reports import search as report_of
+from reports.search.finding import find
+
+WAYS = ("launcher", "nproc", "tracking_uri", "prefix")  # of Request, as of execute.How
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to search, and how: all that a worker needs."""
+
+    search: str
+    total: int  # trials of the study
+    words: tuple[str, ...] = ()  # key=value
+    preset: str = "demo"
+    root: str = "runs"
+    folders: tuple[str, ...] = ()
+    study: str | None = None  # its name in the storage
+    storage: str | None = None
+    launcher: str = "auto"
+    nproc: int | None = None
+    offline: bool = False
+    tracking_uri: str | None = None
+    prefix: str = ""
+    command: tuple[str, ...] = tuple(sys.argv)
+
+    def make(self) -> Study:
+        """The study. Raises UsageError."""
+        if self.total < 1:
+            raise UsageError(f"--trials {self.total}: must be at least 1")
+        if self.study is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", self.study):
+            raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
+        split, words = study.split_of(self.words)
+        composed = configuration.compose(self.preset, words, self.folders)
+        return study.make(self.search, composed, Path(self.root), split, self.study)
+
+    def folder(self, name: str) -> Path:
+        """Where a study keeps what is not Optuna's."""
+        return Path(self.root) / "searches" / name
+
+    def tracking(self) -> Tracking | None:
+        """MLflow, connected; None where it is told nothing."""
+        if self.offline:
+            return None
+        tracking = Tracking(self.tracking_uri, self.prefix)
+        tracking.connect()
+        return tracking
+
+    @property
+    def how(self) -> execute.How:
+        """How its jobs are run."""
+        given = asdict(self)
+        return execute.How(offline=self.offline, command=self.command, **{key: given[key] for key in WAYS})
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an invocation came to."""
+
+    study: Study
+    trials: list[Trial]
+    report: Report
+    folder: Path
+    where: str  # how to open the store; empty where it was told nothing
+    away: str | None = None  # why it was told nothing, where it did not answer
+
+
+def work(request: Request, index: int, show: Show) -> None:
+    """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
+    made, root = request.make(), Path(request.root)
+    keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
+    telling = Telling(made, root, request.tracking(), say)
+    launcher, facts = execute.choose(made.plan(made.default, made.config["seed"], root), request.how)
+    launcher.log = launcher.log.with_name(f"{made.name}-{index}-{launcher.log.name}")
+    try:
+        Worker(made, keeper, telling, launcher, root, facts, show, say).run(request.total)
+    finally:
+        launcher.close()
+
+
+def run(request: Request, workers: int, show: Show) -> Done:
+    """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
+    made, root = request.make(), Path(request.root)
+    shares = crew.share(workers, request.nproc)
+    execute.writable(root)
+    execute.fit(made.config)
+    execute.choose(made.plan(made.default, made.config["seed"], root), request.how)  # what cannot be, before all else
+    storage = settled(request, made)
+    keeper = Keeper(made, storage, say)
+    telling = Telling(made, root, request.tracking(), say)
+    done = sum(trial.ended for trial in keeper.trials())
+    stopped: Stopped | None = None
+    if done < request.total:
+        say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
+        try:
+            if workers == 1:
+                work(request, 0, show)
+            else:
+                crew.run(asdict(request), shares, lambda: sum(t.ended for t in keeper.trials()), say)
+        except Stopped as stop:
+            stopped = stop
+    finished = conclude(request, made, keeper, telling, stopped)
+    if stopped is not None:
+        raise stopped
+    return finished
+
+
+def confirmed(request: Request, done: Done, seeds: int, show: Show) -> Done:
+    """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
+    best = find(done.trials).best
+    if best is None:
+        raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
+    made, root = done.study, Path(request.root)
+    came_to, ran = confirm.run(made, best, seeds, root, request.how, show, say)
+    for job, reason in ran.failures.items():
+        say(f"failed: {job.name}: {reason}")
+    keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
+    if came_to is not None:
+        keeper.remember(came_to)
+    return conclude(request, made, keeper, Telling(made, root, request.tracking(), say), None)
+
+
+def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, stopped: Stopped | None) -> Done:
+    """Tell MLflow what it lacks, and write the report."""
+    trials = keeper.trials()
+    made_report = report(request, made, keeper, trials)
+    folder = Path(request.root) / "reports" / f"search_{made.name}"
+    write(made_report, folder)
+    where, away = "", None
+    try:
+        telling.catch_up(trials)
+        ended = sum(trial.ended for trial in trials)
+        status = "KILLED" if stopped else "FINISHED" if ended >= request.total else "FAILED"
+        where = telling.report(made_report, folder, status)
+    except UnfitError as error:
+        away = str(error)
+    return Done(made, trials, made_report, folder, where, away)
+
+
+def report(request: Request, made: Study, keeper: Keeper, trials: list[Trial]) -> Report:
+    """The study's report, from its storage alone."""
+    return report_of.render(made, trials, keeper.importance(), keeper.confirmed(), context(request, made))
+
+
+def context(request: Request, made: Study) -> Context:
+    """What a report of the study says around its numbers."""
+    (experiment,) = made.plan(made.default, made.config["seed"], Path(request.root)).experiments
+    return results.context(experiment, request.command)
+
+
+def settled(request: Request, made: Study) -> Storage:
+    """The study's storage. Raises UsageError where it was begun in another one, so that none begins anew unseen."""
+    folder = request.folder(made.name)
+    storage = Storage(request.storage, folder)
+    noted = folder / "storage"
+    if noted.is_file() and noted.read_text() != storage.shown:
+        raise UsageError(
+            f"the study '{made.name}' was begun in {noted.read_text()}: give --storage again, or a new name by --study"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.open()  # before it is noted: a place that does not answer is none
+    noted.write_text(storage.shown)
+    return storage
+
+
+def dry(request: Request, workers: int) -> list[str]:
+    """What a run would do: trials, budget and cost. Makes nothing."""
+    made, folder = request.make(), request.folder(request.study or Path(request.search).stem)
+    crew.share(workers, request.nproc)
+    storage = Storage(request.storage, folder)
+    there = made.name in storage.names()
+    trials = Keeper(made, storage, say).trials() if there else []
+    ended = [trial for trial in trials if trial.ended]
+    left = max(0, request.total - len(ended))
+    lines = [
+        f"{made.title}: study '{made.name}' in {storage.shown}",
+        *(f"  {key}: {axis.said()}; default {made.default[key]}" for key, axis in made.space.items()),
+        f"  scored on {made.split}: {made.config.content.videos.get('train')} videos to train on",
+        f"  sampler {made.sampler.name}, pruner {made.pruner.name} at {made.looks - 1} moments of a training",
+        f"  trials: {request.total}, {len(ended)} ended, {left} to run by {workers} worker(s); "
+        f"the first {made.seeds} are the default with its seeds",
+        f"  budget: at most {left} × {made.iterations} = {left * made.iterations} iterations, before pruning",
+    ]
+    return [*lines, f"  cost: {cost(ended, left, workers)}"]
+
+
+def cost(ended: list[Trial], left: int, workers: int) -> str:
+    """Hours that are left, by what trials have taken so far, pruned ones included."""
+    spent = [float(trial.facts["work"]) for trial in ended if trial.facts.get("executed")]
+    if not left:
+        return "nothing is left to run"
+    if not spent:
+        return "not known before the first trial has ended"
+    hours = left * sum(spent) / len(spent) / 3600
+    return f"about {hours:.2f} hours of work, {hours / workers:.2f} with {workers} worker(s), at the mean so far"

@@ -1,0 +1,55 @@
+"""What the best of a search is worth: it and the default trained on all training videos with several seeds, on val.
+
+A search's best value is biased upwards, so its lead is taken from new trainings on data that no trial has seen. The two
+are cells like those of any experiment; where another experiment has trained one of them, it is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import execute
+from harness.core import content, results
+from harness.core.errors import UsageError
+from harness.core.plan import Experiment, Plan
+from harness.core.spec import Cell
+from harness.core.study import Study, Trial
+from harness.supervise import Show
+
+APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_videos": None}
+
+
+def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
+    """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
+    if seeds < 1:
+        raise UsageError(f"--confirm {seeds}: must be at least 1")
+    whole = content.resolve(study.config.with_values(APART), root)
+    first = whole["seed"]
+    config = replace(whole, seeds=tuple(range(first, first + seeds)))
+    cells = []
+    for seed in config.seeds:
+        for name, params, over in (("default", study.default, None), ("best", best.params, "default")):
+            job = study.objective(config.with_values(params).with_seed(seed), "val")
+            cells.append((seed, Cell(name, f"{name} ({study.said(params)})", job, over=over)))
+    title = f"{study.title}: its best against the default, on val"
+    return Plan((Experiment(f"search_{study.search}_confirmed", title, "comparison", config, tuple(cells)),), root)
+
+
+def run(
+    study: Study, best: Trial, seeds: int, root: Path, how: execute.How, show: Show, say: Callable[[str], None]
+) -> tuple[dict[str, Any] | None, execute.Results]:
+    """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
+    done = execute.run(plan(study, best, seeds, root), how, show, say)
+    (finished,) = done.finished
+    rows = results.summary(finished.frame, finished.context).set_index("cell")
+    ours, base = rows.loc["best"], rows.loc["default"]
+    gains = results.difference(finished.frame, finished.experiment.name, "best", "default").gains
+    if len(gains) < seeds:
+        return None, done
+    facts = {
+        **{"best": study.said(best.params), "trial": best.number, "seeds": seeds, "ahead": int((gains > 0).sum())},
+        **{"miou": ours["miou"], "default": base["miou"], "gain": ours["gain"], "sd": ours["gain_sd"]},
+        **{"low": ours["gain_low"], "high": ours["gain_high"]},
+    }
+    return {key: results.null(value) for key, value in facts.items()}, done

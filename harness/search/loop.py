@@ -1,0 +1,126 @@
+"""One worker of a study: takes a trial, runs what is missing of it as any other job, tells how it went, takes the next.
+
+A trial that cannot be run to its end here (a signal, a storage or a machine that is unfit) stays as it is and is taken
+up by the next process that comes; one whose training fails on its own account has failed, and counts.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core import lease, record
+from harness.core.errors import UnfitError
+from harness.core.plan import Plan, read_json
+from harness.core.stopping import stop_signals
+from harness.core.study import Study, Trial
+from harness.search.telling import Teller, Telling
+from harness.store.search import Keeper, Live
+from harness.supervise import Launcher, Show
+from harness.turns import Turns
+
+ASK = 0.5  # seconds between two looks at what other workers are at
+LOST = 3  # attempts at a trial whose ranks die under it
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker works with."""
+
+    study: Study
+    keeper: Keeper
+    telling: Telling
+    launcher: Launcher
+    root: Path
+    facts: Mapping[str, Any]  # how jobs are run: provenance
+    show: Show
+    say: Callable[[str], None]
+
+    def run(self, total: int) -> None:
+        """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
+        while True:
+            live = self.keeper.take(total)
+            if live is not None:
+                with lease.kept([live.lease]):
+                    self.trial(live, total)
+            elif self.ended() >= total:
+                return
+            else:
+                with stop_signals():
+                    time.sleep(ASK)
+
+    def ended(self) -> int:
+        """Trials of the study that have ended."""
+        return sum(trial.ended for trial in self.keeper.trials())
+
+    def trial(self, live: Live, total: int) -> None:
+        """Run a trial and tell how it went."""
+        begun = time.monotonic()
+        plan = self.study.plan(live.params, live.seed, self.root)
+        if live.resumed:
+            self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+        teller = Teller(self.telling, plan, live)
+        executed = 0
+        for attempt in range(LOST):
+            turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"], self.say)
+            turns.run(self.launcher, teller, self.show, self.facts)
+            executed += turns.executed
+            state, reason = how_it_went(plan)
+            if state != "lost" or live.lease.lost:
+                break
+            self.say(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
+        if live.lease.lost:
+            return  # another worker took us for dead, and has it
+        state = "failed" if state == "lost" else state
+        value = score(plan) if state == "complete" else None
+        facts = {"reason": reason, "executed": executed, **spent(plan), "seconds": time.monotonic() - begun}
+        live.tell(state, value, facts)
+        trial = self.keeper.trial(live.number)
+        try:
+            self.telling.close(trial)
+        except UnfitError as error:
+            self.say(f"{error}; the same command tells it later")
+        seed = f" seed {live.seed}, the default" if live.default else ""
+        self.say(f"trial {live.number} {self.study.said(live.params)}{seed}: {said(trial)} ({self.ended()} of {total})")
+
+
+def how_it_went(plan: Plan) -> tuple[str, str | None]:
+    """'complete', 'pruned', 'failed' or 'lost', by the files; and why. Raises UnfitError where the machine is unfit."""
+    for job in plan.jobs:
+        outcome = read_json(plan.directory(job) / "outcome.json")
+        status, reason = outcome.get("status", "lost"), outcome.get("reason")
+        if status in ("pruned", "lost"):
+            return status, reason
+        if status != "finished":
+            if outcome.get("exit_code") == UnfitError.exit_code:
+                raise UnfitError(str(reason))
+            return "failed", reason
+    return "complete", None
+
+
+def score(plan: Plan) -> float:
+    """The mIoU that a trial has come to, in percent."""
+    ((_, cell),) = plan.experiments[0].cells
+    return record.read_evaluation(plan.directory(cell.job)).final["miou"]
+
+
+def spent(plan: Plan) -> dict[str, Any]:
+    """Iterations made of those planned, and seconds in training and evaluation."""
+    ((_, cell),) = plan.experiments[0].cells
+    outcomes = {job: read_json(plan.directory(job) / "outcome.json") for job in plan.jobs}
+    trained = [outcomes[member] for member in cell.job.inputs]
+    return {
+        "step": sum(int(outcome.get("step") or 0) for outcome in trained),
+        "steps": sum(member.config.iterations() for member in cell.job.inputs),
+        "work": sum(float(outcome.get("seconds") or 0) for outcome in outcomes.values()),
+        "fingerprint": cell.job.fingerprint,
+    }
+
+
+def said(trial: Trial) -> str:
+    """A trial's outcome in a few words."""
+    if trial.state == "complete":
+        return f"{trial.value:.2f} mIoU"
+    at = f" at iteration {trial.facts.get('step')} of {trial.facts.get('steps')}" if trial.state == "pruned" else ""
+    return f"{trial.state}{at}" + (f": {trial.facts.get('reason')}" if trial.state == "failed" else "")

@@ -1,0 +1,50 @@
+"""Entry of a study's worker: `python -m harness.search.worker`, its request as one JSON line on stdin.
+
+It ends when the study has its trials, after a signal, or when its pipe is closed, which is when its parent is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from harness import search
+from harness.core.errors import HarnessError
+from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import say
+from harness.search.crew import PREEMPTED
+from harness.supervise import Progress
+
+
+def main() -> int:
+    """Work; the exit code."""
+    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    try:
+        with stop_signals():
+            index = request.pop("index")
+            search.work(search.Request(**request), index, quiet)
+    except HarnessError as error:
+        print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
+        return error.exit_code
+    except Stopped:
+        say(f"worker {index}: stopped; its trial goes on with the next run")
+        return PREEMPTED
+    return 0
+
+
+def quiet(progress: Progress) -> None:
+    """Show nothing: bars of several workers would write over one another."""
+    del progress
+
+
+def stop_with_parent() -> None:
+    """Once nobody holds the other end of stdin, stop as for a signal."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
