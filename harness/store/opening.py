@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.core.errors import UnfitError
 from harness.core.redact import one_line, redact
 
-PATIENCE = 20  # seconds for the first answer; a busy server that asks for a login takes some
+PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
 def absolute(uri: str) -> str:
