@@ -179,7 +179,7 @@ def made(plan: Plan, launch: Sequence[Job], how: execute.How, after: Sequence[st
 
 def work(plan: Plan, launch: Sequence[Job], how: execute.How) -> Work:
     """What a Slurm job is to do, as a value."""
-    kept = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
+    kept: dict[str, Any] = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
     kept |= {"prefix": how.prefix, "command": how.command}
     digests = tuple(experiment.digest for experiment in plan.experiments)
     return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), kept)

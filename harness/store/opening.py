@@ -36,6 +36,7 @@ def quiet() -> None:
     for name, value in (
         ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # alembic follows it
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # it would print a URI's password, and into our JSON
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "30"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
     ):
