@@ -185,6 +185,7 @@ def run(
     harness run ablation_ensemble --seeds 3 variants=all
     harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as one more row
     harness run ablation_ensemble --preset paper data.vspw.root=DIR
+    harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
 
     Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
     machine unfit; 75 stopped by a signal, the same command goes on.
@@ -226,19 +227,13 @@ def run(
         out(cluster.dry(made, how))
         return
     if detach and not on_slurm:
-        say(f"running on its own: {cluster.leave_running(made.root)}; `harness status` shows it")
+        say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
         return
-    try:
-        with Display() as display:
-            if on_slurm:
-                results = cluster.run(made, how, display.show, say, detach)
-            else:
-                results = execute.run(made, how, display.show, say)
-    except Stopped as stop:
-        if not on_slurm:
-            raise
-        say(f"left by {stop}: the Slurm jobs go on; `harness status` or the same command comes back to them")
-        raise typer.Exit(PREEMPTED) from stop
+    with Display() as display:
+        if on_slurm:
+            results = cluster.run(made, how, display.show, say, detach)
+        else:
+            results = execute.run(made, how, display.show, say)
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
         return

@@ -21,6 +21,7 @@ from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import Resolved, resolve
 from harness.core.stopping import Stopped, stop_signals
+from harness.core.voice import say
 from harness.launchers import _sbatch
 from harness.publish import Publisher
 from harness.show import Display
@@ -48,7 +49,7 @@ class Work:
         settings = resolve()
         how = execute.How(**self.how, only=self.only, tracking_uri=settings.tracking_uri, inside=True)
         try:
-            with Display() as display:
+            with stop_signals(), Display() as display:
                 results = execute.run(plan, how, display.show, say)
         except Stopped as stop:
             say(f"stopped by {stop}: checkpoints are kept")
@@ -178,7 +179,7 @@ def made(plan: Plan, launch: Sequence[Job], how: execute.How, after: Sequence[st
 
 def work(plan: Plan, launch: Sequence[Job], how: execute.How) -> Work:
     """What a Slurm job is to do, as a value."""
-    kept = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
+    kept: dict[str, Any] = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
     kept |= {"prefix": how.prefix, "command": how.command}
     digests = tuple(experiment.digest for experiment in plan.experiments)
     return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), kept)
@@ -194,7 +195,7 @@ def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Cal
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
     told: dict[str, str] = {}
     asked, last_seen, silent = -ASK, time.monotonic(), Publisher(plan, None, say)
-    with stop_signals():
+    try:
         while True:
             for one in progress.values():
                 follow(plan, silent, show, one)
@@ -212,6 +213,9 @@ def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Cal
             if ended or time.monotonic() - last_seen > GONE:
                 return
             time.sleep(LOOK)
+    except Stopped:
+        say(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        raise
 
 
 def ended_here(plan: Plan, job: Job) -> bool:
@@ -251,8 +255,3 @@ def leave_running(root: Path) -> str:
             start_new_session=True,
         )
     return str(path)
-
-
-def say(text: str = "") -> None:
-    """A line in the Slurm job's log."""
-    print(text, file=sys.stderr, flush=True)

@@ -237,8 +237,8 @@ def conclude(
     present.write(report, frame, facts, folder)
     if away is None and (worked or not told):
         try:
-            publish_report.review(publisher, experiment, frame, facts)
             publisher.report(experiment, report, folder, status)
+            publish_report.review(publisher, experiment, frame, facts)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)

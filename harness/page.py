@@ -174,9 +174,9 @@ def again(own: pd.DataFrame, context: Context) -> list[str]:
     """The commands that make it anew."""
     commits = sorted({commit[:12] for commit in own["commit"] if isinstance(commit, str)})
     others = f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else ""
-    lines = [f"git checkout {commits[0]}{others}"] if commits else []
+    checkout = [f"git checkout {commits[0]}{others}"] if commits else []
     set_up = ["make .venv/.ready && . .venv/bin/activate"]
-    return lines + set_up + [clean(context.evidence.command or context.command)]
+    return [*checkout, *set_up, clean(context.evidence.command or context.command)]
 
 
 def duration(seconds: float) -> str:

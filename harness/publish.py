@@ -43,6 +43,7 @@ class Publisher:
         self._afresh = afresh
         self._away = False
         self._lock = FileLock(plan.root / ".mlflow.lock", timeout=600)  # no run is made twice by all who see the root
+        self._missed: set[Job] = set()  # trainings that began while the store was away
         self._pulses: dict[Job, Pulse] = {}
         self._waiting: dict[Job, list[Point]] = {}
         self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
@@ -84,6 +85,7 @@ class Publisher:
         """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
         if self.tracking is None or not isinstance(job, Train):
             return
+        self._missed.add(job)
         with self._patience():
             owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
             place, parent = self.parent(owner)
@@ -104,6 +106,7 @@ class Publisher:
             self.tracking.resume(run)
             self._dataset(run, job, "train", "training")
             self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
+            self._missed.discard(job)
             self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
@@ -116,7 +119,7 @@ class Publisher:
             self._waiting[job] += self._curves[job].hear(events)
         if time.monotonic() < self._next_try:
             return
-        if isinstance(job, Train) and job not in self._runs:  # the store was away when the job began
+        if job in self._missed:
             self.begin(job)  # which hears the whole journal
             return
         if self._waiting.get(job):
@@ -129,18 +132,19 @@ class Publisher:
 
     def _tell_pulse(self, job: Job, pulse: Pulse) -> None:
         assert self.tracking is not None
-        if isinstance(job, Train):
-            self.tracking.tag(self._runs[job], pulse.tags)
-        else:  # a cell has no run before its number is there
-            owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
-            self.tracking.tag(self.parent(owner)[1], {"harness.live": job.name, **pulse.tags})
         pulse.told = time.monotonic()
+        if job in self._runs:
+            self.tracking.tag(self._runs[job], pulse.tags)
+            return
+        for experiment in self.plan.experiments:  # a cell has no run before its number is there
+            if job in experiment.jobs and experiment.name in self._parents:
+                self.tracking.tag(self._parents[experiment.name][1], {"harness.live": job.name, **pulse.tags})
 
     def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
         """Close a training's run with its true status, its configuration and its provenance."""
         if self.tracking is None or not isinstance(job, Train):
             return
-        if job not in self._runs:
+        if job in self._missed:
             self.begin(job)
         if job not in self._runs:
             return

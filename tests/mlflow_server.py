@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from system_parts import need, program
 
@@ -89,7 +90,7 @@ class Server:
         ini = self.folder / "auth.ini"
         ini.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{self.folder}/auth.db\n"
-            "admin_username = admin\n"
+            "admin_username = admin\nauth_cache_ttl_seconds = 600\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
         secret = {"MLFLOW_AUTH_ADMIN_PASSWORD": self.password, "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password}
@@ -107,6 +108,16 @@ class Server:
                 start_new_session=True,
             )
         until(self.healthy, log)
+        until(self.answers, log)
+
+    def answers(self) -> bool:
+        """Whether a client's first question is answered soon; a login's hash and cold caches take their time."""
+        asked = Request(f"{self.uri}/api/2.0/mlflow/experiments/search?max_results=1")
+        asked.add_header("Authorization", "Basic " + b64encode(f"admin:{self.password}".encode()).decode())
+        try:
+            return bool(urlopen(asked, timeout=5).status == 200)
+        except OSError:
+            return False
 
     def healthy(self) -> bool:
         assert self.process is not None

@@ -11,9 +11,7 @@ from harness.core.config import compose, leaves
 PROJECT = Path(__file__).resolve().parents[1]
 TEXT = (PROJECT / "docs" / "DEVIATIONS.md").read_text()
 ROWS = [line.strip("|").split("|") for line in TEXT.splitlines() if line.startswith("| ") and "---" not in line]
-SOURCES = [
-    path for folder in ("harness", "models", "experiments") for path in (PROJECT / folder).rglob("*.py")
-]
+SOURCES = [path for folder in ("harness", "models", "experiments") for path in (PROJECT / folder).rglob("*.py")]
 
 
 def places(cell):

@@ -18,7 +18,7 @@ from harness.core.errors import UsageError
 from harness.core.plan import read_json
 from harness.launchers import _sbatch
 
-WAIT = 500  # seconds; a loaded machine starts torch in minutes
+WAIT = 1200  # seconds; a loaded machine starts torch in minutes
 
 
 # --- what sbatch is told

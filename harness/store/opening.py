@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.core.errors import UnfitError
 from harness.core.redact import one_line, redact
 
-PATIENCE = 8  # seconds for the first answer
+PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
 def absolute(uri: str) -> str:
@@ -36,6 +36,7 @@ def quiet() -> None:
     for name, value in (
         ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # alembic follows it
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # it would print a URI's password, and into our JSON
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "30"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
     ):

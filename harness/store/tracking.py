@@ -138,9 +138,9 @@ class Tracking:
         """Held for what only one process may do at a time; processes on other machines are not kept out."""
         if self.database:
             self.database.parent.mkdir(parents=True, exist_ok=True)
-            return FileLock(f"{self.database}.lock", timeout=120)
+            return FileLock(f"{self.database}.lock", timeout=600)
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock", timeout=120)
+        return FileLock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock", timeout=600)
 
     # --- experiments and runs
 
