@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.core.errors import UnfitError
 from harness.core.redact import redact
+from harness.core.stopping import Stopped
 from harness.store import view
 from harness.store.tracking import Tracking
 
@@ -55,7 +56,7 @@ def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool, s
         say("Ctrl-C ends it")
         server.wait()
         raise UnfitError(f"mlflow ui ended by itself: {last_words(server)}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         say("ended")
         return 0
     finally:

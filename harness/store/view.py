@@ -13,7 +13,7 @@ from harness.store.tracking import Tracking, speaks
 
 TAG = "mlflow.sharedViewState."
 COLUMNS = (
-    *("params.`method`", "params.`seed`", "params.`decoder`"),
+    *("params.`method`", "params.`seed`"),
     *("metrics.`paper/miou`", "metrics.`final/miou`", "metrics.`delta/miou`", "metrics.`delta/paper`"),
     *("tags.`harness.role`", "tags.`harness.verdict`"),
 )
@@ -32,9 +32,9 @@ def place(experiment_id: str, key: str | None) -> str:
 
 
 def state(expanded: Sequence[str] = ()) -> dict[str, Any]:
-    """What the view shows: the parents opened, the newest first, the paper's number beside ours."""
+    """What the view shows: the paper's number beside ours, the best first (sorted by a metric, no run is folded)."""
     return {
-        "orderByKey": "attributes.start_time",
+        "orderByKey": "metrics.`final/miou`",
         "orderByAsc": False,
         "selectedColumns": list(COLUMNS),
         "runsExpanded": dict.fromkeys(expanded, True),
