@@ -135,11 +135,11 @@ def test_mistakes_are_answered_in_one_line(words: tuple[str, ...], code: int, to
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import execute
+    from harness.core import machine
     from harness.core.errors import UsageError
     from harness.search import crew
 
-    monkeypatch.setattr(execute, "gpus", lambda: 8)
+    monkeypatch.setattr(machine, "gpus", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(UsageError, match=r"--workers 9: 9 workers on 8 GPU\(s\); at most 8"):
         crew.share(9, None)
