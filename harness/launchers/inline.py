@@ -9,6 +9,8 @@ from pathlib import Path
 
 from harness.launchers._environment import child_environment
 
+PREEMPTED = 75  # a worker that a signal has stopped ends after its answer
+
 
 class Launcher:
     """Runs launches one after the other in one worker; a worker that died is replaced at the next launch."""
@@ -19,10 +21,14 @@ class Launcher:
         self._worker: subprocess.Popen[str] | None = None
         self._done = threading.Event()
         self._done.set()  # nothing is at work before the first start
+        self._leaving = threading.Event()  # the worker is on its way out
 
     def start(self, directories: Sequence[Path]) -> None:
         """Hand a launch to the worker. Call from the main thread: the worker dies with the thread that started it."""
+        if self._leaving.is_set():  # it answered, but takes no further launch: not to be taken for one that waits
+            self.close()
         if self._worker is None or self._worker.poll() is not None:
+            self._leaving = threading.Event()
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a") as log:
                 self._worker = subprocess.Popen(
@@ -37,14 +43,17 @@ class Launcher:
         worker = self._worker
         assert worker.stdin is not None
         self._done = threading.Event()
-        threading.Thread(target=self._wait_for_answer, args=(worker, self._done), daemon=True).start()
+        answered = (worker, self._done, self._leaving)
+        threading.Thread(target=self._wait_for_answer, args=answered, daemon=True).start()
         worker.stdin.write(json.dumps({"jobs": [str(directory) for directory in directories]}) + "\n")
         worker.stdin.flush()
 
     @staticmethod
-    def _wait_for_answer(worker: "subprocess.Popen[str]", done: threading.Event) -> None:
+    def _wait_for_answer(worker: "subprocess.Popen[str]", done: threading.Event, leaving: threading.Event) -> None:
         assert worker.stdout is not None
-        worker.stdout.readline()  # one line a finished launch; empty when the worker died
+        answer = worker.stdout.readline()  # one line a finished launch; empty when the worker died
+        if not answer or json.loads(answer)["exit_code"] == PREEMPTED:
+            leaving.set()
         done.set()
 
     def running(self) -> bool:

@@ -67,7 +67,7 @@ class Worker:
             turns.run(self.launcher, teller, self.show, self.facts)
             executed += turns.executed
             state, reason = how_it_went(plan)
-            if state != "lost" or live.lease.lost:
+            if state != "lost" or live.lease.lost or attempt + 1 == LOST:
                 break
             self.say(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
         if live.lease.lost:

@@ -13,6 +13,7 @@ from reports.search.finding import Finding
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    from matplotlib.axes import Axes
 
 DEFAULT = PAPER  # the default's marks
 
@@ -39,7 +40,7 @@ def name_of(study: Study, key: str) -> str:
 def history(study: Study, trials: Sequence[Trial]) -> Figure:
     """Every trial in order, and the best so far."""
     complete = [trial for trial in trials if trial.state == "complete"]
-    pruned = [trial for trial in trials if trial.state == "pruned" and trial.value is not None]
+    pruned = [trial for trial in trials if trial.state == "pruned"]
     best = list(accumulate((value(trial) for trial in complete), max))
 
     def draw() -> "matplotlib.figure.Figure":
@@ -49,12 +50,13 @@ def history(study: Study, trials: Sequence[Trial]) -> Figure:
             for label, some, options in (
                 ("complete", [t for t in complete if not t.default], {"color": SPARE[0], "marker": "o"}),
                 ("default", [t for t in complete if t.default], {"color": DEFAULT, "marker": "D"}),
-                ("pruned, at its last look", pruned, {"color": MUTED, "marker": "x"}),
             ):
                 if some:
                     axis.scatter([t.number for t in some], list(map(value, some)), s=28, label=label, **options)
+            rug(axis, [trial.number for trial in pruned])
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set(xlabel="trial", ylabel=f"mIoU on {study.split} (%)", title="Trials in their order")
-            axis.legend(loc="lower right")
+            figure.legend(loc="outside right upper")
             return figure
 
     alt = (
@@ -123,6 +125,13 @@ def bars(study: Study, importance: Mapping[str, float]) -> Figure:
 
     said = ", ".join(f"{names[key]} {share:.2f}" for key, share in importance.items())
     return Figure("What decides whether a trial is among the best", f"Importance by PED-ANOVA: {said}.", draw)
+
+
+def rug(axis: "Axes", places: Sequence[float]) -> None:
+    """Ticks along the foot: pruned trials, whose last look is of another moment of training than the others' end."""
+    if places:
+        foot = axis.get_ylim()[0]
+        axis.scatter(places, [foot] * len(places), color=MUTED, marker="|", s=60, label="pruned", clip_on=False)
 
 
 def split_up(study: Study, trials: Sequence[Trial]) -> dict[str, list[Trial]]:
