@@ -164,7 +164,8 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
     if stage < 0:
         raise UsageError(f"--stage {stage}: must not be negative")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    members, names, prints = [], [], []
+    members, prints = [], []
+    names: list[tuple[str, ...]] = []
     for folder in checkpoints:
         job = jobs.read(folder)
         if job.get("kind") != "train":

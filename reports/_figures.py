@@ -211,7 +211,7 @@ def memory_similarity(memories: Sequence[Memory], classes: Sequence[str]) -> Fig
 def closest(values: np.ndarray, names: Sequence[str]) -> str:
     """The pair of classes with the most similar rows, in words."""
     off = np.where(np.eye(len(values), dtype=bool) | ~np.isfinite(values), -np.inf, values)
-    row, column = np.unravel_index(int(off.argmax()), off.shape)
+    row, column = map(int, np.unravel_index(int(off.argmax()), off.shape))
     if not np.isfinite(off[row, column]):
         return "no two classes were seen"
     return f"closest are {names[row]} and {names[column]} at {values[row, column]:.2f}"

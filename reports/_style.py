@@ -52,7 +52,8 @@ def house() -> Iterator[None]:
     import matplotlib
     import seaborn
 
-    with matplotlib.rc_context({**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook"), **RULES}):
+    rules: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook"), **RULES}
+    with matplotlib.rc_context(rules):
         yield
 
 

@@ -31,7 +31,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
 
     drawn = figure.draw()
     made = {}
-    with matplotlib.rc_context({"svg.hashsalt": figure.title, "svg.fonttype": "path"}):  # type: ignore[arg-type]
+    with matplotlib.rc_context({"svg.hashsalt": figure.title, "svg.fonttype": "path"}):
         for form in forms:
             out = BytesIO()
             metadata = {"Date": None} if form == "svg" else {}

@@ -63,7 +63,7 @@ class Plan:
 
     def videos(self, job: Evaluate) -> list[str]:
         """The videos that an evaluation needs."""
-        return content.build_dataset(job.config).videos(job.split)
+        return list(content.build_dataset(job.config).videos(job.split))
 
     def state(self, job: Job) -> str:
         """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""

@@ -99,7 +99,7 @@ def packed(found: RunRecord) -> bytes:
     names = list(found.videos)
     whole = {"vc": np.stack([found.vc[name] for name in names])} if found.vc.keys() >= set(names) else {}
     matrices = np.stack(list(found.videos.values()))
-    np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)
+    np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

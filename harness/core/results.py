@@ -105,7 +105,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         order=order,
         baseline=cell.over,
         precision=facts["precision"],
-        stage=cell.job.prior if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
+        stage=TRUTH if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
         **found,
     )

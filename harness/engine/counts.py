@@ -51,5 +51,5 @@ class Counts:
         written = checkpoint.temporary(path)
         with written.open("wb") as file:
             void, vc = self.labelled - int(counts.sum()), self.consistency.totals
-            np.savez(file, confusion=counts, frames=self.frames, void=void, vc=vc, **stage)
+            np.savez(file, **{"confusion": counts, "frames": self.frames, "void": void, "vc": vc, **stage})  # type: ignore[arg-type]
         checkpoint.replace(written, path, allowed)

@@ -289,7 +289,7 @@ def masks(
                     sums[key] = sums[key].add(found) if key in sums else Sum(found, len(one.members) > 1)
     for one in tasks:
         whole = sums[one.folder, one.source]
-        before = priors.get(one.source) if one.before is None else sums[one.folder, one.before].mask()
+        before = priors.get(str(one.source)) if one.before is None else sums[one.folder, one.before].mask()
         yield one, Seen(whole.mask(), before, whole.windows, whole.exited)
 
 

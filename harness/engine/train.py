@@ -275,9 +275,9 @@ def run(
         runtime.seed_all(job["seed"], iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
-        pruned = looks.every is not None and rank.first and pruning.asked(folder)
+        asked = looks.every is not None and rank.first and pruning.asked(folder)
         valid, preempted, cancelled, pruned = distributed.agree(
-            labelled, stop.status == "preempted", stop.status == "cancelled", pruned
+            labelled, stop.status == "preempted", stop.status == "cancelled", asked
         )
         if preempted or cancelled or pruned:
             if iteration > start:

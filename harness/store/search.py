@@ -99,8 +99,10 @@ class Storage:
             if not self.database:
                 path = Path(self.url)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                backend: Any = optuna.storages.journal.JournalFileBackend
-                return optuna.storages.journal.JournalStorage(backend(str(path), lock_obj=FileTurn(path)))
+                from optuna.storages import journal
+
+                backend: Any = journal.JournalFileBackend
+                return optuna.storages.JournalStorage(backend(str(path), lock_obj=FileTurn(path)))
             server = not self.url.startswith("sqlite")
             options = {"connect_args": {"connect_timeout": PATIENCE}, "pool_pre_ping": True} if server else {}
             url = self.url.replace("postgresql://", "postgresql+psycopg://", 1)
