@@ -34,7 +34,7 @@ def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
     by_cell = {cell.name: cell.job for _, cell in experiment.cells}
     broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
     publisher = Publisher(plan, None, print)
-    return execute.conclude(plan, experiment, publisher, broken, How(command=COMMAND), None)
+    return execute.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
 
 
 @pytest.fixture(scope="module")

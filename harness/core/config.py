@@ -265,7 +265,12 @@ def check(config: Config) -> None:
     for kind, section in (("datasets", "data"), ("encoders", "encoder")):
         plugins.find(kind, config[section]["name"], config.folders)
     for name in config["extra"]:
-        plugins.find("decoders", name, config.folders)
+        if not isinstance(name, str):
+            raise UsageError(f"extra={name}: must be names of decoders")
+        try:
+            plugins.find("decoders", name, config.folders)
+        except UsageError as error:
+            raise UsageError(f"extra: {error}") from error
 
 
 def pick(tree: Any, name: str, key: str) -> Any:

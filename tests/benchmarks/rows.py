@@ -181,7 +181,7 @@ def evaluation_memory(measure: Measure, few: int = 20, many: int = 2000) -> Row:
     """Peak memory of evaluating a video of many frames, against one of few."""
     del measure  # nothing is timed
     with tempfile.TemporaryDirectory() as folder:
-        jobs = {frames: _evaluation(Path(folder), frames) for frames in (4, few, many)}
+        jobs = {frames: _evaluation(Path(folder), frames) for frames in dict.fromkeys((4, few, many))}
 
         def run(frames: int) -> None:
             assert worker.launch([jobs[frames]], tiny_jobs.ALONE, Stop()) == 0
