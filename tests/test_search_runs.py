@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytestmark = pytest.mark.slow  # whole studies
 from test_end_to_end import all_runs, environment, harness
 
 from harness.core.lease import latest
+
+pytestmark = pytest.mark.slow  # whole studies
 
 TINY = (
     "data.synthetic.train_videos=8",
