@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.core import lease
 from harness.core.plan import read_json
+from harness.core.record import write_json
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,14 @@ class Item:
 
 def referred(root: Path) -> set[str]:
     """Fingerprints that some plan names."""
-    return {name for path in (root / "plans").glob("*.json") for name in read_json(path).get("jobs", ())}
+    return {name for path in (root / "plans").rglob("*.json") for name in read_json(path).get("jobs", ())}
+
+
+def refer(root: Path, name: str, jobs: list[str]) -> None:
+    """Note jobs (fingerprints) that no experiment names: those of a search's trial, under root/plans/trials."""
+    path = root / "plans" / "trials" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"jobs": jobs})
 
 
 def garbage(root: Path) -> list[Item]:

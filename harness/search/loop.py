@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core import lease, record
+from harness.core import garbage, lease, record
 from harness.core.errors import UnfitError
 from harness.core.plan import Plan, read_json
 from harness.core.stopping import stop_signals
@@ -60,6 +60,7 @@ class Worker:
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
             self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+        garbage.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         teller = Teller(self.telling, plan, live)
         executed = 0
         for attempt in range(LOST):

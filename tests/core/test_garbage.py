@@ -55,3 +55,10 @@ def test_leftovers_of_a_finished_job_are_listed(made):
     (made.root / "replaced" / "abc").mkdir(parents=True)
     found = {one.path.name: one.why for one in garbage.garbage(made.root)}
     assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
+
+
+def test_what_a_searchs_trial_made_is_no_garbage(tmp_path):
+    job(tmp_path / "jobs" / "a", status="finished")
+    assert [item.path.name for item in garbage.garbage(tmp_path)] == ["a"]
+    garbage.refer(tmp_path, "trial", ["a"])
+    assert garbage.garbage(tmp_path) == []
