@@ -20,7 +20,7 @@ from harness.core.errors import UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import Resolved, resolve
-from harness.core.stopping import Stopped, stop_signals
+from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.core.voice import say
 from harness.launchers import _sbatch
 from harness.publish import Publisher
@@ -56,7 +56,7 @@ class Work:
             if to_be_requeued(stop, number):
                 os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
                 time.sleep(60)
-            sys.exit(75)
+            sys.exit(PREEMPTED)
         cancel_hopeless(plan, results.failures)
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)

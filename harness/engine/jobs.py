@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from harness.core import journal, lease, record
 from harness.core.errors import REMEDIES, HarnessError, UnfitError, refused
 from harness.core.journal import Journal
+from harness.core.stopping import PREEMPTED
 from harness.engine import checkpoint, runtime, trouble
 from harness.engine.runtime import Rank
 
@@ -96,9 +97,7 @@ def stopped(status: str, step: int) -> Ending:
     """The ending that a signal makes, or a better training; the same command goes on from there."""
     if status == "pruned":
         return Ending(status, step, f"pruned at step {step}: others were better by then")
-    return Ending(
-        status, step, f"stopped by a signal at step {step}; run the same command again", runtime.PREEMPTED_EXIT
-    )
+    return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", PREEMPTED)
 
 
 def _failed(path: Path) -> bool:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from harness.core.errors import UnfitError
-from harness.engine.stop import PREEMPTED_EXIT, Stop, Stopped
+from harness.engine.stop import Stop, Stopped
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 
-__all__ = ["PREEMPTED_EXIT", "Rank", "Stop", "Stopped"]  # the last three live where torch is not imported
+__all__ = ["Rank", "Stop", "Stopped"]  # the last two live where torch is not imported
 
 
 class Rank(NamedTuple):

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import IO
 
 from harness.core import parent
+from harness.core.stopping import PREEMPTED
 
-PREEMPTED_EXIT = 75
 BEATS = 20  # a beat each twentieth of the time after which a silent rank counts as stalled
 
 
@@ -48,7 +48,7 @@ class Stop:
             return  # a forked data worker: the rank it works for saves, and then ends it
         self.status = self.status or ("cancelled" if number == signal.SIGINT else "preempted")
         if self.idle:
-            raise SystemExit(PREEMPTED_EXIT)
+            raise SystemExit(PREEMPTED)
 
     def watch(self, path: Path, seconds: float) -> None:
         """From now on every `beat` touches the file; after `seconds` without one all threads' stacks are written to it.

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 
 from harness.core import lease, parent
 from harness.core.lease import SupersededError
-from harness.engine.stop import PREEMPTED_EXIT, Stop, Stopped
+from harness.core.stopping import PREEMPTED
+from harness.engine.stop import Stop, Stopped
 
 STOP = Stop()
 if __name__ == "__main__":  # before torch: a signal that comes during its import is kept
@@ -50,7 +51,7 @@ def serve(rank: Rank, stop: Stop) -> int:
         answers.write(json.dumps({"jobs": [str(folder) for folder in folders], "exit_code": code}) + "\n")
         answers.flush()
         if stop.status is not None:
-            return PREEMPTED_EXIT
+            return PREEMPTED
     return 0
 
 
@@ -81,7 +82,7 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
     stop.unwatch()
     if any(ending.status == "failed" for ending in endings):
         return 1
-    return PREEMPTED_EXIT if any(ending.status != "finished" for ending in endings) else 0
+    return PREEMPTED if any(ending.status != "finished" for ending in endings) else 0
 
 
 def guarded(

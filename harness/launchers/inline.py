@@ -7,9 +7,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.core.stopping import PREEMPTED
 from harness.launchers._environment import child_environment
-
-PREEMPTED = 75  # a worker that a signal has stopped ends after its answer
 
 
 class Launcher:
@@ -52,7 +51,7 @@ class Launcher:
     def _wait_for_answer(worker: "subprocess.Popen[str]", done: threading.Event, leaving: threading.Event) -> None:
         assert worker.stdout is not None
         answer = worker.stdout.readline()  # one line a finished launch; empty when the worker died
-        if not answer or json.loads(answer)["exit_code"] == PREEMPTED:
+        if not answer or json.loads(answer)["exit_code"] == PREEMPTED:  # a signal has stopped it
             leaving.set()
         done.set()
 

@@ -16,11 +16,10 @@ from typing import Any
 
 from harness.core import machine
 from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.core.stopping import Stopped, stop_signals
+from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.supervise import GRACE, POLL
 
 DEATHS = 3  # in a row, without a trial that ended in between, before it is given up
-PREEMPTED = 75
 
 
 @dataclass

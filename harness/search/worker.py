@@ -12,9 +12,8 @@ from typing import Any
 
 from harness import search
 from harness.core.errors import HarnessError
-from harness.core.stopping import Stopped, stop_signals
+from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.core.voice import say
-from harness.search.crew import PREEMPTED
 from harness.supervise import Progress
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import completion
+from harness.cli import completion
+from harness.cli.options import Json, Plugins, Preset, Root
 from harness.core import settings
 from harness.core.errors import UnfitError, UsageError
 from harness.core.redact import redact
-from harness.core.stopping import Stopped
+from harness.core.stopping import PREEMPTED, Stopped
 from harness.core.voice import out, say
-from harness.options import PREEMPTED, Json, Plugins, Preset, Root
 
 if TYPE_CHECKING:
     from harness.search import Done, Request
@@ -54,7 +54,7 @@ def search(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the best values of some keys, with as many workers as there are; the best is confirmed on val.
+    """Search for the best values of some keys.
 
     Trials are jobs like any other: one that is done already costs nothing, one that was stopped goes on. The same
     command again goes on with the study; a larger --trials adds to it.

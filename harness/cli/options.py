@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness import completion
+from harness.cli import completion
 
 Names = Annotated[
     list[str],
@@ -29,4 +29,3 @@ Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own plug-ins (DIR/decoders/mine.py, …)")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
-PREEMPTED = 75

@@ -1,0 +1,101 @@
+"""The command line: parses and prints, decides nothing. Heavy imports wait until a command needs them.
+
+One file for each group of commands; `options` are the flags they share, `asked` turns words into a plan.
+"""
+
+import signal
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import fitness, jobs, plan, review, run, search
+from harness.core.errors import HarnessError, refused
+from harness.core.stopping import PREEMPTED, Stopped, stop_signals
+from harness.core.voice import out, say
+
+app = typer.Typer(
+    help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
+    "MLflow, and sets our numbers beside the paper's.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="""\b
+Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, minutes on a laptop
+Your data:    harness doctor --preset paper data.vspw.root=DIR
+Your decoder: harness check mine --plugins DIR
+
+Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
+)
+
+
+def show_version(asked: bool) -> None:
+    """--version."""
+    if asked:
+        out(f"harness {version('memory-vsp-harness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None:
+    """What comes before a command."""
+
+
+COMMANDS = (  # in the order of --help
+    ("list", plan.list_),
+    ("plan", plan.plan),
+    ("run", run.run),
+    ("status", jobs.status),
+    ("report", review.report),
+    ("ui", review.ui),
+    ("search", search.search),
+    ("score", review.score),
+    ("predict", review.predict),
+    ("doctor", fitness.doctor),
+    ("check", fitness.check),
+    ("sync", jobs.sync),
+    ("gc", jobs.gc),
+)
+for name, command in COMMANDS:
+    app.command(name)(command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point. A mistake that one line can explain ends with that line and its exit code."""
+    try:
+        with stop_signals():
+            answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
+    except HarnessError as error:
+        return fail(error)
+    except OSError as error:
+        return fail(refused(error))
+    except Stopped as stop:
+        say(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
+        return PREEMPTED
+    except typer.Exit as leave:
+        return leave.exit_code
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the parser
+            error.show()
+            return int(error.exit_code)
+        raise
+    return answer if isinstance(answer, int) else 0
+
+
+def fail(error: HarnessError) -> int:
+    """Say what is wrong, in one line; the exit code."""
+    say(f"harness: {' '.join(str(error).split())}")
+    return error.exit_code
+
+
+def entry() -> None:
+    """The console script."""
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""Commands on jobs that are at work or over: `harness status`, `sync` with MLflow, `gc` of what nobody needs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, Root
+from harness.core import settings
+from harness.core.errors import UnfitError
+from harness.core.redact import redact
+from harness.core.voice import out, say
+
+
+def status(
+    root: Root = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what ended more than a day ago")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what runs, what ran lately and what died.
+
+    A line a job of the root: step, rate, time to go, launcher, Slurm's queue.
+    """
+    from harness import status as jobs
+
+    place = Path(settings.resolve(root=root and str(root)).root)
+    found = jobs.look(place, everything)
+    if as_json:
+        out(json.dumps(jobs.as_json(found), indent=1))
+        return
+    for line in jobs.lines(found):
+        out(line)
+    if not found:
+        say(f"no job under {place} is at work or ended within a day; --all shows older ones")
+
+
+def sync(
+    root: Root = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until nothing is at work or waiting")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
+    to: Annotated[str | None, typer.Option(help="Another store; passwords go into MLFLOW_TRACKING_…")] = None,
+) -> None:
+    """Tell MLflow what it lacks of a root.
+
+    What is dead is closed; `--all --to URI` fills an empty store.
+    """
+    found = settings.resolve(root=root and str(root))
+    place = Path(found.root)
+    if not (place / "jobs").is_dir():
+        raise UnfitError(f"{place}: no root of the harness; give the one of your runs with --root DIR")
+    from harness.store.tracking import Tracking
+    from harness.sync import Sync
+
+    tracking = Tracking(to or found.tracking_uri, found.prefix)
+    tracking.connect()
+    told = Sync(place, tracking, say, afresh=everything)
+    if follow:
+        told.follow()
+    else:
+        told.once()
+    left = f"; {len(told.refused)} plan(s) left out" if told.refused else ""
+    say(f"{len(told.publishers)} plan(s) of {place} told to {redact(tracking.uri)}{left}")
+
+
+def gc(
+    root: Root = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what nobody refers to any more; delete it on --yes.
+
+    That is what no plan of this root names, and what dead processes left.
+
+    A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
+    listed. Nothing that a run is at work on is listed or deleted.
+    """
+    from harness.core import garbage
+
+    place = Path(settings.resolve(root=root and str(root)).root)
+    found = garbage.garbage(place)
+    if as_json:
+        out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
+    else:
+        for one in found:
+            out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
+    total = sum(one.bytes for one in found)
+    if yes:
+        say(f"deleted: {garbage.delete(found) / 1e6:.1f} MB")
+    else:
+        say(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")

@@ -1,0 +1,88 @@
+"""Commands that only look: `harness list`, `harness plan`. Neither torch nor mlflow is loaded."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from harness.cli import completion
+from harness.cli.asked import folders, make_plan
+from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
+from harness.core.errors import UsageError
+from harness.core.voice import out
+
+
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="One kind only: experiments, decoders, …", autocompletion=completion.kinds),
+    ] = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """List experiments, presets, decoders and all else by name.
+
+    Each name is that of a file; beside it stands the first line of the file's docstring. A file of your own is listed
+    with --plugins DIR, where it lies as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+
+    \b
+    harness list
+    harness list decoders --plugins docs/examples
+    """
+    from harness.core import plugins as registry
+
+    kinds = [*registry.KINDS, "presets"]
+    if kind is not None and kind not in kinds:
+        raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
+    own = folders(plugins)
+    found = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
+    if as_json:
+        out(json.dumps({"schema": 1, **found}, indent=1))
+        return
+    for each, heads in found.items():
+        if heads:
+            out(f"{each}:")
+            for name, head in heads.items():
+                out(f"  {name:<22}{head}")
+
+
+def plan(
+    experiments: Names,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
+        ),
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
+    rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do and what is done already; runs nothing.
+
+    Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
+    state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
+    one like them is finished under the root. Needs neither torch nor data.
+
+    \b
+    harness plan ablation_ensemble --preset paper
+    harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
+    """
+    from harness.core import cost, views
+    from harness.core.why import explain
+
+    made, _ = make_plan(experiments, seeds, preset, root, plugins)
+    if why is not None:
+        out(explain(made, why))
+        return
+    if rate <= 0:
+        raise UsageError(f"--rate {rate:g}: must be more than 0")
+    found = cost.costs(made, cost.count(made) if count else None, rate)
+    if as_json:
+        out(json.dumps({**views.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
+    else:
+        out("\n".join([views.plan_text(made), *cost.cost_lines(found)]))

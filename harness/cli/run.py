@@ -1,0 +1,138 @@
+"""`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import completion
+from harness.cli.asked import command_line, first_line, make_plan, print_reports
+from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
+from harness.core.errors import UnfitError, UsageError
+from harness.core.voice import out, say
+
+if TYPE_CHECKING:
+    from harness.execute import Results
+
+
+def run(
+    experiments: Names,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
+            autocompletion=completion.of_kinds("launchers"),
+        ),
+    ] = None,
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")] = None,
+    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    stall: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
+    ] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="GPUs: the same bits twice, where torch can")
+    ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Three steps and two videos of each job, for peak memory, pace and cost")
+    ] = False,
+    rerun: Annotated[
+        str | None,
+        typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+    ] = None,
+    accept: Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")] = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Run what is missing of an experiment, and print its table.
+
+    What is done stays done; what was interrupted goes on from its last checkpoint or video. KEY=VALUE, --preset and
+    --seeds say what runs and are part of every job's identity; all other flags say how, and never are.
+
+    \b
+    harness run ablation_ensemble                                 synthetic videos, a tiny BEiT
+    harness run ablation_ensemble --seeds 3 variants=all
+    harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as one more row
+    harness run ablation_ensemble --preset paper data.vspw.root=DIR
+    harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
+
+    Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
+    machine unfit; 75 stopped by a signal, the same command goes on.
+    """
+    if accept not in (None, "changed"):
+        raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
+    flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
+    made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    on_slurm = settings.launcher == "slurm"
+    if not on_slurm and (slurm or nodes or dry_run):
+        raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
+    say(first_line(made))
+    from harness import cluster, execute
+    from harness.show import Display
+
+    if accept is not None:
+        execute.accept(made, say)
+    how = execute.How(
+        launcher=settings.launcher,
+        nproc=settings.nproc,
+        offline=offline,
+        tracking_uri=settings.tracking_uri,
+        prefix=settings.prefix,
+        rerun=rerun,
+        stall=settings.stall,
+        deterministic=settings.deterministic,
+        command=command_line(),
+    )
+    if rehearse:
+        from harness.rehearse import rehearse as rehearsal
+
+        with Display() as display:
+            lines = rehearsal(made, how, display.show, say)
+        out("\n".join(lines))
+        return
+    if on_slurm:
+        how = cluster.asked(how, slurm or (), settings, made)
+    if dry_run:
+        out(cluster.dry(made, how))
+        return
+    if detach and not on_slurm:
+        say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
+        return
+    with Display() as display:
+        if on_slurm:
+            results = cluster.run(made, how, display.show, say, detach)
+        else:
+            results = execute.run(made, how, display.show, say)
+    if results is None:
+        say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        return
+    print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
+    conclude(results, offline, settings.tracking_uri is None, str(made.root))
+
+
+def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
+    """Say what came of a run and where it lies; `bare`: MLflow's default store. Raises what the run ends with."""
+    for job, reason in results.failures.items():
+        say(f"failed: {job.name}: {reason}")
+    shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
+    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
+    if results.where:
+        say(f"open the runs: {results.where}")
+        if bare:
+            say("               (in this directory a bare `mlflow ui` shows the same)")
+    elif offline:
+        say("MLflow was told nothing (--offline); the same command without it does")
+    if results.failures:
+        raise typer.Exit(1)
+    if results.away:
+        raise UnfitError(f"{results.away}; the results are under {root}, and the same command tells MLflow later")
