@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from harness.core import content, plugins
@@ -153,7 +152,8 @@ def short(found: Any, wanted: Any) -> str:
 
 def experiment(name: str, config: Config) -> Experiment:
     """One experiment with its cells for every seed of the configuration. Raises UsageError."""
-    module = load_experiment(name, config)
+    module = plugins.load_named("experiments", name, config.folders, ("TITLE", "REPORT", "cells"))
+    plugins.find("reports", module.REPORT, config.folders)
     cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
     named = [cell.name for seed, cell in cells if seed == config.seeds[0]]
     if len(set(named)) < len(named):
@@ -161,21 +161,6 @@ def experiment(name: str, config: Config) -> Experiment:
         raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
     source = str(Path(name).resolve()) if name.endswith(".py") else name
     return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
-
-
-def load_experiment(name: str, config: Config) -> ModuleType:
-    """An experiment's module. Raises UsageError where the file lacks what an experiment has."""
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise UsageError(f"{name}: no such file")
-        module = plugins.load_file(Path(name))
-    else:
-        module = plugins.load("experiments", name, config.folders)
-    for attribute in ("TITLE", "REPORT", "cells"):
-        if not hasattr(module, attribute):
-            raise UsageError(f"{name}: an experiment needs TITLE, REPORT and cells(config); {attribute} is missing")
-    plugins.find("reports", module.REPORT, config.folders)
-    return module
 
 
 def launches(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -89,6 +89,21 @@ def load(kind: str, name: str, folders: Folders = ()) -> ModuleType:
     return load_file(path)
 
 
+def load_named(kind: str, name: str, folders: Folders, needed: Sequence[str]) -> ModuleType:
+    """A plug-in by its name or by a .py file's path. Raises UsageError where it lacks one of the `needed` names."""
+    if not name.endswith(".py"):
+        module = load(kind, name, folders)
+    elif Path(name).is_file():
+        module = load_file(Path(name))
+    else:
+        raise UsageError(f"{name}: no such file")
+    missing = [attribute for attribute in needed if not hasattr(module, attribute)]
+    if missing:
+        what = SINGULAR.get(kind, kind[:-1])
+        raise UsageError(f"{name}: every {what} needs {', '.join(needed)}; {missing[0]} is missing")
+    return module
+
+
 def load_file(path: Path) -> ModuleType:
     """Import a file that lies outside the project, once. Raises UsageError where it does not import."""
     key = "harness_plugin_" + re.sub(r"\W", "_", str(path.resolve()))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from harness.core import content, hold_out, plugins
@@ -119,7 +118,7 @@ class Study:
 
 def make(name: str, config: Config, root: Path, split: str = hold_out.SPLIT, study: str | None = None) -> Study:
     """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
-    module = load(name, config)
+    module = plugins.load_named("searches", name, config.folders, NEEDED)
     for key, axis in module.SPACE.items():
         axis.check(f"search {name}: {key}")
         if not axis.holds(value := config.value(key)):
@@ -145,20 +144,6 @@ def make(name: str, config: Config, root: Path, split: str = hold_out.SPLIT, stu
         pruner=module.PRUNER,
         objective=module.objective,
     )
-
-
-def load(name: str, config: Config) -> ModuleType:
-    """A search's module. Raises UsageError where the file lacks what a search has."""
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise UsageError(f"{name}: no such file")
-        module = plugins.load_file(Path(name))
-    else:
-        module = plugins.load("searches", name, config.folders)
-    for attribute in NEEDED:
-        if not hasattr(module, attribute):
-            raise UsageError(f"{name}: a search needs {', '.join(NEEDED)}; {attribute} is missing")
-    return module
 
 
 def split_of(words: Sequence[str]) -> tuple[str, list[str]]:
