@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from harness.datasets._pictures import read_image, shown
 from harness.engine import build, inference, jobs, stages
 from harness.engine.stages import Stages
 from harness.panels import font
+from models.contract import Features
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 OPACITY = 0.55
@@ -241,11 +243,18 @@ def keep(folder: Path, model: Model, count: int) -> None:
 
 
 def resume(folder: Path, model: Model) -> int:
-    """How many frames are done; the members are set back to that frame. Raises UsageError for another's folder."""
+    """How many frames are done; the members are set back to that frame.
+
+    Raises UsageError for another's folder, UnfitError for a state that cannot be read.
+    """
     path = folder / "state.pt"
     if not path.is_file():
         return 0
-    found = torch.load(path, map_location=model.members[0].device, weights_only=False)  # written by us, here
+    try:
+        with torch.serialization.safe_globals([Features]):
+            found = torch.load(path, map_location=model.members[0].device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
     if found["key"] != model.key:
         raise UsageError(f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out")
     for member, state in zip(model.members, found["state"], strict=True):

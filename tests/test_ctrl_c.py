@@ -109,13 +109,10 @@ def stopped(phase: str, code: int, said: str, name: str) -> None:
     assert line == f"harness: stopped by {name}: what is finished is kept; the same command goes on from there"
 
 
-def test_planning(own: Path):
-    stopped("plan", *interrupted(own, "plan", signal.SIGINT), "SIGINT")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["by hand", "by a scheduler"])
+def test_planning(own: Path, number: signal.Signals):
+    stopped("plan", *interrupted(own, "plan", number), number.name)
     assert not (own / "runs").exists()
-
-
-def test_planning_under_a_scheduler(own: Path):
-    stopped("plan", *interrupted(own, "plan", signal.SIGTERM), "SIGTERM")
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ def test_a_machine_without_network_and_cache_is_told_before_anything_starts():
 
 def test_what_is_in_the_cache_is_enough(tmp_path):
     put_in_cache(tmp_path)
-    execute.fetch(config("encoder.beit.pretrained=true"), [].append)
+    said = []
+    execute.fetch(config("encoder.beit.pretrained=true"), said.append)
+    assert [MODEL in line for line in said] == [True]  # it is looked for, found, and nothing is raised
 
 
 @pytest.mark.parametrize("overrides", [[], ["encoder.beit.pretrained=true", "encoder.beit.weights=here.pth"]])

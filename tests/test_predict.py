@@ -1,3 +1,5 @@
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,9 @@ def test_a_stopped_prediction_goes_on_and_gives_the_same(
     assert all((whole[name] == parts[name]).all() for name in whole)
     with pytest.raises(UsageError, match="other checkpoints"):
         predict(members[:1], frames, tmp_path / "parts")
+    (tmp_path / "parts" / "state.pt").write_bytes(pickle.dumps(os.getcwd))  # a pickle that names a function
+    with pytest.raises(UnfitError, match=r"state\.pt.*remove it"):
+        predict(members, frames, tmp_path / "parts")
 
 
 def film(path: Path, frames: int = 12) -> Path:

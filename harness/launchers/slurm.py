@@ -5,8 +5,6 @@ How a plan gets there is harness/cluster.py's; what sbatch is told is _sbatch.py
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,27 +39,19 @@ class Launcher(torchrun.Launcher):
         nodes = nodes_of(os.environ["SLURM_JOB_NODELIST"])
         port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
         cpus = os.environ.get("SLURM_CPUS_PER_TASK")
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a") as log:
-            self._agent = subprocess.Popen(
-                [
-                    *("srun", "--overlap", "--kill-on-bad-exit=0", "--cpu-bind=none"),
-                    *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
-                    *((f"--cpus-per-task={cpus}",) if cpus else ()),
-                    *(sys.executable, "-m", "torch.distributed.run"),
-                    *("--nnodes", str(len(nodes)), "--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
+        self._run(
+            [
+                *("srun", "--overlap", "--kill-on-bad-exit=0", "--cpu-bind=none"),
+                *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
+                *((f"--cpus-per-task={cpus}",) if cpus else ()),
+                *self.torchrun(
+                    *("--nnodes", str(len(nodes)), "--rdzv-id", os.environ["SLURM_JOB_ID"]),
                     *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{nodes[0]}:{port}"),
-                    *("--rdzv-id", os.environ["SLURM_JOB_ID"]),
-                    *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
-                    *("-m", "harness.engine.worker"),
-                    *map(str, directories),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={k: v for k, v in child_environment().items() if not k.startswith(INHERITED)},
-                start_new_session=True,
-            )
+                ),
+                *map(str, directories),
+            ],
+            {key: value for key, value in child_environment().items() if not key.startswith(INHERITED)},
+        )
 
     def signal(self, number: int) -> None:
         """Ask the ranks to save and end; after a SIGKILL Slurm kills them within its KillWait.

@@ -18,20 +18,26 @@ class Launcher:
 
     def start(self, directories: Sequence[Path]) -> None:
         """Start the ranks. Call from the main thread: they die with the thread that started them."""
+        self._run([*self.torchrun("--standalone"), *map(str, directories)], child_environment())
+
+    def torchrun(self, *rendezvous: str) -> list[str]:
+        """One node's torchrun, up to the job directories."""
+        return [
+            *(sys.executable, "-m", "harness.launchers._agent", *rendezvous),
+            *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
+            *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
+            *("-m", "harness.engine.worker"),
+        ]
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             self._agent = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "harness.launchers._agent", "--standalone"),
-                    *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
-                    *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
-                    *("-m", "harness.engine.worker"),
-                    *map(str, directories),
-                ],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=child_environment(),
+                env=environment,
                 start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
             )
 

@@ -20,4 +20,6 @@ def test_a_dollar_sign_is_text() -> None:
         _style.whiskers(axis, 0, 1.0, 0.5, 1.5, "#000000")
         _style.whiskers(axis, 1, 1.0, None, None, "#000000")
         _style.zero(axis)
-        figure.canvas.draw()
+        figure.canvas.draw()  # "$1 and $2^" as mathematics would raise
+        assert not axis.title.get_parse_math()
+        assert axis.title.get_window_extent().width > 0
