@@ -12,8 +12,8 @@ demo: $(READY)
 	@mkdir -p $(DEMO)
 	@cd $(DEMO) && ../../$(BIN)/harness run ablation_ensemble --root .
 	@echo
-	@echo "The report:  $(DEMO)/reports/ablation_ensemble/report.md"
-	@echo "The runs:    cd $(DEMO) && ../../$(BIN)/mlflow ui    then open the address it prints"
+	@echo "The report:  $(DEMO)/reports/ablation_ensemble/index.html"
+	@echo "The runs:    cd $(DEMO) && ../../$(BIN)/harness ui    or mlflow ui, and open the address it prints"
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"

@@ -116,6 +116,23 @@ def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
     assert note.startswith("## Table 1")
 
 
+def test_models_are_registered_with_cards_and_weights(workspace: Path):
+    store = client(workspace)
+    known = {one.name: one for one in store.search_model_versions()}
+    single = {f"synthetic-{name}" for name in ("upernet", "decoder-a", "decoder-b")}
+    assert known.keys() == {*single, "synthetic-decoder-a+decoder-b"}
+    place = store.get_experiment_by_name("ablation_ensemble").experiment_id
+    held = {model.name: model.model_id for model in store.search_logged_models([place])}
+    for name, one in known.items():
+        assert one.version in (1, "1"), "telling again makes no version"
+        assert "| miou |" in one.description
+        assert "harness predict " in one.description
+        assert "Not the paper's setting" in one.description
+        files = {file.path.rpartition("/")[2] for file in store.list_logged_model_artifacts(held[name])}
+        assert files == {"job.yaml", *(["weights.safetensors"] if name in single else [])}
+    assert "synthetic-decoder-a (version 1)" in known["synthetic-decoder-a+decoder-b"].description
+
+
 def test_second_run_executes_nothing_and_creates_nothing(workspace: Path):
     before = {run.info.run_id: run.info.end_time for run in all_runs(workspace)}
     again = tiny_run(workspace)

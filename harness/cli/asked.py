@@ -33,16 +33,22 @@ def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: 
     import pandas as pd
 
     from harness.core.results import rows_json
-    from harness.core.table import plain
 
     if as_json:
         frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
         out(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for _, _, made in found:
-        for table in made.tables.values():
-            out("\n" + plain(table, width))
+        print_tables(made)
+
+
+def print_tables(report: "Report") -> None:
+    """A report's tables, as wide as the terminal."""
+    from harness.core.table import plain
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for table in report.tables.values():
+        out("\n" + plain(table, width))
 
 
 def make_plan(

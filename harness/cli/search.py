@@ -1,19 +1,16 @@
 """The command that searches: trials of a study until it has as many as were asked for."""
 
 import json
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import completion
+from harness.cli.asked import command_line, print_tables
 from harness.cli.options import Json, Plugins, Preset, Root
 from harness.core import settings
 from harness.core.errors import UnfitError, UsageError
-from harness.core.redact import redact
-from harness.core.stopping import PREEMPTED, Stopped
 from harness.core.voice import out, say
 
 if TYPE_CHECKING:
@@ -85,7 +82,7 @@ def search(
         offline=offline,
         tracking_uri=found.tracking_uri,
         prefix=found.prefix,
-        command=("harness", *(redact(word) for word in sys.argv[1:])),
+        command=command_line(),
     )
     if dry_run:
         for line in dry(request, workers):
@@ -102,28 +99,20 @@ def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     from harness.search import confirmed, run
     from harness.show import Display
 
-    try:
-        with Display() as display:
-            done = run(request, workers, display.show)
-            return done if confirm is None else confirmed(request, done, confirm, display.show)
-    except Stopped as stop:
-        say(f"stopped by {stop}: trials and checkpoints are kept; the same command goes on from there")
-        raise typer.Exit(PREEMPTED) from stop
+    with Display() as display:
+        done = run(request, workers, display.show)
+        return done if confirm is None else confirmed(request, done, confirm, display.show)
 
 
 def show(done: "Done", as_json: bool) -> None:
     """The finding and the table; then what went wrong, with its exit code."""
-    from harness.core.table import plain
-
     if as_json:
         out(json.dumps(as_values(done), indent=1))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         out(done.report.title)
         for note in done.report.notes:
             out(f"  {note}")
-        for table in done.report.tables.values():
-            out("\n" + plain(table, width))
+        print_tables(done.report)
     say(f"report: {done.folder / 'report.md'}, with its figures")
     if done.where:
         say(f"open the runs: {done.where}")

@@ -20,10 +20,10 @@ from harness.supervise import Progress
 def main() -> int:
     """Work; the exit code."""
     request: dict[str, Any] = json.loads(sys.stdin.readline())
+    index = request.pop("index")
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            index = request.pop("index")
             search.work(search.Request(**request), index, quiet)
     except HarnessError as error:
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
