@@ -5,8 +5,8 @@
 Both forms of a row run in turns in the same process and their medians are compared, so a busy machine moves both. With
 `--clock cpu` the process's own seconds are taken, which other processes hardly move; use it with `--threads 1`.
 
-A row is a function of rows.py in the list ROWS: sizes as keyword arguments with the issue's sizes as defaults, so that
-a test can run it tiny. It returns what it measured, a Row.
+A row is a function of rows.py (the model) or costs.py (what stands around it), in the list ROWS: sizes as keyword
+arguments with the issue's sizes as defaults, so that a test can run it tiny. It returns what it measured, a Row.
 """
 
 import argparse
@@ -20,9 +20,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 import torch  # noqa: E402
+from benchmarks import costs, rows  # noqa: E402
 from benchmarks.measure import CLOCKS, Measure, Row  # noqa: E402
-from benchmarks.rows import ROWS  # noqa: E402
 from tabulate import tabulate  # noqa: E402
+
+ROWS = [*rows.ROWS, *costs.ROWS]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -46,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     measure = Measure(options.repeats, options.clock)
-    rows = []
+    found = []
     for row in ROWS:
         if row.__name__ in options.rows:
             print(f"{row.__name__} ...", file=sys.stderr, flush=True)
-            rows.append(row(measure))
+            found.append(row(measure))
     load = os.getloadavg()[0]
     if options.json:
         facts = {"clock": options.clock, "threads": options.threads, "repeats": options.repeats, "load": load}
-        print(json.dumps({"schema": 1, **facts, "rows": [row.plain() for row in rows]}, indent=1))
+        print(json.dumps({"schema": 1, **facts, "rows": [row.plain() for row in found]}, indent=1))
     else:
-        print(table(rows))
+        print(table(found))
         print(f"\n{options.clock} clock, {options.threads} thread(s), medians of {options.repeats}; load {load:.1f}")
-    return int(any(row.met is False for row in rows))
+    return int(any(row.met is False for row in found))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,194 @@
+"""Rows of `make bench` for what stands around the model: counts, data, checkpoints, planning, start-up.
+
+Shapes: B images, N positions, T earlier frames, Ck and Cv channels of keys and values, K classes, H × W pixels.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tiny_jobs
+import torch
+from benchmarks.measure import Measure, Row, shown, sizes
+from numpy.typing import NDArray
+from torch import Tensor
+from vspw_files import make_vspw
+
+from harness.core import config, metrics, plan
+from harness.datasets import vspw
+from harness.datasets._stream import TrainStream
+from harness.engine import build, checkpoint, jobs
+from harness.engine.metrics import confusion
+from harness.engine.optim import adamw
+from models.layers import temporal_attention
+
+FRAME = (480, 853)  # VSPW 480p
+
+
+def tma_read(measure: Measure, N: int = 4096, T: int = 2, Ck: int = 64, Cv: int = 512) -> Row:
+    """TMA's read by fused attention with scale 1, against the softmax of all N × T·N scores written out."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, N, Ck, generator=generator)
+    keys = torch.randn(1, T * N, Ck, generator=generator)
+    values = torch.randn(1, T * N, Cv, generator=generator)
+
+    def ours() -> Tensor:
+        return temporal_attention.read(query, keys, values, scaled=False)
+
+    def written_out() -> Tensor:
+        return torch.softmax(query @ keys.mT, dim=-1) @ values
+
+    torch.testing.assert_close(ours(), written_out(), rtol=1e-3, atol=1e-4)
+    fast, slow = measure.seconds(ours, written_out)
+    setting = sizes(N=N, T=T, Ck=Ck, Cv=Cv)
+    return Row("TMA's read", setting, shown(fast), f"softmax(Q Kᵀ) V written out: {shown(slow)}", slow / fast)
+
+
+def confusion_counts(measure: Measure, size: tuple[int, int] = FRAME, K: int = 124) -> Row:
+    """A frame's confusion matrix by one bincount, against a sum for every pair of classes that is there."""
+    truth, mask = _masks(2, size, K)
+
+    def ours() -> Tensor:
+        return confusion(truth, mask, K)
+
+    def loop() -> Tensor:
+        matrix = torch.zeros(K, K, dtype=torch.int64)
+        for row in truth.unique().tolist():
+            for column in mask.unique().tolist():
+                if row < K:
+                    matrix[row, column] = ((truth == row) & (mask == column)).sum()
+        return matrix
+
+    assert torch.equal(ours(), loop())
+    fast, slow = measure.seconds(ours, loop)
+    setting = f"a frame of {size[0]} × {size[1]}, {sizes(K=K)}"
+    return Row("confusion matrix", setting, shown(fast), f"a sum for each pair of classes: {shown(slow)}", slow / fast)
+
+
+def video_consistency(measure: Measure, frames: int = 75, size: tuple[int, int] = FRAME, K: int = 124) -> Row:
+    """mVC8 and mVC16 of a video by run lengths, against comparing all frames of every window."""
+    drawn = _masks(2 * frames, size, K).numpy().astype(np.uint8)
+    truth, masks = drawn[:frames], drawn[frames:]
+
+    def ours() -> list[float]:
+        counted = metrics.Consistency(K)
+        for pair in zip(truth, masks, strict=True):
+            counted.add(*pair)
+        found = metrics.consistency([counted.totals])
+        return [found.get(f"mvc{window}", np.nan) for window in metrics.WINDOWS]
+
+    def windows() -> list[float]:
+        return [_consistency(truth, masks, window) for window in metrics.WINDOWS]
+
+    np.testing.assert_allclose(ours(), windows(), rtol=1e-9)
+    fast, slow = measure.seconds(ours, windows, most=3, warm=False)
+    setting = f"{frames} frames of {size[0]} × {size[1]}"
+    reference = f"all frames of every window (no strict variant): {shown(slow)}"
+    return Row("video consistency", setting, shown(fast), reference, slow / fast)
+
+
+def _consistency(truth: NDArray[np.uint8], masks: NDArray[np.uint8], window: int) -> float:
+    """The official script's mVC: a mean over windows, the last of a video left out."""
+    scores = []
+    for start in range(len(truth) - window):
+        stable = (truth[start : start + window] == truth[start]).all(0)
+        kept = stable & (masks[start : start + window] == masks[start]).all(0)
+        if stable.any():
+            scores.append(kept.sum() / stable.sum())
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def _masks(number: int, size: tuple[int, int], classes: int) -> Tensor:
+    """Masks of blocks that mostly stay from one to the next.  # (number, H, W) int64"""
+    generator = torch.Generator().manual_seed(0)
+    height, width = -(-size[0] // 32), -(-size[1] // 32)
+    blocks = torch.randint(min(classes, 20), (1, height, width), generator=generator)
+    moved = torch.randint(min(classes, 20), (number, height, width), generator=generator)
+    stays = torch.rand(number, height, width, generator=generator) < 0.97
+    whole = torch.where(stays, blocks, moved).repeat_interleave(32, 1).repeat_interleave(32, 2)
+    return whole[:, : size[0], : size[1]].contiguous()
+
+
+def training_sample(measure: Measure, size: tuple[int, int] = FRAME, crop: int = 512, short_side: int = 512) -> Row:
+    """A training sample, read and augmented, over reading alone: what one worker does a second follows from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = make_vspw(Path(folder) / "data", {"train": 4, "val": 1, "test": 1}, frames=2, size=size, classes=124)
+        dataset = vspw.Dataset(vspw.Config(root=str(root)))
+        stream = TrainStream(dataset, crop=crop, short_side=short_side, seed=0)
+        places = range(8)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a worker
+        try:
+            whole, reading = measure.seconds(
+                lambda: [stream[place] for place in places],
+                lambda: [dataset.read("train", stream.video(place), "00000000") for place in places],
+            )
+        finally:
+            torch.set_num_threads(threads)
+    return Row(
+        "training sample",
+        f"a frame of {size[0]} × {size[1]}, crop {crop}, one worker",
+        f"{shown(whole / len(places))}: {len(places) / whole:.1f} samples a second",
+        f"reading it alone: {shown(reading / len(places))}",
+        whole / reading,
+        "times reading",
+    )
+
+
+def checkpoint_save(measure: Measure, decoder: str = "decoder_a", **widths: int) -> Row:
+    """What a checkpoint stops the training for: written, flushed and summed, over torch.save alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = jobs.read(tiny_jobs.training(Path(folder), decoder=decoder, config=widths or {"channels": 512}))
+        model = build.segmentor(job, 124)
+        optimiser = adamw(model, lr=1e-3, weight_decay=0.05, layer_decay=1.0)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()
+        state = {"model": model.state_dict(), "optimizer": optimiser.state_dict()}
+        bare = Path(folder) / "bare.pt"
+        whole, alone = measure.seconds(
+            lambda: checkpoint.save(Path(folder) / "checkpoints", 1, state), lambda: torch.save(state, bare)
+        )
+        held = bare.stat().st_size
+    setting = f"{held / 1e6:.0f} MB"
+    reference = f"torch.save alone: {shown(alone)}"
+    return Row("checkpoint", setting, shown(whole), reference, whole / alone, "times torch.save")
+
+
+def planning(measure: Measure, seeds: int = 143) -> Row:
+    """A plan of many jobs with their fingerprints, per job over a plan of one seed's seven."""
+    made = config.compose("demo", [])
+
+    def fingerprints(number: int) -> int:
+        return len({job.fingerprint for job in plan.make(["ablation_ensemble"], made, Path("nowhere"), number).jobs})
+
+    few, many = fingerprints(1), fingerprints(seeds)
+    one, all_ = measure.seconds(lambda: fingerprints(1), lambda: fingerprints(seeds), most=3, warm=False)
+    ratio = (all_ / many) / (one / few)
+    reference = f"{few} jobs: {shown(one)}"
+    return Row("planning", f"{many} jobs", shown(all_), reference, ratio, "times as long a job", high=1.5)
+
+
+def start_up(measure: Measure) -> Row:
+    """`harness --help` over an interpreter that does nothing."""
+
+    def run(*words: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+
+    ours, bare = measure.seconds(run("-m", "harness.cli", "--help"), run("-c", "pass"))
+    also = ("under 0.4 s", ours < 0.4)
+    return Row("start-up", "harness --help", shown(ours), f"python -c pass: {shown(bare)}", ours / bare, also=also)
+
+
+ROWS: list[Callable[[Measure], Row]] = [
+    tma_read,
+    confusion_counts,
+    video_consistency,
+    training_sample,
+    checkpoint_save,
+    planning,
+    start_up,
+]
