@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import digest
 from harness.core.palette import palette
 from harness.datasets._pictures import read_image, shown
-from harness.engine import build, inference, jobs, stages
+from harness.engine import build, checkpoint, inference, jobs, stages
 from harness.engine.stages import Stages
 from harness.panels import font
 from models.contract import Features
@@ -177,10 +175,10 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
         network = build.segmentor(job, len(classes))
         try:
-            network.load_state_dict(load_file(folder / "weights.safetensors"))
-        except (OSError, SafetensorError, RuntimeError) as error:
+            network.load_state_dict(checkpoint.weights(folder)[0])
+        except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UnfitError(f"{shown(folder)}: no weights that can be loaded ({reason}); is it finished?") from error
+            raise UnfitError(f"{shown(folder)}: its weights do not fit its job ({reason})") from error
         geometry = inference.geometry(job["train"]["crop"], None, None, (1.0,), False)
         members.append(Stages(network, geometry, job["precision"], device))
         names.append(classes)

@@ -109,7 +109,7 @@ def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Pa
     with pytest.raises(UnfitError, match=r"job\.yaml"):
         predict([tmp_path / "empty"], frames, tmp_path / "out")
     unfinished = tiny_jobs.training(tmp_path, "c" * 16)
-    with pytest.raises(UnfitError, match="is it finished"):
+    with pytest.raises(UnfitError, match="is the training finished"):
         predict([unfinished], frames, tmp_path / "out")
     evaluation = tiny_jobs.evaluation(tmp_path, "d" * 16, ["c" * 16])
     with pytest.raises(UsageError, match="no training"):

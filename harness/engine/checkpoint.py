@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from harness.core.errors import UnfitError
+from harness.datasets._pictures import shown
 
 KEEP = 2  # the newest, and one to fall back to
+WEIGHTS = "weights.safetensors"
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -29,13 +35,10 @@ def save(folder: Path, step: int, state: dict[str, Any], allowed: Callable[[], N
     target = path_of(folder, step)
     written = temporary(target)
     torch.save(state, written)
-    digest = sha256(written)
-    allowed()
-    write_text(_sidecar(target), digest)  # first: a checkpoint under its name always has one
-    replace(written, target, allowed)
+    keep(written, target, allowed)
     for old in _steps(folder)[:-KEEP]:
         path_of(folder, old).unlink()
-        _sidecar(path_of(folder, old)).unlink(missing_ok=True)
+        sidecar(path_of(folder, old)).unlink(missing_ok=True)
     return target
 
 
@@ -43,8 +46,7 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
     """The newest step whose checkpoint is what was written; each broken one is told to `log` and passed over."""
     for step in reversed(_steps(folder)):
         path = path_of(folder, step)
-        sidecar = _sidecar(path)
-        if sidecar.exists() and sidecar.read_text(encoding="utf-8") == sha256(path):
+        if whole(path):
             return step
         log(f"checkpoint {path.name} does not match its checksum; falling back to the one before")
     return None
@@ -54,6 +56,20 @@ def load(folder: Path, step: int, device: torch.device) -> dict[str, Any]:
     """The state saved after `step` iterations; `latest` has verified it."""
     state: dict[str, Any] = torch.load(path_of(folder, step), map_location=device, weights_only=True)
     return state
+
+
+def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A training's result and what its file says of itself. Raises UnfitError where it is absent or damaged."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UnfitError(f"{shown(folder)}: has no weights; is the training finished?")
+    if sidecar(path).exists() and not whole(path):
+        raise UnfitError(f"{shown(path)}: is not what its training wrote (its sha256 differs); train it again")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise UnfitError(f"{shown(path)}: cannot be read ({error}); train it again") from error
 
 
 def clear(folder: Path) -> None:
@@ -67,6 +83,24 @@ def sweep(folder: Path) -> None:
     """Delete what a writer left half-written when it died."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def keep(written: Path, target: Path, allowed: Callable[[], None] = lambda: None) -> None:
+    """Give a written file its name, with its sha256 beside it in NAME.sha256."""
+    digest = sha256(written)
+    allowed()
+    write_text(sidecar(target), digest)  # first: a file under its name always has one
+    replace(written, target, allowed)
+
+
+def whole(path: Path) -> bool:
+    """Whether a file is what `keep` was given."""
+    return sidecar(path).exists() and sidecar(path).read_text(encoding="utf-8") == sha256(path)
+
+
+def sidecar(path: Path) -> Path:
+    """Where a file's sha256 stands."""
+    return path.with_suffix(".sha256")
 
 
 def sha256(path: Path) -> str:
@@ -98,10 +132,6 @@ def replace(written: Path, target: Path, allowed: Callable[[], None] = lambda: N
         os.fsync(folder)  # the new name itself
     finally:
         os.close(folder)
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_suffix(".sha256")
 
 
 def _steps(folder: Path) -> list[int]:

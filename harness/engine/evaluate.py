@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.core.data import Dataset, Frame
 from harness.core.errors import UnfitError
 from harness.core.job import TRUTH
 from harness.datasets._pictures import read_labels, shown
-from harness.engine import build, inference, jobs, keepsakes, runtime
+from harness.engine import build, checkpoint, inference, jobs, keepsakes, runtime
 from harness.engine.counts import Counts
 from harness.engine.inference import Geometry
 from harness.engine.runtime import Rank, Stop
@@ -91,7 +90,7 @@ def task(folder: Path) -> Task:
     """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
     job = jobs.read(folder)
     for member in job["members"]:
-        if not (folder.parent / member / "weights.safetensors").is_file():
+        if not (folder.parent / member / checkpoint.WEIGHTS).is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     how = job["evaluate"]
     window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
@@ -188,15 +187,10 @@ def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[
 
 def model(folder: Path, num_classes: int) -> Segmentor:
     """A training's network with its weights. Raises UnfitError for weights that are damaged or do not fit the job."""
-    job, path = jobs.read(folder), folder / "weights.safetensors"
+    job, path = jobs.read(folder), folder / checkpoint.WEIGHTS
     made = build.segmentor(job, num_classes)
     wanted = made.state_dict()
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (OSError, SafetensorError) as error:
-        raise UnfitError(f"{shown(path)}: cannot be read ({error}); train it again") from error
+    found, metadata = checkpoint.weights(folder)
     whose = metadata.get("fingerprint", job["fingerprint"])
     if whose != folder.name:
         raise UnfitError(f"{shown(path)}: belongs to the training {whose}, not to {folder.name}; put it back there")

@@ -222,7 +222,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     job = jobs.read(folder)
     runtime.deterministic(bool(job.get("deterministic")))
     with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
-        if all(distributed.agree((folder / "weights.safetensors").exists())):  # killed between weights and outcome
+        if all(distributed.agree((folder / checkpoint.WEIGHTS).exists())):  # killed between weights and outcome
             reporter.begin(job["iterations"], job["iterations"])
             reporter.checkpoint(job["iterations"])
             if rank.first:
@@ -307,12 +307,12 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
 def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     """Write the weights, M among them, by the first rank; checkpoints are not needed any more."""
     if trainer.rank.first:
-        target = folder / "weights.safetensors"
+        target = folder / checkpoint.WEIGHTS
         temporary = checkpoint.temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
         save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
-        checkpoint.replace(temporary, target, jobs.ours(folder, trainer.job))
+        checkpoint.keep(temporary, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")
     distributed.agree(0)  # what comes next in the launch may read the weights

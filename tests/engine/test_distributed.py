@@ -219,8 +219,9 @@ def test_ranks_equal_one_process_and_count_exactly(tmp_path, world):
     assert_same_share(alone, several)
     # the same weights for both, so that counts are equal pixel by pixel and not only nearly
     for name in ("a", "b"):
-        source, target = (tmp_path / str(n) / "jobs" / (name * 16) / "weights.safetensors" for n in (1, world))
-        target.write_bytes(source.read_bytes())
+        for file in ("weights.safetensors", "weights.sha256"):
+            source, target = (tmp_path / str(n) / "jobs" / (name * 16) / file for n in (1, world))
+            target.write_bytes(source.read_bytes())
     for path in (counts / "videos").glob("*.npz"):
         path.unlink()
     mp.spawn(_evaluate, (world, free_port(), tmp_path / str(world)), world)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import tiny_jobs
@@ -253,6 +255,16 @@ def test_split_without_labels_leaves_masks(root):
 def test_member_without_weights_is_unfit(root):
     with pytest.raises(UnfitError, match="train it first"):
         evaluate.task(evaluation(root, "early", ["c" * 16]))
+
+
+def test_weights_that_changed_on_the_disk_are_unfit(root, tmp_path):
+    copy = tmp_path / "jobs" / ("c" * 16)
+    shutil.copytree(root / "jobs" / A, copy)
+    content = bytearray((copy / "weights.safetensors").read_bytes())
+    content[-1] ^= 1  # a bit of the last tensor: the file can still be read
+    (copy / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UnfitError, match="its sha256 differs"):
+        evaluate.model(copy, 4)
 
 
 def test_other_window_than_the_encoders_is_unfit(root):
