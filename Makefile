@@ -3,17 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO := runs/demo
 WORKERS ?= 2
 
 .PHONY: demo test test-slow bench check format clean
 
 demo: $(READY)
-	@mkdir -p $(DEMO)
-	@cd $(DEMO) && ../../$(BIN)/harness run ablation_ensemble --root .
+	@$(BIN)/harness run ablation_ensemble
 	@echo
-	@echo "The report:  $(DEMO)/reports/ablation_ensemble/index.html"
-	@echo "The runs:    cd $(DEMO) && ../../$(BIN)/harness ui    or mlflow ui, and open the address it prints"
+	@echo "The report:  runs/reports/ablation_ensemble/index.html"
+	@echo "The runs:    $(BIN)/harness ui    or $(BIN)/mlflow ui, and open the address it prints"
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
@@ -41,5 +39,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-clean:
-	rm -rf $(VENV) runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: # not what was computed: runs/, mlruns/ and mlflow.db stay
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

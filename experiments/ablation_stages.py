@@ -26,7 +26,7 @@ def cells(config: Config) -> list[Cell]:
 
 
 def table(config: Config, prefix: str, method: str, start: Evaluate) -> list[Cell]:
-    """Every stage of one model or ensemble, and what it would come to if P were right: no stage can know more."""
+    """Every stage of one model or ensemble, and with P = truth, for comparison."""
     zero = f"{prefix}stage0"
     rows = [
         Cell(f"{prefix}stage{s}", method, job, over=zero if s else None, label=f"{method}, stage {s}")

@@ -107,6 +107,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     """What is to be run here; the plan is kept in the root. Raises UnfitError where data or the root is unfit."""
     writable(plan.root)
     if how.rerun is not None:
+        able(plan, how, say)  # before anything is moved
         set_aside(plan, how.rerun, say)
     plans.keep(plan, how.command)
     wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
@@ -116,6 +117,14 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
     return found
+
+
+def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
+    """Raise what would end a run before its first job: UnfitError or UsageError."""
+    writable(plan.root)
+    fit(plan.config)
+    choose(plan, how)
+    connected(how, say)
 
 
 def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
@@ -233,7 +242,8 @@ def conclude(
     folder = plan.root / "reports" / experiment.name
     evidence = present.collect(plan, experiment, how.command, folder)
     facts = results.context(experiment, how.command, evidence, link)
-    report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
+    with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
+        report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
     present.write(report, frame, facts, folder)
     if away is None and (worked or not told):
         try:
@@ -253,7 +263,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
         found = record.read_evaluation(directory)
         if not found.labelled:
             return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
-        made = found.provenance
+        made = record.joined([*(record.provenance(plan.directory(job)) for job in cell.job.inputs), found.provenance])
         unit_of = content.units(cell.job.config, found.videos)
         known = {key: made.get(key) for key in ("commit", "dirty", "device")}
         return {
@@ -315,15 +325,16 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     name, nproc = how.launcher, how.nproc
     if how.inside:  # what was asked of sbatch is here now
         name = "slurm" if how.nodes > 1 else "torchrun" if nproc != 1 else "inline"
+    micro = plan.config.micro_batch
+    fitting = machine.ranks(micro, machine.gpus(), how.nodes)  # as `plan` says in its line `here`
     if name == "auto":
-        name = "torchrun" if (nproc or machine.gpus()) > 1 else "inline"
-    nproc = nproc or (max(1, machine.gpus()) if name == "torchrun" else 1)
+        name = "torchrun" if (nproc or fitting) > 1 else "inline"
+    nproc = nproc or (fitting if name == "torchrun" else 1)
     if name == "inline" and nproc > 1:
         raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
-    micro = plan.config.micro_batch
     if nproc < 1 or micro % (nproc * how.nodes):
-        fitting = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
-        raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {fitting}")
+        sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
+        raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
     module = plugins.load("launchers", name, plan.config.folders)
     facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
     return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, facts)

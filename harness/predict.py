@@ -179,7 +179,9 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UnfitError(f"{shown(folder)}: its weights do not fit its job ({reason})") from error
-        geometry = inference.geometry(job["train"]["crop"], None, None, (1.0,), False)
+        how = job.get("evaluate", {})
+        window = how.get("window") or job["train"]["crop"]
+        geometry = inference.geometry(window, how.get("stride"), how.get("short_side"), (1.0,), False)
         members.append(Stages(network, geometry, job["precision"], device))
         names.append(classes)
         prints.append(job["fingerprint"])
@@ -251,9 +253,10 @@ def resume(folder: Path, model: Model) -> int:
     try:
         with torch.serialization.safe_globals([Features]):
             found = torch.load(path, map_location=model.members[0].device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        key = found["key"]
+    except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
         raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
-    if found["key"] != model.key:
+    if key != model.key:
         raise UsageError(f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out")
     for member, state in zip(model.members, found["state"], strict=True):
         vars(member).update(state)

@@ -16,7 +16,7 @@ from harness import score
 from harness.core import content, journal, metrics, record
 from harness.core.curves import Curve, Point, Pulse
 from harness.core.errors import UnfitError
-from harness.core.job import Job, Train, digest
+from harness.core.job import TRUTH, Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
@@ -291,6 +291,8 @@ class Publisher:
         place, parent = self.parent(experiment)
         directory = self.plan.directory(cell.job)
         found = record.read_evaluation(directory)
+        trained = [record.provenance(self.plan.directory(job)) for job in cell.job.inputs]
+        made = record.joined([*trained, found.provenance])
         run = self.tracking.child(
             place,
             parent,
@@ -306,9 +308,13 @@ class Publisher:
                 "harness.seed": str(seed),
                 "harness.units": units(experiment, found),
                 "harness.trained_by": " ".join(self._known_run(member) or "" for member in cell.job.members),
-                **provenance_tags(found.provenance),
+                **provenance_tags(made),
             },
-            params={**self._params(cell.job.members[0]), "method": cell.method, "stage": str(cell.job.stage)},
+            params={
+                **self._params(cell.job.members[0]),
+                "method": cell.method,
+                "stage": TRUTH if cell.job.prior == TRUTH else str(cell.job.stage),
+            },
         )
         if self.tracking.get(run).status == "FINISHED":
             return

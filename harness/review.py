@@ -57,7 +57,8 @@ def look_up(
         shown = Evidence() if folder is None else fetch(tracking, found.values(), folder / experiment.name)
         context = results.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
-        reviews.append(Review(frame, context, module.render(frame, context)))
+        with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
+            reviews.append(Review(frame, context, module.render(frame, context)))
     return reviews
 
 

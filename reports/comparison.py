@@ -230,7 +230,7 @@ def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: bool) -> list[str]:
-    """Every claim of the paper that has a verdict, with both gains; then the rule, at the paper's setting."""
+    """Every claim of the paper that has a verdict, with both gains; then the rule."""
     lines = []
     for one in found:
         if one.verdict:
@@ -239,17 +239,17 @@ def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: b
             why = f" ({one.reason})" if one.reason and beside else ""  # said above
             theirs = f"the paper's {signed(one.claim.gain)} ({one.claim.source})"
             lines.append(f"{whom}: {mine}, {theirs}: {one.verdict}{why}.")
-    return lines + ([stats.RULE] if found and beside else [])
+    return lines + ([stats.RULE] if found else [])
 
 
 def provenance(own: pd.DataFrame) -> list[str]:
     """Commit, device, precision and library versions: in one line where all rows agree, else row by row."""
-    done = own[own["status"] == "done"]
+    done = own[(own["status"] == "done") & ~own["cell"].str.startswith("score_")]  # of others' masks none is known
     same, notes = [], []
     for key in ("commit", "device", "precision", "versions"):
         rows: dict[str, list[str]] = defaultdict(list)
         for _, row in done.iterrows():
-            rows[said(key, row[key])].append(f"{row['label']} (seed {row['seed']})")
+            rows[said(row[key])].append(f"{row['label']} (seed {row['seed']})")
         known = [value for value in rows if value]
         if len(rows) > 1:
             named = "; ".join(f"{value or 'not known'}: {', '.join(labels)}" for value, labels in rows.items())
@@ -261,9 +261,9 @@ def provenance(own: pd.DataFrame) -> list[str]:
     return ([f"Ours: {'; '.join(same)}."] if same else []) + notes
 
 
-def said(key: str, value: Any) -> str:
+def said(value: Any) -> str:
     """A provenance value in a note; empty where it is not known."""
     plain = null(value)
     if isinstance(plain, dict):
         return ", ".join(f"{name} {version}" for name, version in sorted(plain.items()))
-    return "" if plain is None else str(plain)[:12] if key == "commit" else str(plain)
+    return "" if plain is None else str(plain)

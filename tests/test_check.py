@@ -112,14 +112,14 @@ def broken(found):
 def test_our_decoders_hold(name):
     found = run(name, leave_out=(RANKS, TRAINING[2]))  # tests/engine has both
     assert broken(found) == {}
-    assert len(found) == 15
+    assert len(found) == 16
     assert "GFLOP" in found[COST].text
 
 
 def test_the_example_holds_with_two_real_ranks():
     found = run("frame_difference", [EXAMPLES])
     assert broken(found) == {}
-    assert len(found) == 17
+    assert len(found) == 18
     assert "of the tolerance" in found[RANKS].text
     guide = (EXAMPLES.parent / "OWN_DECODER.md").read_text()
     assert [what for what in found if f"| {what} |" not in guide] == []

@@ -39,4 +39,6 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python draw_videos.py DIR")
     main(Path(sys.argv[1]))

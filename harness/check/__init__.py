@@ -5,6 +5,7 @@ go on. What is measured is real: a training, a resumed training and two gloo ran
 directory. The contracts are models/contract.py, models/segmentor.py (Encoder) and harness/core/data.py.
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,10 @@ def options(words: Collection[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UsageError(f"'{word}' is no field=value of the plug-in's Config")
-        read = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+        try:
+            read = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+        except Exception as error:  # YAML's own
+            raise UsageError(f"{word}: {' '.join(str(error).split())}") from error
         assert isinstance(read, dict)
         found[key.rpartition(".")[2]] = read["value"]
     return found
@@ -101,6 +105,15 @@ def checks(
     if not imported.held:
         return
     module = plugins.load(kind, name, folders)
+    known = [one.name for one in dataclasses.fields(module.Config)] if dataclasses.is_dataclass(module.Config) else []
+    for field in given or {}:
+        if known and field not in known:
+            near = plugins.suggestion(field, known)
+            raise UsageError(f"{name}: its Config has no field '{field}'{near}; it has {', '.join(known)}")
+    made = held("Config can be made", lambda: shown(module.Config(**(given or {}))), path)
+    yield made
+    if not made.held:
+        return
     if kind == "datasets":
         from harness.check import _dataset as suite
     elif kind == "encoders":
@@ -110,6 +123,12 @@ def checks(
     for what, action in suite.promises(name, path, module, tuple(map(str, folders)), given or {}):
         if what not in leave_out:
             yield held(what, action, path)
+
+
+def shown(config: Any) -> str:
+    """A Config's fields in a line. Raises Broken where it is no dataclass."""
+    expect(dataclasses.is_dataclass(config), "expected a dataclass: put @dataclass(frozen=True) above it")
+    return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
 
 
 def line(one: Held) -> str:

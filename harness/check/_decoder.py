@@ -7,6 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,6 @@ from models.contract import VOID, Features, Target
 
 CHANNELS, DEEPEST, CLASSES = (8, 10, 12, 6), 9, 5
 CASES = ((2, 4, 32, 32, 32), (5, 2, 64, 96, 16), (124, 2, 96, 160, 32))  # K, B, H, W, stride of the deepest map
-SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
 SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
 WIDE, NARROW = 64, 16  # a width of a Config's default from which on it is narrowed, and to what
 
@@ -281,19 +281,19 @@ def priors(subject: Subject) -> str:
     decoder = subject.taught()
     cache = cached(decoder)
     one, other = (torch.full((4, 64, 64), index) for index in (0, 1))
+    parted = torch.cat([one[:, :32], other[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
     cases = {"no prior": None, "a prior": one, "a void prior": torch.full_like(one, VOID)}
+    cases |= {"a prior in two halves": parted, "the halves exchanged": parted.flip(1)}
     found = {}
     for what, prior in cases.items():
         found[what] = decoder.predict(cache, prior).clone()
         finite(f"the logits for {what}", found[what])
     keys = {what: decoder.prior_key(cache, prior) for what, prior in cases.items()}
-    for what, key in keys.items():
-        said = keys["a prior"]
+    for (what, key), (than, said) in combinations(keys.items(), 2):
         alike = key is not None and said is not None and torch.equal(key, said)
-        gap = difference(found[what], found["a prior"])
+        gap = difference(found[what], found[than])
         expect(
-            not alike or gap == 0,
-            f"prior_key is the same for {what} as for another, but the logits differ by {gap:.3g}",
+            not alike or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
         )
     untaught = subject.make().eval()
     finite("the logits before training", untaught.predict(cached(untaught), one))

@@ -76,6 +76,8 @@ def plan(
     from harness.core.why import explain
 
     made, _ = make_plan(experiments, seeds, preset, root, plugins)
+    if why is not None and as_json:
+        raise UsageError("--why prints text; leave --json out")
     if why is not None:
         out(explain(made, why))
         return

@@ -111,7 +111,10 @@ def predict(
 
 
 def score(
-    masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png, or its .zip")],
+    masks: Annotated[
+        Path,
+        typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png; its .zip, for a split without labels"),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
     ] = None,

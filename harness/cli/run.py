@@ -73,13 +73,15 @@ def run(
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     on_slurm = settings.launcher == "slurm"
+    if as_json and (rehearse or dry_run):
+        raise UsageError(f"{'--rehearse' if rehearse else '--dry-run'} prints text; leave --json out")
     if not on_slurm and (slurm or nodes or dry_run):
         raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
     say(first_line(made))
     from harness import cluster, execute
     from harness.show import Display
 
-    if accept is not None:
+    if accept is not None and not dry_run:
         execute.accept(made, say)
     how = execute.How(
         launcher=settings.launcher,
@@ -105,6 +107,7 @@ def run(
         out(cluster.dry(made, how))
         return
     if detach and not on_slurm:
+        execute.able(made, how, say)
         say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
         return
     with Display() as display:

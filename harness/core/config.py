@@ -134,6 +134,7 @@ def schema(folders: plugins.Folders = ()) -> type:
         for name, path in plugins.paths(kind, folders).items():
             config = plugins.read_schema(path).config
             if config is not None:
+                fitting(config, path)
                 members.append((name, config, field(default_factory=config)))
         return make_dataclass(kind.capitalize(), members, frozen=True)
 
@@ -156,6 +157,17 @@ def schema(folders: plugins.Folders = ()) -> type:
         ],
         frozen=True,
     )
+
+
+def fitting(config: type, path: Path) -> None:
+    """Raise UsageError for a plug-in's Config whose fields have no default, or none of their type."""
+    if not is_dataclass(config):
+        raise UsageError(f"{path}: Config must be a dataclass: put @dataclass(frozen=True) above it")
+    try:
+        OmegaConf.structured(config())
+    except Exception as error:  # of OmegaConf, or of the class itself
+        said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
+        raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
 
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
@@ -257,6 +269,9 @@ def check(config: Config) -> None:
         value = config["evaluate"][name]
         if value is not None and value < 1:
             raise UsageError(f"evaluate.{name}={value}: must be at least 1")
+    window, stride = config["evaluate"]["window"] or train.crop, config["evaluate"]["stride"]
+    if stride is not None and stride > window:
+        raise UsageError(f"evaluate.stride={stride}: must be at most the window of {window}, or pixels are left out")
     for name in ("seed", "stages"):
         if config[name] < 0:
             raise UsageError(f"{name}={config[name]}: must not be negative")

@@ -24,6 +24,11 @@ def resolve(config: Config, root: Path | None) -> Config:
 
     Missing data is not an error here, since planning works without it: Content.missing says what and why.
     """
+    with plugins.blamed(plugins.find("datasets", config["data"]["name"], config.folders)):
+        return _resolve(config, root)
+
+
+def _resolve(config: Config, root: Path | None) -> Config:
     missing: list[str] = []
     dataset = build_dataset(config)
     splits: dict[str, str | None] = {}
@@ -60,7 +65,7 @@ def resolve(config: Config, root: Path | None) -> Config:
 def build_dataset(config: Config) -> Dataset:
     """The data set that a configuration names, with the split `dev` where it holds a part of `train` out."""
     name, share = config["data"]["name"], config["data"]["hold_out"]
-    module = plugins.load("datasets", name, config.folders)
+    module = plugins.load_named("datasets", name, config.folders, ("VERSION", "Config", "Dataset"))
     dataset: Dataset = module.Dataset(module.Config(**config["data"][name]))
     return dataset if share is None else HoldOut(dataset, share)
 

@@ -15,7 +15,7 @@ from harness.core import hold_out, plugins
 from harness.core.config import Config, EvaluateConfig, TrainConfig, used
 from harness.core.errors import UsageError
 
-TRUTH: Literal["truth"] = "truth"  # as a prior: P is the frame's own labels, which bounds from above what stages can do
+TRUTH: Literal["truth"] = "truth"  # as a prior: P is the frame's own labels
 
 
 @dataclass(frozen=True, eq=False)

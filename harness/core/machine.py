@@ -4,6 +4,11 @@ import os
 import subprocess
 
 
+def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
+    """The most ranks a node, one a GPU, that share a micro-batch evenly; at least one."""
+    return max((n for n in range(1, gpus + 1) if micro_batch % (n * nodes) == 0), default=1)
+
+
 def gpus() -> int:
     """GPUs of this node, without importing torch."""
     try:

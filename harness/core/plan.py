@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.core import content, plugins
 from harness.core.config import Config
-from harness.core.errors import UsageError
+from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Evaluate, Job, Train, digest
 from harness.core.spec import Cell
 
@@ -78,12 +78,16 @@ def state(directory: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON file that is written by rename; {} where it is not there."""
+    """A small JSON file that is written by rename; {} where it is not there. Raises UnfitError for a damaged one."""
     try:
-        loaded: dict[str, Any] = json.loads(path.read_text())
-        return loaded
+        loaded = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise UnfitError(f"{path}: is damaged ({error}); remove it, or the folder it is in") from error
+    if not isinstance(loaded, dict):
+        raise UnfitError(f"{path}: is damaged (no mapping); remove it, or the folder it is in")
+    return loaded
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
@@ -107,6 +111,9 @@ def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Pl
     config = content.resolve(config, root)
     first = config["seed"]
     config = replace(config, seeds=tuple(range(first, first + seeds)))
+    stems = [Path(name).stem for name in dict.fromkeys(names)]
+    if twice := [stem for stem in stems if stems.count(stem) > 1]:
+        raise UsageError(f"two experiments are called '{twice[0]}', as their reports would be; rename a file")
     made = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
     check_prior_masks(made)
     return made
@@ -120,7 +127,9 @@ def check_prior_masks(plan: Plan) -> None:
     where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
     known = read_json(folder / "job.yaml") if (folder / "masks").is_dir() else {}
     if known.get("kind") != "evaluate":
-        raise UsageError(f"{where}: no job's directory with masks; make one with evaluate.keep_masks=true")
+        raise UsageError(
+            f"{where}: no job's directory with masks; evaluate.keep_masks=true keeps them (--rerun CELL if done)"
+        )
     priors = [job.before for job in plan.jobs if isinstance(job, Evaluate) and job.before is not None]
     if len(known["members"]) > 1:
         raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
@@ -154,7 +163,14 @@ def experiment(name: str, config: Config) -> Experiment:
     """One experiment with its cells for every seed of the configuration. Raises UsageError."""
     module = plugins.load_named("experiments", name, config.folders, ("TITLE", "REPORT", "cells"))
     plugins.find("reports", module.REPORT, config.folders)
-    cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
+    path = Path(module.__file__ or name)
+    known = plugins.paths("experiments", config.folders).get(path.stem, path)
+    if known.resolve() != path.resolve():
+        raise UsageError(f"{name}: the name '{path.stem}' is taken by {known}; rename the file")
+    with plugins.blamed(path):
+        cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
+    if not cells:
+        raise UsageError(f"{name}: has no cell: its cells(config) gave none")
     named = [cell.name for seed, cell in cells if seed == config.seeds[0]]
     if len(set(named)) < len(named):
         twice = next(cell for cell in named if named.count(cell) > 1)

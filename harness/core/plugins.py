@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from harness.core.errors import UsageError
+from harness.core.errors import HarnessError, UsageError
 
 PROJECT = Path(__file__).resolve().parents[2]
 KINDS = {
@@ -120,6 +122,22 @@ def load_file(path: Path) -> ModuleType:
         del sys.modules[key]
         raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}") from error
     return module
+
+
+@contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Whatever a person's own plug-in raises as a UsageError with its file and line; ours raise what they raise."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        own = path.resolve()
+        if own.is_relative_to(PROJECT) and "examples" not in own.parts:
+            raise
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == own]
+        place = f"{path}:{lines[-1]}" if lines else str(path)
+        raise UsageError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @cache

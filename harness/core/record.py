@@ -6,7 +6,7 @@ Shapes: V videos, K classes.
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,26 @@ OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
     "accuracy": metrics.accuracy,
     "mean_accuracy": metrics.mean_accuracy,
 }
+
+
+def joined(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An evaluation's provenance, the last of `found`, with that of its trainings: what differs stands side by side."""
+    whole = dict(found[-1])
+    for key in ("commit", "device"):
+        if several := beside(made.get(key) for made in found):
+            whole[key] = several
+    dirty = [made["dirty"] for made in found if made.get("dirty") is not None]
+    if dirty:
+        whole["dirty"] = any(dirty)
+    versions = [made["versions"] for made in found if made.get("versions")]
+    names = dict.fromkeys(name for one in versions for name in one)
+    whole["versions"] = {name: beside(one.get(name) for one in versions) for name in names}
+    return whole
+
+
+def beside(values: Iterable[Any]) -> str:
+    """Distinct values in a row; empty where none is known."""
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,15 @@ def _experiment_json(frame: pd.DataFrame, context: Context) -> dict[str, Any]:
         values = {key: null(row[key]) for key in ROW}
         rows.append({**values, "reason": values["reason"] or null(row["no_interval"]), "runs": listed})
     head = {"experiment": context.experiment, "preset": context.preset, "dataset": context.dataset}
-    return {**head, "comparable": context.comparable, "reason": context.reason, "rows": rows}
+    told = [_claim_json(one) for one in claims(own, context)]
+    return {**head, "comparable": context.comparable, "reason": context.reason, "rows": rows, "claims": told}
+
+
+def _claim_json(found: ClaimResult) -> dict[str, Any]:
+    claim, ours = found.claim, found.ours
+    theirs = {"cell": claim.cell, "over": claim.over, "paper_gain": claim.gain, "source": claim.source}
+    mine = {"gain": null(ours.mean), "gain_low": null(ours.low), "gain_high": null(ours.high)}
+    return {**theirs, **mine, "verdict": found.verdict, "reason": found.reason}
 
 
 def null(value: Any) -> Any:

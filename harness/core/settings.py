@@ -1,9 +1,10 @@
 """A person's or a site's defaults, from harness.yaml: how and where, never what a number depends on.
 
 Looked for in the working directory, then in the user's configuration folder; flags win over it. Relative paths are
-taken from the file's own folder.
+taken from the file's own folder, ~ is the home.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from harness.core import config, plugins
 from harness.core.errors import UsageError
@@ -51,7 +53,7 @@ def find() -> Path | None:
     """The harness.yaml that counts: the working directory's, else the user's."""
     base = os.environ.get("XDG_CONFIG_HOME") or (os.path.expanduser("~/.config"))
     places = [Path(FILE), Path(base) / "harness" / FILE]
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if os.path.isfile(place)), None)  # False in a home that is another's
 
 
 def resolve(**flags: Any) -> Resolved:
@@ -74,6 +76,10 @@ def resolve(**flags: Any) -> Resolved:
             values[name] = value
             sources[name] = "flag"
     settings = Settings(**values)
+    if not 0 <= settings.stall < math.inf:
+        raise UsageError(f"stall {settings.stall:g} ({sources['stall']}): minutes, 0 for never")
+    if settings.nproc is not None and settings.nproc < 1:
+        raise UsageError(f"nproc {settings.nproc} ({sources['nproc']}): must be at least 1")
     check_paths(settings, path)
     return Resolved(settings, sources)
 
@@ -83,16 +89,25 @@ def read(path: Path) -> dict[str, Any]:
     loaded = config.read_preset(path, "settings")
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
-    merged = OmegaConf.to_container(config.merge(schema, loaded, str(path)), resolve=True)
+    try:
+        merged = OmegaConf.to_container(config.merge(schema, loaded, str(path)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{path}: {config.explain(error)}") from error
     assert isinstance(merged, dict)
     given: dict[str, Any] = {str(key): merged[key] for key in loaded}
     here = path.resolve().parent
+
+    def place(value: str) -> str:
+        return str(here / os.path.expanduser(value))
+
     if "root" in given:
-        given["root"] = str(here / given["root"])
+        given["root"] = place(given["root"])
+    if str(given.get("preset")).endswith((".yaml", ".yml")):
+        given["preset"] = place(given["preset"])
     if "plugins" in given:
-        given["plugins"] = tuple(str(here / folder) for folder in given["plugins"])
+        given["plugins"] = tuple(map(place, given["plugins"]))
     if "paths" in given:
-        given["paths"] = {key: str(here / value) for key, value in given["paths"].items()}
+        given["paths"] = {key: place(value) for key, value in given["paths"].items()}
     return given
 
 

@@ -114,7 +114,7 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
     """How a number of GPUs shares out a batch without another number, and what does with less memory."""
     if gpus < 1:
         return "no GPU here; one process takes it whole"
-    world = max(n for n in range(1, min(gpus, micro_batch) + 1) if micro_batch % n == 0)
+    world = machine.ranks(micro_batch, gpus)
     idle = f", {gpus - world} idle" if world < gpus else ""
     said = f"{world} rank(s) × {micro_batch // world}{idle}"
     theirs = max(1, micro_batch // paper.RANKS)

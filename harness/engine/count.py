@@ -11,7 +11,7 @@ mean length with all members, windows and views for an evaluation.
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -49,25 +49,38 @@ def fake_model(job: Mapping[str, Any], classes: int) -> tuple[Segmentor, FakeTen
     return model.eval(), mode
 
 
-def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> tuple[int, int]:
-    """FLOPs of one image's features and of one prediction off them."""
+class Flops(NamedTuple):
+    """Of one window: the encoder, what a decoder does once, and what it does for every stage."""
+
+    features: int
+    encode: int
+    predict: int
+
+    def window(self, stages: int = 1) -> int:
+        """Of a window that is predicted for a number of stages."""
+        return self.features + self.encode + self.predict * stages
+
+
+def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
+    """What one image's passes take."""
     with mode, torch.no_grad():
         with FlopCounterMode(display=False) as features_counter:
             features = model.features(torch.empty(1, 3, height, width))
-        with FlopCounterMode(display=False) as predict_counter:
+        with FlopCounterMode(display=False) as encode_counter:
             cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
+        with FlopCounterMode(display=False) as predict_counter:
             model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
-    return features_counter.get_total_flops(), predict_counter.get_total_flops()
+    return Flops(*(one.get_total_flops() for one in (features_counter, encode_counter, predict_counter)))
 
 
 def training(job: Mapping[str, Any]) -> dict[str, float]:
     """Of one iteration."""
     model, mode = fake_model(job, job["classes"])
-    features, decode = passes(model, mode, job["train"]["crop"], job["train"]["crop"])
+    one = passes(model, mode, job["train"]["crop"], job["train"]["crop"])
     decoder = model.decoder
-    past = features * len(decoder.past)
-    with_gradient = 3 * (features + decode + (past if decoder.past_grad else 0))
-    without = (features + decode) * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    past = one.features * len(decoder.past)
+    with_gradient = 3 * (one.window() + (past if decoder.past_grad else 0))
+    without = one.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
     without += 0 if decoder.past_grad else past
     flops = job["train"]["batch"] * (with_gradient + without)
     return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}
@@ -88,8 +101,7 @@ def evaluation(job: Mapping[str, Any]) -> dict[str, float]:
         fit = inference.Fit(encoder.size, encoder.multiple)
         parameters += sum(p.numel() for p in model.parameters())
         for tile in inference.tiles(height, width, geometry, fit):
-            features, decode = passes(model, mode, tile.height, tile.width)
-            flops += features + decode * (1 + job["stage"])
+            flops += passes(model, mode, tile.height, tile.width).window(1 + job["stage"])
     return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
 
 

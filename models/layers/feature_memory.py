@@ -74,7 +74,7 @@ def class_sums_dense(features: Tensor, labels: Tensor, memory: Tensor, places: T
     label, valid = _split(labels.flatten(), len(memory))
     long = upsampled.norm(dim=1).clamp_min(NORM_EPS) * memory[label].norm(dim=1).clamp_min(NORM_EPS)
     similarity = (upsampled * memory[label]).sum(1) / long  # S, Eq 3
-    weight = (1 - similarity).clamp_min(0) * valid  # a cosine may round above 1
+    weight = (1 - similarity).clamp(0, 2) * valid  # a cosine may round beyond 1
     member = torch.nn.functional.one_hot(label, len(memory)).to(memory.dtype) * valid[:, None]  # (B·H·W, K), Eq 2
     pixel = torch.zeros_like(memory)
     if places is not None:
@@ -99,7 +99,7 @@ def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor 
     dots = (unit @ cells).flatten(1)  # (B, K'·h·w)
     dot = sum(share * dots.gather(1, row * height * width + cell) for cell, share in corners)  # R_up · M, unit M
     length = _squared_norms(features, sides).flatten(1).clamp_min(0).sqrt().clamp_min(NORM_EPS)
-    weight = (1 - dot / length).clamp_min(0) * valid  # 1 - S, Eq 3; a cosine may round above 1
+    weight = (1 - dot / length).clamp(0, 2) * valid  # 1 - S, Eq 3; a length may cancel to nothing
     sums = torch.zeros(2, batch * len(known) * height * width, dtype=memory.dtype, device=memory.device)
     place = (torch.arange(batch, device=labels.device)[:, None] * len(known) + row) * height * width
     for cell, share in corners:  # the adjoint of the upsampling, one corner at a time

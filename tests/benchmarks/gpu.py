@@ -168,8 +168,8 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
             model.decoder.memory.initialised.fill_(True)
         stages.append(Stages(model, geometry, precision, setting.device))
         windows = len(inference.tiles(height, width, geometry, stages[-1].fit))
-        features, decode = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
-        flops += windows * (features + decode * (1 + later))
+        one = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
+        flops += windows * one.window(1 + later)
 
     def parse() -> Tensor:
         total: Any = 0

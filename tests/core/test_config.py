@@ -271,3 +271,26 @@ def test_a_base_given_by_its_path_is_taken_from_the_presets_folder(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     made = compose("mine/own.yaml")
     assert (made.train.epochs, made.train.batch) == (7, 4)
+
+
+def test_a_stride_wider_than_the_window_would_leave_pixels_out() -> None:
+    assert compose("demo", ["evaluate.window=64", "evaluate.stride=64"])["evaluate"]["stride"] == 64
+    with pytest.raises(UsageError, match=r"evaluate\.stride=65: must be at most the window of 64"):
+        compose("demo", ["evaluate.window=64", "evaluate.stride=65"])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("@dataclass(frozen=True)\nclass Config:\n    rate: int = 0.5\n", "rate"),
+        ("@dataclass(frozen=True)\nclass Config:\n    rate: int\n", "rate"),
+        ("class Config:\n    rate: int = 1\n", "must be a dataclass"),
+    ],
+)
+def test_a_plug_ins_config_that_cannot_be_read_is_one_line(tmp_path: Path, body: str, said: str) -> None:
+    (tmp_path / "decoders").mkdir()
+    path = write(tmp_path / "decoders" / "mine.py", f"from dataclasses import dataclass\nVERSION = 1\n{body}")
+    with pytest.raises(UsageError, match=said) as caught:
+        compose("demo", (), [tmp_path])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 
 from harness.core import plan
 from harness.core.config import Config, compose
-from harness.core.errors import UsageError
+from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, launches
 
@@ -190,3 +190,43 @@ def test_the_setting_says_whether_weights_were_loaded(tmp_path: Path) -> None:
     assert pretrained("encoder.beit.pretrained=true")
     assert pretrained("encoder.beit.weights=file.pt")
     assert not pretrained("encoder.timm_pyramid.weights=file.pt")
+
+
+OWN = """'''Mine.'''
+from harness.core.spec import Cell, Evaluate, Train
+TITLE, REPORT = "Mine", "comparison"
+
+def cells(config):
+    CELLS
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("mine.py", "return []", "has no cell"),
+        ("mine.py", "return config.nothing", r"mine\.py:6: AttributeError"),
+        ("ablation_ensemble.py", "return []", "the name 'ablation_ensemble' is taken by"),
+    ],
+)
+def test_an_experiment_of_ones_own_is_blamed_in_a_line(tmp_path: Path, name: str, body: str, said: str) -> None:
+    (tmp_path / name).write_text(OWN.replace("CELLS", body))
+    with pytest.raises(UsageError, match=said) as caught:
+        plan.make([str(tmp_path / name)], compose("demo"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_experiments_of_one_name_would_share_a_report(tmp_path: Path) -> None:
+    body = OWN.replace("CELLS", 'return [Cell("u", "U", Evaluate((Train(config, "upernet"),)))]')
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(body)
+    with pytest.raises(UsageError, match="two experiments are called 'own'"):
+        plan.make([str(tmp_path / folder / "own.py") for folder in ("one", "two")], compose("demo"), tmp_path)
+
+
+def test_a_damaged_file_of_a_job_is_named(tmp_path: Path) -> None:
+    for text in ("", "{", "[1]"):
+        (tmp_path / "outcome.json").write_text(text)
+        with pytest.raises(UnfitError, match=r"outcome\.json: is damaged"):
+            plan.state(tmp_path)

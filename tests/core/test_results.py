@@ -259,7 +259,7 @@ def test_json_has_designs_schema(frame: pd.DataFrame) -> None:
     made = json.loads(json.dumps(rows_json(frame, [context()]), allow_nan=False))
     assert made["schema"] == 1
     (experiment,) = made["experiments"]
-    assert list(experiment) == ["experiment", "preset", "dataset", "comparable", "reason", "rows"]
+    assert list(experiment) == ["experiment", "preset", "dataset", "comparable", "reason", "rows", "claims"]
     assert (experiment["comparable"], experiment["reason"]) == (False, "data: x")
     keys = "cell status reason seeds units miou low high gain gain_low gain_high paper_miou paper_gain verdict runs"
     assert all(list(row) == keys.split() for row in experiment["rows"])
@@ -275,6 +275,11 @@ def test_json_has_intervals_and_verdicts_or_the_reason() -> None:
     assert a["low"] < a["miou"] < a["high"]
     assert a["gain_low"] < a["gain"] < a["gain_high"]
     assert (a["verdict"], a["reason"]) == ("same sign", None)
+    _, _, claim = rows_json(table_1(), [context(**PAPERS)])["experiments"][0]["claims"]
+    assert (claim["cell"], claim["over"], claim["paper_gain"], claim["verdict"]) == (
+        *("decoder_ab", "decoder_a", 0.88, "same sign"),
+    )
+    assert claim["gain_low"] < claim["gain"] < claim["gain_high"]
     few = rows_json(table_1(units=4), [context(**PAPERS)])["experiments"][0]["rows"]
     assert {(row["low"], row["verdict"], row["reason"]) for row in few} == {
         (None, None, "4 videos: fewer than 20 units")

@@ -42,6 +42,13 @@ def test_relative_paths_are_taken_from_the_file(nowhere: Path):
     assert found.paths == {"data.vspw.root": str(nowhere / "VSPW")}
 
 
+def test_the_home_and_a_preset_are_places_too(nowhere: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(nowhere / "me"))
+    (nowhere / "harness.yaml").write_text("root: ~/runs\npreset: own.yaml\n")
+    found = settings.resolve()
+    assert (found.root, found.preset) == (str(nowhere / "me" / "runs"), str(nowhere / "own.yaml"))
+
+
 def test_the_environment_names_the_store_before_the_file(nowhere: Path, monkeypatch: pytest.MonkeyPatch):
     (nowhere / "harness.yaml").write_text("tracking_uri: http://a:1\n")
     assert settings.resolve().tracking_uri == "http://a:1"
@@ -57,6 +64,10 @@ def test_the_environment_names_the_store_before_the_file(nowhere: Path, monkeypa
         ("paths: {train.lr: 3}", "train.lr"),
         ("paths: {data.vspw.rot: x}", "data.vspw.root"),
         ("- a list", "mapping"),
+        ("stall: -1", "stall -1"),
+        ("stall: .nan", "stall nan"),
+        ("nproc: 0", "nproc 0"),
+        ("root: ${oc.env:NOBODY_HAS_SET_THIS}/runs", "NOBODY_HAS_SET_THIS"),
         ("preset:\tpaper\n\tx: 1", "harness.yaml"),
     ],
 )

@@ -13,6 +13,7 @@ from harness.core.errors import UnfitError
 from harness.engine import build, evaluate, inference, jobs
 from harness.engine.runtime import Stop
 from harness.engine.stages import Stages
+from models.layers.pyramid import UPerHead
 
 A, B, U = "a" * 16, "b" * 16, "c" * 16
 CLASSES = tiny_jobs.DATA["classes"]
@@ -190,10 +191,13 @@ def test_both_tables_encode_each_window_once_a_member(root, monkeypatch):
 
     calls, features = [], Segmentor.features
     monkeypatch.setattr(Segmentor, "features", lambda self, images: (calls.append(1), features(self, images))[1])
+    heads, head = [], UPerHead.forward
+    monkeypatch.setattr(UPerHead, "forward", lambda self, levels: (heads.append(1), head(self, levels))[1])
     table = [evaluation(root, name, list(who)) for name, who in (("u", [U]), ("b", [B]), ("ab", [A, B]))]
     more = [evaluation(root, "truth", [A], prior="truth"), evaluation(root, "ab1", [A, B], 1, prior="ab")]
     run(*table, *chain(root, [A], 3), *more)
     assert len(calls) == 3 * 2 * 3 * 3  # members × windows × videos × frames
+    assert len(heads) == len(calls)  # a stage is only what depends on P
 
 
 def test_mirrored_video_has_the_mirrored_output_at_every_stage_and_scale(root):
