@@ -69,6 +69,10 @@ class Decoder(nn.Module):
         """All that does not depend on P: the cache from which any number of stages is predicted."""
         raise NotImplementedError
 
+    def remember(self, features: Features) -> Features:
+        """What `encode` of later frames reads of this one; less than all of it saves memory in evaluation."""
+        return features
+
     def predict(self, cache: Any, prior: Tensor | None = None) -> Tensor:
         """Logits (B, K, h, w) for a prior mask P (B, H, W), or for the decoder's own rule if None; repeatable."""
         raise NotImplementedError

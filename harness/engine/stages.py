@@ -91,7 +91,7 @@ class Stages:
         return Prediction(fused, inference.labels(fused), len(tiles), exited)
 
     def _encoder(self, image: Tensor, tiles: list[Tile], views: list[View]) -> Callable[[int], Any]:
-        """A function from a tile's index to its cache; features are computed once even if the cache is not."""
+        """A function from a tile's index to its cache; features that later frames read are computed once."""
         seen = [inference.see(image.float(), view) for view in views]
         now: dict[int, Features] = {}
         offsets = self.model.decoder.past
@@ -113,6 +113,8 @@ class Stages:
 
     def _forget(self) -> None:
         """Drop features that no later frame reads."""
+        now = self._past.get(self._index, {})
+        self._past[self._index] = {tile: self.model.decoder.remember(features) for tile, features in now.items()}
         oldest = self._index + 1 + min(self.model.decoder.past, default=0)
         for index in [index for index in self._past if index < oldest]:
             del self._past[index]

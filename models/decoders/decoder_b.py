@@ -56,6 +56,10 @@ class Decoder(MemoryDecoder):
             scaled=config.tma_scale,
         )
 
+    def remember(self, features: Features) -> Features:
+        """The deepest map: the attention reads no other."""
+        return features._replace(levels=())
+
     def _source(self, features: Features, past: tuple[Features, ...]) -> Tensor:
         """TMA's output on the deepest maps at H/8.  # (B, C, h, w)"""
         size = features.levels[1].shape[2:]

@@ -1,6 +1,7 @@
 """Stages, with members whose weights are random and whose memory is full: nothing here needs a training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from tiny_jobs import ALONE, counts, evaluation, training
 from harness.core.errors import UnfitError
 from harness.engine import build, evaluate, inference, jobs
 from harness.engine.runtime import Stop
-from harness.engine.stages import Stages
+from harness.engine.stages import Prediction, Stages
+from models.layers.context_read import class_counts, to_grid
 from models.layers.pyramid import UPerHead
 
 A, B, U = "a" * 16, "b" * 16, "c" * 16
@@ -150,6 +152,52 @@ def test_what_a_stage_counts(root):
         ]
         assert counted["moved"] == sum((one != other).sum() for one, other in pairs)
     assert not {"pixels", "moved", "windows", "exited"} & next(iter(saved(made[0]).values())).keys()
+
+
+def test_a_window_exits_exactly_where_its_class_counts_stay(root):
+    made = chain(root, [A], 3, **KEEP)
+    run(*made)
+    stages = stages_of(root, A)
+    tiles = inference.tiles(32, 48, stages.geometry, stages.fit)
+    views = inference.views(32, 48, stages.geometry)
+    known = stages.model.decoder.memory.initialised
+
+    def keys(folder, video, frame):
+        """Class counts of every window, on R's grid of 4 × 4."""
+        mask = np.asarray(evaluate.Image.open(folder / "masks" / video / f"{frame:04}.png"))
+        seen = [inference.see_mask(torch.from_numpy(mask).long(), view) for view in views]
+        parts = [inference.cut_mask(seen[tile.view], tile) for tile in tiles]
+        return [class_counts(to_grid(part, (4, 4)), known).tolist() for part in parts]
+
+    for earlier, before, at in zip(made, made[1:], made[2:], strict=False):
+        for video, counted in saved(at).items():
+            pairs = [
+                pair
+                for frame in range(3)
+                for pair in zip(keys(earlier, video, frame), keys(before, video, frame), strict=True)
+            ]
+            assert counted["exited"] == sum(one == other for one, other in pairs)
+
+
+def test_the_ensemble_case_of_the_oracle():
+    case = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["ensemble"]
+    total = None
+    for name in ("logits_A", "logits_B"):
+        logits = torch.tensor(case["inputs"][name], dtype=torch.float64).T[:, None]  # (K, 1, pixels)
+        found = Prediction(logits.softmax(0), logits.argmax(0), 1, None)
+        total = evaluate.Sum(found, True) if total is None else total.add(found)
+    assert total.mask().tolist() == [case["expected"]["label"]]
+    torch.testing.assert_close(total._total[:, 0].T, torch.tensor(case["expected"]["prob_sum"], dtype=torch.float64))
+
+
+def test_probabilities_are_added_and_not_logits():
+    sure, unsure = torch.tensor([9.0, 0.0, 0.0]), torch.tensor([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0]])
+    members = [logits[:, None, None] for logits in (sure, *unsure)]
+    total = evaluate.Sum(Prediction(members[0].softmax(0), members[0].argmax(0), 1, None), True)
+    for logits in members[1:]:
+        total = total.add(Prediction(logits.softmax(0), logits.argmax(0), 1, None))
+    assert total.mask().item() == 1  # two against one
+    assert sum(members).argmax(0).item() == 0
 
 
 def test_each_member_of_an_ensemble_goes_on_with_its_own_mask(root):
