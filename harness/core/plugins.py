@@ -133,7 +133,7 @@ def blamed(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         own = path.resolve()
-        if own.is_relative_to(PROJECT) and "examples" not in own.parts:
+        if own.parent in [PROJECT / folder for folder in KINDS.values()]:
             raise
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == own]
         place = f"{path}:{lines[-1]}" if lines else str(path)
