@@ -14,7 +14,7 @@ demo: $(READY)
 	@echo "The runs:    $(BIN)/harness ui    or $(BIN)/mlflow ui, and open the address it prints"
 
 test: check
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

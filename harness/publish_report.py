@@ -97,6 +97,8 @@ def models(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, co
         if len(job.members) == 1:
             trained = publisher.plan.directory(job.members[0])
             files = [trained / "job.yaml", trained / "weights.safetensors"]
+        if not all(path.is_file() for path in files):  # somebody has made room
+            continue
         card = card_of(publisher, job, context)
         registry.register(
             publisher.tracking, model_name(job), runs[job.fingerprint], model_key(publisher, job), files, card

@@ -12,3 +12,11 @@ os.environ.setdefault("HARNESS_THREADS", "1")
 def _no_outside_store(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
+
+
+LONG = ("test_kills.py", "test_end_to_end.py", "test_tables.py", "test_newcomer.py", "test_slurm.py", "test_ctrl_c.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes first: begun last, one of them would keep a worker waiting for the other."""
+    items.sort(key=lambda item: item.path.name not in LONG)

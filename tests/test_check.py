@@ -200,7 +200,7 @@ BROKEN = {
     ),
     "secret_prior": (
         [('    prior = "own"\n', "")],
-        {"priors are taken": "prior_key is the same for no prior as for another, but the logits differ"},
+        {"priors are taken": "prior_key is the same for no prior and a prior, but the logits differ"},
     ),
     "odd_prior": (
         [('    prior = "own"\n', '    prior = "always"\n')],

@@ -114,10 +114,11 @@ def read_evaluation(directory: Path) -> RunRecord:
 
 
 def packed(found: RunRecord) -> bytes:
-    """All videos' counts in one compressed file: names (V,), confusion (V, K, K), and vc (V, ...) where all have it."""
+    """All counts in one compressed file: names (V,), confusion (V, K, K), vc (V, ...) where all have it, a stage's."""
     buffer = io.BytesIO()
     names = list(found.videos)
     whole = {"vc": np.stack([found.vc[name] for name in names])} if found.vc.keys() >= set(names) else {}
+    whole |= {f"stage_{key}": np.array(number) for key, number in found.stage.items()}
     matrices = np.stack(list(found.videos.values()))
     np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -128,7 +129,8 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
     with np.load(io.BytesIO(data), allow_pickle=False) as saved:
         names = saved["names"].tolist()
         vc = dict(zip(names, saved["vc"], strict=True)) if "vc" in saved else {}
-        return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, vc=vc)
+        stage = {key: int(saved[f"stage_{key}"]) for key in STAGE if f"stage_{key}" in saved}
+        return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, stage, vc)
 
 
 def provenance(directory: Path) -> dict[str, Any]:

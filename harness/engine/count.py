@@ -9,6 +9,7 @@ mean length with all members, windows and views for an evaluation.
 """
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.core.errors import UnfitError
 from harness.engine import build, inference
 from models.segmentor import Segmentor
+
+KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def main() -> int:
@@ -49,6 +52,16 @@ def fake_model(job: Mapping[str, Any], classes: int) -> tuple[Segmentor, FakeTen
     return model.eval(), mode
 
 
+def attention(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Of softmax(Q Kᵀ) V, shapes (B, heads, positions, channels): torch counts its CPU kernel as nothing."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
+
+
+def counter() -> FlopCounterMode:
+    """Torch's counter, attention on a CPU included."""
+    return FlopCounterMode(display=False, custom_mapping={KERNEL: attention})
+
+
 class Flops(NamedTuple):
     """Of one window: the encoder, what a decoder does once, and what it does for every stage."""
 
@@ -64,11 +77,11 @@ class Flops(NamedTuple):
 def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
     """What one image's passes take."""
     with mode, torch.no_grad():
-        with FlopCounterMode(display=False) as features_counter:
+        with counter() as features_counter:
             features = model.features(torch.empty(1, 3, height, width))
-        with FlopCounterMode(display=False) as encode_counter:
+        with counter() as encode_counter:
             cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
-        with FlopCounterMode(display=False) as predict_counter:
+        with counter() as predict_counter:
             model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
     return Flops(*(one.get_total_flops() for one in (features_counter, encode_counter, predict_counter)))
 

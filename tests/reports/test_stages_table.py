@@ -8,7 +8,7 @@ from reports import comparison, stages
 
 def row(experiment: str, name: str, order: int, **rest: Any) -> CellResult:
     known = {"status": "done", "miou": 60.0 + order, "backbone": "BEiT-Large", "epochs": 240, "order": order}
-    return CellResult(experiment, name, name, 0, **{"method": "Decoder A", **known, **rest})
+    return CellResult(experiment, name, seed=0, **{"label": name, "method": "Decoder A", **known, **rest})
 
 
 def test_table_2_has_its_stages_what_they_moved_and_why_so_little() -> None:
