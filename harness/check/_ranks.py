@@ -25,6 +25,7 @@ from models.contract import VOID
 WORLD = 2
 LIMIT = 300.0  # seconds that the ranks have
 RELATIVE, ABSOLUTE = 1e-3, 1e-5  # of a gradient's own norm, and of the greatest; sums over ranks round differently
+ROUNDING, TIMES = 2.0**-23, 20  # weights that differ by so much move a gradient; ranks may move it so often as far
 Found = dict[str, Tensor]
 
 
@@ -45,30 +46,38 @@ def two_ranks(subject: _training.Subject) -> str:
         ranks = [torch.load(Path(root) / f"{index}.pt") for index in range(WORLD)]
     uneven = [name for name, value in ranks[0].items() if not torch.equal(value, ranks[1][name])]
     expect(not uneven, f"ranks differ from each other in {', '.join(uneven[:3])}")
-    return compare(alone, ranks[0])
+    return compare(alone, ranks[0], first_iteration(description, Rank(0, 1, _training.CPU, 1), rounding=ROUNDING))
 
 
-def compare(alone: Found, shared: Found) -> str:
-    """Raises Broken where a gradient or buffer of the ranks is not that of one process."""
+def compare(alone: Found, shared: Found, rounded: Found) -> str:
+    """Raises Broken where a gradient or buffer of the ranks is not that of one process.
+
+    `rounded` is what one process finds with weights moved by a rounding: deep untrained networks make much of it.
+    """
     scale = max(float(value.norm()) for name, value in alone.items() if name.startswith("gradient "))
     worst, where = 0.0, ""
     for name, value in alone.items():
         gap, size = float((value - shared[name]).norm()), float(value.norm())
         allowed = RELATIVE * size + (ABSOLUTE * scale if name.startswith("gradient ") else RELATIVE)
+        allowed += TIMES * float((value - rounded[name]).norm())
         if gap / allowed > worst:
             worst, where = gap / allowed, f"{name} differs by {gap:.3g}, its size is {size:.3g}"
     expect(worst <= 1, f"{where}: is something averaged over a rank's own images?")
     return f"{len(alone)} gradients and buffers, worst at {worst:.1g} of the tolerance"
 
 
-def first_iteration(description: dict[str, Any], rank: Rank, salt: int = 0) -> Found:
-    """Gradients of an iteration, summed over ranks, and the model's buffers after it."""
+def first_iteration(description: dict[str, Any], rank: Rank, salt: int = 0, rounding: float = 0.0) -> Found:
+    """Gradients of an iteration, summed over ranks, and the model's buffers after it; weights moved by `rounding`."""
     dataset = build.dataset(description)
     trainer = train.Trainer(description, len(dataset.classes), rank)
     for module in trainer.model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
     trainer.start(None)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in trainer.model.parameters() if rounding else ():
+            weight.mul_(1 + rounding * torch.randn(weight.shape, generator=draw))
     found: Found = {}
 
     def keep(*_: Any) -> None:
