@@ -76,6 +76,17 @@ def make_config(
     return config.compose(found.preset, [*places, *overrides], found.plugins), found
 
 
+def ways(found: "Resolved") -> dict[str, Any]:
+    """How and where jobs are run, as `execute.How` and a search's request both take it."""
+    return {
+        "launcher": found.launcher,
+        "nproc": found.nproc,
+        "tracking_uri": found.tracking_uri,
+        "prefix": found.prefix,
+        "command": command_line(),
+    }
+
+
 def folders(given: list[Path] | None) -> tuple[str, ...]:
     """The folders of plug-ins: by flag, else by harness.yaml."""
     from harness.core import settings

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import completion
-from harness.cli.asked import command_line, first_line, make_plan, print_reports
+from harness.cli.asked import first_line, make_plan, print_reports, ways
 from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
 from harness.core.errors import UnfitError, UsageError
 from harness.core.voice import out, say
 
 if TYPE_CHECKING:
-    from harness.execute import Results
+    from harness.core.plan import Plan
+    from harness.execute import How, Results
 
 
 def run(
@@ -84,22 +85,10 @@ def run(
     if accept is not None and not dry_run:
         execute.accept(made, say)
     how = execute.How(
-        launcher=settings.launcher,
-        nproc=settings.nproc,
-        offline=offline,
-        tracking_uri=settings.tracking_uri,
-        prefix=settings.prefix,
-        rerun=rerun,
-        stall=settings.stall,
-        deterministic=settings.deterministic,
-        command=command_line(),
+        **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic
     )
     if rehearse:
-        from harness.rehearse import rehearse as rehearsal
-
-        with Display() as display:
-            lines = rehearsal(made, how, display.show, say)
-        out("\n".join(lines))
+        print_rehearsal(made, how)
         return
     if on_slurm:
         how = cluster.asked(how, slurm or (), settings, made)
@@ -120,6 +109,16 @@ def run(
         return
     print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
     conclude(results, offline, settings.tracking_uri is None, str(made.root))
+
+
+def print_rehearsal(made: "Plan", how: "How") -> None:
+    """What --rehearse measures."""
+    from harness.rehearse import rehearse
+    from harness.show import Display
+
+    with Display() as display:
+        lines = rehearse(made, how, display.show, say)
+    out("\n".join(lines))
 
 
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import completion
-from harness.cli.asked import command_line, print_tables
+from harness.cli.asked import print_tables, ways
 from harness.cli.options import Json, Plugins, Preset, Root
 from harness.core import settings
 from harness.core.errors import UnfitError, UsageError
@@ -77,12 +77,8 @@ def search(
         folders=tuple(found.plugins),
         study=study,
         storage=storage,
-        launcher=found.launcher,
-        nproc=found.nproc,
         offline=offline,
-        tracking_uri=found.tracking_uri,
-        prefix=found.prefix,
-        command=command_line(),
+        **ways(found),
     )
     if dry_run:
         for line in dry(request, workers):
