@@ -26,7 +26,7 @@ from harness.core.errors import UnfitError, UsageError
 from harness.core.job import digest
 from harness.core.palette import palette
 from harness.datasets._pictures import read_image, shown
-from harness.engine import build, checkpoint, inference, jobs, stages
+from harness.engine import build, evaluate, inference, jobs, stages
 from harness.engine.stages import Stages
 from harness.panels import font
 from models.contract import Features
@@ -173,12 +173,7 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
         classes = tuple(build.dataset(job).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
-        network = build.segmentor(job, len(classes))
-        try:
-            network.load_state_dict(checkpoint.weights(folder)[0])
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UnfitError(f"{shown(folder)}: its weights do not fit its job ({reason})") from error
+        network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
         how = job.get("evaluate", {})
         window = how.get("window") or job["train"]["crop"]
         geometry = inference.geometry(window, how.get("stride"), how.get("short_side"), (1.0,), False)

@@ -186,14 +186,27 @@ def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[
 
 
 def model(folder: Path, num_classes: int) -> Segmentor:
-    """A training's network with its weights. Raises UnfitError for weights that are damaged or do not fit the job."""
-    job, path = jobs.read(folder), folder / checkpoint.WEIGHTS
+    """A member's network with its weights; its folder bears its fingerprint. Raises UnfitError as `filled` does."""
+    job = jobs.read(folder)
+    if job["fingerprint"] != folder.name:
+        raise UnfitError(f"{shown(folder)}: belongs to the training {job['fingerprint']}; put it back there")
+    return filled(folder, job, num_classes)
+
+
+def filled(folder: Path, job: Mapping[str, Any], num_classes: int) -> Segmentor:
+    """A training's network with the weights that lie beside its job.yaml.
+
+    Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
+    """
+    path = folder / checkpoint.WEIGHTS
     made = build.segmentor(job, num_classes)
     wanted = made.state_dict()
     found, metadata = checkpoint.weights(folder)
     whose = metadata.get("fingerprint", job["fingerprint"])
-    if whose != folder.name:
-        raise UnfitError(f"{shown(path)}: belongs to the training {whose}, not to {folder.name}; put it back there")
+    if whose != job["fingerprint"]:
+        raise UnfitError(
+            f"{shown(path)}: belongs to the training {whose}, not to {job['fingerprint']}; put it back there"
+        )
     odd = sorted(name for name in wanted.keys() | found.keys() if shape(wanted, name) != shape(found, name))
     if odd:
         name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])

@@ -9,7 +9,7 @@ from tiny_jobs import ALONE, counts, evaluation
 
 from harness.core import journal
 from harness.core.errors import UnfitError
-from harness.engine import build, evaluate, inference
+from harness.engine import build, evaluate, inference, jobs
 from harness.engine import stages as stages_module
 from harness.engine.runtime import Rank, Stop, Stopped
 from harness.engine.stages import Stages, Windows, nbytes
@@ -264,7 +264,7 @@ def test_weights_that_changed_on_the_disk_are_unfit(root, tmp_path):
     content[-1] ^= 1  # a bit of the last tensor: the file can still be read
     (copy / "weights.safetensors").write_bytes(content)
     with pytest.raises(UnfitError, match="its sha256 differs"):
-        evaluate.model(copy, 4)
+        evaluate.filled(copy, jobs.read(copy), 4)
 
 
 def test_other_window_than_the_encoders_is_unfit(root):

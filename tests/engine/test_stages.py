@@ -164,7 +164,7 @@ def test_a_window_exits_exactly_where_its_class_counts_stay(root):
 
     def keys(folder, video, frame):
         """Class counts of every window, on R's grid of 4 × 4."""
-        mask = np.asarray(evaluate.Image.open(folder / "masks" / video / f"{frame:04}.png"))
+        mask = np.array(evaluate.Image.open(folder / "masks" / video / f"{frame:04}.png"))
         seen = [inference.see_mask(torch.from_numpy(mask).long(), view) for view in views]
         parts = [inference.cut_mask(seen[tile.view], tile) for tile in tiles]
         return [class_counts(to_grid(part, (4, 4)), known).tolist() for part in parts]
