@@ -72,6 +72,10 @@ class Publisher:
             self._parents[experiment.name] = (place, run)
         return self._parents[experiment.name]
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """Held while something is looked up and then made, by one of all who see the root."""
+        return self._lock
+
     def open(self, jobs: Sequence[Job]) -> None:
         """Jobs are about to be run: the plan's runs that hold them are at work again."""
         if self.tracking is None:
