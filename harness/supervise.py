@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from harness.core import journal, pruning, record, sources
 from harness.core.errors import refused
-from harness.core.job import Evaluate, Job, Train
+from harness.core.job import Evaluate, Job
 from harness.core.lease import Lease
 from harness.core.lease import stacks as stacks_path
 from harness.core.plan import Plan, read_json
@@ -286,6 +286,3 @@ def last_line(log: Path) -> str:
 def describe(launcher: str, nproc: int, command: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
     """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
     return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}
-
-
-__all__ = ["ENDED", "Launcher", "Progress", "Stopped", "Train", "describe", "supervise"]
