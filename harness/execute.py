@@ -238,7 +238,7 @@ def conclude(
         )
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
-    frame = results.build([*cells, *score.rows(experiment, plan.root)])
+    frame = results.build([*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))])
     folder = plan.root / "reports" / experiment.name
     evidence = present.collect(plan, experiment, how.command, folder)
     facts = results.context(experiment, how.command, evidence, link)

@@ -230,7 +230,15 @@ class Publisher:
         when = round(1000 * (self.plan.root / "scores" / found.fingerprint / "score.json").stat().st_mtime)
         self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()])
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
+        self._matrices(run, found, self.plan.root / "scores" / found.fingerprint)
         self.tracking.finish(run, "FINISHED")
+
+    def _matrices(self, run: str, found: record.RunRecord, directory: Path) -> None:
+        """All counts as an artefact, from which a report is built without the root."""
+        assert self.tracking is not None
+        path = directory / "matrices.npz"
+        path.write_bytes(record.packed(found))
+        self.tracking.file(run, path)
 
     def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
         """The report as artefacts of the parent and as the experiment's note; the parent gets its true status."""
@@ -327,9 +335,7 @@ class Publisher:
         self._dataset(run, cell.job, cell.job.split, "eval")
         self.tracking.json(run, "config/job.json", cell.job.spec())
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
-        matrices = directory / "matrices.npz"
-        matrices.write_bytes(record.packed(found))
-        self.tracking.file(run, matrices)
+        self._matrices(run, found, directory)
         self.tracking.finish(run, "FINISHED")
 
     def _known_run(self, job: Job) -> str | None:

@@ -53,7 +53,7 @@ def look_up(
             results.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name)))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
-        frame = results.build([*cells, *score.rows(experiment, plan.root)])
+        frame = results.build([*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))])
         shown = Evidence() if folder is None else fetch(tracking, found.values(), folder / experiment.name)
         context = results.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
@@ -62,16 +62,41 @@ def look_up(
     return reviews
 
 
+def scores(
+    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[Found]
+) -> list[tuple[str, record.RunRecord]]:
+    """Other people's masks by name: what the plan's run holds, and what is scored under the root but not told yet."""
+    known = {}
+    parent = parent_of(runs)
+    for run in [] if parent is None else tracking.children(parent, "score"):
+        try:
+            known[run.params["method"]] = unpack(tracking, run)
+        except UnfitError:  # told by an older harness, without its counts
+            continue
+    return sorted({**known, **dict(score.scores(plan.root, experiment.config))}.items())
+
+
+def parent_of(runs: Iterable[Found]) -> str | None:
+    """The plan's run, as the newest cell's parent."""
+    return next((run.tags[PARENT] for run in runs if PARENT in run.tags), None)
+
+
+def unpack(tracking: Tracking, run: Found) -> record.RunRecord:
+    """What a run counted. Raises UnfitError where it holds no counts."""
+    with TemporaryDirectory() as folder:
+        return record.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
+
+
 def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
     """The evidence and the panels of the run that holds the newest cell; none where it has none."""
-    parents = [run.tags[PARENT] for run in runs if PARENT in run.tags]
-    if not parents:
+    parent = parent_of(runs)
+    if parent is None:
         return Evidence()
     try:
         with TemporaryDirectory() as place:
-            evidence = present.read_evidence(tracking.download(parents[0], f"report/{present.EVIDENCE}", Path(place)))
+            evidence = present.read_evidence(tracking.download(parent, f"report/{present.EVIDENCE}", Path(place)))
             if evidence.panels:
-                pictures = tracking.download(parents[0], "report/panels", Path(place))
+                pictures = tracking.download(parent, "report/panels", Path(place))
                 shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)
     except UnfitError:  # told by an older harness
         return Evidence()
@@ -85,9 +110,7 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
     if run is None:
         return {"status": "missing", "reason": "not in MLflow"}
     tags = run.tags
-    with TemporaryDirectory() as folder:
-        packed = tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes()
-    known = record.unpacked(packed, run.run_id)
+    known = unpack(tracking, run)
     if not known.labelled:
         return {
             "status": "unlabelled",

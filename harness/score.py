@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,8 +96,8 @@ def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, Ru
     return sorted(found, key=lambda one: one[0])
 
 
-def rows(experiment: Experiment, root: Path) -> list[CellResult]:
-    """The scores on an experiment's data, as rows below its own; none has a paper's number or a gain."""
+def rows(experiment: Experiment, found: Iterable[tuple[str, RunRecord]]) -> list[CellResult]:
+    """Scores on an experiment's data, as rows below its own; none has a paper's number or a gain."""
     last = len(experiment.cells)
     return [
         CellResult(
@@ -107,16 +107,16 @@ def rows(experiment: Experiment, root: Path) -> list[CellResult]:
             seed=0,
             status="done",
             method=name,
-            fingerprint=found.fingerprint,
-            miou=found.final["miou"],
-            metrics=found.final,
+            fingerprint=one.fingerprint,
+            miou=one.final["miou"],
+            metrics=one.final,
             units=len(set(unit_of.values())),
-            videos=found.videos,
+            videos=one.videos,
             unit_of=unit_of,
             order=last + place,
         )
-        for place, (name, found) in enumerate(scores(root, experiment.config))
-        for unit_of in [content.units(experiment.config, found.videos)]
+        for place, (name, one) in enumerate(found)
+        for unit_of in [content.units(experiment.config, one.videos)]
     ]
 
 

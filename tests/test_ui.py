@@ -9,14 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import finished_root
+import numpy as np
 import pytest
+from PIL import Image
 from system_parts import need, program
 
-from harness import execute, review, ui
-from harness.core import stats
+from harness import execute, review, score, ui
+from harness.core import content, stats
 from harness.core.errors import UnfitError
+from harness.core.plan import Plan
 from harness.execute import How
 from harness.store.tracking import Tracking
+
+THEIRS = "Their net"
+
+
+def zeros(folder: Path, plan: Plan) -> Path:
+    """Masks of val that say class 0 everywhere."""
+    data = content.build_dataset(plan.config)
+    for video in data.videos("val"):
+        (folder / video).mkdir(parents=True)
+        for stem in data.frames("val", video):
+            Image.fromarray(np.zeros_like(data.read("val", video, stem).label)).save(folder / video / f"{stem}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 200)
         made = finished_root.make(folder / "root")
+        score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
         done = execute.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
         assert done.away is None
         yield uri
@@ -51,8 +67,11 @@ def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Pa
     (one,) = review.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
     assert len(one.context.evidence.panels) >= 3
     paths = present.write(one.report, one.frame, one.context, tmp_path / "out" / one.context.experiment)
+    theirs = one.frame[one.frame["method"] == THEIRS]  # told as a run of the plan, so it needs no root either
+    assert theirs["status"].tolist() == ["done"]
     text = paths[-1].read_text()
-    assert "4 of 4" in text
+    assert THEIRS in text
+    assert "5 of 5" in text
     assert text.count("<img") >= 8
 
 

@@ -341,6 +341,13 @@ class Tracking:
         return answer
 
     @speaks
+    def children(self, parent_id: str, role: str) -> list[Found]:
+        """The FINISHED runs of a role under a run, oldest first."""
+        under = f"attributes.status = 'FINISHED' and tags.`{PARENT}` = '{word(parent_id)}'"
+        clause = f"{under} and tags.`{ROLE}` = '{word(role)}'"
+        return list(self._search([self.get(parent_id).experiment_id], clause, "attributes.start_time ASC"))
+
+    @speaks
     def running(self, experiment: str | None = None) -> list[Found]:
         """Runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
