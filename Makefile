@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 6 GB on disk (torch with its CUDA libraries), some minutes. Nothing goes elsewhere."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
 clean: # not what was computed: runs/, mlruns/ and mlflow.db stay

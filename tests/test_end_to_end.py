@@ -251,6 +251,5 @@ def test_a_rerun_that_cannot_begin_leaves_what_is_done(workspace: Path):
     refused = harness(workspace, "run", "ablation_ensemble", *TINY, "--rerun", "upernet", "--nproc", "3")
     assert refused.returncode == 2
     assert "does not divide the micro-batch" in refused.stderr
-    assert "0 jobs executed, 7 were done already" in tiny_run(workspace)["stderr"]
     redone = tiny_run(workspace, "--rerun", "upernet")
     assert "2 jobs executed, 5 were done already" in redone["stderr"]  # its training and its evaluation

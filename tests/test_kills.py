@@ -166,9 +166,8 @@ def matrix(root: Path, kills: int) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
-    assert sum(matrix(tmp_path, kills).values()) == kills
+def test_kills_change_nothing(tmp_path: Path) -> None:
+    assert sum(matrix(tmp_path, 5).values()) == 5
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from one_model import FILE
 from test_end_to_end import TINY, harness
 
 from harness.cli import COMMANDS
@@ -33,9 +34,9 @@ def test_a_data_set_drawn_by_a_script(tmp_path: Path):
     healthy = harness(tmp_path, "doctor", *data)
     assert healthy.returncode == 0, healthy.stdout
     assert "3 classes" in healthy.stdout
-    done = harness(tmp_path, "run", "ablation_ensemble", *data, "--json")
+    done = harness(tmp_path, "run", FILE, *data, "--json")
     assert done.returncode == 0, done.stderr
-    shown = harness(tmp_path, "report", "ablation_ensemble", *data, "--json")
+    shown = harness(tmp_path, "report", FILE, *data, "--json")
     assert json.loads(shown.stdout)["experiments"][0]["rows"] == json.loads(done.stdout)["experiments"][0]["rows"]
     (tmp_path / "balls" / "data" / "night" / "mask" / "00000000.png").write_bytes(b"")
     broken = harness(tmp_path, "doctor", *data)
