@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = []
     for row in ROWS:
         if row.__name__ in options.rows:
-            print(f"{row.__name__} ...", file=sys.stderr, flush=True)
+            print(f"{row.__name__} ...", end=" ", file=sys.stderr, flush=True)
             found.append(row(measure))
+            print(f"{found[-1].ratio:.3g} {found[-1].unit} {found[-1].judged}", file=sys.stderr, flush=True)
     load = os.getloadavg()[0]
     if options.json:
         facts = {"clock": options.clock, "threads": options.threads, "repeats": options.repeats, "load": load}

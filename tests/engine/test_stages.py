@@ -1,5 +1,6 @@
 """Stages, with members whose weights are random and whose memory is full: nothing here needs a training."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import tiny_jobs
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from test_inference import slow_slide
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.core.errors import UnfitError
@@ -19,6 +22,7 @@ from models.layers.pyramid import UPerHead
 
 A, B, U = "a" * 16, "b" * 16, "c" * 16
 CLASSES = tiny_jobs.DATA["classes"]
+MEAN_COLOUR = torch.tensor([123.675, 116.28, 103.53])[:, None, None]  # of ImageNet, what the padding is
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +259,46 @@ def test_mirrored_video_has_the_mirrored_output_at_every_stage_and_scale(root):
         pairs = zip(there.predict(image, 2), here.predict(image.flip(-1), 2), strict=True)
         for one, other in pairs:
             assert torch.allclose(other.probabilities.flip(-1), one.probabilities, atol=1e-5)
+
+
+def slowly(model, seen, prior, scales):
+    """A frame's probabilities for P (H, W) or None: every scale, its mirror image and every window by itself."""
+    height, width = seen[-1].shape[-2:]
+    total = torch.zeros(CLASSES, height, width, dtype=torch.float64)
+    for scale, mirrored in itertools.product(scales, (False, True)):
+        size = int(height * scale + 0.5), int(width * scale + 0.5)
+        turn = (lambda value: value.flip(-1)) if mirrored else (lambda value: value)
+        views = [F.interpolate(turn(frame), size, mode="bilinear") for frame in seen]
+        mask = None if prior is None else F.interpolate(turn(prior)[None, None].double(), size, mode="nearest-exact")
+        summed, count = torch.zeros(CLASSES, *size, dtype=torch.float64), torch.zeros(size)
+        for top, left, bottom, right in slow_slide(*size, 32, 21):
+            place = (..., slice(top, bottom), slice(left, right))
+            border = (0, 32 - (right - left), 0, 32 - (bottom - top))
+            crops = [F.pad(view[place] - MEAN_COLOUR, border) + MEAN_COLOUR for view in views]
+            past = tuple(model.features(crops[max(len(crops) - 1 + offset, 0)]) for offset in model.decoder.past)
+            given = None if mask is None else F.pad(mask[place], border, value=255)[0].long()
+            logits = model.decoder.predict(model.decoder.encode(model.features(crops[-1]), past), given)
+            whole = F.interpolate(logits, (32, 32), mode="bilinear")[0].double().softmax(0)
+            summed[place] += whole[:, : bottom - top, : right - left]
+            count[top:bottom, left:right] += 1
+        total += turn(F.interpolate((summed / count)[None], (height, width), mode="bilinear")[0])
+    return total / (2 * len(scales))
+
+
+@pytest.mark.parametrize("member", [A, B])
+@torch.inference_mode()
+def test_stages_over_scales_and_flip_equal_a_slow_reference(root, member):
+    scales = [0.75, 1.0, 1.5]
+    quick, slow = stages_of(root, member, scales=scales, flip=True), stages_of(root, member)
+    seen, previous = [], None
+    for image in frames():
+        seen.append(image)
+        prior = previous if slow.model.decoder.prior == "previous" else None
+        for stage, found in enumerate(quick.predict(image, 2)):
+            expected = slowly(slow.model, seen, prior, scales)
+            assert torch.allclose(found.probabilities.double(), expected, atol=1e-5), stage
+            prior = found.mask  # where two classes are level, rounding decides
+            previous = found.mask if stage == 0 else previous
 
 
 def test_p_is_fused_over_all_views_then_seen_by_each(root, monkeypatch):

@@ -1,0 +1,210 @@
+"""How cost grows: an evaluation with its frames, classes, stages, members and scales; commands with a full store.
+
+    python tests/benchmarks/growth.py [--out docs/performance] [--only evaluation|store]
+
+Writes FOLDER/growth.csv (series, x, seconds, megabytes) and FOLDER/growth_SERIES.png and .svg. An evaluation is
+measured in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak
+memory has it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+import pandas as pd  # noqa: E402
+
+EVALUATION: dict[str, Sequence[Any]] = {
+    "frames": (20, 40, 80, 160),
+    "classes": (4, 16, 64, 124),
+    "stages": (0, 1, 2, 3),
+    "members": (1, 2, 3),
+    "scales": (1, 2, 3, 5),
+}
+SCALES = (1.0, 0.75, 1.25, 1.5, 1.75)
+RUNS = (10, 100, 1000)
+COMMANDS = {
+    "plan": ("plan", "ablation_ensemble", "--json"),
+    "status": ("status", "--json"),
+    "report": ("report", "ablation_ensemble", "--json"),
+}
+DECODERS = ("decoder_a", "decoder_b", "upernet")
+
+
+def one_evaluation(
+    frames: int = 20, classes: int = 16, stages: int = 0, members: int = 1, scales: int = 1
+) -> dict[str, float]:
+    """Seconds and peak megabytes of evaluating one synthetic video of 64 × 96 pixels; in this process."""
+    import tiny_jobs
+    from safetensors.torch import save_file
+
+    from harness.engine import build, worker
+    from harness.engine.runtime import Stop
+
+    data = {
+        "name": "synthetic",
+        "config": {
+            **tiny_jobs.DATA,
+            "classes": classes,
+            "frames": frames,
+            "height": 64,
+            "width": 96,
+            "val_videos": 1,
+        },
+    }
+    window = {"window": 64, "stride": None, "short_side": None}
+    with tempfile.TemporaryDirectory() as place:
+        root, names = Path(place), []
+        for decoder in DECODERS[:members]:
+            folder = tiny_jobs.training(root, f"{len(names)}" * 16, decoder, data=data, crop=64, short_side=64)
+            state = build.segmentor(json.loads((folder / "job.yaml").read_text()), classes).state_dict()
+            for key, value in state.items():  # rows that were never set would cost nothing
+                if key.endswith("memory.initialised"):
+                    value.fill_(True)
+                elif key.endswith("memory.rows"):
+                    value.normal_()
+            save_file({key: value.contiguous() for key, value in state.items()}, folder / "weights.safetensors")
+            names.append(folder.name)
+        made: list[Path] = []
+        for stage in range(stages + 1):
+            prior = made[-1].name if made else None
+            how = {"scales": list(SCALES[:scales]), "prior": prior, "data": data, "evaluate": window}
+            made.append(tiny_jobs.evaluation(root, f"{stage:015}e", names, stage, **how))
+        begun = time.perf_counter()
+        assert worker.launch(made, tiny_jobs.ALONE, Stop()) == 0
+        seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def evaluations(series: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """One point after the other, each in a fresh process."""
+    for name, values in series.items():
+        for value in values:
+            print(f"evaluation, {name} = {value} ...", file=sys.stderr, flush=True)
+            words = [sys.executable, __file__, "--point", json.dumps({name: value})]
+            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+            yield {"series": name, "x": value, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def fill(folder: Path, runs: int) -> None:
+    """A root and a store with a finished Table 1 and, beside it, as many other finished runs."""
+    import finished_root
+
+    from harness import execute
+    from harness.core.record import write_json
+    from harness.store.tracking import FINGERPRINT, PLAN, Tracking
+
+    os.chdir(folder)
+    made = finished_root.make(folder / "runs")
+    tracking = Tracking()
+    tracking.connect()
+    execute.run(made, execute.How(command=("harness",)), lambda _: None, lambda _: None)
+    (real,) = made.experiments
+    place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
+    parent = tracking.parent(place, "another plan", "another")
+    (job, *_) = (job for job in made.jobs if job.inputs)
+    for index in range(runs):
+        name = f"{index:016x}"
+        key = {"harness.role": "cell", FINGERPRINT: name}
+        run = tracking.child(place, parent, f"other/{index}", key, {"harness.cell": "other"}, {"seed": str(index)})
+        tracking.log(run, [("final/miou", 50.0, 0, 1_800_000_000_000 + index)])
+        tracking.finish(run, "FINISHED")
+        other = folder / "runs" / "jobs" / name
+        other.mkdir()
+        write_json(other / "job.yaml", job.spec())
+        write_json(other / "outcome.json", {"status": "finished", "seconds": 1.0, "provenance": {}})
+
+
+def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
+    """Seconds of each command, the median of some calls, with so many runs in root and store."""
+    import finished_root
+
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    for size in sizes:
+        print(f"a store of {size} runs ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            subprocess.run([sys.executable, __file__, "--fill", place, str(size)], check=True, env=kept)
+            for name, words in COMMANDS.items():
+                more = () if name == "status" else finished_root.OVERRIDES
+                command = [sys.executable, "-m", "harness.cli", *words, *more]
+                took = []
+                for _ in range(repeats):
+                    begun = time.perf_counter()
+                    subprocess.run(command, cwd=place, env=kept, check=True, capture_output=True)
+                    took.append(time.perf_counter() - begun)
+                yield {"series": name, "x": size, "seconds": sorted(took)[repeats // 2]}
+
+
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """A picture of each kind: the evaluations' seconds and memory, the commands' seconds."""
+    from harness.core.figure import Figure, save
+    from reports._style import canvas, house
+
+    def evaluation() -> Any:
+        with house():
+            figure, axes = canvas(11, 4.4, 2, len(EVALUATION), sharey="row")
+            for column, name in enumerate(EVALUATION):
+                part = frame[frame["series"] == name]
+                for row, value in enumerate(("seconds", "megabytes")):
+                    axes[row, column].plot(part["x"], part[value], "o-")
+                    axes[row, column].set_ylim(bottom=0)
+                axes[1, column].set_xlabel(name)
+            axes[0, 0].set_ylabel("seconds")
+            axes[1, 0].set_ylabel("peak memory, MB")
+            return figure
+
+    def store() -> Any:
+        with house():
+            figure, axis = canvas(6, 3)
+            for name in COMMANDS:
+                part = frame[frame["series"] == name]
+                axis.plot(part["x"], part["seconds"], "o-", label=name)
+            axis.set_xscale("log")
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel("runs in the root and the store")
+            axis.set_ylabel("seconds")
+            axis.legend()
+            return figure
+
+    known = set(frame["series"])
+    for stem, names, drawing in (("growth_evaluation", EVALUATION, evaluation), ("growth_store", COMMANDS, store)):
+        if known >= set(names):
+            save(Figure(stem, stem, drawing), folder, stem)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and draw."""
+    parser = argparse.ArgumentParser(prog="growth.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=PROJECT / "docs" / "performance")
+    parser.add_argument("--only", choices=("evaluation", "store"))
+    parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.point is not None:
+        print(json.dumps(one_evaluation(**options.point)))
+        return 0
+    if options.fill is not None:
+        fill(Path(options.fill[0]), int(options.fill[1]))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    points = [] if options.only == "store" else list(evaluations(EVALUATION))
+    points += [] if options.only == "evaluation" else list(stores(RUNS))
+    frame = pd.DataFrame(points, columns=["series", "x", "seconds", "megabytes"])
+    frame.to_csv(options.out / "growth.csv", index=False, float_format="%.3f")
+    draw(frame, options.out)
+    print(frame.to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
