@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import one_model
 import pytest
 
 TINY = (
@@ -184,12 +185,13 @@ def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path):
     assert {run.info.status for run in trainings} == {"FAILED"}
 
 
-def test_two_ranks_by_torchrun_fill_the_same_table(workspace: Path, tmp_path: Path):
-    made = tiny_run(tmp_path, "--nproc", "2")
-    rows = made["experiments"][0]["rows"]
-    assert [row["status"] for row in rows] == ["done"] * 4
-    first = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
-    assert [row["runs"][0]["fingerprint"] for row in rows] == [row["runs"][0]["fingerprint"] for row in first]
+def test_two_ranks_by_torchrun_fill_the_same_row(workspace: Path, tmp_path: Path):
+    done = harness(tmp_path, "run", one_model.FILE, *TINY, "--nproc", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
+    assert row["status"] == "done"
+    upernet, *_ = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
+    assert row["runs"][0]["fingerprint"] == upernet["runs"][0]["fingerprint"]
 
 
 def wait_for(folder: Path, pattern: str) -> None:
@@ -212,6 +214,15 @@ def kill_worker(parent: int) -> None:
             return
         assert time.monotonic() < deadline, "no worker was started"
         time.sleep(0.1)
+
+
+def test_a_rerun_that_cannot_begin_leaves_what_is_done(workspace: Path):
+    refused = harness(workspace, "run", "ablation_ensemble", *TINY, "--rerun", "upernet", "--nproc", "3")
+    assert refused.returncode == 2
+    assert "does not divide the micro-batch" in refused.stderr
+    assert not (workspace / "runs" / "replaced").exists()
+    states = json.loads(harness(workspace, "plan", "ablation_ensemble", *TINY, "--json").stdout)["jobs"]
+    assert {job["state"] for job in states} == {"done"}
 
 
 def test_code_changed_is_shown_marked_accepted_and_run_again(workspace: Path):
@@ -245,11 +256,3 @@ def test_all_variants_need_no_training_beyond_the_second_seed(workspace: Path):
         run for run in all_runs(workspace) if run.info.run_name in ("train/upernet/seed0", "train/upernet/seed1")
     ]
     assert len(trainings) == 2
-
-
-def test_a_rerun_that_cannot_begin_leaves_what_is_done(workspace: Path):
-    refused = harness(workspace, "run", "ablation_ensemble", *TINY, "--rerun", "upernet", "--nproc", "3")
-    assert refused.returncode == 2
-    assert "does not divide the micro-batch" in refused.stderr
-    redone = tiny_run(workspace, "--rerun", "upernet")
-    assert "2 jobs executed, 5 were done already" in redone["stderr"]  # its training and its evaluation

@@ -156,7 +156,7 @@ def matrix(root: Path, kills: int) -> dict[str, int]:
     while sum(counts.values()) < kills:
         rounds += 1
         folder = root / str(rounds)
-        for _ in range(dice.randint(2, 6)):
+        for _ in range(dice.randint(3, 6)):
             who = WHO[sum(counts.values()) % len(WHO)]
             if sum(counts.values()) == kills or not disturb(folder, who, dice):
                 break

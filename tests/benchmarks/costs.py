@@ -3,13 +3,16 @@
 Shapes: B images, N positions, T earlier frames, Ck and Cv channels of keys and values, K classes, H × W pixels.
 """
 
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import one_model
 import tiny_jobs
 import torch
 from benchmarks.measure import Measure, Row, shown, sizes
@@ -183,6 +186,38 @@ def start_up(measure: Measure) -> Row:
     return Row("start-up", "harness --help", shown(ours), f"python -c pass: {shown(bare)}", ours / bare, also=also)
 
 
+CAMVID = (  # the preset's model and loop; its frames are made
+    *("--preset", "camvid", "data.name=synthetic", "data.synthetic.height=360", "data.synthetic.width=480"),
+    *("data.synthetic.train_videos=13", "data.synthetic.val_videos=1", "data.synthetic.frames=2", "train.epochs=1"),
+)  # 52 iterations
+
+
+def supervision(measure: Measure, words: Sequence[str] = CAMVID) -> Row:
+    """A training under `harness run`, its journal told to MLflow, over the same job given to a rank alone."""
+    from harness.launchers._environment import child_environment
+
+    took: dict[str, list[float]] = {"supervised": [], "alone": []}
+    for _ in range(min(measure.repeats, 3)):
+        with tempfile.TemporaryDirectory() as place:
+            run = [sys.executable, "-m", "harness.cli", "run", one_model.FILE, *words]
+            quiet = {"cwd": place, "env": child_environment(), "check": True, "capture_output": True}
+            subprocess.run(run, **quiet)  # type: ignore[call-overload]
+            (folder,) = (path.parent for path in Path(place).glob("runs/jobs/*/weights.safetensors"))
+            alone = Path(place) / "alone" / "jobs" / folder.name
+            alone.mkdir(parents=True)
+            job = json.loads((folder / "job.yaml").read_text())
+            (alone / "job.yaml").write_text(json.dumps({key: job[key] for key in job.keys() - {"attempt"}}))
+            subprocess.run([sys.executable, "-m", "harness.engine.worker", str(alone)], **quiet)  # type: ignore[call-overload]
+            for name, where in (("supervised", folder), ("alone", alone)):
+                took[name].append(json.loads((where / "outcome.json").read_text())["seconds"])
+    ours, bare = (statistics.median(took[name]) for name in ("supervised", "alone"))
+    setting = "UPerNet, the camvid preset's loop on synthetic frames" if words is CAMVID else "a training"
+    spread = f"{shown(bare)} (runs differ by {max(took['alone']) - min(took['alone']):.2g} s)"
+    return Row(
+        "supervision", setting, shown(ours), f"the rank alone: {spread}", ours / bare, "times as long", high=1.01
+    )
+
+
 ROWS: list[Callable[[Measure], Row]] = [
     tma_read,
     confusion_counts,
@@ -191,4 +226,5 @@ ROWS: list[Callable[[Measure], Row]] = [
     checkpoint_save,
     planning,
     start_up,
+    supervision,
 ]

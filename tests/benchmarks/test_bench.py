@@ -2,6 +2,7 @@
 
 import json
 
+import one_model
 import pytest
 import torch
 from benchmarks import bench, rows
@@ -22,6 +23,7 @@ TINY = {
     "checkpoint_save": {"channels": 8, "aux_channels": 8, "memory_channels": 8},
     "planning": {"seeds": 3},
     "start_up": {},
+    "supervision": {"words": one_model.TINY},
 }
 
 
