@@ -159,7 +159,8 @@ class Fusion:
             self._finish_view()
             self._view = tile.view
         view, box = self.views[tile.view], tile.box
-        whole = F.interpolate(logits.float(), (tile.height, tile.width), mode="bilinear", align_corners=False)[0]
+        plain = logits.float().contiguous()  # channels last, the softmax below would copy the large tensor instead
+        whole = F.interpolate(plain, (tile.height, tile.width), mode="bilinear", align_corners=False)[0]
         if self._sum is None or self._count is None:
             self._sum = whole.new_zeros(whole.shape[0], view.height, view.width)
             self._count = whole.new_zeros(view.height, view.width)

@@ -137,7 +137,7 @@ def both_tables(measure: Measure, size: str = "base", crop: int = 512, classes: 
         for name, stages in members.items():
             _predict(stages, image, more if name == "decoder_a" else 0, classes)
 
-    first, both = measure.seconds(lambda: run(0), lambda: run(4), most=3)
+    first, both = measure.seconds(lambda: run(0), lambda: run(4), most=2, warm=False)
     setting = f"BEiT {size}, UPerNet + A + B, a frame of {crop}, {sizes(K=classes)}"
     reference = f"Table 1 alone: {shown(first)}"
     return Row("Tables 1 and 2 over Table 1", setting, shown(both), reference, both / first, "times Table 1", high=1.25)
