@@ -10,10 +10,12 @@ def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
 
 
 def gpus() -> int:
-    """GPUs of this node, without importing torch."""
+    """GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return sum(line.startswith("GPU ") for line in listed.splitlines()) if visible is None else len(visible.split(","))
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    return sum(line.startswith("GPU ") for line in listed.splitlines())

@@ -56,7 +56,7 @@ def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
         return [{"HARNESS_THREADS": os.environ.get("HARNESS_THREADS", threads)} for _ in range(workers)]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = given.split(",") if given else [str(index) for index in range(found)]
-    part = len(devices) // workers
+    part = found // workers
     return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[index * part : (index + 1) * part])} for index in range(workers)]
 
 
