@@ -23,7 +23,7 @@ from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
 from harness.store import monitor, view
 from harness.store.opening import impatient
-from harness.store.tracking import PLAN, ROLE, Found, Tracking
+from harness.store.tracking import PLAN, ROLE, SCORE, Found, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
 PULSE = 60.0  # seconds between two looks that a run's tags give at how far it is
@@ -221,7 +221,7 @@ class Publisher:
             place,
             parent,
             name=f"score/{name}",
-            key={ROLE: "score", "harness.fingerprint": found.fingerprint},
+            key={**SCORE, "harness.fingerprint": found.fingerprint},
             tags={"harness.cell": f"score_{name}", "harness.units": units(experiment, found)},
             params={"method": name},
         )

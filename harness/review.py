@@ -18,7 +18,7 @@ from harness.core.results import Context
 from harness.core.spec import Cell
 from harness.core.table import Report
 from harness.store import view
-from harness.store.tracking import FINGERPRINT, PARENT, Found, Tracking
+from harness.store.tracking import FINGERPRINT, PARENT, SCORE, Found, Tracking
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
@@ -66,19 +66,15 @@ def scores(
     tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[Found]
 ) -> list[tuple[str, record.RunRecord]]:
     """Other people's masks by name: what the plan's run holds, and what is scored under the root but not told yet."""
-    known = {}
-    parent = parent_of(runs)
-    for run in [] if parent is None else tracking.children(parent, "score"):
-        try:
-            known[run.params["method"]] = unpack(tracking, run)
-        except UnfitError:  # told by an older harness, without its counts
-            continue
+    cell = of_plan(runs)
+    told = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
+    known = {run.params["method"]: unpack(tracking, run) for run in told if run.status == "FINISHED"}
     return sorted({**known, **dict(score.scores(plan.root, experiment.config))}.items())
 
 
-def parent_of(runs: Iterable[Found]) -> str | None:
-    """The plan's run, as the newest cell's parent."""
-    return next((run.tags[PARENT] for run in runs if PARENT in run.tags), None)
+def of_plan(runs: Iterable[Found]) -> Found | None:
+    """The newest cell that belongs to a plan's run."""
+    return next((run for run in runs if PARENT in run.tags), None)
 
 
 def unpack(tracking: Tracking, run: Found) -> record.RunRecord:
@@ -89,9 +85,10 @@ def unpack(tracking: Tracking, run: Found) -> record.RunRecord:
 
 def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
     """The evidence and the panels of the run that holds the newest cell; none where it has none."""
-    parent = parent_of(runs)
-    if parent is None:
+    cell = of_plan(runs)
+    if cell is None:
         return Evidence()
+    parent = cell.tags[PARENT]
     try:
         with TemporaryDirectory() as place:
             evidence = present.read_evidence(tracking.download(parent, f"report/{present.EVIDENCE}", Path(place)))

@@ -3,6 +3,7 @@
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from harness.core.errors import UnfitError
 from harness.core.redact import one_line, redact
 
+DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
 PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
@@ -72,6 +74,12 @@ def probe(uri: str, database: Path | None) -> None:
         engine = sqlalchemy.create_engine(uri, connect_args=seconds)
         engine.connect().close()
         engine.dispose()
+
+
+def imported(*names: str) -> list[type[Exception]]:
+    """Exceptions by "module.Name", of modules that are imported by now: what is not cannot have raised."""
+    known = (name.rpartition(".") for name in names)
+    return [getattr(sys.modules[module], name) for module, _, name in known if module in sys.modules]
 
 
 def told(error: Exception) -> str:

@@ -8,7 +8,6 @@ Every failure of a storage is an UnfitError of one line without passwords.
 
 import hashlib
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from harness.core.lease import Claim, Lease
 from harness.core.redact import one_line, redact
 from harness.core.space import Axis, Choice, Named, Whole
 from harness.core.study import Study, Trial, refuse
+from harness.store.opening import DATABASE, imported
 
 PATIENCE = 8  # seconds for the first answer of a server
 AWAY = 600.0  # seconds that a finished trial waits for a storage that went away
@@ -125,14 +125,8 @@ class Storage:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What Optuna and those it stands on raise, as far as they are imported."""
-    known = (
-        ("sqlalchemy.exc", "SQLAlchemyError"),
-        ("alembic.util.exc", "CommandError"),
-        ("optuna.exceptions", "StorageInternalError"),
-    )
-    found = [getattr(sys.modules[module], name) for module, name in known if module in sys.modules]
-    return (OSError, ImportError, ValueError, *found)
+    """What Optuna and those it stands on raise."""
+    return (OSError, ImportError, ValueError, *imported(*DATABASE, "optuna.exceptions.StorageInternalError"))
 
 
 class Live:

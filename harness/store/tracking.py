@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,13 +35,14 @@ from harness.store.limits import (
     user,
     word,
 )
-from harness.store.opening import absolute, impatient, probe, quiet, told
+from harness.store.opening import DATABASE, absolute, impatient, imported, probe, quiet, told
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
 SOURCE = "harness.source"  # the run that did the work, where a cell shares it
+SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
@@ -83,15 +83,9 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow and those it stands on raise, as far as they are imported."""
-    known = (
-        ("mlflow.exceptions", "MlflowException"),
-        ("sqlalchemy.exc", "SQLAlchemyError"),
-        ("alembic.util.exc", "CommandError"),
-        ("requests.exceptions", "RequestException"),
-    )
-    found = [getattr(sys.modules[module], name) for module, name in known if module in sys.modules]
-    return (OSError, sqlite3.Error, ImportError, *found)
+    """What MLflow and those it stands on raise."""
+    theirs = ("mlflow.exceptions.MlflowException", "requests.exceptions.RequestException")
+    return (OSError, sqlite3.Error, ImportError, *imported(*DATABASE, *theirs))
 
 
 class Tracking:
@@ -188,13 +182,10 @@ class Tracking:
         params: Mapping[str, Any] | None = None,
     ) -> str:
         """The parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
-        simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
-        clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
         self.connect()
         with self._lock():
-            for run in self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC"):
-                if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items()):
-                    return run.run_id
+            for run in self.children(experiment_id, parent_id, key):
+                return run.run_id
             return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params)
 
     def _create(self, experiment_id: str, name: str, tags: Mapping[str, Any], params: Mapping[str, Any] | None) -> str:
@@ -341,11 +332,12 @@ class Tracking:
         return answer
 
     @speaks
-    def children(self, parent_id: str, role: str) -> list[Found]:
-        """The FINISHED runs of a role under a run, oldest first."""
-        under = f"attributes.status = 'FINISHED' and tags.`{PARENT}` = '{word(parent_id)}'"
-        clause = f"{under} and tags.`{ROLE}` = '{word(role)}'"
-        return list(self._search([self.get(parent_id).experiment_id], clause, "attributes.start_time ASC"))
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
+        """The runs under a run whose tags hold all of `key`, oldest first."""
+        simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
+        clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
+        known = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
+        return [run for run in known if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
     def running(self, experiment: str | None = None) -> list[Found]:
