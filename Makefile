@@ -34,9 +34,10 @@ format: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 6 GB on disk (torch with its CUDA libraries), some minutes. Nothing goes elsewhere."
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Compiling what was installed, most of a minute"
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # on all cores, where pip would use one
 	@touch $(READY)
 
