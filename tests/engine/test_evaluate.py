@@ -161,34 +161,6 @@ def test_each_member_encodes_a_window_once_for_all_jobs_and_stages(root, monkeyp
     assert len(calls) == 2 * 2 * 3 * 3  # members × windows × videos × frames
 
 
-@pytest.mark.parametrize("member", [A, B])
-def test_stages_from_the_cache_equal_recomputation(root, member):
-    """Stage s from a new pass over the frame, with the mask of stage s - 1 handed in from outside."""
-    cached, plain = stages_of(root, member), stages_of(root, member)
-    model, decoder = plain.model, plain.model.decoder
-    seen, previous = [], None
-    for image in frames():
-        seen.append(image)
-        prior = previous if decoder.prior == "previous" else None
-        for stage, (probabilities, *_) in enumerate(cached.predict(image, 2)):
-            total, count = torch.zeros(4, 32, 48), torch.zeros(32, 48)
-            for left in (0, 16):  # two windows of 32 in 48, the last moved back to the border
-                crops = [frame[..., left : left + 32] for frame in seen]
-                with torch.inference_mode():
-                    past = tuple(model.features(crops[max(len(crops) - 1 + o, 0)]) for o in decoder.past)
-                    cache = decoder.encode(model.features(crops[-1]), past)
-                    given = None if prior is None else prior[None, :, left : left + 32]
-                    logits = decoder.predict(cache, given)
-                total[:, :, left : left + 32] += torch.nn.functional.interpolate(
-                    logits, (32, 32), mode="bilinear", align_corners=False
-                )[0].softmax(0)
-                count[:, left : left + 32] += 1
-            assert torch.allclose(probabilities, total / count, atol=1e-6), stage
-            prior = (total / count).argmax(0)
-            if stage == 0:
-                previous = prior
-
-
 def test_caches_beyond_the_limit_are_made_again_with_equal_results(root, monkeypatch):
     kept = stages_of(root, A)
     with monkeypatch.context() as patch:
