@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
-from harness.engine import train
+from harness.engine import build, jobs, train
 from harness.engine.runtime import Rank, Stop
 
 ALONE = Rank(0, 1, torch.device("cpu"), 1)
@@ -67,6 +68,20 @@ def training(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", confi
     for key, value in changes.items():
         (job if key in job else job["train"])[key] = value
     return write_job(root, job)
+
+
+def untrained(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", **changes: Any) -> Path:
+    """A training with the weights it starts from and every row of its memory set (rows that are not cost less)."""
+    folder = training(root, name, decoder, **changes)
+    job = jobs.read(folder)
+    state = build.segmentor(job, job["data"]["config"]["classes"]).state_dict()
+    for key, value in state.items():
+        if key.endswith("memory.initialised"):
+            value.fill_(True)
+        elif key.endswith("memory.rows"):
+            value.normal_()
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "weights.safetensors")
+    return folder
 
 
 def evaluation(root: Path, name: str, members: list[str], stage: int = 0, **changes: Any) -> Path:

@@ -26,6 +26,7 @@ from harness.datasets._stream import TrainStream
 from harness.engine import build, checkpoint, jobs
 from harness.engine.metrics import confusion
 from harness.engine.optim import adamw
+from harness.launchers._environment import child_environment
 from models.layers import temporal_attention
 
 FRAME = (480, 853)  # VSPW 480p
@@ -202,8 +203,6 @@ CAMVID = (  # the preset's model and loop; its frames are made
 
 def supervision(measure: Measure, words: Sequence[str] = CAMVID) -> Row:
     """A training under `harness run`, its journal told to MLflow, over the same job given to a rank alone."""
-    from harness.launchers._environment import child_environment
-
     took: dict[str, list[float]] = {"supervised": [], "alone": []}
     for _ in range(min(measure.repeats, 3)):
         with tempfile.TemporaryDirectory() as place:

@@ -24,6 +24,8 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 import pandas as pd  # noqa: E402
 
+from harness.launchers._environment import child_environment  # noqa: E402
+
 EVALUATION: dict[str, Sequence[Any]] = {
     "frames": (20, 40, 80, 160),
     "classes": (4, 16, 64, 124),
@@ -46,35 +48,19 @@ def one_evaluation(
 ) -> dict[str, float]:
     """Seconds and peak megabytes of evaluating one synthetic video of 64 × 96 pixels; in this process."""
     import tiny_jobs
-    from safetensors.torch import save_file
 
-    from harness.engine import build, worker
+    from harness.engine import worker
     from harness.engine.runtime import Stop
 
-    data = {
-        "name": "synthetic",
-        "config": {
-            **tiny_jobs.DATA,
-            "classes": classes,
-            "frames": frames,
-            "height": 64,
-            "width": 96,
-            "val_videos": 1,
-        },
-    }
+    size = {"classes": classes, "frames": frames, "height": 64, "width": 96, "val_videos": 1}
+    data = {"name": "synthetic", "config": {**tiny_jobs.DATA, **size}}
     window = {"window": 64, "stride": None, "short_side": None}
     with tempfile.TemporaryDirectory() as place:
-        root, names = Path(place), []
-        for decoder in DECODERS[:members]:
-            folder = tiny_jobs.training(root, f"{len(names)}" * 16, decoder, data=data, crop=64, short_side=64)
-            state = build.segmentor(json.loads((folder / "job.yaml").read_text()), classes).state_dict()
-            for key, value in state.items():  # rows that were never set would cost nothing
-                if key.endswith("memory.initialised"):
-                    value.fill_(True)
-                elif key.endswith("memory.rows"):
-                    value.normal_()
-            save_file({key: value.contiguous() for key, value in state.items()}, folder / "weights.safetensors")
-            names.append(folder.name)
+        root = Path(place)
+        names = [
+            tiny_jobs.untrained(root, f"{index:016}", decoder, data=data, crop=64, short_side=64).name
+            for index, decoder in enumerate(DECODERS[:members])
+        ]
         made: list[Path] = []
         for stage in range(stages + 1):
             prior = made[-1].name if made else None
@@ -92,7 +78,7 @@ def evaluations(series: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         for value in values:
             print(f"evaluation, {name} = {value} ...", file=sys.stderr, flush=True)
             words = [sys.executable, __file__, "--point", json.dumps({name: value})]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=child_environment())
             yield {"series": name, "x": value, **json.loads(done.stdout.splitlines()[-1])}
 
 
@@ -129,7 +115,7 @@ def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
     """Seconds of each command, the median of some calls, with so many runs in root and store."""
     import finished_root
 
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    kept = child_environment()
     for size in sizes:
         print(f"a store of {size} runs ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as place:

@@ -3,7 +3,6 @@
 Shapes: B images, K classes, C channels; h × w cells of R, H × W pixels of labels; N positions, d channels of a key.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,10 @@ import tiny_jobs
 import torch
 import torch.nn.functional as F
 from benchmarks.measure import Measure, Row, extra_memory, peak_of, shown, sizes
-from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.core import metrics, plugins, stats
-from harness.engine import build, count, inference, worker
+from harness.engine import count, inference, worker
 from harness.engine.runtime import Stop
 from harness.engine.stages import Stages
 from models import segmentor
@@ -204,12 +202,9 @@ def _evaluation(root: Path, frames: int) -> Path:
         "name": "synthetic",
         "config": {**tiny_jobs.DATA, "frames": frames, "height": 64, "width": 96, "val_videos": 1},
     }
-    member = f"{frames:016}"
-    folder = tiny_jobs.training(root, member, data=data, crop=64, short_side=64)
-    model = build.segmentor(json.loads((folder / "job.yaml").read_text()), tiny_jobs.DATA["classes"])
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "weights.safetensors")
+    member = tiny_jobs.untrained(root, f"{frames:016}", data=data, crop=64, short_side=64)
     window = {"window": 64, "stride": None, "short_side": None}
-    return tiny_jobs.evaluation(root, f"{frames:015}e", [member], data=data, evaluate=window)
+    return tiny_jobs.evaluation(root, f"{frames:015}e", [member.name], data=data, evaluate=window)
 
 
 def bootstrap(measure: Measure, videos: int = 343, classes: int = 124, shown_of: int = 20) -> Row:
