@@ -2,7 +2,7 @@
 
     python tests/benchmarks/growth.py [--out docs/performance] [--only evaluation|store]
 
-Writes FOLDER/growth.csv (series, x, seconds, megabytes) and FOLDER/growth_SERIES.png and .svg. An evaluation is
+Writes FOLDER/growth.csv (series, x, seconds, megabytes) and FOLDER/growth_evaluation.png and growth_store.png. An evaluation is
 measured in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak
 memory has it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
 """
@@ -133,17 +133,17 @@ def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
     """A picture of each kind: the evaluations' seconds and memory, the commands' seconds."""
-    from harness.core.figure import Figure, save
+    from harness.core.figure import Figure, render
     from reports._style import canvas, house
 
     def evaluation() -> Any:
         with house():
-            figure, axes = canvas(11, 4.4, 2, len(EVALUATION), sharey="row")
+            figure, axes = canvas(11, 4.4, 2, len(EVALUATION), sharey="row", sharex="col")
             for column, name in enumerate(EVALUATION):
                 part = frame[frame["series"] == name]
                 for row, value in enumerate(("seconds", "megabytes")):
                     axes[row, column].plot(part["x"], part[value], "o-")
-                    axes[row, column].set_ylim(bottom=0)
+                    axes[row, column].set_ylim(0, 1.08 * frame[frame["series"].isin(EVALUATION)][value].max())
                 axes[1, column].set_xlabel(name)
             axes[0, 0].set_ylabel("seconds")
             axes[1, 0].set_ylabel("peak memory, MB")
@@ -165,7 +165,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
     known = set(frame["series"])
     for stem, names, drawing in (("growth_evaluation", EVALUATION, evaluation), ("growth_store", COMMANDS, store)):
         if known >= set(names):
-            save(Figure(stem, stem, drawing), folder, stem)
+            (folder / f"{stem}.png").write_bytes(render(Figure(stem, stem, drawing), ("png",))["png"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,26 @@
+"""The growth script at its smallest: a point of each kind, and the pictures of a table that is whole."""
+
+from pathlib import Path
+
+import pandas as pd
+from benchmarks import growth
+
+
+def test_a_point_is_measured_in_a_process_of_its_own() -> None:
+    (point,) = growth.evaluations({"stages": [1]})
+    assert (point["series"], point["x"]) == ("stages", 1)
+    assert point["seconds"] > 0
+    assert 100 < point["megabytes"] < 4000
+
+
+def test_commands_find_their_way_in_a_full_store() -> None:
+    points = list(growth.stores([2], repeats=1))
+    assert [point["series"] for point in points] == list(growth.COMMANDS)
+    assert all(point["seconds"] > 0 for point in points)
+
+
+def test_pictures(tmp_path: Path) -> None:
+    whole = {**growth.EVALUATION, **dict.fromkeys(growth.COMMANDS, growth.RUNS)}
+    rows = [(name, x, 1.0, 2.0) for name, values in whole.items() for x in values]
+    growth.draw(pd.DataFrame(rows, columns=["series", "x", "seconds", "megabytes"]), tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {"growth_evaluation", "growth_store"}
