@@ -28,4 +28,5 @@ Seeds = Annotated[int, typer.Option(metavar="N", help="Number of seeds, from `se
 Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own plug-ins (DIR/decoders/mine.py, …)")
 ]
+Offline = Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]

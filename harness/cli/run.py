@@ -6,7 +6,7 @@ import typer
 
 from harness.cli import completion
 from harness.cli.asked import first_line, make_plan, print_reports, ways
-from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
+from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
 from harness.core.errors import UnfitError, UsageError
 from harness.core.voice import out, say
 
@@ -36,7 +36,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    offline: Offline = False,
     stall: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
     ] = None,
@@ -80,7 +80,6 @@ def run(
         raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
     say(first_line(made))
     from harness import cluster, execute
-    from harness.show import Display
 
     if accept is not None and not dry_run:
         execute.accept(made, say)
@@ -95,20 +94,28 @@ def run(
     if dry_run:
         out(cluster.dry(made, how))
         return
+    results = carry_out(made, how, on_slurm, detach)
+    if results is not None:
+        print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
+        conclude(results, offline, settings.tracking_uri is None, str(made.root))
+
+
+def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
+    """Run the plan here or by Slurm; None where it is left to run on its own."""
+    from harness import cluster, execute
+    from harness.show import Display
+
     if detach and not on_slurm:
         execute.able(made, how, say)
         say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
-        return
+        return None
     with Display() as display:
-        if on_slurm:
-            results = cluster.run(made, how, display.show, say, detach)
-        else:
-            results = execute.run(made, how, display.show, say)
+        if not on_slurm:
+            return execute.run(made, how, display.show, say)
+        results = cluster.run(made, how, display.show, say, detach)
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
-        return
-    print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
-    conclude(results, offline, settings.tracking_uri is None, str(made.root))
+    return results
 
 
 def print_rehearsal(made: "Plan", how: "How") -> None:

@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import completion
 from harness.cli.asked import print_tables, ways
-from harness.cli.options import Json, Plugins, Preset, Root
+from harness.cli.options import Json, Offline, Plugins, Preset, Root
 from harness.core import settings
 from harness.core.errors import UnfitError, UsageError
 from harness.core.voice import out, say
@@ -47,7 +47,7 @@ def search(
         str | None, typer.Option(help="Of each trial's jobs: auto (built in), inline, torchrun")
     ] = None,
     nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks of each trial's jobs")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")] = False,
+    offline: Offline = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
