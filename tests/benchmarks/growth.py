@@ -2,9 +2,9 @@
 
     python tests/benchmarks/growth.py [--out docs/performance] [--only evaluation|store]
 
-Writes FOLDER/growth.csv (series, x, seconds, megabytes) and FOLDER/growth_evaluation.png and growth_store.png. An evaluation is
-measured in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak
-memory has it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
+Writes growth.csv (series, x, seconds, megabytes), growth_evaluation.png and growth_store.png. An evaluation is measured
+in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak memory has
+it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
 """
 
 import argparse
