@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.contract import Target
 from models.layers.head import resize
 
-NORM_EPS = 1e-8  # Eq 3: a shorter vector counts as this long
+NORM_EPS = 1e-8  # Eq 3: a shorter vector is 0, which resembles nothing (S = 0): its direction is a rounding error
 MIN_MEAN_WEIGHT = {torch.float32: 1e-6, torch.float64: 1e-12}  # mean of 1 - S below which Eq 4 is 0/0
 
 Init = Literal["random_pixel", "first_seen_mean"]
@@ -72,8 +72,9 @@ def class_sums_dense(features: Tensor, labels: Tensor, memory: Tensor, places: T
     """
     upsampled = resize(features, labels.shape[1:]).permute(0, 2, 3, 1).flatten(0, 2)  # (B·H·W, C)
     label, valid = _split(labels.flatten(), len(memory))
-    long = upsampled.norm(dim=1).clamp_min(NORM_EPS) * memory[label].norm(dim=1).clamp_min(NORM_EPS)
-    similarity = (upsampled * memory[label]).sum(1) / long  # S, Eq 3
+    length, long = upsampled.norm(dim=1), memory[label].norm(dim=1).clamp_min(NORM_EPS)
+    similarity = (upsampled * memory[label]).sum(1) / (length.clamp_min(NORM_EPS) * long)  # Eq 3
+    similarity = similarity.where(length > NORM_EPS, 0)  # S
     weight = (1 - similarity).clamp(0, 2) * valid  # a cosine may round beyond 1
     member = torch.nn.functional.one_hot(label, len(memory)).to(memory.dtype) * valid[:, None]  # (B·H·W, K), Eq 2
     pixel = torch.zeros_like(memory)
@@ -84,7 +85,10 @@ def class_sums_dense(features: Tensor, labels: Tensor, memory: Tensor, places: T
 
 
 def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor | None = None) -> ClassSums:
-    """The same sums from the h × w cells and the K' classes present; arguments as for `class_sums_dense`."""
+    """The same sums from the h × w cells and the K' classes present; arguments as for `class_sums_dense`.
+
+    A length from products of cells would lose digits where cells of opposite signs cancel; R, after its ReLU, has none.
+    """
     (batch, _, height, width), classes = features.shape, len(memory)
     cells = features.flatten(2)  # (B, C, h·w)
     label, valid = _split(labels.flatten(1), classes)  # (B, H·W)
@@ -98,8 +102,9 @@ def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor 
     unit = known / known.norm(dim=1, keepdim=True).clamp_min(NORM_EPS)
     dots = (unit @ cells).flatten(1)  # (B, K'·h·w)
     dot = sum(share * dots.gather(1, row * height * width + cell) for cell, share in corners)  # R_up · M, unit M
-    length = _squared_norms(features, sides).flatten(1).clamp_min(0).sqrt().clamp_min(NORM_EPS)
-    weight = (1 - dot / length).clamp(0, 2) * valid  # 1 - S, Eq 3; a length may cancel to nothing
+    length = _squared_norms(features, sides).flatten(1).clamp_min(0).sqrt()  # its square may cancel to less than 0
+    similarity = (dot / length.clamp_min(NORM_EPS)).where(length > NORM_EPS, 0)  # S, Eq 3
+    weight = (1 - similarity).clamp(0, 2) * valid
     sums = torch.zeros(2, batch * len(known) * height * width, dtype=memory.dtype, device=memory.device)
     place = (torch.arange(batch, device=labels.device)[:, None] * len(known) + row) * height * width
     for cell, share in corners:  # the adjoint of the upsampling, one corner at a time

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from models.contract import VOID, Target
 from models.layers.feature_memory import (
+    NORM_EPS,
     ClassSums,
     FeatureMemory,
     class_sums,
@@ -141,6 +142,27 @@ def batches(draw):
     return features, labels, memory
 
 
+@FORMS
+def test_a_pixel_of_zeros_resembles_nothing_however_its_place_rounds(form):
+    # 0.2 * 2.5 - 0.5 is 0 or, multiplied and subtracted at once as torch may, 3e-17: a share of the row below
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64).T.reshape(1, 2, 2, 1)
+    labels = torch.full((1, 10, 1), VOID)
+    labels[0, 2] = 0
+    assert form(features, labels, torch.tensor([[1.0, 0.0]], dtype=torch.float64)).weight.item() == 1
+
+
+def digits_lost(features, labels, classes):
+    """By how much cells of opposite signs cancel in a class's pixels at most; never more than 4 after a ReLU.  # (K,)
+
+    The dense form rounds a pixel, the other the products of its cells, so the squared length loses what cancels.
+    """
+    up = torch.nn.functional.interpolate(features, size=labels.shape[1:], mode="bilinear").square().sum(1)
+    cells = features.square().sum(1, keepdim=True)
+    lost = torch.nn.functional.interpolate(cells, size=labels.shape[1:], mode="bilinear")[:, 0] / up
+    lost = torch.where(up > NORM_EPS**2, lost, 1)
+    return torch.stack([lost.where(labels == k, 1).max() for k in range(classes)])
+
+
 @settings(max_examples=150, deadline=None)
 @given(batches(), st.integers(0, 1000))
 def test_the_low_memory_form_is_exact(batch, key):
@@ -149,10 +171,11 @@ def test_the_low_memory_form_is_exact(batch, key):
     fast, dense = class_sums(features, labels, memory, places), class_sums_dense(features, labels, memory, places)
     for name in ("pixels", "plain", "drawn"):
         torch.testing.assert_close(getattr(fast, name), getattr(dense, name), rtol=0, atol=1e-10)
-    weight = dense.weight / dense.pixels.clamp_min(1)  # the class's mean weight
+    loss = digits_lost(features, labels, len(memory))
+    weight = torch.maximum(dense.weight, fast.weight) / dense.pixels.clamp_min(1)  # the class's mean weight
     sound = (weight <= 1e-12) | (weight >= 1e-2)
-    bound = torch.where(sound, 1e-10, 1e-10 / weight.clamp_min(1e-12).square())[:, None]
-    assert ((kept(memory, fast) - kept(memory, dense)).abs() <= bound).all()
+    bound = torch.where(sound, 1e-10, 1e-10 / weight.clamp_min(1e-12).square()) + 1e-15 * loss
+    assert ((kept(memory, fast) - kept(memory, dense)).abs() <= bound[:, None]).all()
     assert torch.isfinite(kept(memory, fast)).all()
 
 
