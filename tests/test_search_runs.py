@@ -136,23 +136,6 @@ def test_mistakes_are_answered_in_one_line(words: tuple[str, ...], code: int, to
     assert "hush" not in done.stderr
 
 
-def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.core import machine
-    from harness.core.errors import UsageError
-    from harness.search import crew
-
-    monkeypatch.setattr(machine, "gpus", lambda: 8)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(UsageError, match=r"--workers 9: 9 workers on 8 GPU\(s\); at most 8"):
-        crew.share(9, None)
-    with pytest.raises(UsageError, match=r"at most 2 fit"):
-        crew.share(3, 4)
-    assert [part["CUDA_VISIBLE_DEVICES"] for part in crew.share(3, None)] == ["0,1", "2,3", "4,5"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,3")
-    monkeypatch.setattr(machine, "gpus", lambda: 2)
-    assert [part["CUDA_VISIBLE_DEVICES"] for part in crew.share(2, None)] == ["7", "3"]
-
-
 def workers_of(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "harness.search.worker" in line]
@@ -163,7 +146,6 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
 def test_ctrl_c_then_the_same_command_goes_on(tmp_path: Path) -> None:
     words = ("train.epochs=40", "--trials", "3", "--workers", "2")
     running = start(tmp_path, *words)
@@ -191,8 +173,8 @@ def kill_and_finish(folder: Path, *words: str, kills: int = 5, trials: int = 14)
     running = start(folder, *words, "--trials", str(trials), "--workers", "2")
     done = 0
     while done < kills:
-        time.sleep(rng.uniform(4, 12))  # three deaths without a trial that ends in between, and the study is given up
-        assert running.poll() is None, "the study ended before it was killed often enough"
+        time.sleep(rng.uniform(4, 12))  # three deaths in which no trial comes further, and the study is given up
+        assert running.poll() is None, f"the study ended after {done} kills: {running.communicate()[1]}"
         crew = workers_of(running.pid)
         if crew:
             os.kill(rng.choice(crew), signal.SIGKILL)
@@ -209,12 +191,10 @@ def check(folder: Path, done: dict[str, Any], trials: int = 14) -> None:
     print(f"5 kills: {trials} trials ended, taken up again {sum(again) - len(again)} times, no job finished twice")
 
 
-@pytest.mark.slow
 def test_five_kills_on_a_journal_file_lose_and_repeat_nothing(tmp_path: Path) -> None:
     check(tmp_path, kill_and_finish(tmp_path, "train.epochs=15"))
 
 
-@pytest.mark.slow
 def test_five_kills_on_postgresql_lose_and_repeat_nothing(tmp_path: Path) -> None:
     from mlflow_server import postgres
 
@@ -222,7 +202,6 @@ def test_five_kills_on_postgresql_lose_and_repeat_nothing(tmp_path: Path) -> Non
         check(tmp_path, kill_and_finish(tmp_path, "train.epochs=15", "--storage", url))
 
 
-@pytest.mark.slow
 def test_the_best_is_confirmed_on_val_by_pairs(workspace: Path) -> None:
     done = harness(workspace, *SEARCH, "--trials", "5", "--confirm", "2")
     assert done.returncode == 0, done.stderr
@@ -236,7 +215,6 @@ def test_the_best_is_confirmed_on_val_by_pairs(workspace: Path) -> None:
     assert "done" in states.values()  # the default is a cell of the ablation
 
 
-@pytest.mark.slow
 def test_two_workers_finish_sooner_and_a_trial_costs_little_beside_its_jobs(tmp_path: Path) -> None:
     """Measured, not asserted beyond a sane bound: the machine is shared."""
     took = {}

@@ -121,7 +121,7 @@ def run(request: Request, workers: int, show: Show) -> Done:
             if workers == 1:
                 work(request, 0, show)
             else:
-                crew.run(asdict(request), shares, lambda: sum(t.ended for t in keeper.trials()), say)
+                crew.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say)
         except Stopped as stop:
             stopped = stop
     finished = conclude(request, made, keeper, telling, stopped)

@@ -19,7 +19,7 @@ from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.supervise import GRACE, POLL
 
-DEATHS = 3  # in a row, without a trial that ended in between, before it is given up
+DEATHS = 3  # in a row, with nothing come further in between, before it is given up
 
 
 @dataclass
@@ -63,15 +63,15 @@ def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
 def run(
     request: Mapping[str, Any],
     shares: Sequence[Mapping[str, str]],
-    ended: Callable[[], int],
+    progress: Callable[[], int],
     say: Callable[[str], None],
 ) -> None:
-    """Run workers until the study has its trials.
+    """Run workers until the study has its trials; `progress` grows with every look and every end of a trial.
 
     Raises Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
     """
     crew = {index: start(request, index, part) for index, part in enumerate(shares)}
-    deaths, before = 0, ended()
+    deaths, before = 0, progress()
     with stop_signals():
         try:
             while crew:
@@ -87,11 +87,12 @@ def run(
                     if code == PREEMPTED:
                         raise Stopped(signal.SIGTERM)
                     if code != 0:
-                        now = ended()
+                        now = progress()
                         deaths, before = (1 if now > before else deaths + 1), now
                         if deaths >= DEATHS:
                             raise UnfitError(
-                                f"{DEATHS} workers died one after the other, the last with exit code {code}"
+                                f"{DEATHS} workers died one after the other and no trial came further, "
+                                f"the last with exit code {code}; the same command goes on"
                             )
                         say(f"worker {index} died (exit code {code}); another takes its place")
                         crew[index] = start(request, index, shares[index])

@@ -1,0 +1,58 @@
+"""Several workers on one node: each one's part of the machine, and what the death of one comes to."""
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from harness.core import machine
+from harness.core.errors import UnfitError, UsageError
+from harness.search import crew
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UsageError, match=r"--workers 9: 9 workers on 8 GPU\(s\); at most 8"):
+        crew.share(9, None)
+    with pytest.raises(UsageError, match=r"at most 2 fit"):
+        crew.share(3, 4)
+    assert [part["CUDA_VISIBLE_DEVICES"] for part in crew.share(3, None)] == ["0,1", "2,3", "4,5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,3")
+    monkeypatch.setattr(machine, "gpus", lambda: 2)
+    assert [part["CUDA_VISIBLE_DEVICES"] for part in crew.share(2, None)] == ["7", "3"]
+
+
+def workers_ending(*codes: int) -> Callable[[Mapping[str, object], int, Mapping[str, str]], crew.Member]:
+    """In place of `crew.start`: real processes that end with these exit codes, one after the other, without a word."""
+    following = iter(codes)
+
+    def start(request: Mapping[str, object], index: int, part: Mapping[str, str]) -> crew.Member:
+        words = [sys.executable, "-c", f"raise SystemExit({next(following)})"]
+        return crew.Member(index, subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+
+    return start
+
+
+def test_three_deaths_in_which_nothing_came_further_end_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "start", workers_ending(9, 9, 9, 0))
+    said: list[str] = []
+    with pytest.raises(UnfitError, match="3 workers died one after the other and no trial came further"):
+        crew.run({}, [{}], lambda: 0, said.append)
+    assert said == ["worker 0 died (exit code 9); another takes its place"] * 2
+
+
+def test_deaths_between_which_trials_came_further_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "start", workers_ending(9, 9, 9, 9, 0))
+    progress = itertools.count()
+    said: list[str] = []
+    crew.run({}, [{}], lambda: next(progress), said.append)
+    assert len(said) == 4
+
+
+def test_a_workers_own_mistake_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "start", workers_ending(UsageError.exit_code))
+    with pytest.raises(UsageError, match="a worker could not go on"):
+        crew.run({}, [{}], lambda: 0, print)
