@@ -13,7 +13,7 @@ from harness.core.job import Job, Train
 from harness.core.voice import say
 from harness.supervise import Progress as JobProgress
 
-QUIET = 5.0  # seconds between two lines of a job where there is no terminal
+QUIET = 5.0  # seconds between two lines where there is no terminal
 SHOWN = {"train/loss": "loss {:.3f}", "loss": "loss {:.3f}", "time/iterations_per_second": "{:.1f} it/s"}
 
 
@@ -38,9 +38,10 @@ def counter(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class Display:
-    """Shows jobs as they go; a context manager, so that the cursor is given back."""
+    """Shows jobs as they go: a context manager, so that the cursor is given back; lines only, where none enters it."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: float = QUIET) -> None:
+        self.every = every  # seconds between two lines of a job where there is no terminal
         self.console = Console(stderr=True)
         self.bars: Progress | None = None
         self._tasks: dict[Job, TaskID] = {}
@@ -59,11 +60,12 @@ class Display:
         if self.bars is not None:
             self.bars.stop()
 
-    def show(self, progress: JobProgress) -> None:
-        """Take a job's progress in."""
+    def show(self, progress: JobProgress, heading: str = "") -> None:
+        """Take a job's progress in; `heading`, in front of the job's name, says what it is run for."""
+        name = f"{heading}: {progress.job.name}" if heading else progress.job.name
         said = "  ".join(form.format(progress.values[key]) for key, form in SHOWN.items() if key in progress.values)
         for message in progress.messages:
-            line = f"{progress.job.name}: {message}"
+            line = f"{name}: {message}"
             if self.bars is None:
                 say(line)
             else:
@@ -73,14 +75,14 @@ class Display:
             return
         if self.bars is not None:
             if progress.job not in self._tasks:
-                self._tasks[progress.job] = self.bars.add_task(progress.job.name, said="")
+                self._tasks[progress.job] = self.bars.add_task(name, said="")
             self.bars.update(self._tasks[progress.job], completed=progress.step, total=progress.steps, said=said)
             return
         now, done = time.monotonic(), progress.step >= progress.steps
-        if not done and now - self._last.get(progress.job, 0.0) < QUIET:
+        if not done and now - self._last.get(progress.job, 0.0) < self.every:
             return
         if done and self._last.get(progress.job) == float("inf"):
             return
         self._last[progress.job] = float("inf") if done else now
         unit = "iterations" if isinstance(progress.job, Train) else "videos"
-        say(f"{progress.job.name}: {progress.step}/{progress.steps} {unit}  {said}".rstrip())
+        say(f"{name}: {progress.step}/{progress.steps} {unit}  {said}".rstrip())

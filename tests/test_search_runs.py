@@ -67,6 +67,7 @@ def test_two_workers_finish_exactly_as_many_trials_as_were_asked_for(workspace: 
     assert all(0 <= trial["miou"] <= 100 for trial in trials if trial["state"] == "complete")
     assert all(count <= 1 for count in executed(workspace).values())
     assert "trial 0 m=0.9 poly seed 0, the default" in first(workspace)["stderr"]
+    assert "trial 1 m=0.9 poly: train decoder_a seed 1: 21/21 iterations" in first(workspace)["stderr"]
 
 
 def test_the_report_is_written_with_figures_and_begins_with_the_finding(workspace: Path) -> None:

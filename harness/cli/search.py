@@ -96,8 +96,8 @@ def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     from harness.show import Display
 
     with Display() as display:
-        done = run(request, workers, display.show)
-        return done if confirm is None else confirmed(request, done, confirm, display.show)
+        done = run(request, workers, display)
+        return done if confirm is None else confirmed(request, done, confirm, display)
 
 
 def show(done: "Done", as_json: bool) -> None:

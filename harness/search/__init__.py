@@ -21,9 +21,9 @@ from harness.core.voice import say
 from harness.search import confirm, crew
 from harness.search.loop import Worker
 from harness.search.telling import Telling
+from harness.show import Display
 from harness.store.search import Keeper, Storage
 from harness.store.tracking import Tracking
-from harness.supervise import Show
 from reports import search as report_of
 from reports.search.finding import find
 
@@ -90,7 +90,7 @@ class Done:
     away: str | None = None  # why it was told nothing, where it did not answer
 
 
-def work(request: Request, index: int, show: Show) -> None:
+def work(request: Request, index: int, display: Display) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     made, root = request.make(), Path(request.root)
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
@@ -98,12 +98,12 @@ def work(request: Request, index: int, show: Show) -> None:
     launcher, facts = execute.choose(made.plan(made.default, made.config["seed"], root), request.how)
     launcher.log = launcher.log.with_name(f"{made.name}-{index}-{launcher.log.name}")
     try:
-        Worker(made, keeper, telling, launcher, root, facts, show, say).run(request.total)
+        Worker(made, keeper, telling, launcher, root, facts, display, say).run(request.total)
     finally:
         launcher.close()
 
 
-def run(request: Request, workers: int, show: Show) -> Done:
+def run(request: Request, workers: int, display: Display) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     made, root = request.make(), Path(request.root)
     shares = crew.share(workers, request.nproc)
@@ -119,7 +119,7 @@ def run(request: Request, workers: int, show: Show) -> Done:
         say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
         try:
             if workers == 1:
-                work(request, 0, show)
+                work(request, 0, display)
             else:
                 crew.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say)
         except Stopped as stop:
@@ -130,13 +130,13 @@ def run(request: Request, workers: int, show: Show) -> Done:
     return finished
 
 
-def confirmed(request: Request, done: Done, seeds: int, show: Show) -> Done:
+def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Done:
     """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
     best = find(done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     made, root = done.study, Path(request.root)
-    came_to, ran = confirm.run(made, best, seeds, root, request.how, show, say)
+    came_to, ran = confirm.run(made, best, seeds, root, request.how, display.show, say)
     for job, reason in ran.failures.items():
         say(f"failed: {job.name}: {reason}")
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)

@@ -70,6 +70,7 @@ def run(
 
     Raises Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
     """
+    request = {**request, "workers": len(shares)}
     crew = {index: start(request, index, part) for index, part in enumerate(shares)}
     deaths, before = 0, progress()
     with stop_signals():

@@ -7,6 +7,7 @@ up by the next process that comes; one whose training fails on its own account h
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from harness.core.plan import Plan, read_json
 from harness.core.stopping import stop_signals
 from harness.core.study import Study, Trial
 from harness.search.telling import Teller, Telling
+from harness.show import Display
 from harness.store.search import Keeper, Live
-from harness.supervise import Launcher, Show
+from harness.supervise import Launcher
 from harness.turns import Turns
 
 ASK = 0.5  # seconds between two looks at what other workers are at
@@ -34,7 +36,7 @@ class Worker:
     launcher: Launcher
     root: Path
     facts: Mapping[str, Any]  # how jobs are run: provenance
-    show: Show
+    display: Display
     say: Callable[[str], None]
 
     def run(self, total: int) -> None:
@@ -62,10 +64,11 @@ class Worker:
             self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         garbage.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         teller = Teller(self.telling, plan, live)
+        show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
             turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"], self.say)
-            turns.run(self.launcher, teller, self.show, self.facts)
+            turns.run(self.launcher, teller, show, self.facts)
             executed += turns.executed
             state, reason = how_it_went(plan)
             if state != "lost" or live.lease.lost or attempt + 1 == LOST:

@@ -14,17 +14,17 @@ from harness import search
 from harness.core.errors import HarnessError
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.core.voice import say
-from harness.supervise import Progress
+from harness.show import QUIET, Display
 
 
 def main() -> int:
     """Work; the exit code."""
     request: dict[str, Any] = json.loads(sys.stdin.readline())
-    index = request.pop("index")
+    index, workers = request.pop("index"), request.pop("workers")
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            search.work(search.Request(**request), index, quiet)
+            search.work(search.Request(**request), index, Display(QUIET * workers))  # lines: bars would overwrite bars
     except HarnessError as error:
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
         return error.exit_code
@@ -32,11 +32,6 @@ def main() -> int:
         say(f"worker {index}: stopped; its trial goes on with the next run")
         return PREEMPTED
     return 0
-
-
-def quiet(progress: Progress) -> None:
-    """Show nothing: bars of several workers would write over one another."""
-    del progress
 
 
 def stop_with_parent() -> None:
