@@ -1,0 +1,146 @@
+"""Where the seconds of `make demo` go after its set-up, and how they compare with a bare loop.
+
+    python tests/benchmarks/demo.py [--repeats N] [KEY=VALUE ...]
+
+`harness run ablation_ensemble` runs in an empty directory, as `make demo` runs it. The bare loop is one process that
+trains the same three models on the same samples in the same order and counts the same masks of the four rows: without
+plan, supervisor, journal, checkpoints, MLflow, tables and page. It ends with the same weights and counts, which is
+checked. Both are timed as whole processes, in turns.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from tabulate import tabulate  # noqa: E402
+
+from harness.launchers._environment import child_environment  # noqa: E402
+
+MOST = 1.3  # times the bare loop
+NAMES = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
+
+
+def bare(root: Path) -> None:
+    """Train and evaluate what a finished root holds, in this process; raises AssertionError where it comes out else."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    from harness.datasets._stream import TrainStream, loader
+    from harness.engine import build, evaluate, jobs, runtime, train
+    from harness.engine.metrics import confusion
+    from harness.engine.stages import Stages
+    from models.contract import VOID
+
+    rank = runtime.place()
+    specs = {folder: jobs.read(folder) for folder in sorted((root / "jobs").iterdir())}
+    dataset = build.dataset(next(iter(specs.values())))
+    classes, models = len(dataset.classes), {}
+    for folder, job in specs.items():
+        if job["kind"] != "train":
+            continue
+        trainer, options = train.Trainer(job, classes, rank), job["train"]
+        trainer.start(None)
+        stream = TrainStream(
+            dataset,
+            offsets=trainer.offsets,
+            crop=options["crop"],
+            short_side=options["short_side"],
+            seed=job["seed"],
+        )
+        batches = loader(stream, train.positions(trainer.plan, 0, 0), options["workers"], pin_memory=False)
+        for iteration in range(trainer.plan.iterations):
+            runtime.seed_all(job["seed"], iteration, 0)
+            micro = [next(batches) for _ in range(trainer.plan.accumulation)]
+            trainer.step(iteration, micro, sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro))
+        models[folder.name] = trainer.model
+        kept = load_file(folder / "weights.safetensors")
+        assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items()), folder
+    tasks = [evaluate.task(folder) for folder, job in specs.items() if job["kind"] == "evaluate"]
+    whose = sorted({one.worker(member) for one in tasks for member in one.members}, key=lambda who: who.member)
+    workers = {who: Stages(models[who.member], who.geometry, who.precision, rank.device) for who in whose}
+    for video in dataset.videos("val"):
+        counts = {one.folder: torch.zeros(classes, classes, dtype=torch.int64) for one in tasks}
+        for stages in workers.values():
+            stages.start()
+        for _, frame in evaluate.read_ahead(dataset, "val", video):
+            image = torch.from_numpy(frame.image).permute(2, 0, 1)[None].float()
+            label = torch.from_numpy(frame.label)
+            for one, seen in evaluate.masks(tasks, workers, image, {}):
+                counts[one.folder] += confusion(label, seen.mask, classes)
+        for one in tasks:
+            assert np.array_equal(np.load(one.file(video))["confusion"], counts[one.folder]), one.file(video)
+
+
+def span(folder: Path) -> tuple[float, float]:
+    """When a job began and when its journal ends; unix seconds."""
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return next(event["time"] for event in lines if event["event"] == "begin"), lines[-1]["time"]
+
+
+def parts(root: Path, begun: float, ended: float) -> list[tuple[str, float]]:
+    """The seconds of a run, in order: what they were spent on, without an overlap."""
+    spans = []
+    for folder in (root / "jobs").iterdir():
+        job = json.loads((folder / "job.yaml").read_text())
+        what = (
+            f"train {NAMES[job['decoder']['name']]}" if job["kind"] == "train" else "the four evaluations, in one pass"
+        )
+        spans.append((*span(folder), what))
+    spans.sort()
+    found = [("start: plan, MLflow's store, the rank's imports", spans[0][0] - begun)]
+    between, at = 0.0, spans[0][0]
+    taken: dict[str, float] = {}
+    for first, last, what in spans:
+        between += max(0.0, first - at)
+        taken[what] = taken.get(what, 0.0) + max(0.0, last - max(first, at))
+        at = max(at, last)
+    return [*found, *taken.items(), ("between jobs", between), ("end: MLflow, table, figures, page", ended - at)]
+
+
+def once(words: Sequence[str], place: Path) -> tuple[list[tuple[str, float]], float, float]:
+    """A run's parts, its seconds, and those of the bare loop after it; `place` is an empty directory."""
+    how: dict[str, Any] = {"cwd": place, "env": child_environment(), "check": True, "stdout": subprocess.DEVNULL}
+    begun = time.time()
+    subprocess.run([sys.executable, "-m", "harness.cli", "run", "ablation_ensemble", *words], **how)
+    ended = time.time()
+    subprocess.run([sys.executable, __file__, "--bare", str(place / "runs")], **how)
+    return parts(place / "runs", begun, ended), ended - begun, time.time() - ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns 1 where the run takes more than MOST times the bare loop."""
+    parser = argparse.ArgumentParser(prog="demo.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="the run's words (default: none, the demo)")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.bare is not None:
+        bare(options.bare)
+        return 0
+    found = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as place:
+            found.append(once(options.words, Path(place)))
+    run, alone = (statistics.median(one[place] for one in found) for place in (1, 2))
+    taken = {name: statistics.median(dict(one)[name] for one, _, _ in found) for name, _ in found[0][0]}
+    rows = [(name, seconds, 100 * seconds / run) for name, seconds in taken.items()]
+    print(tabulate(rows, ["part of `harness run`", "seconds", "%"], floatfmt=".1f"))
+    print(f"\nthe run: {run:.1f} s; the bare loop: {alone:.1f} s; {run / alone:.2f} times it (at most {MOST} wanted)")
+    print(f"medians of {options.repeats}; load {os.getloadavg()[0]:.1f}")
+    return int(run / alone > MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
