@@ -6,12 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import webbrowser
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import IO
+from urllib.parse import urljoin, urlsplit
 
 from harness.core.errors import UnfitError
 from harness.core.redact import redact
@@ -35,27 +38,41 @@ def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool, s
     chosen = free_port(port)
     if chosen != port:
         say(f"port {port} is taken: {chosen}")
-    words = ["-m", "mlflow", "ui", "--backend-store-uri", tracking.uri, "--host", HOST, "--port", str(chosen)]
+    words = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(chosen), "--workers", "1"]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = tracking.uri  # no list of processes shows its password
+    with tempfile.TemporaryFile() as log:  # not a pipe: one that nobody empties stops the server
+        return watch(words, environment, log, f"http://{HOST}:{chosen}/{where}", browse, say)
+
+
+def watch(
+    words: list[str],
+    environment: dict[str, str],
+    log: IO[bytes],
+    link: str,
+    browse: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Run the server until Ctrl-C and return 0; `log` takes what it says. Raises UnfitError where it ends by itself."""
     server = subprocess.Popen(
-        [sys.executable, *words, "--workers", "1"],
+        [sys.executable, *words],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=log,
         start_new_session=True,  # a Ctrl-C is ours; we end it and all that it started
     )
     try:
-        link = f"http://{HOST}:{chosen}/{where}"
-        await_answer(server, chosen)
+        await_answer(server, link, log)
         print(link, flush=True)
         if not display():
             login = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
-            say(f"no display here; from your own machine: ssh -L {chosen}:{HOST}:{chosen} {shlex.quote(login)}")
+            port = urlsplit(link).port
+            say(f"no display here; from your own machine: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
         elif browse:
             webbrowser.open(link)
         say("Ctrl-C ends it")
         server.wait()
-        raise UnfitError(f"mlflow ui ended by itself: {last_words(server)}")
+        raise UnfitError(f"mlflow ui ended by itself: {last_words(log)}")
     except (KeyboardInterrupt, Stopped):
         say("ended")
         return 0
@@ -92,24 +109,25 @@ def free_port(wished: int) -> int:
     raise UnfitError(f"no free port from {wished} to {wished + TRIES - 1}; choose one with --port")
 
 
-def await_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
+def await_answer(server: "subprocess.Popen[bytes]", link: str, log: IO[bytes]) -> None:
     """Wait until the server answers. Raises UnfitError where it ends or stays silent."""
     ending = time.monotonic() + PATIENCE
     while time.monotonic() < ending:
         if server.poll() is not None:
-            raise UnfitError(f"mlflow ui did not start: {last_words(server)}")
+            raise UnfitError(f"mlflow ui did not start: {last_words(log)}")
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
+            with urllib.request.urlopen(urljoin(link, "/health"), timeout=5):
                 return
         except OSError:
             time.sleep(0.3)
     raise UnfitError(f"mlflow ui did not answer within {PATIENCE:.0f} s")
 
 
-def last_words(server: "subprocess.Popen[bytes]") -> str:
-    """The last line that it wrote."""
-    text = server.stderr.read().decode(errors="replace") if server.stderr else ""
-    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
+def last_words(log: IO[bytes]) -> str:
+    """The last line that it wrote, without a password."""
+    log.seek(0)
+    text = log.read().decode(errors="replace")
+    return redact((text.strip().splitlines() or ["it said nothing"])[-1][:300])
 
 
 def end(server: "subprocess.Popen[bytes]") -> None:
