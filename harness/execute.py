@@ -249,6 +249,7 @@ def conclude(
         try:
             publisher.report(experiment, report, folder, status)
             publish_report.review(publisher, experiment, frame, facts)
+            publisher.complete(experiment)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, frame, facts, report, folder, away)

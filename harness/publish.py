@@ -248,11 +248,15 @@ class Publisher:
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
         self.tracking.note(place, report_markdown(report))
-        self.tracking.tag(run, {"harness.told": self._told(experiment)})
         if status == "RUNNING":
             self.tracking.resume(run)
         else:
             self.tracking.finish(run, status)
+
+    def complete(self, experiment: Experiment) -> None:
+        """The store has been told all of a plan that is done: `up_to_date` from now on."""
+        if self.tracking is not None:
+            self.tracking.tag(self.parent(experiment)[1], {"harness.told": self._told(experiment)})
 
     def told(self, job: Job) -> tuple[str, str] | None:
         """Status and outcome that the store has of a training; None where it has none."""
