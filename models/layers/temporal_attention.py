@@ -16,7 +16,8 @@ from models.layers.head import conv_norm_relu
 
 def read(query: Tensor, keys: Tensor, values: Tensor, scaled: bool) -> Tensor:
     """softmax(Q Kᵀ) V over all positions of all frames.  # (B, N, Ck), (B, T·N, Ck), (B, T·N, Cv) -> (B, N, Cv)"""
-    return F.scaled_dot_product_attention(query, keys, values, scale=None if scaled else 1.0)
+    q, k, v = query[:, None], keys[:, None], values[:, None]  # one head: fused kernels take no fewer dimensions
+    return F.scaled_dot_product_attention(q, k, v, scale=None if scaled else 1.0).squeeze(1)
 
 
 def _project(inputs: int, outputs: int) -> nn.Sequential:
