@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from harness.core import stats
 from harness.core.palette import palette
 from harness.core.results import ClaimResult, Context, claims, null, summary
-from harness.core.table import Report, Table, clean, stem
+from harness.core.table import Report, Table, clean, signed, stem
 
 NAME = "index.html"
 TONES = {
@@ -97,11 +97,6 @@ def card(one: ClaimResult, cells: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def signed(value: float) -> str:
-    """Two decimals with a sign."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def figures(report: Report, folder: Path) -> list[dict[str, str]]:
     """Those whose SVG is there, as pictures inside the page."""
     found = []
@@ -149,7 +144,7 @@ def runs(own: pd.DataFrame, context: Context) -> Table:
     rows, links = [], {}
     for place, (_, row) in enumerate(own.iterrows()):
         value = {key: null(row[key]) for key in ("miou", "commit", "device", "precision", "run_id", "dirty")}
-        commit = f"{str(value['commit'])[:12]}{' + changes' if value['dirty'] else ''}" if value["commit"] else "–"
+        commit = f"{short(value['commit'])}{' + changes' if value['dirty'] else ''}" if value["commit"] else "–"
         miou = "–" if value["miou"] is None else f"{value['miou']:.2f}"
         rest = [value["device"] or "–", value["precision"] or "–", str(value["run_id"] or "–")]
         rows.append((str(row["label"]), str(row["seed"]), str(row["status"]), miou, commit, *map(str, rest)))
@@ -164,7 +159,7 @@ def jobs(context: Context) -> Table:
     for job in context.evidence.jobs:
         ranks = f"{job['world']} ×" if job.get("world", 1) != 1 else ""
         device = f"{ranks} {job.get('device', '–')}".strip()
-        commit = f"{str(job.get('commit') or '–')[:12]}{' + changes' if job.get('dirty') else ''}"
+        commit = f"{short(job.get('commit') or '–')}{' + changes' if job.get('dirty') else ''}"
         took = duration(job["seconds"]) if job.get("seconds") else "–"
         rows.append((job["name"], job["fingerprint"], took, device, str(job.get("launcher", "–")), commit))
     return Table("Jobs", ("Job", "Fingerprint", "Time", "Device", "Launcher", "Commit"), tuple(rows), align="llrlll")
@@ -172,11 +167,16 @@ def jobs(context: Context) -> Table:
 
 def again(own: pd.DataFrame, context: Context) -> list[str]:
     """The commands that make it anew."""
-    commits = sorted({commit[:12] for commit in own["commit"] if isinstance(commit, str)})
+    commits = sorted({one for found in own["commit"] if isinstance(found, str) for one in short(found).split(", ")})
     others = f"   # rows also ran at {', '.join(commits[1:])}" if commits[1:] else ""
     checkout = [f"git checkout {commits[0]}{others}"] if commits else []
     set_up = ["make .venv/.ready && . .venv/bin/activate"]
     return [*checkout, *set_up, clean(context.evidence.command or context.command)]
+
+
+def short(commits: str) -> str:
+    """Commits, one or several side by side (core.record.beside), cut to twelve digits each."""
+    return ", ".join(commit[:12] for commit in commits.split(", "))
 
 
 def duration(seconds: float) -> str:

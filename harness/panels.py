@@ -18,7 +18,8 @@ from harness.core.data import VOID, Dataset
 from harness.core.errors import HarnessError
 from harness.core.palette import VOID_COLOUR, palette
 from harness.core.plan import Experiment, Plan
-from harness.core.spec import Cell
+from harness.core.spec import TRUTH, Cell
+from harness.core.table import signed
 
 FIXED = 3  # videos that are shown whatever the gains are
 TILE = 264  # pixels across
@@ -70,9 +71,9 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
 
 
 def compared(done: Sequence[Cell]) -> Pair | None:
-    """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet."""
+    """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet. A row that is told P is none."""
     names = {cell.name: cell for cell in done}
-    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names]
+    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior != TRUTH]
     return pairs[-1] if pairs else None
 
 
@@ -100,7 +101,7 @@ def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
     places = np.linspace(0, len(names) - 1, min(FIXED, len(names))).round().astype(int)
     for place in places.tolist():
         found.setdefault(names[place], "fixed")
-    return {video: f"{word} ({gains[video]:+.1f} points)".replace("-", "−") for video, word in found.items()}
+    return {video: f"{word} ({signed(gains[video], 1)} points)" for video, word in found.items()}
 
 
 def one(
@@ -110,31 +111,36 @@ def one(
     masks = {cell.name: mask for cell in done if (mask := kept(plan.directory(cell.job) / "samples" / video))}
     if pair.ours.name not in masks or pair.over.name not in masks:
         return None
-    frames = {name for name, _ in masks.values()}
+    frames = {frame for frame, _ in masks.values()}
     if len(frames) > 1:
         return None
     (frame,) = frames
     image, truth = dataset.read(split, video, frame)
     shape = image.shape[:2]
-    seen = {cell.method: masks[cell.name][1] for cell in done if cell.name in masks}
+    seen = {name(cell): masks[cell.name][1] for cell in done if cell.name in masks}
     if truth is None or any(mask.shape != shape for mask in seen.values()):
         return None
     colours = palette(len(dataset.classes))
     ours, base = masks[pair.ours.name][1], masks[pair.over.name][1]
-    title = f"{pair.ours.method} and {pair.over.method} part"
+    mine, other = name(pair.ours), name(pair.over)
+    title = f"{mine} and {other} part"
     tiles = [("frame", image), ("truth", colours[truth])]
     tiles += [(f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in seen.items()]
     tiles.append((title, parted(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
         f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(seen)}, and where "
-        f"{pair.ours.method} and {pair.over.method} part: {pair.ours.method} alone is right in {right} pixels, "
-        f"{pair.over.method} alone in {wrong} of {truth.size}."
+        f"{mine} and {other} part: {mine} alone is right in {right} pixels, {other} alone in {wrong} of {truth.size}."
     )
     present = tuple(int(index) for index in np.unique(truth) if index != VOID)
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
-    name = f"{number}-{why.split()[0]}-{stem}.png"
-    return Panel(name, f"{why}: {video}, frame {frame}", alt, mosaic(tiles), tuple(dataset.classes[i] for i in present))
+    file = f"{number}-{why.split()[0]}-{stem}.png"
+    return Panel(file, f"{why}: {video}, frame {frame}", alt, mosaic(tiles), tuple(dataset.classes[i] for i in present))
+
+
+def name(cell: Cell) -> str:
+    """As the table's first column has it."""
+    return cell.label or cell.method
 
 
 def kept(folder: Path) -> tuple[str, Pixels] | None:

@@ -1,5 +1,6 @@
 """The figures that reports share, each a value with its alternative text; all of them in the house style."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from harness.core.evidence import Curve, Memory
 from harness.core.figure import Figure
 from harness.core.results import Context, difference
+from harness.core.table import signed
 from reports import _per_class
 from reports._style import MUTED, PAPER, SEQUENCE, canvas, colours, house, whiskers, zero
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 CLASSES = 24  # rows of the figure of gains by class
 TICKS = 40  # classes up to which a map names them
+MARKS = "os^Dv<>P"  # of rows of one method, which share its colour
 SMOOTH = 0.05  # of a curve's points are averaged for the line
 
 
@@ -38,7 +41,7 @@ def gains(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Contex
     rows = [cell for cell in cells if cell["gain"] is not None]
     if not rows:
         return None
-    palette = colours(str(cell["cell"]) for cell in rows)
+    palette = colours(str(cell["method"]) for cell in rows)
     by_seed = {c["cell"]: difference(own, context.experiment, c["cell"], c["baseline"]).gains for c in rows}
     theirs = {c["cell"]: c["paper_gain"] for c in rows if context.comparable and c["paper_gain"] is not None}
 
@@ -47,13 +50,13 @@ def gains(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Contex
             figure, axis = canvas(7.2, 0.9 + 0.52 * len(rows))
             zero(axis)
             for place, cell in enumerate(rows):
-                colour = palette[str(cell["cell"])]
+                colour = palette[str(cell["method"])]
                 seeds = by_seed[cell["cell"]]
                 if len(seeds) > 1:
                     axis.plot(seeds, [place + 0.24] * len(seeds), "|", color=colour, alpha=0.7, markersize=7)
                 whiskers(axis, place, cell["gain"], cell["gain_low"], cell["gain_high"], colour)
                 axis.annotate(
-                    f"{cell['gain']:+.2f}".replace("-", "−"),
+                    signed(cell["gain"]),
                     (cell["gain"], place),
                     xytext=(0, 7),
                     textcoords="offset points",
@@ -79,36 +82,53 @@ def gains(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Contex
 
 def said(cell: Mapping[str, Any], theirs: float | None) -> str:
     """A row of the gains in words."""
-    bounds = "" if cell["gain_low"] is None else f", interval {cell['gain_low']:+.2f} to {cell['gain_high']:+.2f}"
-    paper = "" if theirs is None else f", the paper's {theirs:+.2f}"
-    return f"{cell['label']} {cell['gain']:+.2f}{bounds}{paper}"
+    low, high = cell["gain_low"], cell["gain_high"]
+    bounds = "" if low is None else f", interval {signed(low)} to {signed(high)}"
+    paper = "" if theirs is None else f", the paper's {signed(theirs)}"
+    return f"{cell['label']} {signed(cell['gain'])}{bounds}{paper}"
 
 
 def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
-    """mIoU over the stages of inference with its interval; the paper's curve where it may stand beside ours."""
-    rows = [cell for cell in cells if str(cell.get("stage")).isdigit() and cell["miou"] is not None]
-    if len({cell["stage"] for cell in rows}) < 2:
+    """mIoU over the stages of inference with its interval, a line a method; the paper's where it may stand beside."""
+    lines: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for cell in cells:
+        if cell["miou"] is not None and (found := re.fullmatch(r"stage(\d+)", str(cell["stage"]))):
+            lines.setdefault(str(cell["method"]), {})[int(found[1])] = cell
+    lines = {method: dict(sorted(line.items())) for method, line in lines.items() if len(line) > 1}
+    if not lines:
         return None
-    theirs = [(int(c["stage"]), c["paper_miou"]) for c in rows if context.comparable and c["paper_miou"] is not None]
-    colour = colours(["decoder_a"])["decoder_a"]  # whose stages the paper studies
+    theirs = {
+        stage: cell["paper_miou"]
+        for line in lines.values()
+        for stage, cell in line.items()
+        if context.comparable and cell["paper_miou"] is not None
+    }
+    palette = colours(lines)
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 3)
-            places = [int(cell["stage"]) for cell in rows]
-            axis.plot(places, [cell["miou"] for cell in rows], color=colour, lw=1.2, label="ours")
-            for place, cell in zip(places, rows, strict=True):
-                whiskers(axis, place, cell["miou"], cell["low"], cell["high"], colour, upright=True)
+            for number, (method, line) in enumerate(lines.items()):
+                aside = 0.04 * (number - (len(lines) - 1) / 2)  # intervals of two methods do not hide one another
+                places = [stage + aside for stage in line]
+                axis.plot(places, [cell["miou"] for cell in line.values()], color=palette[method], lw=1.2, label=method)
+                for place, cell in zip(places, line.values(), strict=True):
+                    whiskers(axis, place, cell["miou"], cell["low"], cell["high"], palette[method], upright=True)
             if theirs:
-                axis.plot(*zip(*theirs, strict=True), "D--", color=PAPER, markerfacecolor="none", label="the paper")
-            axis.set_xticks(sorted(set(places)))
+                axis.plot(
+                    list(theirs), list(theirs.values()), "D--", color=PAPER, markerfacecolor="none", label="the paper"
+                )
+            axis.set_xticks(sorted({stage for line in lines.values() for stage in line}))
             axis.set_xlabel("stage")
             axis.set_ylabel("mIoU")
             axis.legend()
             return figure
 
-    alt = "; ".join(f"stage {cell['stage']} {cell['miou']:.2f}" for cell in rows)
-    return Figure("mIoU by stage of inference (bar: 95% interval over videos)", f"A curve. {alt}.", draw)
+    alt = "; ".join(
+        f"{method}: " + ", ".join(f"stage {stage} {cell['miou']:.2f}" for stage, cell in line.items())
+        for method, line in lines.items()
+    )
+    return Figure("mIoU by stage of inference (bar: 95% interval over videos)", f"Lines over stages. {alt}.", draw)
 
 
 def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
@@ -121,20 +141,24 @@ def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], contex
     if not found:
         return None
     labels = {str(cell["cell"]): str(cell["label"]) for cell in cells}
+    methods = {str(cell["cell"]): str(cell["method"]) for cell in cells}
     mean = np.mean(list(found.values()), axis=0)  # (K,)
     names = _per_class.names(context, len(mean))
     order = [int(index) for index in np.argsort(-mean) if np.isfinite(mean[index])]
     if not order:
         return None
     shown = order if len(order) <= CLASSES else order[: CLASSES // 2] + order[-CLASSES // 2 :]
-    palette = colours(found)
+    palette = colours(methods[cell] for cell in found)
+    twins = [[cell for cell in found if methods[cell] == method] for method in dict.fromkeys(methods[c] for c in found)]
+    marks = {cell: MARKS[place % len(MARKS)] for cells in twins for place, cell in enumerate(cells)}
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 1.1 + 0.25 * len(shown))
             zero(axis)
             for cell, values in found.items():
-                axis.plot(values[shown], range(len(shown)), "o", color=palette[cell], label=labels[cell], alpha=0.9)
+                look = {"color": palette[methods[cell]], "marker": marks[cell], "ls": "", "alpha": 0.9}
+                axis.plot(values[shown], range(len(shown)), label=labels[cell], **look)
             if len(shown) < len(order):
                 axis.axhline(CLASSES // 2 - 0.5, color=MUTED, lw=0.8, ls=":")
             axis.set_yticks(range(len(shown)), [names[index] for index in shown])
@@ -146,7 +170,7 @@ def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], contex
     which = (
         "" if len(shown) == len(order) else f", the {CLASSES // 2} best and the {CLASSES // 2} worst of {len(order)}"
     )
-    ends = [f"{names[index]} {mean[index]:+.1f}" for index in (*order[:3], *order[-3:])]
+    ends = [f"{names[index]} {signed(mean[index], 1)}" for index in (*order[:3], *order[-3:])]
     return Figure(
         f"Gain by class{which}",
         f"Dots by class and method. Mean gain over methods, most to least: {', '.join(dict.fromkeys(ends))}.",

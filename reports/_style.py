@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METHODS = {"upernet": "#5f6368", "decoder_a": "#0072b2", "decoder_b": "#d55e00", "decoder_ab": "#009e73"}
+OWN = {
+    ("upernet", "UPerNet"): "#5f6368",
+    ("decoder_a", "Decoder A"): "#0072b2",
+    ("decoder_b", "Decoder B"): "#d55e00",
+    ("decoder_ab", "Decoder A+B"): "#009e73",
+}
+METHODS = {name: colour for names, colour in OWN.items() for name in names}  # by cell or decoder, and as tables name it
 SPARE = ("#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c6d31", "#17807e", "#a8324a", "#3b3b98")
 SEQUENCE = "cividis"  # a quantity, dark to light
 SIGNS = "PuOr"  # a signed quantity around 0
@@ -66,7 +72,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each method or cell by name: the paper's have their own, another keeps its own between reports."""
+    """A colour for each method by name: the paper's have their own, another keeps its own between reports."""
     found: dict[str, str] = {}
     for name in sorted(set(names)):
         free = [colour for colour in SPARE if colour not in found.values()] or list(SPARE)

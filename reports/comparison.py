@@ -12,6 +12,7 @@ import pandas as pd
 from harness.core import paper, stats
 from harness.core.results import ClaimResult, Context, claims, null, summary
 from harness.core.table import Report, Table
+from harness.core.table import signed as with_sign
 from reports import _figures, _metrics, _per_class
 
 NONE = "–"
@@ -153,10 +154,7 @@ def number(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Two decimals with a sign; what rounds to nothing has none."""
-    if value is None:
-        return NONE
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
+    return NONE if value is None else with_sign(value)
 
 
 def spread(text: str, sd: float | None) -> str:
@@ -243,19 +241,20 @@ def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: b
 
 
 def provenance(own: pd.DataFrame) -> list[str]:
-    """Commit, device, precision and library versions: in one line where all rows agree, else row by row."""
+    """Commit, device, precision, BN group and library versions: in one line where all rows agree, else row by row."""
     done = own[(own["status"] == "done") & ~own["cell"].str.startswith("score_")]  # of others' masks none is known
     same, notes = [], []
-    for key in ("commit", "device", "precision", "versions"):
+    names = {"bn_group": "BN group"}
+    for key in ("commit", "device", "precision", "bn_group", "versions"):
         rows: dict[str, list[str]] = defaultdict(list)
         for _, row in done.iterrows():
             rows[said(row[key])].append(f"{row['label']} (seed {row['seed']})")
         known = [value for value in rows if value]
         if len(rows) > 1:
             named = "; ".join(f"{value or 'not known'}: {', '.join(labels)}" for value, labels in rows.items())
-            notes.append(f"Rows differ in {key}, which may move their numbers: {named}.")
+            notes.append(f"Rows differ in {names.get(key, key)}, which may move their numbers: {named}.")
         elif known and key != "versions":
-            same.append(f"{key} {known[0]}")
+            same.append(f"{names.get(key, key)} {known[0]}")
     if same and (done["dirty"] == True).any():  # noqa: E712 - the column holds None as well
         same.append("with uncommitted changes")
     return ([f"Ours: {'; '.join(same)}."] if same else []) + notes

@@ -53,6 +53,7 @@ class CellResult:
     dirty: bool | None = None
     device: str | None = None
     precision: str | None = None
+    bn_group: int | None = None  # samples over which batch norm took its statistics in training
     versions: Mapping[str, str] = field(default_factory=dict)
     changed: str | None = None  # a source file that is no longer what the job ran with
     stage: str | None = None  # whose mask P is: "stage0" (the decoder's own rule), "stage1", …, "truth"
@@ -92,7 +93,8 @@ class Context:
 
 def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: Any) -> CellResult:
     """A cell of a plan with what was found of it: what the plan alone says is filled in here."""
-    facts = setting(experiment.config)
+    config = cell.job.members[0].config  # a row may have a setting of its own
+    facts = setting(config)
     return CellResult(
         experiment=experiment.name,
         cell=cell.name,
@@ -105,6 +107,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         order=order,
         baseline=cell.over,
         precision=facts["precision"],
+        bn_group=config.micro_batch,
         stage=TRUTH if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
         **found,
@@ -141,7 +144,7 @@ ROW = (  # with "runs": the row of rows_json
     *("gain", "gain_low", "gain_high", "paper_miou", "paper_gain", "verdict"),
 )
 NUMBERS = ("miou", "moved", "exited", "paper_miou", "paper_gain")
-COUNTS = ("seed", "epochs", "units", "order")
+COUNTS = ("seed", "epochs", "units", "order", "bn_group")
 SUMMARY = (
     *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
     *("planned", "seeds", "units", "miou", "sd", "low", "high", "no_interval", "resampled"),

@@ -80,6 +80,12 @@ class Report:
     appendix: Mapping[str, Table] = field(default_factory=dict)
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A number with a sign and a real minus; what rounds to nothing has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
 def clean(text: str) -> str:
     """One line without control characters: no name moves a cursor, breaks a row or hides what follows."""
     return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf"))
