@@ -135,7 +135,9 @@ def supervise(
     if stopped is not None:
         stop_launch(plan, launcher, publisher, show, progress, stopped)
     meanwhile.close()
-    if ended == "superseded":
+    if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
+        if stopped is not None:
+            raise stopped
         return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
     word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.directory(next(iter(launch)))}/stacks"
     outcomes = {job: conclude(plan, job, launcher, stopped, word if ended == "stalled" else None) for job in launch}

@@ -1,6 +1,7 @@
 """Jobs in turn, with a launcher that does what a test says in place of a worker; the files are real."""
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from harness.core import lease, plan, record
 from harness.core.config import compose
 from harness.core.lease import Claim
 from harness.core.plan import Plan
+from harness.core.stopping import Stopped
 from harness.publish import Publisher
 from harness.turns import Turns
 
@@ -124,6 +126,32 @@ def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypat
     )
     assert outcomes[job]["status"] == "superseded"
     assert time.monotonic() - begun < 60
+    assert not (made.directory(job) / "outcome.json").exists()
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["ended", "by a signal"])
+def test_a_supervisor_that_was_taken_over_writes_nothing(
+    made: Plan, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Its ranks end before it next counts, so that it has not seen the new attempt yet."""
+    job = made.jobs[0]
+    got = Claim(made.directory(job)).take()
+    assert got is not None
+
+    class TakenOver(Script):
+        def start(self, directories: list[Path]) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(lease, "machine", lambda: "another")
+                assert Claim(made.directory(job), dead=0.0).take() is not None
+            if stopped:
+                raise Stopped(signal.SIGTERM)
+
+    arguments = (made, {job: got}, TakenOver(), Publisher(made, None, print), lambda progress: None, {"stall": 10.0})
+    if stopped:
+        with pytest.raises(Stopped):
+            supervise.supervise(*arguments)
+    else:
+        assert supervise.supervise(*arguments)[job]["status"] == "superseded"
     assert not (made.directory(job) / "outcome.json").exists()
 
 

@@ -69,10 +69,14 @@ class Lease:
         """The attempt's token."""
         return self.holder.number
 
+    def ours(self) -> bool:
+        """Whether no later attempt was made, by the files as they are now; `lost` is set where one was."""
+        self.lost = self.lost or latest(self.directory) != self.number
+        return not self.lost
+
     def renew(self, released: bool = False) -> None:
         """Count on; `lost` is set where somebody took this process for dead."""
-        if self.lost or latest(self.directory) != self.number:
-            self.lost = True
+        if not self.ours():
             return
         self.holder = Holder(**{**asdict(self.holder), "count": self.holder.count + 1, "released": released})
         path = path_of(self.directory, self.number)
