@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import execute
 from harness.core import plans, record
-from harness.core.errors import UsageError
+from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import Resolved, resolve
@@ -57,6 +57,7 @@ class Work:
                 os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
                 time.sleep(60)
             sys.exit(PREEMPTED)
+        note_blocked(plan, results.failures, self.only)
         cancel_hopeless(plan, results.failures)
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)
@@ -76,6 +77,19 @@ def to_be_requeued(stop: Stopped, number: str) -> bool:
     return stop.number == signal.SIGTERM and number in known and known[number].state == "RUNNING"
 
 
+def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -> None:
+    """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
+    for job, reason in failures.items():
+        if job.fingerprint in only and not (plan.directory(job) / "outcome.json").exists():
+            cancelled(plan, job, reason)
+
+
+def cancelled(plan: Plan, job: Job, reason: str) -> None:
+    """Write down that a job will not be run, and why."""
+    plan.directory(job).mkdir(parents=True, exist_ok=True)
+    record.write_json(plan.directory(job) / "outcome.json", {"status": "cancelled", "reason": reason, "exit_code": 1})
+
+
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
     """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
     lost = {job: reason for job in plan.jobs if plan.state(job) != "done" if (reason := needs(job, failures))}
@@ -84,8 +98,7 @@ def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
         if open_jobs and all(job in lost for job in open_jobs) and number != os.environ.get("SLURM_JOB_ID"):
             _sbatch.cancel([number])
             for job in open_jobs:
-                outcome = {"status": "cancelled", "reason": lost[job], "exit_code": 1}
-                record.write_json(plan.directory(job) / "outcome.json", outcome)
+                cancelled(plan, job, lost[job])
 
 
 def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
@@ -118,7 +131,7 @@ def run(
     if detach:
         return None
     accompany(plan, waiting, show, say)
-    results = execute.run(plan, replace(how, only=()), show, say)
+    results = execute.run(plan, replace(how, only=(), rerun=None), show, say)  # `missing` has set aside what was asked
     left = {
         job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
         for number, jobs in waiting.items()
@@ -129,8 +142,13 @@ def run(
 
 
 def submit(plan: Plan, missing: Sequence[Job], how: execute.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
-    """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number."""
-    queued = _sbatch.queue(by_number(plan)) or {}
+    """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
+
+    Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
+    """
+    queued = _sbatch.queue(by_number(plan))
+    if queued is None:
+        raise UnfitError("squeue does not answer, so what waits already is not known: nothing was submitted; try again")
     there = {
         job: number
         for number, jobs in by_number(plan).items()
@@ -180,7 +198,7 @@ def made(plan: Plan, launch: Sequence[Job], how: execute.How, after: Sequence[st
 def work(plan: Plan, launch: Sequence[Job], how: execute.How) -> Work:
     """What a Slurm job is to do, as a value."""
     kept: dict[str, Any] = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
-    kept |= {"prefix": how.prefix, "command": how.command}
+    kept |= {"prefix": how.prefix, "command": how.command, "stall": how.stall, "deterministic": how.deterministic}
     digests = tuple(experiment.digest for experiment in plan.experiments)
     return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), kept)
 

@@ -93,7 +93,9 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
             launcher.close()
     failures = turns.failures
     finished = tuple(
-        conclude(plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped), bool(todo))
+        conclude(
+            plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped, how), bool(todo)
+        )
         for experiment in plan.experiments
     )
     if stopped is not None:
@@ -200,12 +202,19 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
-def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], stopped: Stopped | None) -> str:
-    """The status of a plan's run in MLflow: RUNNING while another process has some of its jobs."""
-    jobs = experiment.jobs
-    if any(lease.held(plan.directory(job)) for job in jobs if plan.state(job) != "done"):
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], stopped: Stopped | None, how: How) -> str:
+    """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
+    lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
+    if any(lease.held(plan.directory(job)) for job in lacking):
         return "RUNNING"
-    return "KILLED" if stopped else "FAILED" if any(job in failures for job in jobs) else "FINISHED"
+    lost: set[Job] = set()
+    for job in lacking:  # inputs first
+        if job in failures or any(needed in lost for needed in job.inputs):
+            lost.add(job)
+    left = [job for job in lacking if job not in lost]
+    if how.inside and any(job.fingerprint not in (how.only or ()) for job in left):
+        return "RUNNING"
+    return "KILLED" if left and (stopped or not lost) else "FAILED" if lost else "FINISHED"
 
 
 def conclude(

@@ -1,0 +1,128 @@
+"""A plan on Slurm without a Slurm: what is submitted, and never twice; what runs inside; what MLflow is told."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import finished_root
+import pytest
+
+from harness import cluster, execute
+from harness.core import lease
+from harness.core.errors import UnfitError
+from harness.core.job import Job
+from harness.core.plan import Plan, launches, read_json
+from harness.core.stopping import Stopped
+from harness.launchers import _sbatch
+
+HOW = execute.How(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
+
+
+def nothing(*arguments: Any) -> None:
+    """Shows and says nothing."""
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[cluster.Work]:
+    """What was given to sbatch; the queue knows nothing of it."""
+    found: list[cluster.Work] = []
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
+    monkeypatch.setattr(_sbatch, "executor", lambda *arguments: None)
+    monkeypatch.setattr(_sbatch, "submit", lambda made, work: found.append(work) or str(len(found)))
+    return found
+
+
+def test_results_of_a_rerun_are_not_moved_away_again(
+    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished_root.make(tmp_path, videos=2)
+
+    def runs_them(plan: Plan, waiting: Mapping[str, list[Job]], *rest: Any) -> None:
+        for job in [job for jobs in waiting.values() for job in jobs]:
+            (plan.directory(job) / "slurm.json").unlink()
+            plan.directory(job).rmdir()
+            finish = finished_root.train if not job.inputs else finished_root.evaluate
+            finish(plan, job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cluster, "accompany", runs_them)
+    results = cluster.run(made, replace(HOW, rerun="decoder_a"), nothing, nothing)
+    assert results is not None
+    assert not results.failures
+    assert results.executed == len(list((tmp_path / "replaced").iterdir())) == 3
+    assert all(made.state(job) == "done" for job in made.jobs)
+
+
+def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
+    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
+    missing = [job for job in made.jobs if made.state(job) != "done"]
+    cluster.submit(made, missing, HOW, nothing)
+    before = len(submitted)
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
+    with pytest.raises(UnfitError, match="squeue does not answer"):
+        cluster.submit(made, missing, HOW, nothing)
+    assert len(submitted) == before > 0
+
+
+def test_how_it_runs_goes_along(tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path, videos=2)
+    how = replace(HOW, stall=3.0, deterministic=True, prefix="site")
+    inside = execute.How(**cluster.work(made, made.jobs[:1], how).how)
+    assert replace(inside, slurm=how.slurm) == how
+
+
+def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
+    execute.missing(made, HOW, nothing)
+    launch = launches([job for job in made.jobs if made.state(job) != "done"])[-1]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
+    with pytest.raises(SystemExit) as left:
+        cluster.work(made, launch, HOW)()
+    assert left.value.code == 1
+    for job in launch:
+        outcome = read_json(made.directory(job) / "outcome.json")
+        assert outcome["status"] == "cancelled"
+        assert outcome["reason"] == "needs 'train decoder_b seed 0', which was not run"
+
+
+# --- what a plan's run in MLflow ends with
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Plan:
+    """Decoder B and A+B are missing: a training and two evaluations."""
+    return finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
+
+
+def status(plan: Plan, failures: Mapping[Job, str], only: list[Job] | None, stopped: bool = False) -> str:
+    fingerprints = None if only is None else tuple(job.fingerprint for job in only)
+    how = replace(HOW, inside=only is not None, only=fingerprints)
+    return execute.ended(plan, plan.experiments[0], failures, Stopped(15) if stopped else None, how)
+
+
+def test_a_plan_runs_on_while_others_of_its_slurm_jobs_wait(half: Plan) -> None:
+    training, *evaluations = (job for job in half.jobs if half.state(job) != "done")
+    finished_root.train(half, training)  # type: ignore[arg-type]
+    assert status(half, {}, [training]) == "RUNNING"
+    assert status(half, {}, evaluations, stopped=True) == "KILLED"
+    for job in evaluations:
+        finished_root.evaluate(half, job)
+    assert status(half, {}, evaluations) == "FINISHED"
+    assert status(half, {}, evaluations, stopped=True) == "FINISHED"  # the signal came when all was through
+
+
+def test_a_plan_has_failed_where_all_that_waits_needs_what_failed(half: Plan) -> None:
+    training, *_ = (job for job in half.jobs if half.state(job) != "done")
+    assert status(half, {training: "a bad disk"}, [training]) == "FAILED"
+    assert status(half, {training: "a bad disk"}, None) == "FAILED"
+
+
+def test_outside_a_plan_is_killed_where_something_is_left(half: Plan) -> None:
+    assert status(half, {}, None, stopped=True) == status(half, {}, None) == "KILLED"
+    job = next(job for job in half.jobs if half.state(job) != "done")
+    got = lease.Claim(half.directory(job)).take()
+    assert got is not None
+    assert status(half, {}, None) == "RUNNING"
