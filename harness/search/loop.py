@@ -83,7 +83,7 @@ class Worker:
         trial = self.keeper.trial(live.number)
         try:
             self.telling.close(trial)
-        except UnfitError as error:
+        except (UnfitError, OSError) as error:
             self.say(f"{error}; the same command tells it later")
         seed = f" seed {live.seed}, the default" if live.default else ""
         self.say(f"trial {live.number} {self.study.said(live.params)}{seed}: {said(trial)} ({self.ended()} of {total})")

@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from harness.core import journal, pruning, record
-from harness.core.errors import UnfitError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, setting
 from harness.core.study import Study, Trial
 from harness.core.table import Report, report_markdown
 from harness.publish import Curve, Publisher, provenance_tags, text
 from harness.store.search import Live
-from harness.store.tracking import SOURCE, Tracking
+from harness.store.tracking import FINGERPRINT, SOURCE, Tracking
 
 TRIAL = "harness.trial"  # study.number
 OUTCOME = {"complete": "finished"}  # the others are called as they are
@@ -27,6 +28,7 @@ class Telling:
 
     def __init__(self, study: Study, root: Path, tracking: Tracking | None, say: Callable[[str], None]) -> None:
         self.study, self.root, self.tracking, self.say = study, root, tracking, say
+        self._lock = FileLock(root / ".mlflow.lock", timeout=600)  # no run is made twice by all who see the root
         self._parent: tuple[str, str] | None = None
 
     @property
@@ -39,15 +41,16 @@ class Telling:
         assert self.tracking is not None
         if self._parent is None:
             study = self.study
-            place = self.tracking.experiment(self.experiment)
-            run = self.tracking.parent(
-                place,
-                name=f"{study.name} · {study.config.preset} · {study.digest[:7]}",
-                plan=study.digest,
-                tags={"harness.experiment": self.experiment, "harness.preset": study.config.preset},
-                params=text({**setting(study.config), "split": study.split, **study.identity["space"]}),
-                description=f"{study.title}. Children: one run per trial.",
-            )
+            with self._lock:
+                place = self.tracking.experiment(self.experiment)
+                run = self.tracking.parent(
+                    place,
+                    name=f"{study.name} · {study.config.preset} · {study.digest[:7]}",
+                    plan=study.digest,
+                    tags={"harness.experiment": self.experiment, "harness.preset": study.config.preset},
+                    params=text({**setting(study.config), "split": study.split, **study.identity["space"]}),
+                    description=f"{study.title}. Children: one run per trial.",
+                )
             self._parent = (place, run)
         return self._parent
 
@@ -57,13 +60,15 @@ class Telling:
         job = self.study.job(params, seed)
         config = job.config
         options = {key: value for member in job.members for key, value in config["decoder"][member.decoder].items()}
-        return self.tracking.child(
-            *self.parent(),
-            name=f"trial-{number:03d} {self.study.said(params)}" + (f" seed {seed}" if self.default(params) else ""),
-            key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
-            tags={"harness.seed": str(seed), "harness.preset": config.preset},
-            params=text({"seed": seed, **setting(config), **options}),
-        )
+        with self._lock:
+            return self.tracking.child(
+                *self.parent(),
+                name=f"trial-{number:03d} {self.study.said(params)}"
+                + (f" seed {seed}" if self.default(params) else ""),
+                key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
+                tags={"harness.seed": str(seed), "harness.preset": config.preset},
+                params=text({"seed": seed, **setting(config), **options}),
+            )
 
     def default(self, params: Mapping[str, Any]) -> bool:
         """Whether these are the configuration's own values."""
@@ -77,19 +82,24 @@ class Telling:
         job = self.study.job(trial.params, seed)
         plan = self.study.plan(trial.params, seed, self.root)
         run = self.child(trial.number, trial.params, seed)
-        worked = Teller(self, plan, None).known_run(job.members[0]) or run
+        worked = Teller(self, plan, None).known_run(job.members[0])
         tags = {
             "harness.outcome": OUTCOME.get(trial.state, trial.state),
             "harness.reason": str(trial.facts.get("reason") or ""),
             "harness.recipe": job.recipe,
-            "harness.fingerprint": job.fingerprint,
+            FINGERPRINT: job.fingerprint,
             "harness.directory": str(plan.directory(job)),
         }
         points = []
-        if worked != run:
+        if worked is None:  # it was told nothing while the training ran
+            points += Curve().hear(journal.read(plan.directory(job.members[0]) / "events.jsonl")[0])
+        elif worked != run:
             tags[SOURCE] = worked
+        if worked != run:
             every, when = self.study.config.train.evaluate_every or 1, self._when(plan, job.members[0])
-            points += [(f"{self.study.split}/miou", value, part * every, when) for part, value in trial.looks.items()]
+            key, there = f"{self.study.split}/miou", {(name, step) for name, _, step, _ in points}
+            looks = {part * every: value for part, value in trial.looks.items()}
+            points += [(key, value, step, when) for step, value in looks.items() if (key, step) not in there]
         if trial.state == "complete":
             found = record.read_evaluation(plan.directory(job))
             if found.videos:
@@ -110,9 +120,10 @@ class Telling:
         if self.tracking is None:
             return
         names = {f"{self.study.name}.{trial.number}": trial for trial in trials if trial.ended}
-        known = self.tracking.find(self.experiment, names, tag=TRIAL)
+        known = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
         for name, trial in names.items():
-            if name not in known or "harness.outcome" not in known[name].tags:
+            run = known.get(name)
+            if run is None or FINGERPRINT not in run.tags or run.status == "RUNNING":  # the tag is close's alone
                 self.close(trial)
 
     def report(self, report: Report, folder: Path, status: str) -> str:
@@ -139,6 +150,7 @@ class Teller(Publisher):
         if not isinstance(job, Train):
             return
         if self.tracking is not None and self.live is not None:
+            self._missed.add(job)
             with self._patience():
                 own = self.telling.child(self.live.number, self.live.params, self.live.seed)
                 run = self._known_run(job) or own
@@ -147,6 +159,7 @@ class Teller(Publisher):
                 self._dataset(run, job, "train", "training")
                 self._remember(job, run, told=False)
                 self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
+                self._missed.discard(job)
         self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
@@ -163,8 +176,5 @@ class Teller(Publisher):
                 pruning.ask(self.plan.directory(job))
 
     def known_run(self, job: Job) -> str | None:
-        """The run that a training's curve stands in; None where it has none, or the store is away."""
-        try:
-            return self._known_run(job)
-        except UnfitError:
-            return None
+        """The run that a training's curve stands in; None where it has none."""
+        return self._known_run(job)
