@@ -249,7 +249,7 @@ def conclude(
     ]
     frame = results.build([*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))])
     folder = plan.root / "reports" / experiment.name
-    evidence = present.collect(plan, experiment, how.command, folder)
+    evidence = present.collect(plan, experiment, cells, how.command, folder)
     facts = results.context(experiment, how.command, evidence, link)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)

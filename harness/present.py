@@ -11,19 +11,35 @@ from harness import page, panels
 from harness.core import table
 from harness.core.evidence import Evidence
 from harness.core.plan import Experiment, Plan
-from harness.core.results import Context
+from harness.core.redact import redact
+from harness.core.results import CellResult, Context
 from harness.core.table import Report
 from harness.gather import gather
 
 EVIDENCE = "evidence.json"
 
 
-def collect(plan: Plan, experiment: Experiment, command: Sequence[str], folder: Path) -> Evidence:
-    """What the root has to show of an experiment; its panels are drawn into the report's folder. Raises OSError."""
+def collect(
+    plan: Plan, experiment: Experiment, cells: Sequence[CellResult], command: Sequence[str], folder: Path
+) -> Evidence:
+    """What the root has to show beside an experiment's `cells`, in the plan's order; panels are drawn into the folder.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = gather(plan, experiment, command)
     drawn = panels.save(panels.draw(plan, experiment), folder / "panels")
-    found = replace(found, panels=tuple(drawn))
+    recipes = [cell.job.recipe for _, cell in experiment.cells]
+    found = replace(
+        found,
+        panels=tuple(drawn),
+        undone={
+            recipe: {"status": cell.status, "reason": redact(cell.reason) if cell.reason else None}
+            for recipe, cell in zip(recipes, cells, strict=True)
+            if cell.status != "done"
+        },
+        changed={recipe: cell.changed for recipe, cell in zip(recipes, cells, strict=True) if cell.changed},
+    )
     (folder / EVIDENCE).write_text(json.dumps(found.to_json(), allow_nan=False), encoding="utf-8")
     return found
 

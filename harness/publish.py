@@ -241,13 +241,15 @@ class Publisher:
         self.tracking.file(run, path)
 
     def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
-        """The report as artefacts of the parent and as the experiment's note; the parent gets its true status."""
+        """The report as artefacts of the parent, as its note and the experiment's; the parent gets its true status."""
         if self.tracking is None:
             return
         place, run = self.parent(experiment)
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
-        self.tracking.note(place, report_markdown(report))
+        told = report_markdown(report)
+        self.tracking.note(place, told)
+        self.tracking.describe(run, told)
         if status == "RUNNING":
             self.tracking.resume(run)
         else:

@@ -36,7 +36,9 @@ def register(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, 
             if size > LARGE and registry.version(publisher.tracking, name, key) is None:
                 publisher.say(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
             card = card_of(publisher, job, context)
-            registry.register(publisher.tracking, name, runs[job.fingerprint], key, files, card)
+            version = registry.register(publisher.tracking, name, runs[job.fingerprint], key, files, card)
+            miou = record.read_evaluation(folder).final["miou"]
+            registry.name_best(publisher.tracking, name, version, miou, context.comparable)
 
 
 def plain(job: Evaluate) -> bool:

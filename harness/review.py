@@ -49,12 +49,12 @@ def look_up(
     for experiment in plan.experiments:
         names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
         found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
+        shown = fetch(tracking, found.values(), None if folder is None else folder / experiment.name)
         cells = [
-            results.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name)))
+            results.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name), shown))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
         frame = results.build([*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))])
-        shown = Evidence() if folder is None else fetch(tracking, found.values(), folder / experiment.name)
         context = results.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
         with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
@@ -83,8 +83,8 @@ def unpack(tracking: Tracking, run: Found) -> record.RunRecord:
         return record.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
 
 
-def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
-    """The evidence and the panels of the run that holds the newest cell; none where it has none."""
+def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evidence:
+    """The evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
     cell = of_plan(runs)
     if cell is None:
         return Evidence()
@@ -92,7 +92,7 @@ def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
     try:
         with TemporaryDirectory() as place:
             evidence = present.read_evidence(tracking.download(parent, f"report/{present.EVIDENCE}", Path(place)))
-            if evidence.panels:
+            if evidence.panels and folder is not None:
                 pictures = tracking.download(parent, "report/panels", Path(place))
                 shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)
     except UnfitError:  # told by an older harness
@@ -100,12 +100,12 @@ def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path) -> Evidence:
     return evidence
 
 
-def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None) -> dict[str, Any]:
-    """What MLflow says of a cell: its tags, and from its artefact one confusion matrix a video."""
+def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None, shown: Evidence) -> dict[str, Any]:
+    """What MLflow says of a cell: its tags, one confusion matrix a video, and why it is not done."""
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
     if run is None:
-        return {"status": "missing", "reason": "not in MLflow"}
+        return dict(shown.undone.get(cell.job.recipe, {"status": "missing", "reason": "not in MLflow"}))
     tags = run.tags
     known = unpack(tracking, run)
     if not known.labelled:
@@ -127,5 +127,6 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         "commit": tags.get("harness.commit"),
         "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),
         "device": tags.get("harness.device"),
+        "changed": shown.changed.get(cell.job.recipe),
         "versions": {key.removeprefix(VERSIONS): value for key, value in tags.items() if key.startswith(VERSIONS)},
     }

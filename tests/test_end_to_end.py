@@ -115,6 +115,7 @@ def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
     assert len({point.step for point in curve}) == len(curve)
     note = store.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
     assert note.startswith("## Table 1")
+    assert parent.data.tags["mlflow.note.content"] == note  # the run's own description: table and command
 
 
 def test_models_are_registered_with_cards_and_weights(workspace: Path):
@@ -131,6 +132,9 @@ def test_models_are_registered_with_cards_and_weights(workspace: Path):
         assert "Not the paper's setting" in one.description
         files = {file.path.rpartition("/")[2] for file in store.list_logged_model_artifacts(held[name])}
         assert files == {"job.yaml", *(["weights.safetensors"] if name in single else [])}
+        aliases = store.get_registered_model(name).aliases
+        assert str(aliases["best"]) == "1"
+        assert "paper-protocol" not in aliases  # synthetic videos are not the paper's
     assert "synthetic-decoder-a (version 1)" in known["synthetic-decoder-a+decoder-b"].description
 
 

@@ -78,6 +78,23 @@ def test_missing_failed_and_one_seed_are_said(tmp_path: Path) -> None:
     assert "fewer than 20 units" in text
 
 
+def test_stages_have_a_curve_of_one_colour_and_panels_of_their_own(tmp_path: Path) -> None:
+    done = report(finished_root.make(tmp_path, experiment="ablation_stages"))
+    assert "Decoder A: stage 0 " in done.report.figures["stages"].alt
+    assert (done.folder / "stages.svg").is_file()
+    (panel, *_) = done.context.evidence.panels
+    rows = ["stage 0", "stage 1", "stage 2", "stage 3", "P = truth"]
+    assert f"the masks of {', '.join(f'Decoder A, {row}' for row in rows)}, and where" in panel["alt"]
+    assert "Decoder A, stage 3 and Decoder A, stage 0 part" in panel["alt"]  # not P = truth, which is told the answer
+
+
+def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: Path) -> None:
+    frame = many.frame.assign(commit="a" * 40 + ", " + "b" * 40)
+    text = page.render(many.report, frame, many.context, tmp_path)
+    assert f"{'a' * 12}, {'b' * 12}" in text
+    assert f"git checkout {'a' * 12}   # rows also ran at {'b' * 12}" in text
+
+
 def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, without=("upernet", "decoder_a", "decoder_b", "decoder_ab"))
     started = time.process_time()

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 from system_parts import need, program
 
-from harness import execute, review, score, ui
+from harness import execute, publish_report, review, score, ui
 from harness.core import content, stats
 from harness.core.errors import UnfitError
+from harness.core.job import Job
 from harness.core.plan import Plan
 from harness.execute import How
+from harness.publish import Publisher
 from harness.store.tracking import Tracking
 
 THEIRS = "Their net"
@@ -73,6 +75,72 @@ def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Pa
     assert THEIRS in text
     assert "5 of 5" in text
     assert text.count("<img") >= 8
+
+
+def test_a_reviewer_learns_why_a_cell_is_not_done(store: str, tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path / "root", videos=3, without=("decoder_a",), decoder_ab="out of memory")
+    (experiment,) = made.experiments
+    reasons = {cell.job: "out of memory" for _, cell in experiment.cells if cell.name == "decoder_ab"}
+    told(made, store, reasons, worked=True)
+    elsewhere = finished_root.make(tmp_path / "elsewhere", videos=3, without=tuple(finished_root.CELLS))
+    (one,) = review.look_up(elsewhere, ["harness", "report", "x"], store)
+    found = {row["cell"]: (row["status"], row["reason"]) for _, row in one.frame.iterrows()}
+    assert found["decoder_ab"] == ("failed", "out of memory")
+    assert found["decoder_a"] == ("missing", "not run yet")
+    assert found["upernet"][0] == "done"
+
+
+def test_a_store_that_goes_away_before_the_review_is_told_the_next_time(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished_root.make(tmp_path, videos=4)
+
+    def away(*_: object) -> None:
+        raise UnfitError("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_report, "review", away)
+        assert told(made, store, {}, worked=True).away == "the store does not answer"
+    assert told(made, store, {}, worked=False).away is None
+    tracking = Tracking(store)
+    fingerprints = [cell.job.fingerprint for _, cell in made.experiments[0].cells]
+    assert all("paper/miou" in run.metrics for run in tracking.find("ablation_ensemble", fingerprints).values())
+
+
+def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> execute.Finished:
+    """What the store hears of a plan's end."""
+    how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
+    publisher = Publisher(plan, tracking, print)
+    return execute.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
+
+
+def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(words: list[str], env: dict[str, str], **_: object) -> None:
+        started.append((words, env))
+        raise UnfitError("stop here")
+
+    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(UnfitError, match="stop here"):
+        ui.serve(Tracking("postgresql://me:hush@db.lab/mlflow"), None, 5000, False, print)
+    ((words, environment),) = started
+    assert "hush" not in " ".join(words)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:hush@db.lab/mlflow"
+
+
+def test_the_browser_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(ui.webbrowser, "open", opened.append)
+    said: list[str] = []
+    monkeypatch.setattr(ui, "display", lambda: False)
+    ui.open_page(tmp_path / "index.html", said.append)
+    assert opened == []
+    assert said == [f"no display here; the page: {tmp_path / 'index.html'}"]
+    monkeypatch.setattr(ui, "display", lambda: True)
+    ui.open_page(tmp_path / "index.html", said.append)
+    assert opened == [(tmp_path / "index.html").as_uri()]
 
 
 def test_a_server_s_link_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -49,6 +49,8 @@ class Evidence:
     data: Mapping[str, str | None] = field(default_factory=dict)  # split -> digest; None: made, not read
     panels: tuple[Mapping[str, Any], ...] = ()  # file, title, alt, classes: pictures in the folder panels/
     command: str = ""  # that ran it
+    undone: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # recipe of a cell -> status, reason
+    changed: Mapping[str, str] = field(default_factory=dict)  # recipe of a cell -> sources changed since it ran
 
     def to_json(self) -> dict[str, Any]:
         """As evidence.json holds it."""
@@ -74,6 +76,8 @@ class Evidence:
             data=dict(found["data"]),
             panels=tuple(dict(panel) for panel in found["panels"]),
             command=str(found["command"]),
+            undone={recipe: dict(why) for recipe, why in found.get("undone", {}).items()},
+            changed=dict(found.get("changed", {})),
         )
 
 

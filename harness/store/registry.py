@@ -12,6 +12,8 @@ from harness.store.limits import clip, word
 from harness.store.tracking import Tracking, speaks
 
 CARD_CHARS = 100_000  # MLflow's limit of a registry's text
+MIOU = "harness.miou"  # tag of a version
+BEST, PROTOCOL = "best", "paper-protocol"  # aliases: the highest mIoU; the newest that was made as the paper says
 
 
 def registered(tracking: Tracking, name: str) -> str:
@@ -25,6 +27,19 @@ def version(tracking: Tracking, name: str, key: Mapping[str, str]) -> str | None
     clauses = [f"name = '{registered(tracking, name)}'", *(f"tags.`{k}` = '{word(v)}'" for k, v in key.items())]
     found = tracking.connect().search_model_versions(" and ".join(clauses), max_results=1)
     return str(found[0].version) if found else None
+
+
+@speaks
+def name_best(tracking: Tracking, name: str, version: str, miou: float, protocol: bool) -> None:
+    """Give a version its aliases: BEST where no other version has more mIoU (percent), PROTOCOL where it is asked."""
+    client, full = tracking.connect(), registered(tracking, name)
+    client.set_model_version_tag(full, version, MIOU, f"{miou:.4f}")
+    best = client.get_registered_model(full).aliases.get(BEST)
+    held = client.get_model_version(full, best).tags.get(MIOU, "-inf") if best else "-inf"
+    if best != version and miou > float(held):
+        client.set_registered_model_alias(full, BEST, version)
+    if protocol:
+        client.set_registered_model_alias(full, PROTOCOL, version)
 
 
 @speaks

@@ -47,3 +47,15 @@ def test_rows_of_others_masks_raise_no_footnote_of_provenance() -> None:
     cells.append(row(name, "decoder_a", 2, commit="abc, def", device="H100"))
     made = comparison.render(build(cells), Context(name, "T", "paper", "vspw", comparable=True)).tables[name]
     assert any(note.startswith("Rows differ in commit") and "abc, def: decoder_a" in note for note in made.notes)
+
+
+def test_rows_of_other_precision_or_bn_group_have_a_footnote() -> None:
+    name = "ablation_ensemble"
+    cells = [
+        row(name, "upernet", 0, precision="fp32", bn_group=16),
+        row(name, "decoder_a", 1, precision="bf16", bn_group=8),
+    ]
+    made = comparison.render(build(cells), Context(name, "T", "paper", "vspw", comparable=True)).tables[name]
+    notes = [note for note in made.notes if note.startswith("Rows differ in")]
+    assert [note.split(",")[0] for note in notes] == ["Rows differ in precision", "Rows differ in BN group"]
+    assert "16: upernet (seed 0); 8: decoder_a (seed 0)" in notes[1]

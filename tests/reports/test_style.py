@@ -7,7 +7,7 @@ def test_every_method_keeps_its_colour_whoever_stands_beside_it() -> None:
     alone, crowd = _style.colours(["mine"]), _style.colours(["upernet", "decoder_a", "decoder_b", "decoder_ab", "mine"])
     assert alone["mine"] == crowd["mine"]
     assert len(set(crowd.values())) == 5
-    assert crowd["decoder_a"] == _style.METHODS["decoder_a"]
+    assert crowd["decoder_a"] == _style.colours(["Decoder A"])["Decoder A"]  # by cell and as a table names it
 
 
 def test_methods_beyond_the_spare_colours_still_have_one() -> None:
