@@ -49,18 +49,18 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     ]
     numbers = {str(read_json(path / "slurm.json").get("id")) for path in directories if (path / "slurm.json").exists()}
     recent = {path: age(path, now) for path in directories}
-    queue = _sbatch.queue(numbers) or {}
+    queue = _sbatch.queue(numbers)
     found = [(examine(path, queue, now), recent[path]) for path in directories]
     shown = [(one, old) for one, old in found if everything or one.state in LIVE or old < RECENT]
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
-def examine(directory: Path, queue: Mapping[str, State], now: float) -> Status:
-    """One job. What neither an outcome nor a holder speaks for has died."""
+def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
+    """One job. What neither an outcome, a holder nor Slurm speaks for has died; None: Slurm cannot be asked."""
     spec, how, outcome = (read_json(directory / name) for name in ("job.yaml", "how.json", "outcome.json"))
     submitted = read_json(directory / "slurm.json")
     number = submitted.get("id")
-    known = queue.get(str(number))
+    known = None if queue is None else queue.get(str(number))
     holder = lease.held(directory)
     facts = events(directory)
     state, reason = outcome.get("status"), outcome.get("reason")
@@ -68,6 +68,8 @@ def examine(directory: Path, queue: Mapping[str, State], now: float) -> Status:
         state, reason = "running", None
     elif known is not None and known.live and state != "finished":
         state, reason = "queued" if known.state != "RUNNING" else "running", None
+    elif queue is None and number is not None and state is None:
+        state, reason = "queued", f"Slurm cannot be asked here about job {number}"
     elif state == "lost" or state not in ENDED:
         state, reason = "died", reason or died(directory, number, known)
     last = facts.get("time")
