@@ -64,7 +64,7 @@ def delete(items: list[Item]) -> int:
     """Delete them, but for jobs that somebody has begun meanwhile; bytes that are free now."""
     freed = 0
     for item in items:
-        if lease.held(item.path) is not None:
+        if at_work(item.path):
             continue
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -72,6 +72,13 @@ def delete(items: list[Item]) -> int:
             item.path.unlink(missing_ok=True)
         freed += item.bytes
     return freed
+
+
+def at_work(path: Path) -> bool:
+    """Whether somebody is at work on the job that a path belongs to, or on one of those below it."""
+    job = next((one for one in (path, *path.parents) if one.parent.name == "jobs"), None)
+    jobs = [job] if job is not None else path.glob("*/")
+    return any(lease.held(one) is not None for one in jobs)
 
 
 def size(path: Path) -> int:

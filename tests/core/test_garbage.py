@@ -55,6 +55,26 @@ def test_leftovers_of_a_finished_job_are_listed(made):
     (made.root / "replaced" / "abc").mkdir(parents=True)
     found = {one.path.name: one.why for one in garbage.garbage(made.root)}
     assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
+    items = garbage.garbage(made.root)
+    got = Claim(folder).take()
+    assert garbage.delete(items) == 0  # begun after they were listed; `abc` holds no byte
+    got.renew(released=True)
+    assert garbage.delete(items) == 15
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("attempts", "job.yaml", "outcome.json", "weights.safetensors")
+    ]
+    assert garbage.garbage(made.root) == []
+
+
+def test_a_rehearsal_at_work_is_left_alone(tmp_path):
+    folder = job(tmp_path / "rehearsal" / "jobs" / ("f" * 16))
+    got = Claim(folder).take()
+    items = garbage.garbage(tmp_path)
+    assert [item.path.name for item in items] == ["jobs"]
+    assert garbage.delete(items) == 0
+    got.renew(released=True)
+    assert garbage.delete(items) > 0
+    assert not folder.exists()
 
 
 def test_what_a_searchs_trial_made_is_no_garbage(tmp_path):
