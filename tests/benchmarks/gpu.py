@@ -1,6 +1,7 @@
 """The paper's model on one GPU: milliseconds, peak memory and TFLOP/s of training and inference, in one call.
 
     python tests/benchmarks/gpu.py [--size large|base|tiny] [--device cuda|cpu] [--batch N] [--steps N] [--json]
+    python tests/benchmarks/gpu.py --profile decoder_a      # where a step and a window spend their time, by operation
 
 Training is the engine's own step (Trainer.step: prior, losses, backward, memory, AdamW) on made batches that lie in
 the host's memory; inference is the engine's own windows and stages. FLOPs are counted on fake tensors
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,13 @@ from harness.engine import build, count, inference  # noqa: E402
 from harness.engine.runtime import DTYPES, Rank  # noqa: E402
 from harness.engine.stages import Stages  # noqa: E402
 from harness.engine.train import Trainer  # noqa: E402
+from models.segmentor import Segmentor  # noqa: E402
 
 GIB = 2**30
 FRAME = (480, 853)  # VSPW 480p
 PAPER_MEMORY = 32  # GiB of the paper's cards
+TRAINING, INFERENCE, FASTER = 0.45, 0.50, 3.0  # goals: of the matmul rate, and times the fp32 step
+ROWS = 14  # of a profile
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class Line:
     precision: str
     ms: float | None  # None: out of memory
     peak_gib: float
-    tflops: float | None = None  # achieved, by the count
+    tflop: float | None = None  # by the count
+    tflops: float | None = None  # achieved: tflop a second
     share: float | None = None  # of the matmul rate in that precision
     host_syncs: int | None = None  # times a step waits for the device
 
@@ -133,8 +139,9 @@ def training(setting: Setting, decoder: str, precision: str, rate: float) -> Lin
         waits = host_syncs(setting, lambda: trainer.step(75, [batch], valid))
     except torch.OutOfMemoryError:
         return Line(what, precision, None, torch.cuda.max_memory_allocated() / GIB)
-    achieved = count.training(job)["flops"] / (taken / 1000) / 1e12
-    return Line(what, precision, taken, peak, achieved, achieved / rate, waits)
+    counted = count.training(job)["flops"] / 1e12
+    achieved = counted / (taken / 1000)
+    return Line(what, precision, taken, peak, counted, achieved, achieved / rate, waits)
 
 
 def made_batch(setting: Setting, frames: int) -> Batch:
@@ -151,6 +158,16 @@ def made_batch(setting: Setting, frames: int) -> Batch:
     return Batch(*batch, ("made/0",) * setting.batch)
 
 
+@cache
+def network(setting: Setting, decoder: str) -> Segmentor:
+    """An untrained model whose memory holds noise; made once, since BEiT-Large takes seconds to draw."""
+    model = build.segmentor(setting.job(decoder, "fp32"), setting.classes)
+    if hasattr(model.decoder, "memory"):
+        model.decoder.memory.rows.normal_()
+        model.decoder.memory.initialised.fill_(True)
+    return model
+
+
 def parsing(setting: Setting, members: Sequence[str], precision: str, later: int, whole: bool, rate: float) -> Line:
     """A window, or a frame by sliding windows, for stage 0 or stage 0 and `later` more, of a model or an ensemble."""
     height, width = setting.frame if whole else (setting.crop, setting.crop)
@@ -162,11 +179,7 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
     stages, flops = [], 0
     for decoder in members:
         job = setting.job(decoder, precision)
-        model = build.segmentor(job, setting.classes)
-        if hasattr(model.decoder, "memory"):
-            model.decoder.memory.rows.normal_()
-            model.decoder.memory.initialised.fill_(True)
-        stages.append(Stages(model, geometry, precision, setting.device))
+        stages.append(Stages(network(setting, decoder), geometry, precision, setting.device))
         windows = len(inference.tiles(height, width, geometry, stages[-1].fit))
         one = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
         flops += windows * one.window(1 + later)
@@ -179,16 +192,16 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
         return inference.labels(total)
 
     taken, peak = clock(setting, parse, setting.steps)
-    achieved = flops / (taken / 1000) / 1e12
+    achieved = flops / 1e12 / (taken / 1000)
     place = f"frame {height} × {width}" if whole else f"window {setting.crop}²"
     what = f"{'+'.join(members)}, {place}, stage{'s 0-' + str(later) if later else ' 0'}"
-    return Line(what, precision, taken, peak, achieved, achieved / rate)
+    return Line(what, precision, taken, peak, flops / 1e12, achieved, achieved / rate)
 
 
 def measure(setting: Setting, low: str, say: Callable[[str], None]) -> list[Line]:
     """Every line: each decoder's training in `low` precision and in fp32, then inference."""
     rates = {precision: matmul_rate(setting, precision) for precision in dict.fromkeys((low, "fp32"))}
-    lines = [Line(f"matmul, {name}", name, None, 0.0, rate, 1.0) for name, rate in rates.items()]
+    lines = [Line(f"matmul, {name}", name, None, 0.0, None, rate, 1.0) for name, rate in rates.items()]
     for precision, rate in rates.items():
         for decoder in MEMBERS:
             lines.append(training(setting, decoder, precision, rate))
@@ -200,6 +213,66 @@ def measure(setting: Setting, low: str, say: Callable[[str], None]) -> list[Line
         lines.append(parsing(setting, members, precision, later, whole, rates[precision]))
         say(str(lines[-1]))
     return lines
+
+
+def goals(lines: Sequence[Line], low: str) -> list[tuple[str, str, bool]]:
+    """What issue and design ask for: the goal, the worst figure that there is for it, whether it is met."""
+    steps = {line.what: line for line in lines if line.what.startswith("train ") and line.precision == low}
+    slow = {line.what: line for line in lines if line.what.startswith("train ") and line.precision == "fp32"}
+    parsed = [line for line in lines if "stage" in line.what and line.precision == low]
+    fitted = [line for line in steps.values() if line.ms]
+    share = min((line.share or 0 for line in steps.values()), default=0.0)
+    reached = min((line.share or 0 for line in parsed), default=0.0)
+    peak = max((line.peak_gib for line in steps.values()), default=0.0)
+    ratios = [baseline / line.ms for line in fitted if line.ms and (baseline := slow[line.what].ms)]
+    faster = min(ratios, default=0.0)
+    return [
+        (f"training at {TRAINING:.0%} of the matmul rate", f"{share:.0%}", share >= TRAINING),
+        (f"inference at {INFERENCE:.0%}", f"{reached:.0%}", reached >= INFERENCE),
+        (
+            f"the batch within {PAPER_MEMORY} GiB, as the paper's cards hold",
+            f"{peak:.1f} GiB" if len(fitted) == len(steps) else "out of memory",
+            len(fitted) == len(steps) and peak <= PAPER_MEMORY,
+        ),
+        (
+            f"{FASTER:.0f} times the fp32 step",
+            f"{faster:.2f}" if len(ratios) == len(steps) else "not all steps fit into memory",
+            len(ratios) == len(steps) and faster >= FASTER,
+        ),
+    ]
+
+
+def profile(setting: Setting, decoder: str, precision: str) -> str:
+    """Which operations one training step and one window's stages 0 to 3 spend their time in, by torch.profiler."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    on_gpu = setting.device.type == "cuda"
+    activities += [torch.profiler.ProfilerActivity.CUDA] if on_gpu else []
+    trainer = Trainer(setting.job(decoder, precision), setting.classes, Rank(0, 1, setting.device, 1))
+    trainer.start(None)
+    batch = made_batch(setting, len(trainer.offsets))
+    valid = batch.labels[:, -1].numel()
+    geometry = inference.geometry(setting.crop, None, None, (1.0,), False)
+    stages = Stages(network(setting, decoder), geometry, precision, setting.device)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, setting.crop, setting.crop, generator=generator).to(setting.device)
+    masks = [torch.randint(setting.classes, image.shape[-2:], generator=generator) for _ in range(3)]
+    masks = [mask.to(setting.device) for mask in masks]
+    forms: dict[str, Callable[[], Any]] = {
+        f"a step of {decoder}, {setting.batch} × {setting.crop}²": lambda: trainer.step(75, [batch], valid),
+        f"a window of {decoder}, stages 0-3": lambda: list(stages.predict(image, 0, masks)),
+    }
+    said = []
+    for what, form in forms.items():
+        form()  # libraries choose their kernels at the first run
+        with torch.profiler.profile(activities=activities) as seen:
+            form()
+        key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        found = sorted(seen.key_averages(), key=lambda one: -getattr(one, key))
+        whole = sum(getattr(one, key) for one in found) or 1
+        rows = [(one.key, one.count, getattr(one, key) / 1000, 100 * getattr(one, key) / whole) for one in found[:ROWS]]
+        said.append(f"{what}, {precision}: {whole / 1e6:.2f} s of operations")
+        said.append(tabulate(rows, ["operation", "calls", "ms", "%"], floatfmt=".1f"))
+    return "\n\n".join(said)
 
 
 def facts(setting: Setting) -> dict[str, Any]:
@@ -215,12 +288,13 @@ def table(lines: Sequence[Line]) -> str:
     rows = [
         [
             *(line.what, line.precision, "–" if line.ms is None else f"{line.ms:.1f}", f"{line.peak_gib:.1f}"),
+            "–" if line.tflop is None else f"{line.tflop:.1f}",
             *("–" if line.tflops is None else f"{line.tflops:.1f}", "–" if line.share is None else f"{line.share:.0%}"),
             "–" if line.host_syncs is None else line.host_syncs,
         ]
         for line in lines
     ]
-    heads = ["what", "precision", "ms", "peak GiB", "TFLOP/s", "of matmul", "host waits"]
+    heads = ["what", "precision", "ms", "peak GiB", "TFLOP", "TFLOP/s", "of matmul", "host waits"]
     return tabulate(rows, heads, disable_numparse=True)
 
 
@@ -233,20 +307,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=2, help="images a GPU (default 2, as the paper's)")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", choices=MEMBERS, metavar="DECODER", help="only a profile of this decoder")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("gpu.py: torch sees no GPU; `harness doctor` says why (--device cpu --size tiny tries the script)")
         return 3
     setting = Setting(device, options.size, batch=options.batch, steps=options.steps)
+    if options.profile:
+        precision = options.precision if device.type == "cuda" else "fp32"
+        print(profile(setting, options.profile, precision))
+        return 0
     lines = measure(setting, options.precision, lambda said: print(said, file=sys.stderr, flush=True))
     known = facts(setting)
     if options.json:
-        print(json.dumps({"schema": 1, **known, "lines": [asdict(line) for line in lines]}, indent=1))
+        judged = [dict(zip(("goal", "figure", "met"), one, strict=True)) for one in goals(lines, options.precision)]
+        print(json.dumps({"schema": 1, **known, "lines": [asdict(line) for line in lines], "goals": judged}, indent=1))
     else:
         print(table(lines))
         print("\n" + ", ".join(f"{key} {value}" for key, value in known.items()))
-        print(f"The paper's cards hold {PAPER_MEMORY} GB.")
+        for goal, figure, met in goals(lines, options.precision):
+            print(f"{'met   ' if met else 'missed'}  {goal}: {figure}")
     return 0
 
 
