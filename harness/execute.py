@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,28 +82,42 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     todo = [job for job in todo if job not in stuck]
     turns = Turns(plan, list(todo), say, failures=stuck)
     stopped: Stopped | None = None
-    if todo:
-        launcher, facts = choose(plan, how)
-        say(f"{len(todo)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
-        publisher.open(todo)
-        try:
-            turns.run(launcher, publisher, show, facts)
-        except Stopped as stop:
-            stopped = stop
-        finally:
-            launcher.close()
     failures = turns.failures
-    finished = tuple(
-        conclude(
-            plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped, how), bool(todo)
+    with closing(plan, publisher, failures, how):
+        if todo:
+            launcher, facts = choose(plan, how)
+            say(f"{len(todo)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
+            publisher.open(todo)
+            try:
+                turns.run(launcher, publisher, show, facts)
+            except Stopped as stop:
+                stopped = stop
+            finally:
+                launcher.close()
+        finished = tuple(
+            conclude(
+                plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped, how), bool(todo)
+            )
+            for experiment in plan.experiments
         )
-        for experiment in plan.experiments
-    )
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
     return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+
+
+@contextmanager
+def closing(plan: Plan, publisher: Publisher, failures: Mapping[Job, str], how: How) -> Iterator[None]:
+    """Where something goes wrong, or a signal comes at the report, the plan's runs in MLflow end all the same."""
+    try:
+        yield
+    except (Exception, Stopped) as error:
+        stopped = error if isinstance(error, Stopped) else None
+        for experiment in plan.experiments:
+            if ended(plan, experiment, failures, stopped, how) != "RUNNING":
+                publisher.close(experiment, "KILLED" if stopped else "FAILED")
+        raise
 
 
 def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
@@ -335,8 +350,8 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     name, nproc = how.launcher, how.nproc
     if how.inside:  # what was asked of sbatch is here now
         name = "slurm" if how.nodes > 1 else "torchrun" if nproc != 1 else "inline"
-    micro = plan.config.micro_batch
-    fitting = machine.ranks(micro, machine.gpus(), how.nodes)  # as `plan` says in its line `here`
+    micro, here = plan.config.micro_batch, machine.gpus()
+    fitting = machine.ranks(micro, here, how.nodes)  # as `plan` says in its line `here`
     if name == "auto":
         name = "torchrun" if (nproc or fitting) > 1 else "inline"
     nproc = nproc or (fitting if name == "torchrun" else 1)
@@ -345,6 +360,8 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     if nproc < 1 or micro % (nproc * how.nodes):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
+    if 0 < here < nproc:
+        raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
     facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
     return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, facts)

@@ -255,6 +255,12 @@ class Publisher:
         else:
             self.tracking.finish(run, status)
 
+    def close(self, experiment: Experiment, status: str) -> None:
+        """The plan's run ends without a report, where it was opened here."""
+        if self.tracking is not None and experiment.name in self._parents:
+            with self._patience():
+                self.tracking.finish(self._parents[experiment.name][1], status)
+
     def complete(self, experiment: Experiment) -> None:
         """The store has been told all of a plan that is done: `up_to_date` from now on."""
         if self.tracking is not None:

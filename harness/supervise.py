@@ -20,6 +20,7 @@ from harness.core.job import Evaluate, Job
 from harness.core.lease import Lease
 from harness.core.lease import stacks as stacks_path
 from harness.core.plan import Plan, read_json
+from harness.core.redact import one_line
 from harness.core.stopping import Stopped, stop_signals
 from harness.publish import Publisher
 
@@ -113,28 +114,47 @@ def supervise(
 
     Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
+    Where something goes wrong here the launch is ended, and the store is told that its jobs have failed.
     """
+    try:
+        return to_its_end(plan, launch, launcher, publisher, show, how)
+    except Exception as error:
+        end(launcher)
+        for job, lease in launch.items():
+            if lease.ours():
+                publisher.end(job, "FAILED", {"status": "failed", "reason": one_line(error)})
+        raise
+
+
+def to_its_end(
+    plan: Plan,
+    launch: Mapping[Job, Lease],
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    how: Mapping[str, Any],
+) -> dict[Job, dict[str, Any]]:
+    """The same, as far as all goes well."""
     progress = {job: Progress(job) for job in launch}
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
     ended: str | None = None
-    meanwhile = ExitStack()
-    with stop_signals():
-        try:
-            for job, lease in launch.items():
-                prepare(plan, job, lease, how)
-                progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
-                publisher.begin(job)
-            meanwhile.enter_context(publisher.watched(launch))
-            launcher.start([plan.directory(job) for job in launch])
-            ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
-            if ended is not None:
-                end(launcher)
-        except Stopped as stop:
-            stopped = stop
-    if stopped is not None:
-        stop_launch(plan, launcher, publisher, show, progress, stopped)
-    meanwhile.close()
+    with ExitStack() as meanwhile:
+        with stop_signals():
+            try:
+                for job, lease in launch.items():
+                    prepare(plan, job, lease, how)
+                    progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+                    publisher.begin(job)
+                meanwhile.enter_context(publisher.watched(launch))
+                launcher.start([plan.directory(job) for job in launch])
+                ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
+                if ended is not None:
+                    end(launcher)
+            except Stopped as stop:
+                stopped = stop
+        if stopped is not None:
+            stop_launch(plan, launcher, publisher, show, progress, stopped)
     if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
         if stopped is not None:
             raise stopped

@@ -1,12 +1,18 @@
-"""What `--rerun` names: finished jobs of a cell, or those whose sources changed, and all that rests on them."""
+"""How a plan is run: what `--rerun` names, how many ranks fit, which store is told, and what is left after an error."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import finished_root
+import one_model
 import pytest
 
 from harness import execute
-from harness.core.errors import UsageError
+from harness.core import machine
+from harness.core.errors import UnfitError, UsageError
+from harness.core.stopping import Stopped
+from harness.store.tracking import ROLE, Tracking
 
 
 def test_a_cell_its_training_and_what_rests_on_it_are_run_again(tmp_path: Path) -> None:
@@ -24,3 +30,82 @@ def test_a_word_that_is_no_cell_is_answered_with_those_there_are(tmp_path: Path)
     made = finished_root.make(tmp_path, videos=2)
     with pytest.raises(UsageError, match=r"neither 'changed' nor a cell of this plan: upernet, decoder_a"):
         execute.selected(made, "decoder_c")
+
+
+def test_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: Path) -> None:
+    made = one_model.made(tmp_path, "train.batch=6")
+    with pytest.raises(UsageError, match=r"--nproc 5 does not divide the micro-batch of 6; these do: 1, 2, 3, 6$"):
+        execute.choose(made, execute.How(nproc=5))
+    assert execute.choose(made, execute.How(nproc=3))[1]["launcher"] == "torchrun"
+
+
+def test_more_ranks_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = one_model.made(tmp_path, "train.batch=8")
+    monkeypatch.setattr(machine, "gpus", lambda: 2)
+    with pytest.raises(UsageError, match=r"--nproc 4: each rank takes a GPU of its own, and there are 2 here"):
+        execute.choose(made, execute.How(nproc=4))
+    assert execute.choose(made, execute.How())[1]["nproc"] == 2
+    monkeypatch.setattr(machine, "gpus", lambda: 0)
+    assert execute.choose(made, execute.How(nproc=4))[1]["nproc"] == 4
+
+
+def test_only_inside_an_allocation_may_the_store_be_out_of_reach(tmp_path: Path) -> None:
+    said: list[str] = []
+    nowhere = "http://127.0.0.1:9"
+    assert execute.connected(execute.How(tracking_uri=nowhere, inside=True), said.append) is None
+    assert "this node only keeps journals" in said[0]
+    with pytest.raises(UnfitError, match="no answer"):
+        execute.connected(execute.How(tracking_uri=nowhere), said.append)
+
+
+class Breaks:
+    """A launcher that cannot start its worker."""
+
+    log = Path("none.log")
+
+    def start(self, directories: list[Path]) -> None:
+        raise RuntimeError("no worker: postgresql://u:s3cret@host/db")
+
+    def running(self) -> bool:
+        return False
+
+    def signal(self, number: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    def stand_in(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return stand_in
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "statuses"),
+    [
+        ("launcher", RuntimeError("no worker"), {"plan": "FAILED", "train": "FAILED"}),
+        ("report", RuntimeError("a defect"), {"plan": "FAILED", "train": "FINISHED", "cell": "FINISHED"}),
+        ("report", Stopped(15), {"plan": "KILLED", "train": "FINISHED", "cell": "FINISHED"}),
+    ],
+    ids=["at the launch", "at the report", "a signal at the report"],
+)
+def test_after_an_error_no_run_says_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException, statuses: dict[str, str]
+) -> None:
+    made = one_model.made(tmp_path)
+    store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(execute, "choose", lambda plan, how: (Breaks(), {"launcher": "inline", "nproc": 1}))
+    if where == "report":
+        one_model.finished(made)
+        monkeypatch.setattr(execute.present, "write", raises(error))
+    with pytest.raises(type(error)):
+        execute.run(made, execute.How(tracking_uri=store.uri), lambda progress: None, print)
+    client = store.connect()
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    found = {run.data.tags[ROLE]: run for run in runs if ROLE in run.data.tags}
+    assert {role: run.info.status for role, run in found.items()} == statuses
+    if where == "launcher":
+        assert found["train"].data.tags["harness.reason"] == "no worker: postgresql://u:***@host/db"
