@@ -8,16 +8,19 @@ experiments called rehearsal/…
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from harness.core import garbage, journal
 from harness.core.cost import STATE, Cost, cost_lines
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UsageError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, launches, read_json
-from harness.execute import How, choose, fit, writable
+from harness.core.redact import redact
+from harness.core.stopping import Stopped
+from harness.execute import How, choose, fetch, fit, writable
 from harness.publish import Publisher
-from harness.store.tracking import Tracking
+from harness.store.tracking import PARENT, Tracking
 from harness.supervise import Show
 from harness.turns import Turns
 
@@ -44,29 +47,50 @@ class Rehearsal(Plan):
 
 def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
-    fit(plan.config)
     root = plan.root / "rehearsal"
-    shutil.rmtree(root, ignore_errors=True)
-    writable(root)
-    short = Rehearsal(plan.experiments, root)
+    if garbage.at_work(root / "jobs"):
+        raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
+    fit(plan.config)
+    if any(isinstance(job, Train) for job in plan.jobs):
+        fetch(plan.config, say)
     tracking = None if how.offline else Tracking(how.tracking_uri, f"{how.prefix}rehearsal/")
     if tracking is not None:
         tracking.connect()
+        end_runs(root, tracking)
+    shutil.rmtree(root, ignore_errors=True)
+    writable(root)
+    short = Rehearsal(plan.experiments, root)
     publisher = Publisher(short, tracking, say)
     launcher, facts = choose(short, replace(how, rerun=None))
     turns = Turns(short, short.jobs, say)
+    status = "FAILED"
     try:
+        publisher.open(short.jobs)
         turns.run(launcher, publisher, show, facts)
+        status = "FAILED" if turns.failures else "FINISHED"
+    except Stopped:
+        status = "KILLED"
+        raise
     finally:
         launcher.close()
-        if tracking is not None:
-            for experiment in short.experiments:
-                tracking.finish(publisher.parent(experiment)[1], "FAILED" if turns.failures else "FINISHED")
+        for experiment in short.experiments:
+            publisher.close(experiment, status)
     if turns.failures:
         told = "; ".join(f"{job.name}: {reason}" for job, reason in turns.failures.items())
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+
+
+def end_runs(root: Path, tracking: Tracking) -> None:
+    """End the runs that say RUNNING of a rehearsal that was killed; its files say which they are."""
+    for path in sorted((root / "jobs").glob("*/mlflow.json")):
+        run = read_json(path).get(redact(tracking.uri), {}).get("run")
+        if run is not None and tracking.has(run):
+            left = tracking.get(run)
+            for one in (left, tracking.get(left.tags[PARENT])):
+                if one.status == "RUNNING":
+                    tracking.finish(one.run_id, "KILLED")
 
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:

@@ -74,6 +74,11 @@ def run(
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     on_slurm = settings.launcher == "slurm"
+    if rehearse and on_slurm:
+        raise UsageError(
+            "--rehearse runs where it is called, not by --launcher slurm: call it inside an allocation "
+            "(salloc, srun), with --launcher torchrun"
+        )
     if as_json and (rehearse or dry_run):
         raise UsageError(f"{'--rehearse' if rehearse else '--dry-run'} prints text; leave --json out")
     if not on_slurm and (slurm or nodes or dry_run):

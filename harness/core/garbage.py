@@ -77,7 +77,7 @@ def delete(items: list[Item]) -> int:
 def at_work(path: Path) -> bool:
     """Whether somebody is at work on the job that a path belongs to, or on one of those below it."""
     job = next((one for one in (path, *path.parents) if one.parent.name == "jobs"), None)
-    jobs = [job] if job is not None else path.glob("*/")
+    jobs = [job] if job is not None and path.name != "jobs" else path.glob("*/")
     return any(lease.held(one) is not None for one in jobs)
 
 
