@@ -107,6 +107,22 @@ def test_a_store_that_goes_away_before_the_review_is_told_the_next_time(
     assert all("paper/miou" in run.metrics for run in tracking.find("ablation_ensemble", fingerprints).values())
 
 
+def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> None:
+    words = ["report", "ablation_ensemble", *finished_root.OVERRIDES, "data.synthetic.val_videos=24"]
+    words += ["--root", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    code = (
+        "import sys, time\nfrom harness.cli import main\nbegun = time.process_time()\n"
+        f"assert not main({words!r})\n"
+        "assert 'torch' not in sys.modules\nprint(time.process_time() - begun)\n"
+    )
+    environment = os.environ | {"MLFLOW_TRACKING_URI": store}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "out").rglob("index.html")
+    assert page.read_text().count("<img") >= 8
+    assert float(done.stdout.split()[-1]) < 15  # its own seconds: others may be at work here
+
+
 def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> execute.Finished:
     """What the store hears of a plan's end."""
     how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)

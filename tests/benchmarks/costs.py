@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import one_model
@@ -116,30 +117,45 @@ def _masks(number: int, size: tuple[int, int], classes: int) -> Tensor:
     return whole[:, : size[0], : size[1]].contiguous()
 
 
-def training_sample(measure: Measure, size: tuple[int, int] = FRAME, crop: int = 512, short_side: int = 512) -> Row:
-    """A training sample, read and augmented, over reading alone: what one worker does a second follows from it."""
+def training_sample(
+    measure: Measure,
+    size: tuple[int, int] = FRAME,
+    crop: int = 512,
+    short_side: int = 512,
+    offsets: Sequence[int] = (0,),
+) -> Row:
+    """A training sample, read and augmented, over reading alone: what one worker does a second follows from it.
+
+    `offsets` are its frames, as TrainStream has them.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        root = make_vspw(Path(folder) / "data", {"train": 4, "val": 1, "test": 1}, frames=2, size=size, classes=124)
+        root = make_vspw(Path(folder) / "data", {"train": 4, "val": 1, "test": 1}, frames=4, size=size, classes=124)
         dataset = vspw.Dataset(vspw.Config(root=str(root)))
-        stream = TrainStream(dataset, crop=crop, short_side=short_side, seed=0)
+        stream = TrainStream(dataset, offsets=offsets, crop=crop, short_side=short_side, seed=0)
         places = range(8)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as a worker
         try:
             whole, reading = measure.seconds(
                 lambda: [stream[place] for place in places],
-                lambda: [dataset.read("train", stream.video(place), "00000000") for place in places],
+                lambda: [dataset.read("train", stream.video(place), "00000000") for place in places for _ in offsets],
             )
         finally:
             torch.set_num_threads(threads)
+    of = "a frame" if len(offsets) == 1 else f"{len(offsets)} frames"
     return Row(
         "training sample",
-        f"a frame of {size[0]} × {size[1]}, crop {crop}, one worker",
+        f"{of} of {size[0]} × {size[1]}, crop {crop}, one worker",
         f"{shown(whole / len(places))}: {len(places) / whole:.1f} samples a second",
         f"reading it alone: {shown(reading / len(places))}",
         whole / reading,
         "times reading",
     )
+
+
+def training_clip(measure: Measure, past: Sequence[int] = (-2, -1), **how: Any) -> Row:
+    """The same for a decoder that reads earlier frames: as many as Decoder B does."""
+    return training_sample(measure, offsets=(*past, 0), **how)
 
 
 def checkpoint_save(measure: Measure, decoder: str = "decoder_a", **widths: int) -> Row:
@@ -230,6 +246,7 @@ ROWS: list[Callable[[Measure], Row]] = [
     confusion_counts,
     video_consistency,
     training_sample,
+    training_clip,
     checkpoint_save,
     planning,
     start_up,

@@ -35,6 +35,7 @@ EVALUATION: dict[str, Sequence[Any]] = {
 }
 SCALES = (1.0, 0.75, 1.25, 1.5, 1.75)
 RUNS = (10, 100, 1000)
+MOST = 2.0  # times as long with the most runs as with the fewest
 COMMANDS = {
     "plan": ("plan", "ablation_ensemble", "--json"),
     "status": ("status", "--json"),
@@ -169,7 +170,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write and draw."""
+    """Measure, write and draw; returns 1 where a command grows by more than MOST."""
     parser = argparse.ArgumentParser(prog="growth.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=PROJECT / "docs" / "performance")
     parser.add_argument("--only", choices=("evaluation", "store"))
@@ -189,7 +190,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frame.to_csv(options.out / "growth.csv", index=False, float_format="%.3f")
     draw(frame, options.out)
     print(frame.to_string(index=False))
-    return 0
+    grown = growth(frame)
+    for name, ratio in grown.items():
+        print(f"{name}: {ratio:.2f} times as long at {RUNS[-1]} runs as at {RUNS[0]} (at most {MOST:.0f} wanted)")
+    return int(any(ratio > MOST for ratio in grown.values()))
+
+
+def growth(frame: pd.DataFrame) -> dict[str, float]:
+    """How much longer each command takes with the most runs than with the fewest."""
+    seconds = frame.set_index(["series", "x"])["seconds"]
+    return {
+        name: float(seconds[name, RUNS[-1]] / seconds[name, RUNS[0]])
+        for name in COMMANDS
+        if (name, RUNS[-1]) in seconds
+    }
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ TINY = {
     "confusion_counts": {"size": (24, 40), "K": 6},
     "video_consistency": {"frames": 20, "size": (24, 40), "K": 6},
     "training_sample": {"size": (48, 64), "crop": 32, "short_side": 32},
+    "training_clip": {"size": (48, 64), "crop": 32, "short_side": 32},
     "checkpoint_save": {"channels": 8, "aux_channels": 8, "memory_channels": 8},
     "planning": {"seeds": 3},
     "start_up": {},

@@ -24,3 +24,8 @@ def test_pictures(tmp_path: Path) -> None:
     rows = [(name, x, 1.0, 2.0) for name, values in whole.items() for x in values]
     growth.draw(pd.DataFrame(rows, columns=["series", "x", "seconds", "megabytes"]), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"growth_evaluation", "growth_store"}
+
+
+def test_growth_is_the_most_runs_over_the_fewest() -> None:
+    rows = [("plan", 10, 0.5), ("plan", 1000, 0.9), ("frames", 20, 1.0)]
+    assert growth.growth(pd.DataFrame(rows, columns=["series", "x", "seconds"])) == {"plan": 1.8}
