@@ -247,9 +247,12 @@ def run_video(
         for one, seen in masks(tasks, workers, image, priors):
             counts[one.folder].add(seen.mask, label)
             counts[one.folder].compare(*seen)
+            kept = label is None or one.job["evaluate"].get("keep_masks")
+            if kept or name == middle:
+                jobs.ours(one.folder, one.job)()
             if name == middle:
                 keepsakes.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
-            if label is None or one.job["evaluate"].get("keep_masks"):
+            if kept:
                 save_mask(one.folder / "masks" / where, seen.mask)
     for one in tasks:
         counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))

@@ -50,6 +50,7 @@ class Looks:
             for video in evaluate.share(lengths, rank.rank, rank.world):
                 stages.start()
                 for _, frame in evaluate.read_ahead(self.dataset, self.split, video):
+                    stop.beat()
                     if stop.status is not None:
                         break
                     image = torch.from_numpy(frame.image).to(rank.device).permute(2, 0, 1)[None].float()

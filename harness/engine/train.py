@@ -307,11 +307,12 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
 def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     """Write the weights, M among them, by the first rank; checkpoints are not needed any more."""
     if trainer.rank.first:
+        jobs.ours(folder, trainer.job)()
+        keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         target = folder / checkpoint.WEIGHTS
         temporary = checkpoint.temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
         save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
-        keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         checkpoint.keep(temporary, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")

@@ -105,8 +105,9 @@ def guarded(
     except Stopped as stop:
         results = [jobs.stopped(stop.status, evaluate.done(folder)) for folder in folders]
     except Exception as error:
-        results = [failed(allowed, folder, error) for folder in folders]
+        results = [taken(allowed, folder) or jobs.failure(folder, error) for folder in folders]
     for folder, result in zip(folders, results, strict=bool(results)):
+        result = taken(allowed, folder) or result
         endings.append(result)
         if result.status == "failed" or (rank.first and result.status != "superseded"):
             jobs.end(folder, result, time.monotonic() - begun, rank)
@@ -118,13 +119,13 @@ def check(allowed: Mapping[Path, Callable[[], None]], folders: Sequence[Path]) -
         allowed.get(folder, lambda: None)()
 
 
-def failed(allowed: Mapping[Path, Callable[[], None]], folder: Path, error: Exception) -> Ending:
-    """The ending that an exception makes; none to be written where a later attempt has the job."""
+def taken(allowed: Mapping[Path, Callable[[], None]], folder: Path) -> Ending | None:
+    """The ending of a job that a later attempt has, which is not written; None where it is still ours."""
     try:
         check(allowed, [folder])
     except SupersededError as late:
         return Ending("superseded", reason=str(late), exit_code=late.exit_code)
-    return jobs.failure(folder, error)
+    return None
 
 
 def _next_line(source: TextIO, stop: Stop) -> str:

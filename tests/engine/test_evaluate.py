@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from tiny_jobs import ALONE, counts, evaluation
 
 from harness.core import journal
 from harness.core.errors import UnfitError
+from harness.core.lease import Claim, SupersededError
 from harness.engine import build, evaluate, inference, jobs
 from harness.engine import stages as stages_module
 from harness.engine.runtime import Rank, Stop, Stopped
@@ -242,3 +244,24 @@ def test_weights_that_changed_on_the_disk_are_unfit(root, tmp_path):
 def test_other_window_than_the_encoders_is_unfit(root):
     with pytest.raises(UnfitError, match=r"evaluate\.window=64"):
         run(evaluation(root, "wide", [A], evaluate={"window": 64, "stride": None, "short_side": None}))
+
+
+def test_an_evaluation_that_was_taken_over_keeps_no_more_masks(root, monkeypatch):
+    how = {"window": 32, "stride": None, "short_side": None, "keep_masks": True}
+    folder = evaluation(root, "one", [A], evaluate=how)
+    first = Claim(folder).take()
+    (folder / "job.yaml").write_text(json.dumps({**jobs.read(folder), "attempt": first.number}))
+    ahead = evaluate.read_ahead
+
+    def taken_over(*arguments):
+        for index, frame in enumerate(ahead(*arguments)):
+            if index == 1:  # of three: the one whose mask is a sample
+                first.renew(released=True)
+                assert Claim(folder).take().number == 2
+            yield frame
+
+    monkeypatch.setattr(evaluate, "read_ahead", taken_over)
+    with pytest.raises(SupersededError):
+        run(folder)
+    assert len(list(folder.glob("masks/*/*.png"))) == 1
+    assert not (folder / "samples").exists()

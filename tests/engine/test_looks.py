@@ -90,6 +90,21 @@ def test_a_signal_breaks_a_look_off(tmp_path):
     assert Looks(job, dataset, ALONE).take(evaluate.model(folder, len(dataset.classes)), 6, stop) is None
 
 
+def test_every_frame_of_a_look_is_a_beat(tmp_path):
+    class Counting(Stop):
+        beats = 0
+
+        def beat(self):
+            self.beats += 1
+
+    folder = train_now(looked_at(tmp_path))
+    job, stop = jobs.read(folder), Counting()
+    dataset = build.dataset(job)
+    taken = Looks(job, dataset, ALONE)
+    taken.take(evaluate.model(folder, len(dataset.classes)), 6, stop)
+    assert stop.beats == len(taken.videos) * DATA["frames"] > 0
+
+
 def test_dev_needs_something_held_out(tmp_path):
     folder = looked_at(tmp_path)
     job = jobs.read(folder)

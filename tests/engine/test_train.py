@@ -308,3 +308,21 @@ def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
     assert worker.launch([folder], ALONE, Stop()) == 75
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == seen
     assert not (folder / "outcome.json").exists()
+
+
+def test_a_training_that_is_superseded_at_its_end_keeps_nothing(tmp_path, monkeypatch):
+    folder = training(tmp_path)
+    first = Claim(folder).take()
+    (folder / "job.yaml").write_text(json.dumps({**jobs.read(folder), "attempt": first.number}))
+    finish = train.finish
+
+    def taken_over(*arguments):
+        first.renew(released=True)
+        assert Claim(folder).take().number == 2
+        finish(*arguments)
+
+    monkeypatch.setattr(train, "finish", taken_over)
+    assert worker.launch([folder], ALONE, Stop()) == 75
+    assert not (folder / "memory" / "step-000000006.npy").exists()
+    assert not (folder / "weights.safetensors").exists()
+    assert not (folder / "outcome.json").exists()
