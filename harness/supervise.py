@@ -299,10 +299,10 @@ def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
 
 
 def last_line(log: Path) -> str:
-    """The last line a worker wrote before it died."""
+    """The last line a worker wrote before it died, without passwords."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     said = [line.strip() for line in lines if line.strip()]
-    return f"{said[-1][:200]} (see {log})" if said else f"it left no word (see {log})"
+    return f"{one_line(said[-1], 200)} (see {log})" if said else f"it left no word (see {log})"
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:

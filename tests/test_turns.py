@@ -170,3 +170,9 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
     )
     assert outcomes[job] == {"status": "failed", "reason": "as told"}
     assert not launcher.hangs
+
+
+def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_text("Traceback\nOSError: postgresql://u:s3cret@host/db\n\n")
+    assert supervise.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import TextIO
 
+from harness.core.redact import redact
+
 
 def out(text: str = "") -> None:
     """A result, on stdout. Raises OSError where it cannot be written, unless its reader has left (`… | head`)."""
@@ -14,9 +16,9 @@ def out(text: str = "") -> None:
 
 
 def say(text: str = "") -> None:
-    """A line for people, on stderr; a training goes on if nobody can read it."""
+    """A line for people, on stderr, without passwords; a training goes on if nobody can read it."""
     try:
-        _write(sys.stderr, text)
+        _write(sys.stderr, redact(text))
     except OSError:
         _mute(sys.stderr)
 

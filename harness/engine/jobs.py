@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from harness.core import journal, lease, record
 from harness.core.errors import REMEDIES, HarnessError, UnfitError, refused
 from harness.core.journal import Journal
+from harness.core.redact import redact
 from harness.core.stopping import PREEMPTED
 from harness.engine import checkpoint, runtime, trouble
 from harness.engine.runtime import Rank
@@ -72,14 +73,14 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
 
 
 def failure(folder: Path, error: BaseException) -> Ending:
-    """The ending that an exception makes, in one line; its traceback is added to error.txt.
+    """The ending that an exception makes, in one line without passwords; its traceback is added to error.txt.
 
     Where that cannot be written the disk is what failed: torch and safetensors say so in words of their own.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "error.txt").open("a", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
+            file.write(redact("".join(traceback.format_exception(error))))
     except OSError as full:
         error = full
         checkpoint.sweep(folder / "checkpoints")  # what was half written leaves room for the outcome
@@ -90,7 +91,7 @@ def failure(folder: Path, error: BaseException) -> Ending:
     except UnfitError:
         job = None
     code = error.exit_code if isinstance(error, HarnessError) else 1
-    return Ending("failed", reason=trouble.reason(error, job), exit_code=code)
+    return Ending("failed", reason=redact(trouble.reason(error, job)), exit_code=code)
 
 
 def stopped(status: str, step: int) -> Ending:

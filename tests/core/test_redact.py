@@ -1,5 +1,6 @@
 import pytest
 
+from harness.core import voice
 from harness.core.redact import one_line, redact
 
 
@@ -35,3 +36,8 @@ def test_one_line_of_a_long_message() -> None:
     assert line.startswith("first second http://u:***@h x")
     assert len(line) == 100
     assert one_line(ValueError()) == "ValueError"
+
+
+def test_what_is_said_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    voice.say("failed: http://u:s3cret@h did not answer")
+    assert capsys.readouterr().err == "failed: http://u:***@h did not answer\n"

@@ -10,9 +10,10 @@ import pytest
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.core import journal
-from harness.engine import checkpoint, jobs, worker
+from harness.core.lease import Claim
+from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.jobs import Ending
-from harness.engine.runtime import Rank, Stop
+from harness.engine.runtime import Rank, Stop, Stopped
 
 A = "a" * 16
 REPOSITORY = Path(__file__).parents[2]
@@ -81,6 +82,35 @@ def test_stop_that_follows_from_a_failure_does_not_hide_it(tmp_path):
     jobs.end(tmp_path, Ending("failed", reason="frame 3 is damaged", exit_code=3), 1.0, Rank(1, 2, ALONE.device, 1))
     jobs.end(tmp_path, jobs.stopped("preempted", 4), 1.0, ALONE)
     assert outcome(tmp_path)["status"] == "failed"
+
+
+@pytest.mark.parametrize("raised", [True, False], ids=["raised", "returned"])
+def test_a_stop_is_not_written_where_a_later_attempt_has_the_job(tmp_path, raised):
+    first, endings = Claim(tmp_path).take(), []
+
+    def work():
+        first.renew(released=True)
+        assert Claim(tmp_path).take().number == 2
+        if raised:
+            raise Stopped("preempted")
+        return jobs.stopped("preempted", 0)
+
+    worker.guarded(endings, ALONE, {tmp_path: jobs.ours(tmp_path, {"attempt": first.number})}, [tmp_path], work)
+    assert [ending.status for ending in endings] == ["superseded"]
+    assert not (tmp_path / "outcome.json").exists()
+
+
+def test_no_password_of_an_exception_is_kept(tmp_path, monkeypatch):
+    job = training(tmp_path, A)
+
+    def refused(*arguments):
+        raise RuntimeError("cannot read s3://key:s3cret@host/x, token=s3cret")
+
+    monkeypatch.setattr(train, "train", refused)
+    assert worker.launch([job], ALONE, Stop()) == 1
+    assert outcome(job)["reason"] == "RuntimeError: cannot read s3://key:***@host/x, token=***"
+    assert "Traceback" in (job / "error.txt").read_text()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
 
 
 def test_folder_without_a_job_fails(tmp_path):
