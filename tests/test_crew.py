@@ -52,6 +52,33 @@ def test_deaths_between_which_trials_came_further_do_not(monkeypatch: pytest.Mon
     assert len(said) == 4
 
 
+def test_a_worker_that_dies_again_and_again_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = crew.Member(1, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=-1))
+    dying, started = workers_ending(*[9] * 20), []
+
+    def start(request: Mapping[str, object], index: int, part: Mapping[str, str]) -> crew.Member:
+        started.append(index)
+        if started.count(0) == 5:  # the other one ends: the study has its trials
+            assert healthy.process.stdin is not None
+            healthy.process.stdin.write(b"\n")
+            healthy.process.stdin.close()
+        return healthy if index else dying(request, index, part)
+
+    monkeypatch.setattr(crew, "start", start)
+    monkeypatch.setattr(crew, "REST", 0.3)
+    said: list[str] = []
+    crew.run({}, [{}, {}], lambda: 0, said.append)
+    assert started.count(1) == 1
+    assert said[:2] == ["worker 0 died (exit code 9); another takes its place"] * 2
+    assert set(said[2:]) == {"worker 0 died (exit code 9); another takes its place in 0 s"}
+
+
+def test_workers_that_all_die_end_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "start", workers_ending(*[9] * 20))
+    with pytest.raises(UnfitError, match="workers died one after the other and no trial came further"):
+        crew.run({}, [{}, {}], lambda: 0, print)
+
+
 def test_a_workers_own_mistake_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "start", workers_ending(UsageError.exit_code))
     with pytest.raises(UsageError, match="a worker could not go on"):

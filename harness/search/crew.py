@@ -19,7 +19,8 @@ from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.supervise import GRACE, POLL
 
-DEATHS = 3  # in a row, with nothing come further in between, before it is given up
+DEATHS = 3  # in a row, with nothing come further in between, before it is given up, or its place rests
+REST = 60.0  # seconds that such a place stays empty while others are at work
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Member:
     def words(self) -> dict[str, Any]:
         """What it said at its end: {"error", "code"}; {} where it said nothing."""
         assert self.process.stdout is not None
-        lines = self.process.stdout.read().splitlines()
+        with self.process:  # which closes its pipes
+            lines = self.process.stdout.read().splitlines()
         try:
             said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         except ValueError:
@@ -52,6 +54,9 @@ def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
         )
     if not found:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if workers > 1 and workers * each > cores:
+            what = f"{workers} × {each} processes" if each > 1 else f"{workers} workers"
+            raise UsageError(f"--workers {workers}: {what} on {cores} core(s) and no GPU; at most {cores // each} fit")
         threads = str(max(1, cores // (workers * each)))
         return [{"HARNESS_THREADS": os.environ.get("HARNESS_THREADS", threads)} for _ in range(workers)]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -71,11 +76,15 @@ def run(
     Raises Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
     """
     request = {**request, "workers": len(shares)}
-    crew = {index: start(request, index, part) for index, part in enumerate(shares)}
-    deaths, before = 0, progress()
+    crew: dict[int, Member] = {}
+    empty = dict.fromkeys(range(len(shares)), 0.0)  # place -> when another worker takes it
+    deaths, before, through = 0, progress(), False
     with stop_signals():
         try:
-            while crew:
+            while crew or empty:
+                for index in [index for index, when in empty.items() if time.monotonic() >= when]:
+                    crew[index] = start(request, index, shares[index])
+                    del empty[index]
                 time.sleep(POLL)
                 for index, member in list(crew.items()):
                     code = member.process.poll()
@@ -87,16 +96,21 @@ def run(
                         raise error(said, code)
                     if code == PREEMPTED:
                         raise Stopped(signal.SIGTERM)
-                    if code != 0:
-                        now = progress()
-                        deaths, before = (1 if now > before else deaths + 1), now
-                        if deaths >= DEATHS:
-                            raise UnfitError(
-                                f"{DEATHS} workers died one after the other and no trial came further, "
-                                f"the last with exit code {code}; the same command goes on"
-                            )
-                        say(f"worker {index} died (exit code {code}); another takes its place")
-                        crew[index] = start(request, index, shares[index])
+                    through = through or code == 0  # the study has its trials
+                    if through:
+                        empty.clear()
+                        continue
+                    now = progress()
+                    deaths, before = (1 if now > before else deaths + 1), now
+                    if deaths >= DEATHS and not crew:
+                        raise UnfitError(
+                            f"{deaths} workers died one after the other and no trial came further, "
+                            f"the last with exit code {code}; the same command goes on"
+                        )
+                    rest = REST if deaths >= DEATHS else 0
+                    later = f" in {rest:.0f} s" if rest else ""
+                    say(f"worker {index} died (exit code {code}); another takes its place{later}")
+                    empty[index] = time.monotonic() + rest
         except BaseException as stop:
             dismiss(crew, stop.number if isinstance(stop, Stopped) else signal.SIGTERM)
             raise
@@ -130,8 +144,9 @@ def dismiss(crew: Mapping[int, Member], number: int) -> None:
     except Stopped:
         pass
     for member in crew.values():
-        if member.process.poll() is None:
-            member.process.kill()
+        with member.process:
+            if member.process.poll() is None:
+                member.process.kill()
 
 
 def error(said: Mapping[str, Any], code: int) -> HarnessError:
