@@ -78,6 +78,8 @@ def search(
         study=study,
         storage=storage,
         offline=offline,
+        stall=found.stall,
+        deterministic=found.deterministic,
         **ways(found),
     )
     if dry_run:
@@ -115,6 +117,9 @@ def show(done: "Done", as_json: bool) -> None:
     failed = [trial for trial in done.trials if trial.state == "failed"]
     if failed:
         say(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
+    if done.failures:
+        say(f"not confirmed: {len(done.failures)} of its jobs failed")
+    if failed or done.failures:
         raise typer.Exit(1)
     if done.away:
         raise UnfitError(f"{done.away}; the study is kept, and the same command tells MLflow later")

@@ -6,13 +6,16 @@ Request ──▶ Study (core) ──▶ Keeper (store/search: Optuna) ──▶
 
 import re
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from harness import execute
 from harness.core import config as configuration
-from harness.core import results, study
-from harness.core.errors import UnfitError, UsageError
+from harness.core import cost, results, study
+from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.results import Context
 from harness.core.stopping import Stopped
 from harness.core.study import Study, Trial
@@ -22,12 +25,13 @@ from harness.search import confirm, crew
 from harness.search.loop import Worker
 from harness.search.telling import Telling
 from harness.show import Display
-from harness.store.search import Keeper, Storage
+from harness.store.search import OWN, Keeper, Storage, seen
 from harness.store.tracking import Tracking
 from reports import search as report_of
 from reports.search.finding import find
 
-WAYS = ("launcher", "nproc", "tracking_uri", "prefix")  # of Request, as of execute.How
+UNUSED = -1  # a seed that nobody runs: jobs that are wholly missing, like those of any other
+WAYS = ("launcher", "nproc", "tracking_uri", "prefix", "stall", "deterministic")  # of Request, as of execute.How
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Request:
     storage: str | None = None
     launcher: str = "auto"
     nproc: int | None = None
+    stall: float = 10.0  # minutes
+    deterministic: bool = False
     offline: bool = False
     tracking_uri: str | None = None
     prefix: str = ""
@@ -88,6 +94,7 @@ class Done:
     folder: Path
     where: str  # how to open the store; empty where it was told nothing
     away: str | None = None  # why it was told nothing, where it did not answer
+    failures: Mapping[str, str] = field(default_factory=dict)  # jobs of the confirmation -> reason
 
 
 def work(request: Request, index: int, display: Display) -> None:
@@ -114,20 +121,23 @@ def run(request: Request, workers: int, display: Display) -> Done:
     keeper = Keeper(made, storage, say)
     telling = Telling(made, root, request.tracking(), say)
     done = sum(trial.ended for trial in keeper.trials())
-    stopped: Stopped | None = None
     if done < request.total:
         say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
+        execute.fetch(made.config, say)
+        telling.mark("RUNNING")
         try:
             if workers == 1:
                 work(request, 0, display)
             else:
                 crew.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say)
-        except Stopped as stop:
-            stopped = stop
-    finished = conclude(request, made, keeper, telling, stopped)
-    if stopped is not None:
-        raise stopped
-    return finished
+        except (Stopped, HarnessError, OSError) as why:
+            status = "KILLED" if isinstance(why, Stopped) else "FAILED"
+            with suppress(HarnessError, OSError):  # what is away or full hides nothing of why
+                conclude(request, made, keeper, telling, status)
+            with suppress(HarnessError, OSError):
+                telling.mark(status)
+            raise
+    return conclude(request, made, keeper, telling, "FINISHED")
 
 
 def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Done:
@@ -142,11 +152,12 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
     if came_to is not None:
         keeper.remember(came_to)
-    return conclude(request, made, keeper, Telling(made, root, request.tracking(), say), None)
+    finished = conclude(request, made, keeper, Telling(made, root, request.tracking(), say), "FINISHED")
+    return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, stopped: Stopped | None) -> Done:
-    """Tell MLflow what it lacks, and write the report."""
+def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> Done:
+    """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
     made_report = report(request, made, keeper, trials)
     folder = Path(request.root) / "reports" / f"search_{made.name}"
@@ -154,9 +165,7 @@ def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, st
     where, away = "", None
     try:
         telling.catch_up(trials)
-        ended = sum(trial.ended for trial in trials)
-        status = "KILLED" if stopped else "FINISHED" if ended >= request.total else "FAILED"
-        where = telling.report(made_report, folder, status)
+        where = telling.report(made_report, folder, "RUNNING" if keeper.at_work() else status)
     except UnfitError as error:
         away = str(error)
     return Done(made, trials, made_report, folder, where, away)
@@ -175,27 +184,33 @@ def context(request: Request, made: Study) -> Context:
 
 def settled(request: Request, made: Study) -> Storage:
     """The study's storage. Raises UsageError where it was begun in another one, so that none begins anew unseen."""
-    folder = request.folder(made.name)
-    storage = Storage(request.storage, folder)
-    noted = folder / "storage"
-    if noted.is_file() and noted.read_text() != storage.shown:
-        raise UsageError(
-            f"the study '{made.name}' was begun in {noted.read_text()}: give --storage again, or a new name by --study"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    storage = the_same(request, made)
+    storage.folder.mkdir(parents=True, exist_ok=True)
     storage.open()  # before it is noted: a place that does not answer is none
-    noted.write_text(storage.shown)
+    (storage.folder / "storage").write_text(storage.place)
+    return storage
+
+
+def the_same(request: Request, made: Study) -> Storage:
+    """The storage that is asked for. Raises UsageError where the study was begun in another one."""
+    storage = Storage(request.storage, request.folder(made.name))
+    noted = storage.folder / "storage"
+    begun = noted.read_text() if noted.is_file() else storage.place
+    if begun.endswith(f"searches/{made.name}/{OWN}"):  # notes of before said where it lay then
+        begun = OWN
+    if begun != storage.place:
+        where = f"its own folder, {storage.folder}" if begun == OWN else begun
+        again = "leave --storage out" if begun == OWN else "give --storage again"
+        raise UsageError(f"the study '{made.name}' was begun in {where}: {again}, or a new name by --study")
     return storage
 
 
 def dry(request: Request, workers: int) -> list[str]:
     """What a run would do: trials, budget and cost. Makes nothing."""
-    made, folder = request.make(), request.folder(request.study or Path(request.search).stem)
+    made = request.make()
     crew.share(workers, request.nproc)
-    storage = Storage(request.storage, folder)
-    there = made.name in storage.names()
-    trials = Keeper(made, storage, say).trials() if there else []
-    ended = [trial for trial in trials if trial.ended]
+    storage = the_same(request, made)
+    ended = [trial for trial in seen(made, storage) if trial.ended]
     left = max(0, request.total - len(ended))
     lines = [
         f"{made.title}: study '{made.name}' in {storage.shown}",
@@ -206,15 +221,31 @@ def dry(request: Request, workers: int) -> list[str]:
         f"the first {made.seeds} are the default with its seeds",
         f"  budget: at most {left} × {made.iterations} = {left * made.iterations} iterations, before pruning",
     ]
-    return [*lines, f"  cost: {cost(ended, left, workers)}"]
+    return [*lines, f"  cost: {costs(made, Path(request.root), ended, left, workers)}"]
 
 
-def cost(ended: list[Trial], left: int, workers: int) -> str:
-    """Hours that are left, by what trials have taken so far, pruned ones included."""
-    spent = [float(trial.facts["work"]) for trial in ended if trial.facts.get("executed")]
+def costs(made: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:
+    """Hours that are left: by what trials have taken so far, pruned ones included, else by what the default takes."""
     if not left:
         return "nothing is left to run"
-    if not spent:
-        return "not known before the first trial has ended"
-    hours = left * sum(spent) / len(spent) / 3600
-    return f"about {hours:.2f} hours of work, {hours / workers:.2f} with {workers} worker(s), at the mean so far"
+    spent = [float(trial.facts["work"]) for trial in ended if trial.facts.get("executed")]
+    if spent:
+        hours = left * sum(spent) / len(spent) / 3600
+        return f"about {hours:.2f} hours of work, {hours / workers:.2f} with {workers} worker(s), at the mean so far"
+    plan = made.plan(made.default, UNUSED, root)
+    trainings = {member.fingerprint for member in made.job(made.default, UNUSED).members}
+
+    def found_by(counted: Mapping[str, Any]) -> list[cost.Cost]:
+        return [one for one in cost.costs(plan, counted) if trainings.issuperset(one.jobs)]
+
+    try:
+        found = found_by({})
+        found = found_by(cost.count(plan)) if any(one.device_seconds is None for one in found) else found
+    except UnfitError as error:
+        return f"not known: {error}"
+    unknown = [one for one in found if one.device_seconds is None]
+    if unknown:
+        return f"not known: {unknown[0].name}: {unknown[0].source}"
+    hours = left * sum(one.device_seconds or 0 for one in found) / 3600
+    how = ", ".join(dict.fromkeys(one.source for one in found))
+    return f"{hours:.2f} GPU-hours of training, before pruning, evaluations left out; {how}"

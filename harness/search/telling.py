@@ -134,8 +134,18 @@ class Telling:
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             self.tracking.file(run, path, "report")
         self.tracking.note(place, report_markdown(report))
-        self.tracking.finish(run, status)
+        self.mark(status)
         return self.tracking.link(run)
+
+    def mark(self, status: str) -> None:
+        """The study's run is at work again, or has ended."""
+        if self.tracking is None:
+            return
+        run = self.parent()[1]
+        if status == "RUNNING":
+            self.tracking.resume(run)
+        else:
+            self.tracking.finish(run, status)
 
 
 class Teller(Publisher):

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from harness import search
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, refused
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.core.voice import say
 from harness.show import QUIET, Display
@@ -25,7 +25,8 @@ def main() -> int:
     try:
         with stop_signals():
             search.work(search.Request(**request), index, Display(QUIET * workers))  # lines: bars would overwrite bars
-    except HarnessError as error:
+    except (HarnessError, OSError) as why:
+        error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
         return error.exit_code
     except Stopped:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,16 +19,17 @@ from typing import Any
 from filelock import FileLock
 
 from harness.core.errors import UnfitError, UsageError
-from harness.core.lease import Claim, Lease
+from harness.core.lease import Claim, Lease, held
 from harness.core.redact import one_line, redact
 from harness.core.space import Axis, Choice, Named, Whole
 from harness.core.study import Study, Trial, refuse
-from harness.store.opening import DATABASE, imported
+from harness.store.opening import DATABASE, absolute, imported
 
 PATIENCE = 8  # seconds for the first answer of a server
 AWAY = 600.0  # seconds that a finished trial waits for a storage that went away
 AGAIN = 5.0  # seconds between two attempts
 SCHEMES = ("postgresql", "mysql", "sqlite")
+OWN = "study.journal"  # in the study's folder, where no other place is asked for
 IDENTITY, ROOT, CONFIRMED = "harness.identity", "harness.root", "harness.confirmed"
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
@@ -66,7 +68,7 @@ class Storage:
 
     def __init__(self, url: str | None, folder: Path) -> None:
         self.folder = folder
-        self.url = url or str(folder / "study.journal")
+        self.url = url or str(folder / OWN)
         scheme = self.url.partition("://")[0].partition("+")[0] if "://" in self.url else ""
         if scheme and scheme not in SCHEMES:
             known = ", ".join(f"{name}://…" for name in SCHEMES)
@@ -77,6 +79,14 @@ class Storage:
     def shown(self) -> str:
         """For people: without a password."""
         return redact(self.url)
+
+    @property
+    def place(self) -> str:
+        """Equal for two ways of saying the same place: `OWN`, an absolute path, or a URL without its password."""
+        if self.database:
+            return redact(absolute(self.url))
+        path = Path(self.url).resolve()
+        return OWN if path == (self.folder / OWN).resolve() else str(path)
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
@@ -93,30 +103,49 @@ class Storage:
     def open(self) -> Any:
         """Optuna's storage; tables are made by one process."""
         with self.speaking(), self.turn():
-            import optuna
+            return self._opened()
 
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            if not self.database:
-                path = Path(self.url)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                from optuna.storages import journal
+    def look(self) -> Any:
+        """Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
+        with self.speaking():
+            return self._opened() if self._there() else None
 
-                backend: Any = journal.JournalFileBackend
-                return optuna.storages.JournalStorage(backend(str(path), lock_obj=FileTurn(path)))
-            server = not self.url.startswith("sqlite")
-            options = {"connect_args": {"connect_timeout": PATIENCE}, "pool_pre_ping": True} if server else {}
-            url = self.url.replace("postgresql://", "postgresql+psycopg://", 1)
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
-
-    def names(self) -> list[str]:
-        """Studies that there are; a journal file that is not there yet has none, and is not made."""
-        if not self.database and not Path(self.url).is_file():
-            return []
-        opened = self.open()
+    def _opened(self) -> Any:
         import optuna
 
-        with self.speaking():
-            return [str(found.study_name) for found in optuna.get_all_study_summaries(opened)]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if not self.database:
+            path = Path(self.url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            from optuna.storages import journal
+
+            backend: Any = journal.JournalFileBackend
+            return optuna.storages.JournalStorage(backend(str(path), lock_obj=FileTurn(path)))
+        url, options = self._engine
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+    def _there(self) -> bool:
+        if not self.database or self.url.startswith("sqlite"):
+            place = self.url if not self.database else absolute(self.url).partition(":///")[2].partition("?")[0]
+            if not Path(place).is_file():  # SQLite would make it
+                return False
+        if not self.database:
+            return True
+        import sqlalchemy
+
+        url, options = self._engine
+        engine = sqlalchemy.create_engine(url, **options)
+        try:
+            return bool(sqlalchemy.inspect(engine).has_table("studies"))
+        finally:
+            engine.dispose()
+
+    @property
+    def _engine(self) -> tuple[str, dict[str, Any]]:
+        """SQLAlchemy's URL and options."""
+        server = not self.url.startswith("sqlite")
+        options = {"connect_args": {"connect_timeout": PATIENCE}, "pool_pre_ping": True} if server else {}
+        return self.url.replace("postgresql://", "postgresql+psycopg://", 1), options
 
     def turn(self) -> FileLock:
         """Held for what one process may do at a time: making tables, and taking a trial."""
@@ -201,10 +230,7 @@ class Keeper:
         if IDENTITY in known:
             refuse(self.study, known[IDENTITY], names)
         if ROOT in known and known[ROOT] != self._root():
-            raise UsageError(
-                f"the study '{self.study.name}' in {self.storage.shown} belongs to another root; all its workers share "
-                f"one (--root), or take a new name: --study {self.study.search}_{self._root()[:6]}"
-            )
+            raise elsewhere(self.study, self.storage, self._root())
         there = {trial.user_attrs.get("seed") for trial in self.optuna.get_trials(deepcopy=False)}
         first = self.study.config["seed"]
         for seed in range(first, first + self.study.seeds):
@@ -241,8 +267,14 @@ class Keeper:
             return Live(self, trial, lease, resumed=False)
 
     def _claim(self, number: int) -> Lease | None:
-        folder = self.storage.folder / "trials" / f"{number:03d}"
-        return self._claims.setdefault(number, Claim(folder)).take()
+        return self._claims.setdefault(number, Claim(self._place(number))).take()
+
+    def _place(self, number: int) -> Path:
+        return self.storage.folder / "trials" / f"{number:03d}"
+
+    def at_work(self) -> bool:
+        """Whether a process has a trial that has not ended."""
+        return any(held(self._place(trial.number)) for trial in self.trials() if trial.state == "running")
 
     def _trial(self, number: int) -> Any:
         import optuna
@@ -269,7 +301,9 @@ class Keeper:
         import optuna
 
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        with suppress(ValueError, RuntimeError, ZeroDivisionError):
+        few = (ValueError, RuntimeError, ZeroDivisionError, UserWarning)
+        with self.storage.speaking(), suppress(*few), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of trials too few: all keys would be called equal
             return dict(optuna.importance.get_param_importances(self.optuna, evaluator=evaluator))
         return {}
 
@@ -300,6 +334,37 @@ class Keeper:
         if not self._complained:
             self._complained = True
             self.say(f"{error}; trying again")
+
+
+def elsewhere(study: Study, storage: Storage, root: str) -> UsageError:
+    """What is said to somebody with another root than the study's."""
+    return UsageError(
+        f"the study '{study.name}' in {storage.shown} belongs to another root; all its workers share "
+        f"one (--root), or take a new name: --study {study.search}_{root[:6]}"
+    )
+
+
+def seen(study: Study, storage: Storage) -> list[Trial]:
+    """A study's trials without making or writing anything; none where it is not there yet.
+
+    Raises UsageError where the stored study is another one, UnfitError where the storage does not answer.
+    """
+    opened = storage.look()
+    if opened is None:
+        return []
+    import optuna
+
+    with storage.speaking():
+        names = [found.study_name for found in optuna.get_all_study_summaries(opened)]
+        if study.name not in names:
+            return []
+        stored = optuna.load_study(study_name=study.name, storage=opened)
+        known, path = stored.user_attrs, storage.folder / "root"
+        refuse(study, known.get(IDENTITY, study.identity), names)
+        root = path.read_text() if path.is_file() else study.digest
+        if known.get(ROOT, root) != root:
+            raise elsewhere(study, storage, root)
+        return [record(one) for one in stored.get_trials(deepcopy=False)]
 
 
 def suggest(trial: Any, key: str, axis: Axis) -> Any:
