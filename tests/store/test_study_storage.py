@@ -17,7 +17,7 @@ from harness.core.study import Study
 from harness.store.search import FileTurn, Keeper, Live, Storage
 
 M = "decoder.decoder_a.momentum"
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]  # no deprecated and no experimental part of Optuna
+pytestmark = pytest.mark.filterwarnings("error")  # no deprecated and no experimental part of Optuna
 
 
 def made(*words: str, name: str | None = None) -> Study:
