@@ -1,6 +1,7 @@
 """What MLflow hears of a study, on a real SQLite store: nothing lost, nothing twice, whoever died or was away when."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from harness.core.config import compose
 from harness.core.errors import UnfitError
 from harness.core.job import Evaluate, Train
 from harness.core.plan import Plan
+from harness.core.space import Whole
 from harness.core.study import Study, Trial
 from harness.search.telling import Teller, Telling
 from harness.store.tracking import FINGERPRINT, PARENT, SOURCE, Found, Tracking
@@ -198,6 +200,16 @@ def test_a_store_that_is_away_when_a_training_begins_hears_it_all_later(
     assert run.status == "FINISHED"
     assert curve(store, run) == LOOKS
     assert publish.read_json(plan.directory(job) / "mlflow.json")[store.uri]["run"] == run.run_id
+
+
+def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tracking) -> None:
+    study = made(tmp_path)
+    wide = replace(study, space={**study.space, "evaluate.window": Whole(16, 512)})
+    telling(tmp_path, store, wide).child(3, {**wide.default, "evaluate.window": 48}, SEED)
+    (run,) = children(store)
+    assert run.name == "trial-003 m=0.9 poly window=48"
+    assert run.params["evaluate.window"] == "48"
+    assert run.params["decoder.decoder_a.momentum"] == run.params["momentum"] == "0.9"
 
 
 def raising(*arguments: object, **options: object) -> str:

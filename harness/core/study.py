@@ -16,7 +16,7 @@ from harness.core.config import Config
 from harness.core.errors import UsageError
 from harness.core.job import Evaluate, digest
 from harness.core.plan import Experiment, Plan
-from harness.core.space import Axis, Named
+from harness.core.space import Axis, Named, Uniform
 from harness.core.spec import Cell
 from harness.core.why import Difference, flat
 
@@ -84,6 +84,15 @@ class Study:
             "evaluate": evaluate,
         }
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The space's keys as people call them: the label, else as many last words as tell a key from the others."""
+        found = {key: axis.label or key.rpartition(".")[2] for key, axis in self.space.items()}
+        for words in range(2, 1 + max(key.count(".") + 1 for key in found)):
+            twice = {name for name in found.values() if list(found.values()).count(name) > 1}
+            found |= {key: ".".join(key.split(".")[-words:]) for key, name in found.items() if name in twice}
+        return found
+
     @property
     def digest(self) -> str:
         """Names the study in MLflow."""
@@ -112,7 +121,8 @@ class Study:
             if key in params:
                 value = params[key]
                 text = f"{value:.2g}" if isinstance(value, float) else str(value)
-                words.append(f"{axis.label}={text}" if axis.label else text)
+                named = axis.label or isinstance(axis, Uniform) or not isinstance(value, str)  # 'poly' says what it is
+                words.append(f"{self.names[key]}={text}" if named else text)
         return " ".join(words)
 
 

@@ -67,7 +67,7 @@ class Telling:
                 + (f" seed {seed}" if self.default(params) else ""),
                 key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
                 tags={"harness.seed": str(seed), "harness.preset": config.preset},
-                params=text({"seed": seed, **setting(config), **options}),
+                params=text({"seed": seed, **setting(config), **options, **params}),
             )
 
     def default(self, params: Mapping[str, Any]) -> bool:

@@ -45,10 +45,10 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
         seed = facts.get("seed", study.config["seed"])
         values = [text(trial.params.get(key, NONE)) for key in study.space]
         rows.append((str(trial.number), trial.state, *values, str(seed), number(trial.value), made))
-        params = {figures.name_of(study, key): trial.params.get(key) for key in study.space}
+        params = {study.names[key]: trial.params.get(key) for key in study.space}
         kept = {key: facts.get(key) for key in ("step", "steps", "work", "fingerprint", "reason")}
         raw.append({"trial": trial.number, "state": trial.state, **params, "seed": seed, "miou": trial.value, **kept})
-    names = [figures.name_of(study, key) for key in study.space]
+    names = [study.names[key] for key in study.space]
     return Table(
         title=f"{title(context)}: every trial",
         columns=("Trial", "State", *names, "Seed", f"mIoU on {study.split}", "Iterations"),
@@ -69,7 +69,7 @@ def best(study: Study, trials: Sequence[Trial], found: Finding, context: Context
     rows.sort(key=lambda row: -row[0])
     shown = [row for place, row in enumerate(rows) if place < MOST or row[2]]
     keys = list(study.space)
-    names = [figures.name_of(study, key) for key in keys]
+    names = [study.names[key] for key in keys]
     lines, raw = [], []
     for score, trial, default in shown:
         lead = None if found.default is None or default else score - found.default
@@ -105,8 +105,9 @@ def notes(
     lines = []
     if confirmed:
         lines.append(confirmation(confirmed))
-    elif found.best is not None:
-        lines.append("A search's best value is biased upwards: --confirm S retrains it and the default on val.")
+    if found.best is not None and confirmed.get("trial") != found.best.number:
+        newer = f"trial {found.best.number} was not the best then; " if confirmed else ""
+        lines.append(f"A search's best value is biased upwards: {newer}--confirm S retrains it and the default on val.")
     if study.split == "val":
         lines.append("split=val: trials were scored on val itself, so no number here is free of the search.")
     else:
@@ -128,7 +129,7 @@ def notes(
     if planned > made:
         lines.append(f"Pruning left out {planned - made} of {planned} iterations ({(planned - made) / planned:.0%}).")
     if importance:
-        shares = ", ".join(f"{figures.name_of(study, key)} {share:.2f}" for key, share in importance.items())
+        shares = ", ".join(f"{study.names[key]} {share:.2f}" for key, share in importance.items())
         lines.append(f"Importance (PED-ANOVA): {shares}.")
     failed = [trial for trial in trials if trial.state == "failed"]
     lines += [f"Trial {trial.number} ({study.said(trial.params)}) failed: {trial.facts['reason']}." for trial in failed]
@@ -138,9 +139,9 @@ def notes(
 def confirmation(confirmed: Mapping[str, Any]) -> str:
     """What the best was worth on val, paired by seed."""
     spread = "" if confirmed.get("sd") is None else f" ± {confirmed['sd']:.2f}"
-    units = "" if confirmed.get("low") is None else f" [{confirmed['low']:+.2f}, {confirmed['high']:+.2f}]"
+    units = "" if confirmed.get("low") is None else f" [{signed(confirmed['low'])}, {signed(confirmed['high'])}]"
     ahead = f"ahead in {confirmed['ahead']} of {count(confirmed['seeds'], 'seed')}"
     return (
         f"Confirmed on val, trained on all training videos: {confirmed['best']} {confirmed['miou']:.2f}, the default "
-        f"{confirmed['default']:.2f}; paired difference {confirmed['gain']:+.2f}{spread}{units}, {ahead}."
+        f"{confirmed['default']:.2f}; paired difference {signed(confirmed['gain'])}{spread}{units}, {ahead}."
     )

@@ -26,15 +26,10 @@ def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float],
         figures["history"] = history(study, trials)
         for key, axis in study.space.items():
             if isinstance(axis, Uniform):
-                figures[f"curve_{name_of(study, key)}"] = curve(study, trials, found, key, axis)
+                figures[f"curve_{study.names[key]}"] = curve(study, trials, found, key, axis)
     if importance:
         figures["importance"] = bars(study, importance)
     return figures
-
-
-def name_of(study: Study, key: str) -> str:
-    """A key as figures call it: its label, else its last word."""
-    return study.space[key].label or key.rpartition(".")[2]
 
 
 def history(study: Study, trials: Sequence[Trial]) -> Figure:
@@ -71,7 +66,7 @@ def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis:
     complete = [trial for trial in trials if trial.state == "complete" and key in trial.params]
     pruned = [trial for trial in trials if trial.state == "pruned" and key in trial.params]
     groups = split_up(study, [trial for trial in complete if not trial.default])
-    name = name_of(study, key)
+    name = study.names[key]
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
@@ -105,14 +100,16 @@ def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis:
     for group, some in groups.items():
         top = max(some, key=value)
         tops.append(f"{group or 'all'}: best {value(top):.2f} at {name} {top.params[key]:.3g} of {len(some)} trials")
-    band = "" if found.default is None else f" The default stands at {found.default:.2f}"
-    band += "." if found.spread is None else f", plus or minus {found.spread:.2f} over its seeds."
-    return Figure(f"mIoU against {name}", "; ".join(tops) + "." + band, draw)
+    said = [f"{'; '.join(tops)}."] if tops else []
+    if found.default is not None:
+        band = "" if found.spread is None else f", plus or minus {found.spread:.2f} over its seeds"
+        said.append(f"The default stands at {found.default:.2f}{band}.")
+    return Figure(f"mIoU against {name}", " ".join(said) or "No trial that has this key is complete.", draw)
 
 
 def bars(study: Study, importance: Mapping[str, float]) -> Figure:
     """How much each key decides whether a trial is among the best."""
-    names = {key: name_of(study, key) for key in importance}
+    names = {key: study.names[key] for key in importance}
 
     def draw() -> "matplotlib.figure.Figure":
         with house():

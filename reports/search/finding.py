@@ -11,6 +11,7 @@ from statistics import NormalDist, mean, stdev
 
 from harness.core.paper import count
 from harness.core.study import Study, Trial
+from harness.core.table import signed
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Finding:
     spread: float | None  # sample standard deviation over them
     seeds: int
     tried: int  # settings beside the default, pruned ones included
+    failed: bool = False  # the default, under each of its seeds
 
     @property
     def lead(self) -> float | None:
@@ -37,8 +39,8 @@ class Finding:
 
     @property
     def distinguishable(self) -> bool | None:
-        """Whether the lead is more than that; None where it cannot be said."""
-        return None if self.lead is None or self.noise is None else self.lead > self.noise
+        """Whether the lead, or what it is behind by, is more than that; None where it cannot be said."""
+        return None if self.lead is None or self.noise is None else abs(self.lead) > self.noise
 
 
 def largest(draws: int) -> float:
@@ -57,6 +59,7 @@ def find(trials: Sequence[Trial]) -> Finding:
         spread=stdev(own) if len(own) > 1 else None,
         seeds=len(own),
         tried=sum(trial.state in ("complete", "pruned") and not trial.default for trial in trials),
+        failed={trial.state for trial in trials if trial.default} == {"failed"},
     )
 
 
@@ -65,16 +68,22 @@ def sentence(study: Study, found: Finding) -> str:
     ended = f"{found.default:.2f}" if found.default is not None else ""
     over = f" ± {found.spread:.2f} over {count(found.seeds, 'seed')}" if found.spread is not None else ", one seed"
     default = f"the default ({study.said(study.default)}: {ended}{over})"
+    pending = "the default failed" if found.failed else "the default is not complete yet"
     if found.best is None or found.best.value is None:
-        return f"No trial beside the default is complete yet; {default}" if ended else "No trial is complete yet"
+        if ended:
+            return f"No trial beside the default is complete yet; {default}"
+        return "No trial is complete yet" + (f"; {pending}" if found.failed else "")
     best = f"{study.said(found.best.params)}, {found.best.value:.2f} mIoU on {study.split}"
     if found.lead is None:
-        return f"Best so far: {best}; the default is not complete yet"
-    if found.lead <= 0:
-        return f"Nothing beats {default}: the best of {count(found.tried, 'other setting')} is {best}"
-    lead = f"Best: {best}, {found.lead:+.2f} over {default}"
+        return f"Best so far: {best}; {pending}"
+    if found.lead > 0:
+        lead, than = f"Best: {best}, {signed(found.lead)} over {default}", "leads by"
+    else:
+        others = f"the best of {count(found.tried, 'other setting')}"
+        lead, than = f"Nothing beats {default}: {others} is {best}, {signed(found.lead)}", "differs by"
     if found.noise is None:
         return f"{lead}: the default's spread is not known, so whether that is more than noise is not either"
+    equal = f"the best of {found.tried} equal settings {than}"
     if found.distinguishable:
-        return f"{lead}: more than the {found.noise:.2f} that the best of {found.tried} equal settings leads by"
-    return f"{lead}: not distinguishable, the best of {found.tried} equal settings leads by {found.noise:.2f}"
+        return f"{lead}: more than the {found.noise:.2f} that {equal}"
+    return f"{lead}: not distinguishable, {equal} {found.noise:.2f}"

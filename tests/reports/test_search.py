@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -12,6 +13,7 @@ from harness.core import study as studies
 from harness.core.config import compose
 from harness.core.figure import render as drawn
 from harness.core.results import Context
+from harness.core.space import Whole
 from harness.core.study import Study, Trial
 from harness.core.table import Report, report_markdown, to_csv, write
 from reports import search
@@ -41,6 +43,10 @@ def trial(number: int, momentum: float, value: float, state: str = "complete", s
     return Trial(number, state, {M: momentum, SCHEDULE: schedule}, value, {1: value / 2}, facts)
 
 
+def failed(seed: int) -> Trial:
+    return replace(default(seed, None), state="failed")
+
+
 DEFAULTS = [default(0, 40.0), default(1, 41.0), default(2, 42.0)]  # 41 ± 1
 
 
@@ -53,6 +59,19 @@ DEFAULTS = [default(0, 40.0), default(1, 41.0), default(2, 42.0)]  # 41 ± 1
         ([*DEFAULTS, trial(3, 0.1, 40.5)], "Nothing beats the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds)"),
         ([*DEFAULTS, trial(3, 0.1, 41.9)], "+0.90 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): not dist"),
         ([*DEFAULTS, trial(3, 0.1, 42.1)], "+1.10 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): more"),
+        (
+            [*DEFAULTS, trial(3, 0.1, 40.5)],
+            "the best of 1 other setting is m=0.1 fixed, 40.50 mIoU on dev, −0.50: not d",
+        ),
+        (
+            [*DEFAULTS, trial(3, 0.1, 39.0)],
+            "39.00 mIoU on dev, −2.00: more than the 1.00 that the best of 1 equal sett",
+        ),
+        ([*DEFAULTS, trial(3, 0.1, 41.0)], "41.00 mIoU on dev, 0.00: not distinguishable"),
+        ([DEFAULTS[0], trial(3, 0.1, 39)], "39.00 mIoU on dev, −1.00: the default's spread is not known"),
+        ([failed(0), failed(1), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default failed"),
+        ([failed(0), default(1, None), trial(3, 0.1, 44)], "44.00 mIoU on dev; the default is not complete yet"),
+        ([failed(0), failed(1)], "No trial is complete yet; the default failed"),
         ([DEFAULTS[0], trial(3, 0.1, 49)], "+9.00 over the default (m=0.9 poly: 40.00, one seed): the default's sp"),
     ],
 )
@@ -142,6 +161,38 @@ def test_the_confirmation_comes_first(study: Study, context: Context) -> None:
     told = "m=0.1 fixed 41.20, the default 41.00; paired difference +0.20 ± 0.40, ahead in 2 of 3 seeds"
     assert told in report.notes[0]
     assert "--confirm" in made(study, context).notes[0]
+    nothing = made(study, context, **{**facts, "gain": -0.001}, sd=0.4, low=-0.5, high=0.001)
+    assert "paired difference 0.00 ± 0.40 [−0.50, 0.00]" in nothing.notes[0]
+
+
+def test_a_confirmation_of_another_trial_is_none_of_the_best(study: Study, context: Context) -> None:
+    facts = {"best": "m=0.1 fixed", "seeds": 3, "ahead": 2, "miou": 41.2, "default": 41.0, "gain": 0.2}
+    of_another, of_the_best = (
+        made(study, context, trial=3, **facts).notes,
+        made(study, context, trial=14, **facts).notes,
+    )
+    assert of_another[0].startswith("Confirmed on val")
+    assert "biased upwards: trial 14 was not the best then; --confirm S" in of_another[1]
+    assert not any("biased" in note for note in of_the_best)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_figures_text_is_sentences(name: str, study: Study, context: Context) -> None:
+    for figure in search.render(study, STATES[name], {}, {}, context).figures.values():
+        assert figure.alt[0].isalnum()
+        assert figure.alt.endswith(".")
+        assert ".." not in figure.alt
+
+
+def test_keys_of_the_same_last_word_have_columns_of_their_own(context: Context) -> None:
+    keys = ("decoder.decoder_a.channels", "decoder.decoder_b.channels")
+    one = studies.make("momentum", compose("demo"), Path("nowhere"))
+    more = {**one.space, **{key: Whole(8, 512, log=True) for key in keys}}
+    wide = replace(one, space=more)
+    some = [replace(t, params={**t.params, **dict.fromkeys(keys, 64)}) for t in DEFAULTS]
+    columns = search.render(wide, some, {}, {}, context).tables["best"].columns
+    assert columns[1:5] == ("m", "schedule", "decoder_a.channels", "decoder_b.channels")
+    assert wide.said(some[0].params) == "m=0.9 poly decoder_a.channels=64 decoder_b.channels=64"
 
 
 def test_scored_on_val_is_named(context: Context) -> None:
