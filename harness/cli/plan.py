@@ -75,7 +75,7 @@ def plan(
     from harness.core import cost, views
     from harness.core.why import explain
 
-    made, _ = make_plan(experiments, seeds, preset, root, plugins)
+    made, settings = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None and as_json:
         raise UsageError("--why prints text; leave --json out")
     if why is not None:
@@ -83,7 +83,8 @@ def plan(
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be more than 0")
-    found = cost.costs(made, cost.count(made) if count else None, rate)
+    ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
+    found = cost.costs(made, cost.count(made) if count else None, rate, ranks)
     if as_json:
         out(json.dumps({**views.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core import garbage, journal
+from harness.core import garbage, journal, machine
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train, digest, without_content
 from harness.core.plan import Plan, launches, read_json
@@ -36,15 +36,25 @@ class Cost:
     source: str  # 'finished jobs', 'counted', or why it is not known
 
 
-def costs(plan: Plan, counted: Mapping[str, Mapping[str, float]] | None = None, rate: float = RATE) -> list[Cost]:
-    """The cost of every launch that is missing; `counted` are `count`'s answers."""
+def costs(
+    plan: Plan,
+    counted: Mapping[str, Mapping[str, float]] | None = None,
+    rate: float = RATE,
+    ranks: int | None = None,
+) -> list[Cost]:
+    """The cost of every launch that is missing; `counted` are `count`'s answers.
+
+    What is counted is shared by so many ranks; None: as many as a run takes here.
+    """
     known = finished(plan.root)
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
-    return [_launch(plan, launch, known, counted or {}, rate) for launch in launches(missing)]
+    if counted and ranks is None:
+        ranks = machine.ranks(plan.config.micro_batch, machine.gpus())
+    return [_launch(plan, launch, known, counted or {}, rate, ranks or 1) for launch in launches(missing)]
 
 
 def _launch(
-    plan: Plan, launch: Sequence[Job], known: Mapping[str, Any], counted: Mapping[str, Any], rate: float
+    plan: Plan, launch: Sequence[Job], known: Mapping[str, Any], counted: Mapping[str, Any], rate: float, ranks: int
 ) -> Cost:
     job, names = launch[0], tuple(one.fingerprint for one in launch)
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
@@ -61,7 +71,9 @@ def _launch(
         told = [counted[one.fingerprint] for one in launch]
         device = max(one["flops"] for one in told) * work / (rate * 1e12)
         weights = int(4 * told[0]["parameters"]) if isinstance(job, Train) else 0
-        return Cost(names, name, device, None, weights, STATE * 3 * weights, f"counted, at {rate:g} TFLOP/s")
+        wall = device / (ranks if isinstance(job, Train) else max(1, min(ranks, work)))  # a rank takes whole videos
+        source = f"counted, at {rate:g} TFLOP/s on {ranks} rank(s)"
+        return Cost(names, name, device, wall, weights, STATE * 3 * weights, source)
     why = "its data are not at hand" if work is None else "nothing like it is finished; --count counts it"
     return Cost(names, name, None, None, None, None, why)
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from harness import cli
 from harness.core import cost, plan
 from harness.core.config import compose
 from harness.core.journal import Journal
@@ -70,6 +71,28 @@ def test_counted_flops_become_hours_at_the_stated_rate(tmp_path):
     lines = "\n".join(cost.cost_lines(list(found.values())))
     assert "counted, at 10 TFLOP/s" in lines
     assert "together" in lines
+    assert lines.count("h of wall time") == len(found) + 1
+
+
+def test_counted_work_is_shared_by_the_ranks(tmp_path):
+    made = make(tmp_path)
+    counted = {job.fingerprint: {"flops": 36e14, "parameters": 10} for job in made.jobs}
+    one, four = ({c.name: c for c in cost.costs(made, counted, 10.0, ranks)} for ranks in (1, 4))
+    assert one.keys() == four.keys()
+    for name in one:
+        assert one[name].seconds == one[name].device_seconds == four[name].device_seconds
+        shares = 4 if name.startswith("train") else 3  # there are three videos
+        assert four[name].seconds == pytest.approx(one[name].seconds / shares)
+
+
+def test_plan_counts_by_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.core.machine.gpus", lambda: 0)
+    assert cli.main(["plan", "ablation_ensemble", *SMALL, "--count", "--rate", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["cost"]
+    assert all(one["source"] == "counted, at 10 TFLOP/s on 1 rank(s)" for one in found)
+    assert all(one["seconds"] == one["device_seconds"] > 0 for one in found)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fewer_gpus_than_the_papers_are_told_what_to_do():
