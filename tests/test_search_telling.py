@@ -10,16 +10,19 @@ import pytest
 from one_model import attempt, begun, end, say
 
 from harness import publish
-from harness.core import content, pruning
+from harness.core import content, pruning, record
 from harness.core import study as studies
 from harness.core.config import compose
 from harness.core.errors import UnfitError
 from harness.core.job import Evaluate, Train
 from harness.core.plan import Plan
-from harness.core.space import Whole
+from harness.core.space import Named, Whole
 from harness.core.study import Study, Trial
+from harness.search import loop
 from harness.search.telling import Teller, Telling
+from harness.store.search import Keeper, Storage
 from harness.store.tracking import FINGERPRINT, PARENT, SOURCE, Found, Tracking
+from harness.supervise import ENDED
 
 TINY = (
     "data.synthetic.train_videos=8",
@@ -54,15 +57,15 @@ def telling(root: Path, tracking: Tracking | None, one: Study | None = None) -> 
 
 
 class FakeLive:
-    """A trial that is held, by somebody who prunes at a look or never."""
+    """A trial that is held, and never pruned."""
 
-    def __init__(self, study: Study, number: int = 0, pruned_at: int | None = None) -> None:
-        self.number, self.params, self.seed, self.pruned_at = number, study.default, SEED, pruned_at
+    def __init__(self, study: Study, number: int = 0) -> None:
+        self.number, self.params, self.seed = number, study.default, SEED
         self.seen: dict[int, float] = {}
 
     def look(self, part: int, value: float) -> bool:
         self.seen[part] = value
-        return self.pruned_at is not None and part >= self.pruned_at
+        return False
 
 
 def trained(planned: Plan, steps: int = 21, status: str = "finished") -> None:
@@ -217,11 +220,15 @@ def raising(*arguments: object, **options: object) -> str:
 
 
 def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking) -> None:
-    study = made(tmp_path)
-    plan = planned(study, tmp_path)
+    """With Optuna's own pruner, which here stops whatever is below 40 %; step 7 is where the rank sees the flag."""
+    study = replace(made(tmp_path), seeds=0, pruner=Named("ThresholdPruner", {"lower": 40.0, "n_warmup_steps": 2}))
+    keeper = Keeper(study, Storage(None, tmp_path), print)
+    live = keeper.take(1)
+    assert live is not None
+    plan = study.plan(live.params, live.seed, tmp_path)
     (job,) = (job for job in plan.jobs if isinstance(job, Train))
     folder, events = begun(plan, job), journal_of(7)
-    teller = Teller(telling(tmp_path, store, study), plan, FakeLive(study, pruned_at=2))  # type: ignore[arg-type]
+    teller = Teller(telling(tmp_path, store, study), plan, live)
     teller.begin(job)
     for event in events[:5]:
         teller.hear(job, [event])
@@ -230,9 +237,15 @@ def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking
         teller.hear(job, [event])
     assert pruning.asked(folder)
     say(folder, *events)
-    end(folder, "pruned")
-    teller.end(job, "FINISHED", {"status": "pruned"})
-    telling(tmp_path, store, study).close(ended(study, "pruned", looks=[1, 2]))
+    record.write_json(folder / "outcome.json", {"status": "pruned", "step": 7, "seconds": 1.0})
+    teller.end(job, ENDED["pruned"], {"status": "pruned"})
+    assert loop.how_it_went(plan) == ("pruned", None)
+    spent = loop.spent(plan)
+    assert (spent["step"], spent["steps"]) == (7, 21)
+    live.tell("pruned", None, spent)
+    (trial,) = keeper.trials()
+    assert (trial.state, trial.value, trial.looks) == ("pruned", 36.0, {1: 33.0, 2: 36.0})
+    telling(tmp_path, store, study).close(trial)
     (run,) = children(store)
     assert (run.status, run.tags["harness.outcome"]) == ("FINISHED", "pruned")
     assert curve(store, run) == LOOKS[:2]
