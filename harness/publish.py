@@ -21,7 +21,8 @@ from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
-from harness.store import monitor, view
+from harness.store import view
+from harness.store.monitor import Monitor
 from harness.store.opening import impatient
 from harness.store.tracking import PLAN, ROLE, SCORE, Found, Tracking
 
@@ -50,6 +51,8 @@ class Publisher:
         self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
         self._runs: dict[Job, str] = {}
         self._curves: dict[Job, Curve] = {}
+        self._watched: list[Job] = []
+        self._monitor = None if tracking is None else Monitor(tracking.uri)
 
     def parent(self, experiment: Experiment) -> tuple[str, str]:
         """Ids of the MLflow experiment and of the run that holds this plan's children; made at the first need."""
@@ -163,10 +166,22 @@ class Publisher:
             self.tracking.finish(run, status)
             self._remember(job, run, told=True)
 
-    def watched(self, jobs: Iterable[Job]) -> AbstractContextManager[None]:
+    @contextmanager
+    def watched(self, jobs: Iterable[Job]) -> Iterator[None]:
         """This node's GPUs as metrics of the training among the jobs, while the block runs."""
-        runs = [self._runs[job] for job in jobs if job in self._runs]
-        return nullcontext() if self.tracking is None or not runs else monitor.watching(self.tracking.uri, runs[0])
+        self._watched = list(jobs)
+        self._watch()
+        try:
+            yield
+        finally:
+            self._watched = []
+            if self._monitor is not None:
+                self._monitor.finish()
+
+    def _watch(self) -> None:
+        runs = [self._runs[job] for job in self._watched if job in self._runs]
+        if runs and self._monitor is not None:
+            self._monitor.watch(runs[0])
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -181,9 +196,10 @@ class Publisher:
                 )
             self._away, self._next_try = True, time.monotonic() + RETRY
         else:
-            if self._away:
+            back, self._away, self._next_try = self._away, False, 0.0
+            if back:
                 self.say("MLflow answers again; it is told what it missed")
-            self._away, self._next_try = False, 0.0
+                self._watch()
 
     def _remember(self, job: Job, run: str, told: bool) -> None:
         path = self.plan.directory(job) / "mlflow.json"

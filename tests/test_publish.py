@@ -248,3 +248,48 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
     assert found.status == "FINISHED"
     assert [line for line in heard if "jobs go on" in line] == heard[::2]
     assert [line for line in heard if "answers again" in line] == heard[1::2]
+
+
+class Watches:
+    """Stands for MLflow's monitor of GPUs, which ends for good when the store goes away."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.ended = 0
+
+    def watch(self, run_id: str) -> None:
+        self.runs.append(run_id)
+
+    def finish(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("begun_away", [False, True], ids=["away later", "away at the begin"])
+def test_gpus_are_watched_again_once_the_store_is_back(
+    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_away: bool
+) -> None:
+    monkeypatch.setattr(publish, "RETRY", 0.0)
+    planned = made(tmp_path)
+    job = training(planned)
+    folder = begun(planned, job)
+    store.connect()
+    publisher, watches = Publisher(planned, store, nobody), Watches()
+    monkeypatch.setattr(publisher, "_monitor", watches)
+
+    def away(*arguments: Any, **options: Any) -> Any:
+        raise UnfitError("MLflow does not answer")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(store, "child" if begun_away else "nothing", away, raising=False)
+        publisher.begin(job)
+    with publisher.watched([job]):
+        assert len(watches.runs) == (0 if begun_away else 1)
+        say(folder, *EVENTS[:6])
+        with monkeypatch.context() as gone:
+            gone.setattr(store, "child", away)
+            gone.setattr(store, "log", away)
+            publisher.hear(job, EVENTS[:6])
+        publisher.hear(job, [])
+        assert watches.runs == [runs(store)["train"].run_id] * (1 if begun_away else 2)
+        assert watches.ended == 0
+    assert watches.ended == 1
