@@ -1,8 +1,10 @@
 """`harness search` as a person uses it: real Optuna, MLflow and workers, at the smallest size there is."""
 
 import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from test_end_to_end import all_runs, environment, harness
 
+from experiments.searches import momentum
 from harness.core.lease import latest
 
 pytestmark = pytest.mark.slow  # whole studies
@@ -99,6 +102,71 @@ def test_again_runs_nothing_and_tells_nothing_twice(workspace: Path) -> None:
     again = found(harness(workspace, *SEARCH, "--trials", "5", "--json"))
     assert [trial["miou"] for trial in again["trials"]] == [trial["miou"] for trial in first(workspace)["trials"]]
     assert {run.info.run_id: run.data.metrics for run in all_runs(workspace)} == before
+
+
+def test_the_report_is_made_from_the_storage_alone(workspace: Path) -> None:
+    jobs, away = workspace / "runs" / "jobs", workspace / "jobs"
+    jobs.rename(away)
+    try:
+        again = found(harness(workspace, *SEARCH, "--trials", "5", "--offline", "--json"))
+        assert list(jobs.iterdir()) == []
+    finally:
+        shutil.rmtree(jobs)
+        away.rename(jobs)
+    assert again["finding"] == first(workspace)["finding"]
+    assert again["trials"] == first(workspace)["trials"]
+
+
+def test_a_finished_job_costs_a_study_nothing(workspace: Path) -> None:
+    before = executed(workspace)
+    another = found(harness(workspace, *SEARCH, "--trials", "3", "--study", "another", "--json"))  # the default's seeds
+    assert executed(workspace) == before
+    assert [trial["facts"]["executed"] for trial in another["trials"]] == [0, 0, 0]
+    assert [trial["miou"] for trial in another["trials"]] == [t["miou"] for t in first(workspace)["trials"][:3]]
+    assert all(trial["facts"]["seconds"] < 2 for trial in another["trials"][1:])
+
+
+def always_pruned(folder: Path) -> Path:
+    """The search with a pruner that stops every trial but the default at its first look."""
+    text = Path(momentum.__file__).read_text()
+    begin, end = text.index("PRUNER = "), text.index("def objective")
+    path = folder / "always.py"
+    path.write_text(f'{text[:begin]}PRUNER = Named("ThresholdPruner", {{"lower": 101}})\n\n\n{text[end:]}')
+    return path
+
+
+def test_pruning_saves_steps_and_its_runs_are_finished(tmp_path: Path) -> None:
+    words = ("search", str(always_pruned(tmp_path)), *TINY, "train.epochs=30", "--trials", "6", "--workers", "2")
+    trials = found(harness(tmp_path, *words, "--json"))["trials"]
+    assert [trial["state"] for trial in trials] == ["complete"] * 3 + ["pruned"] * 3
+    made, planned = (sum(trial["facts"][key] for trial in trials) for key in ("step", "steps"))
+    assert planned == 6 * 210
+    every = math.ceil(210 / momentum.LOOKS)
+    for trial in trials[3:]:
+        assert every <= trial["facts"]["step"] < 2 * every, "stopped soon after its first look"
+        assert list(trial["looks"]) == ["1"]
+    assert made < planned - 3 * (210 - 2 * every)
+    pruned = [run for run in all_runs(tmp_path) if run.data.tags.get("harness.outcome") == "pruned"]
+    assert [run.info.status for run in pruned] == ["FINISHED"] * 3
+    assert all("dev/miou" in run.data.metrics and "final/miou" not in run.data.metrics for run in pruned)
+    print(f"pruning: {made} of {planned} iterations were made")
+
+
+def test_two_commands_on_one_study_share_its_trials(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", *SEARCH, "--trials", "6", "--json"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment(), **pipes) for _ in range(2)]
+    said = [one.communicate(timeout=400) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    answers = [json.loads(out)["trials"] for out, _ in said]
+    assert answers[0] == answers[1]
+    assert [trial["number"] for trial in answers[0]] == list(range(6))
+    assert {trial["state"] for trial in answers[0]} <= {"complete", "pruned"}
+    assert all(count <= 1 for count in executed(tmp_path).values())
+    assert all("trial " in errors for _, errors in said), "each has had some"
+    parents = [run for run in all_runs(tmp_path) if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert len(all_runs(tmp_path)) == 1 + 6
 
 
 def test_a_dry_run_says_what_is_left_and_what_it_costs(workspace: Path) -> None:
@@ -217,7 +285,7 @@ def test_the_best_is_confirmed_on_val_by_pairs(workspace: Path) -> None:
 
 
 def test_two_workers_finish_sooner_and_a_trial_costs_little_beside_its_jobs(tmp_path: Path) -> None:
-    """Measured, not asserted beyond a sane bound: the machine is shared."""
+    """What a trial takes beside its jobs is under 2 s after a worker's first; how much faster two are is printed."""
     took = {}
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -226,7 +294,10 @@ def test_two_workers_finish_sooner_and_a_trial_costs_little_beside_its_jobs(tmp_
         words = (*SEARCH, "train.epochs=20", "--trials", "8", "--workers", str(workers), "--json")
         trials = found(harness(folder, *words))["trials"]
         took[workers] = time.monotonic() - begun
-        beside = [trial["seconds"] - trial["facts"]["work"] for trial in trials if trial["state"] == "complete"]
-        print(f"{workers} worker(s): {took[workers]:.1f} s; beside its jobs a trial took {sorted(beside)} s")
+        later = [trial for trial in trials[workers:] if trial["state"] == "complete"]
+        beside = sorted(trial["seconds"] - trial["facts"]["work"] for trial in later)
+        print(f"{workers} worker(s): {took[workers]:.1f} s; beside its jobs a trial took {beside} s")
+        assert beside
+        assert beside[-1] < 2
     print(f"two workers: {took[1] / took[2]:.2f} times as fast as one")
     assert took[2] < took[1]
