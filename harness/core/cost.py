@@ -74,7 +74,8 @@ def _launch(
         wall = device / (ranks if isinstance(job, Train) else max(1, min(ranks, work)))  # a rank takes whole videos
         source = f"counted, at {rate:g} TFLOP/s on {ranks} rank(s)"
         return Cost(names, name, device, wall, weights, STATE * 3 * weights, source)
-    why = "its data are not at hand" if work is None else "nothing like it is finished; --count counts it"
+    blind = work is None or counted  # what could be counted is; an evaluation's windows need the size of a frame
+    why = "its data are not at hand" if blind else "nothing like it is finished; --count counts it"
     return Cost(names, name, None, None, None, None, why)
 
 
