@@ -34,7 +34,7 @@ FRAME = (480, 853)  # VSPW 480p
 
 
 def tma_read(measure: Measure, N: int = 4096, T: int = 2, Ck: int = 64, Cv: int = 512) -> Row:
-    """TMA's read by fused attention with scale 1, against the softmax of all N × T·N scores written out."""
+    """TMA's read by torch's attention with scale 1, against the softmax of all N × T·N scores written out."""
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, N, Ck, generator=generator)
     keys = torch.randn(1, T * N, Ck, generator=generator)
