@@ -31,7 +31,9 @@ def search(
         typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")] = 24,
-    workers: Annotated[int, typer.Option(metavar="W", help="Processes on this node; each takes its part of it")] = 1,
+    workers: Annotated[
+        int, typer.Option(metavar="W", help="Processes on this node, each with its part of it; or Slurm jobs")
+    ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(metavar="URL|PATH", help="A journal file, or postgresql://… for workers on several nodes"),
@@ -44,9 +46,19 @@ def search(
     preset: Preset = None,
     root: Root = None,
     launcher: Annotated[
-        str | None, typer.Option(help="Of each trial's jobs: auto (built in), inline, torchrun")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of each trial's jobs: auto (built in), inline, torchrun; slurm: each worker is a Slurm job",
+            autocompletion=completion.of_kinds("launchers"),
+        ),
     ] = None,
-    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks of each trial's jobs")] = None,
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node of each trial's jobs")] = None,
+    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a worker, with --launcher slurm")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
+    ] = None,
     offline: Offline = False,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -60,13 +72,16 @@ def search(
     harness search momentum --trials 24 --workers 2
     harness search momentum --dry-run --preset camvid data.vspw.root=DIR
     harness search momentum --trials 24 --confirm 3
+    harness search momentum --trials 24 --workers 8 --launcher slurm --slurm gpus_per_node=8 --storage postgresql://…
     """
     given = {"preset": preset, "root": root and str(root), "plugins": plugins and tuple(map(str, plugins))}
-    found = settings.resolve(**given, launcher=launcher, nproc=nproc)
+    found = settings.resolve(**given, launcher=launcher, nproc=nproc, nodes=nodes)
+    if found.launcher != "slurm" and (slurm or nodes):
+        raise UsageError("--nodes and --slurm go with --launcher slurm")
     wrong = [word for word in words or [] if "=" not in word]
     if wrong:
         raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
-    from harness.search import Request, dry
+    from harness.search import Request, allocation, dry
 
     request = Request(
         search=name,
@@ -82,6 +97,8 @@ def search(
         deterministic=found.deterministic,
         **ways(found),
     )
+    if found.launcher == "slurm":
+        request = allocation.asked(request, slurm or (), found)
     if dry_run:
         for line in dry(request, workers):
             out(line)

@@ -21,7 +21,7 @@ from harness.core.stopping import Stopped
 from harness.core.study import Study, Trial
 from harness.core.table import Report, write
 from harness.core.voice import say
-from harness.search import confirm, crew
+from harness.search import allocation, confirm, crew
 from harness.search.loop import Worker
 from harness.search.telling import Telling
 from harness.show import Display
@@ -31,7 +31,17 @@ from reports import search as report_of
 from reports.search.finding import find
 
 UNUSED = -1  # a seed that nobody runs: jobs that are wholly missing, like those of any other
-WAYS = ("launcher", "nproc", "tracking_uri", "prefix", "stall", "deterministic")  # of Request, as of execute.How
+WAYS = (
+    "launcher",
+    "nproc",
+    "tracking_uri",
+    "prefix",
+    "stall",
+    "deterministic",
+    "nodes",
+    "slurm",
+    "inside",
+)  # of Request, as of execute.How
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,9 @@ class Request:
     nproc: int | None = None
     stall: float = 10.0  # minutes
     deterministic: bool = False
+    nodes: int = 1
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch; with launcher slurm
+    inside: bool = False  # an allocation
     offline: bool = False
     tracking_uri: str | None = None
     prefix: str = ""
@@ -71,11 +84,7 @@ class Request:
 
     def tracking(self) -> Tracking | None:
         """MLflow, connected; None where it is told nothing."""
-        if self.offline:
-            return None
-        tracking = Tracking(self.tracking_uri, self.prefix)
-        tracking.connect()
-        return tracking
+        return execute.connected(self.how, say)
 
     @property
     def how(self) -> execute.How:
@@ -113,7 +122,7 @@ def work(request: Request, index: int, display: Display) -> None:
 def run(request: Request, workers: int, display: Display) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     made, root = request.make(), Path(request.root)
-    shares = crew.share(workers, request.nproc)
+    shares = shared(request, workers)
     execute.writable(root)
     execute.fit(made.config)
     execute.choose(made.plan(made.default, made.config["seed"], root), request.how)  # what cannot be, before all else
@@ -126,18 +135,35 @@ def run(request: Request, workers: int, display: Display) -> Done:
         execute.fetch(made.config, say)
         telling.mark("RUNNING")
         try:
-            if workers == 1:
+            if request.launcher == "slurm":
+                allocation.run(request, workers, keeper, say)
+            elif workers == 1:
                 work(request, 0, display)
             else:
                 crew.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say)
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
-            with suppress(HarnessError, OSError):  # what is away or full hides nothing of why
-                conclude(request, made, keeper, telling, status)
-            with suppress(HarnessError, OSError):
-                telling.mark(status)
+            broken_off(request, made, keeper, telling, status)
             raise
     return conclude(request, made, keeper, telling, "FINISHED")
+
+
+def shared(request: Request, workers: int) -> list[dict[str, str]]:
+    """Each worker's part of this machine; none by Slurm. Raises UsageError for more workers than fit."""
+    if request.launcher != "slurm":
+        return crew.share(workers, request.nproc)
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: must be at least 1")
+    return []
+
+
+def broken_off(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> None:
+    """Report what there is; what is away or full hides nothing of why it broke off."""
+    try:
+        conclude(request, made, keeper, telling, status)
+    except (HarnessError, OSError):
+        with suppress(HarnessError, OSError):
+            telling.mark(status)
 
 
 def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Done:
@@ -208,7 +234,7 @@ def the_same(request: Request, made: Study) -> Storage:
 def dry(request: Request, workers: int) -> list[str]:
     """What a run would do: trials, budget and cost. Makes nothing."""
     made = request.make()
-    crew.share(workers, request.nproc)
+    shared(request, workers)
     storage = the_same(request, made)
     ended = [trial for trial in seen(made, storage) if trial.ended]
     left = max(0, request.total - len(ended))
@@ -221,7 +247,10 @@ def dry(request: Request, workers: int) -> list[str]:
         f"the first {made.seeds} are the default with its seeds",
         f"  budget: at most {left} × {made.iterations} = {left * made.iterations} iterations, before pruning",
     ]
-    return [*lines, f"  cost: {costs(made, Path(request.root), ended, left, workers)}"]
+    lines.append(f"  cost: {costs(made, Path(request.root), ended, left, workers)}")
+    if request.launcher == "slurm":
+        lines += ["", f"# each of {workers} Slurm job(s)", *allocation.dry(request, made.name)]
+    return lines
 
 
 def costs(made: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:

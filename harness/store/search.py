@@ -81,12 +81,14 @@ class Storage:
         return redact(self.url)
 
     @property
+    def whole(self) -> str:
+        """The URL or the path as it holds in every directory; with its password."""
+        return absolute(self.url) if self.database else str(Path(self.url).resolve())
+
+    @property
     def place(self) -> str:
         """Equal for two ways of saying the same place: `OWN`, an absolute path, or a URL without its password."""
-        if self.database:
-            return redact(absolute(self.url))
-        path = Path(self.url).resolve()
-        return OWN if path == (self.folder / OWN).resolve() else str(path)
+        return OWN if self.whole == str((self.folder / OWN).resolve()) else redact(self.whole)
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
