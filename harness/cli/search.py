@@ -36,7 +36,11 @@ def search(
     ] = 1,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL|PATH", help="A journal file, or postgresql://… for workers on several nodes"),
+        typer.Option(
+            metavar="URL|PATH",
+            envvar="HARNESS_STORAGE",
+            help="A journal file, or postgresql://… for workers on several nodes",
+        ),
     ] = None,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")] = None,
     confirm: Annotated[
