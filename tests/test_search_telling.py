@@ -8,20 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 from one_model import attempt, begun, end, say
+from test_search_command import raising, request, trials_end
 
-from harness import publish
+from harness import publish, search
 from harness.core import content, pruning, record
 from harness.core import study as studies
 from harness.core.config import compose
-from harness.core.errors import UnfitError
+from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Evaluate, Train
 from harness.core.plan import Plan
 from harness.core.space import Named, Whole
+from harness.core.stopping import Stopped
 from harness.core.study import Study, Trial
-from harness.search import loop
+from harness.search import Request, loop
 from harness.search.telling import Teller, Telling
+from harness.show import Display
 from harness.store.search import Keeper, Storage
-from harness.store.tracking import FINGERPRINT, PARENT, SOURCE, Found, Tracking
+from harness.store.tracking import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 from harness.supervise import ENDED
 
 TINY = (
@@ -190,7 +193,7 @@ def test_a_store_that_is_away_when_a_training_begins_hears_it_all_later(
     teller = Teller(telling(tmp_path, store, study), plan, live)  # type: ignore[arg-type]
     begun(plan, job)
     with monkeypatch.context() as patched:
-        patched.setattr(Tracking, "child", raising)
+        patched.setattr(Tracking, "child", raising(UnfitError("MLflow at nowhere: child: no answer")))
         teller.begin(job)
         events = journal_of(21)
         say(plan.directory(job), *events)
@@ -213,10 +216,6 @@ def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tra
     assert run.name == "trial-003 m=0.9 poly window=48"
     assert run.params["evaluate.window"] == "48"
     assert run.params["decoder.decoder_a.momentum"] == run.params["momentum"] == "0.9"
-
-
-def raising(*arguments: object, **options: object) -> str:
-    raise UnfitError("MLflow at nowhere: child: no answer")
 
 
 def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking) -> None:
@@ -266,3 +265,67 @@ def test_runs_are_made_under_the_lock_of_all_who_see_the_root(
         )
     one.child(0, study.default, SEED)
     assert held == [True, True]
+
+
+# --- a whole command
+
+
+@pytest.fixture
+def told(tmp_path: Path, database: str) -> Request:
+    """A study that MLflow is told of, under a prefix of its own."""
+    return request(tmp_path, offline=False, tracking_uri=database, prefix=tmp_path.name)
+
+
+def parent(asked: Request) -> Found:
+    """The study's run."""
+    digest = asked.make().digest
+    tracking = asked.tracking()
+    assert tracking is not None
+    return tracking.find("search_momentum", [digest], tag=PLAN, ended=False)[digest]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnfitError("3 workers died"), "FAILED"),
+        (UsageError("a wrong word"), "FAILED"),
+        (OSError(28, "No space left on device"), "FAILED"),
+        (Stopped(2), "KILLED"),
+    ],
+)
+def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
+    tmp_path: Path, told: Request, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+) -> None:
+    monkeypatch.setattr(search, "work", raising(error))
+    with pytest.raises(type(error)):
+        search.run(told, 1, Display())
+    assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
+    assert parent(told).status == status
+
+
+def test_a_study_that_goes_on_is_at_work_again_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "work", raising(UnfitError("3 workers died")))
+    with pytest.raises(UnfitError):
+        search.run(told, 1, Display())
+    seen: list[str] = []
+
+    def work(asked: Request, index: int, display: Display) -> None:
+        seen.append(parent(asked).status)
+        trials_end(asked, index, display)
+
+    monkeypatch.setattr(search, "work", work)
+    search.run(told, 1, Display())
+    assert seen == ["RUNNING"]
+    assert parent(told).status == "FINISHED"
+
+
+def test_a_study_that_others_are_at_is_left_running_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(asked: Request, index: int, display: Display) -> None:
+        made = asked.make()
+        keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
+        assert keeper.take(4) is not None  # of a larger study, by a process that lives
+        trials_end(replace(asked, total=2), index, display)
+
+    monkeypatch.setattr(search, "work", work)
+    search.run(told, 1, Display())
+    assert parent(told).status == "RUNNING"
