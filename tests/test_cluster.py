@@ -1,18 +1,24 @@
 """A plan on Slurm without a Slurm: what is submitted, and never twice; what runs inside; what MLflow is told."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import finished_root
+import one_model
 import pytest
+from mlflow_server import WITHOUT
 
 from harness import cluster, execute
 from harness.core import lease
-from harness.core.errors import UnfitError
+from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
+from harness.core.settings import resolve
 from harness.core.stopping import Stopped
 from harness.launchers import _sbatch
 
@@ -86,6 +92,50 @@ def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: 
         outcome = read_json(made.directory(job) / "outcome.json")
         assert outcome["status"] == "cancelled"
         assert outcome["reason"] == "needs 'train decoder_b seed 0', which was not run"
+
+
+def test_the_scripts_are_shown_and_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sbatch, "submit", None)
+    monkeypatch.setattr(_sbatch, "queue", None)
+    made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
+    before = sorted(tmp_path.rglob("*"))
+    settings = resolve(launcher="slurm")
+    how = cluster.asked(replace(HOW, nproc=None), ["gpus_per_node=2", "partition=gpu", "nodes=2"], settings, made)
+    assert (how.nodes, how.nproc) == (2, 2)
+    first, second = cluster.dry(made, how).split("# <2>: ")
+    assert first.startswith("# <1>: train decoder_b seed 0\n#!/bin/bash")
+    for script in (first, second):
+        assert "#SBATCH --partition=gpu\n" in script
+        assert "#SBATCH --nodes=2\n" in script
+    assert "--dependency" not in first
+    assert "#SBATCH --dependency='afterany:<1>'\n" in second
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path, videos=2)
+    micro = made.config.micro_batch
+    sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
+    with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; these do: {sizes}$"):
+        cluster.asked(replace(HOW, nproc=3), ["nodes=2"], resolve(), made)
+    with pytest.raises(UsageError, match="how many ranks has a node"):
+        cluster.asked(replace(HOW, nproc=None), [], resolve(), made)
+
+
+def test_a_run_that_is_left_goes_on_by_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "run", one_model.FILE, *one_model.TINY, "--offline", "--detach"]
+    env = {**WITHOUT, "HARNESS_THREADS": "1"}
+    left = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert "running on its own" in left.stderr
+    assert left.stdout == ""
+    (log,) = (tmp_path / "runs" / "logs").glob("detached-*.log")
+    deadline = time.monotonic() + 300
+    while "jobs executed" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    outcomes = [read_json(path)["status"] for path in tmp_path.glob("runs/jobs/*/outcome.json")]
+    assert outcomes == ["finished"] * 2
+    assert "2 jobs executed" in log.read_text()
 
 
 # --- what a plan's run in MLflow ends with

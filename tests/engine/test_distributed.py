@@ -1,5 +1,6 @@
 """N ranks equal one process: real gloo ranks, spawned."""
 
+import json
 import os
 import socket
 
@@ -34,6 +35,7 @@ def _rank(index, world, port, root):
         results = {
             "norms": _norm_step(rank),
             "gathered": _gather(rank),
+            "same": (distributed.same(nn.BatchNorm2d(3)), distributed.same(_apart(rank))),
             **{f"train {size}": _train(rank, root / "both" / str(size)) for size in MICRO_BATCHES},
         }
     torch.save(results, root / f"{index}.pt")
@@ -132,6 +134,26 @@ def test_sums_are_merged_in_the_batchs_order(ranks):
     for merged, agreed in (result["gathered"] for result in ranks[1]):
         assert merged.tolist() == [0, 1, 10, 11, 20, 21]
         assert agreed == [3, 10]
+
+
+def _apart(rank):
+    """A module of which one number differs in its last bit from rank to rank."""
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean[1] = 1 + rank.rank * torch.finfo(torch.float32).eps
+    return norm
+
+
+def test_memories_that_differ_in_a_bit_are_not_the_same(ranks):
+    assert [result["same"] for result in ranks[1]] == [(True, False)] * 2
+
+
+def test_memories_that_came_apart_end_the_training(tmp_path, monkeypatch):
+    folder = tiny_jobs.training(tmp_path)
+    monkeypatch.setattr(distributed, "same", lambda module: module is None)
+    assert worker.launch([folder], Rank(0, 1, CPU, 1), Stop()) == 1
+    outcome = json.loads((folder / "outcome.json").read_text())
+    assert outcome["reason"] == "the ranks hold different memories at iteration 2: a defect; this run is worthless"
+    assert not list((folder / "checkpoints").glob("*.pt"))
 
 
 def test_no_memory_no_sums():
