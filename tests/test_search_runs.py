@@ -174,6 +174,9 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(workspace: Path) -> None:
     assert "trials: 7, 5 ended, 2 to run" in said
     assert "budget: at most 2 × 21 = 42 iterations" in said
     assert "hours of work" in said
+    fresh = harness(workspace, *SEARCH, "--trials", "7", "--study", "fresh", "--dry-run").stdout
+    assert "GPU-hours of training, before pruning, evaluations left out; finished jobs" in fresh
+    assert not (workspace / "runs" / "searches" / "fresh").exists()
 
 
 def test_another_preset_is_refused_in_one_line(workspace: Path) -> None:
