@@ -18,6 +18,7 @@ from test_search_command import TINY, trials_end
 from test_slurm import WAIT, environment, harness
 
 from harness import search
+from harness.cli import search as command
 from harness.core import cost
 from harness.core.errors import UnfitError, UsageError
 from harness.core.settings import Resolved, Settings
@@ -42,6 +43,17 @@ def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, m
     assert "#SBATCH --partition=gpu" in lines
     assert "#SBATCH --time=2-00" in lines
     assert "--job-name='harness search momentum'" in "".join(lines)
+
+
+def test_a_confirmation_is_refused_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--confirm trains where it is called"):
+        command.search("momentum", launcher="slurm", nproc=1, confirm=3)
+    with pytest.raises(UsageError, match="--nodes and --slurm go with --launcher slurm"):
+        command.search("momentum", slurm=["partition=gpu"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:

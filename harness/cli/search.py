@@ -103,6 +103,11 @@ def search(
     )
     if found.launcher == "slurm":
         request = allocation.asked(request, slurm or (), found)
+    if confirm is not None and found.launcher == "slurm":
+        raise UsageError(
+            "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
+            "with another --launcher"
+        )
     if dry_run:
         for line in dry(request, workers):
             out(line)

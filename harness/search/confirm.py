@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, execute
+from harness import execute
 from harness.core import content, results
 from harness.core.errors import UsageError
 from harness.core.plan import Experiment, Plan
@@ -40,8 +40,7 @@ def run(
     study: Study, best: Trial, seeds: int, root: Path, how: execute.How, show: Show, say: Callable[[str], None]
 ) -> tuple[dict[str, Any] | None, execute.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
-    done = (cluster.run if how.launcher == "slurm" else execute.run)(plan(study, best, seeds, root), how, show, say)
-    assert done is not None  # nobody detaches
+    done = execute.run(plan(study, best, seeds, root), how, show, say)
     (finished,) = done.finished
     rows = results.summary(finished.frame, finished.context).set_index("cell")
     ours, base = rows.loc["best"], rows.loc["default"]
