@@ -1,4 +1,4 @@
-"""The kill matrix: kill -9 of a rank, torchrun, the supervisor or all, at random moments; then the same command.
+"""The kill matrix: kill -9 of either rank, torchrun, the supervisor or all, at random moments; then the same command.
 
 Two gloo ranks and a tiny Decoder A. Whatever was killed when, nobody outlives it, and the end is bit-equal to a run
 that nobody disturbed: weights (M among them), confusion matrices, and the curve that MLflow is told.
@@ -23,7 +23,7 @@ from harness.publish import Curve
 
 SEED = 20211011
 PATIENCE = float(os.environ.get("HARNESS_TEST_PATIENCE", "300"))  # seconds, for machines that do other things too
-WHO = ("rank", "torchrun", "supervisor", "all")
+WHO = ("rank 0", "rank 1", "torchrun", "supervisor", "all")
 EXPERIMENT = '''"""One cell."""
 from harness.core.spec import Cell, Evaluate, Train
 
@@ -74,8 +74,18 @@ def victims(who: str, supervisor: int) -> list[int]:
     words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree if alive(pid)}
     agents = [pid for pid, word in words.items() if b"_agent" in word]
     ranks = [pid for pid, word in words.items() if b"harness.engine.worker" in word and pid not in agents]
-    chosen = {"rank": ranks[-1:], "torchrun": agents, "supervisor": [supervisor], "all": [*ranks, *agents, supervisor]}
+    if who.startswith("rank"):
+        own = [pid for pid in ranks if f"RANK={who[-1]}" in environment(pid)]
+        return own[:1] or [supervisor]  # without its data workers
+    chosen = {"torchrun": agents, "supervisor": [supervisor], "all": [*ranks, *agents, supervisor]}
     return chosen[who] or [supervisor]
+
+
+def environment(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def steps(folder: Path) -> int:
@@ -147,7 +157,7 @@ def curve(job: Path) -> list[tuple[str, float, int]]:
     return told
 
 
-def matrix(root: Path, kills: int) -> dict[str, int]:
+def matrix(root: Path, kills: int, capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     """Kill that often, job after job until each is done; how often who was killed."""
     dice = random.Random(SEED)
     reference = undisturbed(root / "undisturbed")
@@ -162,16 +172,16 @@ def matrix(root: Path, kills: int) -> dict[str, int]:
                 break
             counts[who] += 1
         assert_equal(reference, undisturbed(folder))
-    print(f"\n{sum(counts.values())} kills in {rounds} trainings, each bit-equal in the end: {counts}")
+    with capsys.disabled():
+        print(f"\n{sum(counts.values())} kills in {rounds} trainings, each bit-equal in the end: {counts}")
     return counts
 
 
-def test_kills_change_nothing(tmp_path: Path) -> None:
-    assert sum(matrix(tmp_path, 5).values()) == 5
+def test_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(matrix(tmp_path, 5, capsys).values()) == {1}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_thirty_kills_change_nothing(tmp_path: Path) -> None:
-    counts = matrix(tmp_path, 32)
-    assert min(counts.values()) == 8
+def test_thirty_five_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(matrix(tmp_path, 35, capsys).values()) == {7}

@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import models.layers.head
-from harness.engine import distributed, optim, train, worker
+from harness.engine import build, distributed, jobs, optim, runtime, train, worker
 from harness.engine.runtime import Rank, Stop
 
 CPU = torch.device("cpu")
@@ -220,25 +220,46 @@ def equal_shares(root, world):
         models.layers.head.DROPOUT = 0.1
     else:
         mp.spawn(_share, (world, free_port(), folder), world)
-    jobs = folder / "jobs"
-    return [load_file(jobs / (name * 16) / "weights.safetensors") for name in "ab"], jobs / ("e" * 16)
+    made = folder / "jobs"
+    return [load_file(made / (name * 16) / "weights.safetensors") for name in "ab"], made / ("e" * 16)
 
 
-def assert_same_share(alone, several):
+APART = {"memory": 1e-3, "statistics": 1e-3, "weights": 0.05}  # AdamW's first steps are signs: noise at 0 counts whole
+
+
+def kind_of(name):
+    return "memory" if "memory.rows" in name else "statistics" if "running_" in name else "weights"
+
+
+def beginning(folder):
+    """The weights that a training begins with."""
+    job = jobs.read(folder)
+    runtime.seed_all(job["seed"])
+    return build.segmentor(job, job["data"]["config"]["classes"]).state_dict()
+
+
+def assert_same_share(alone, several, first):
+    """Memory, batch norm's statistics and weights: how far N ranks end from one process, against how far it came."""
     for mine, whole in zip(several, alone, strict=True):
-        assert mine.keys() == whole.keys()
-        for name, value in whole.items():
-            assert torch.allclose(mine[name].float(), value.float(), rtol=1e-3, atol=1e-3), name
+        assert mine.keys() == whole.keys() == first.keys()
+        for kind in APART:
+            names = [name for name in whole if kind_of(name) == kind and whole[name].is_floating_point()]
+            left, right, start = (torch.cat([state[n].flatten() for n in names]) for state in (mine, whole, first))
+            apart, moved = float((left - right).norm()), float((right - start).norm())
+            assert moved > 0
+            assert apart <= APART[kind] * moved, kind
+        assert torch.equal(mine["decoder.memory.initialised"], whole["decoder.memory.initialised"])
 
 
 @pytest.mark.parametrize(
-    "world", [4, pytest.param(8, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["4 ranks", "8 ranks"]
+    "world",
+    [2, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]) for n in (4, 8))],
+    ids=["2 ranks", "4 ranks", "8 ranks"],
 )
-@pytest.mark.slow
 def test_ranks_equal_one_process_and_count_exactly(tmp_path, world):
     alone, counts_alone = equal_shares(tmp_path, 1)
     several, counts = equal_shares(tmp_path, world)  # the engine compares M's bits over ranks at each checkpoint
-    assert_same_share(alone, several)
+    assert_same_share(alone, several, beginning(tmp_path / "1" / "jobs" / ("a" * 16)))
     # the same weights for both, so that counts are equal pixel by pixel and not only nearly
     for name in ("a", "b"):
         for file in ("weights.safetensors", "weights.sha256"):
