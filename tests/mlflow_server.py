@@ -1,4 +1,4 @@
-"""A real MLflow server on a real PostgreSQL, for tests: passwords asked, artefacts taken by the server itself.
+"""A real MLflow server on a real PostgreSQL, or on SQLite: passwords asked, artefacts taken by the server itself.
 
 PostgreSQL runs in a folder of its own, under its own port, as a user that is not root (it refuses to be).
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -144,9 +144,10 @@ def until(said: Callable[[], bool], log: Path, seconds: float = 900) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Server]:
-    """A server on a PostgreSQL of its own."""
-    with postgres() as backend:
+def served(folder: Path, kind: str = "postgresql") -> Iterator[Server]:
+    """A server on a PostgreSQL of its own, or on an SQLite file."""
+    folder.mkdir(parents=True)
+    with postgres() if kind == "postgresql" else nullcontext(f"sqlite:///{folder}/mlflow.db") as backend:
         made = Server(folder, backend)
         try:
             made.start()

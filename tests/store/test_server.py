@@ -1,4 +1,4 @@
-"""A real MLflow server on a real PostgreSQL: logins, artefacts of its own keeping, death in the middle, no secrets."""
+"""A real MLflow server on PostgreSQL: logins, artefacts of its own keeping, no secrets; killed, also on SQLite."""
 
 import json
 import os
@@ -23,10 +23,13 @@ from harness.sync import Sync
 EVENTS = [*attempt(0, range(1, 8), 4, 1_800_000_000.0), *attempt(4, range(5, 11), 10, 1_800_001_000.0)]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(tmp_path_factory.mktemp("elsewhere") / "server") as running:
+@pytest.fixture(scope="module", params=["postgresql"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with served(tmp_path_factory.mktemp("elsewhere") / "server", request.param) as running:
         yield running
+
+
+BOTH = pytest.mark.parametrize("server", ["postgresql", "sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def login(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
+@BOTH
 @pytest.mark.timeout(1800)
 def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
     login: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +128,7 @@ def test_ranks_get_no_login(login: Server) -> None:
     assert login.password not in child_environment().values()
 
 
+@BOTH
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_whole_run_survives_the_servers_death(server: Server, tmp_path: Path) -> None:
