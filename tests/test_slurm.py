@@ -235,8 +235,9 @@ def test_scancel_leaves_a_checkpoint_and_the_same_command_submits_again(slurm: C
     wait_for_checkpoint(tmp_path, slurm)
     slurm.run("scancel", first["train"])
     slurm.wait(first["train"], "CANCELLED")
-    slurm.wait(first["evaluate"], "FAILED", "COMPLETED")  # it starts, finds nothing to evaluate, and says so
-    assert "which was not run" in log_of(tmp_path, "evaluate") or read_json(job(tmp_path, "train") / "outcome.json")
+    assert slurm.wait(first["evaluate"], "FAILED", "COMPLETED") == "FAILED"  # it finds nothing to evaluate
+    left = read_json(job(tmp_path, "evaluate") / "outcome.json")
+    assert (left["status"], left["reason"]) == ("cancelled", "needs 'train upernet seed 0', which was not run")
     assert read_json(job(tmp_path, "train") / "outcome.json")["status"] == "preempted"
     harness(tmp_path, slurm, *words, "--nproc", "1", "--detach")
     again = submitted(tmp_path)
