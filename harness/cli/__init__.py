@@ -5,6 +5,7 @@ One file for each group of commands; `options` are the flags they share, `asked`
 
 import signal
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -95,7 +96,11 @@ def fail(error: HarnessError) -> int:
 
 
 def entry() -> None:
-    """The console script."""
-    code = main()
+    """The console script. A defect's traceback is shown without passwords."""
+    try:
+        code = main()
+    except Exception as error:
+        say("".join(traceback.format_exception(error)).rstrip())
+        code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
     sys.exit(code)

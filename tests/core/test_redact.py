@@ -1,5 +1,8 @@
+import signal
+
 import pytest
 
+from harness import cli
 from harness.core import voice
 from harness.core.redact import one_line, redact
 
@@ -41,3 +44,20 @@ def test_one_line_of_a_long_message() -> None:
 def test_what_is_said_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
     voice.say("failed: http://u:s3cret@h did not answer")
     assert capsys.readouterr().err == "failed: http://u:***@h did not answer\n"
+
+
+def test_a_traceback_holds_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def breaks() -> int:
+        raise RuntimeError("a defect at http://u:s3cret@h")
+
+    monkeypatch.setattr(cli, "main", breaks)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.entry()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert said.startswith("Traceback")
+    assert said.endswith("RuntimeError: a defect at http://u:***@h\n")
