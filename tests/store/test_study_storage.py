@@ -9,12 +9,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from harness.core import study as studies
 from harness.core.config import compose
 from harness.core.errors import UnfitError, UsageError
 from harness.core.study import Study
-from harness.store.search import FileTurn, Keeper, Live, Storage
+from harness.store.search import FileTurn, Keeper, Live, Storage, seen
 
 M = "decoder.decoder_a.momentum"
 pytestmark = pytest.mark.filterwarnings("error")  # no deprecated and no experimental part of Optuna
@@ -214,6 +215,10 @@ def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
     from mlflow_server import postgres
 
     with postgres() as url:
+        assert seen(made(), Storage(url, tmp_path / "looks")) == []
+        engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        assert sqlalchemy.inspect(engine).get_table_names() == [], "a look makes nothing"
+        engine.dispose()
         number, momentum = die(tmp_path, url)
         kept = keeper(tmp_path, url)
         live = kept.take(3)
@@ -223,3 +228,4 @@ def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
         while (live := kept.take(3)) is not None:
             end(live)
         assert [trial.state for trial in keeper(tmp_path, url).trials()] == ["complete"] * 3
+        assert [trial.state for trial in seen(made(), Storage(url, tmp_path))] == ["complete"] * 3
