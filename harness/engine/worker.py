@@ -82,7 +82,7 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
     stop.unwatch()
     if any(ending.status == "failed" for ending in endings):
         return 1
-    return PREEMPTED if any(ending.status != "finished" for ending in endings) else 0
+    return PREEMPTED if any(ending.status not in ("finished", "pruned") for ending in endings) else 0
 
 
 def guarded(
