@@ -360,7 +360,7 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
     if nproc < 1 or micro % (nproc * how.nodes):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
-    if 0 < here < nproc:
+    if 0 < here < nproc and (how.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
     facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}

@@ -8,7 +8,6 @@ experiments called rehearsal/…
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from harness.core import garbage, journal
@@ -16,12 +15,12 @@ from harness.core.cost import STATE, Cost, cost_lines
 from harness.core.errors import HarnessError, UsageError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, launches, read_json
-from harness.core.redact import redact
 from harness.core.stopping import Stopped
 from harness.execute import How, choose, fetch, fit, writable
 from harness.publish import Publisher
-from harness.store.tracking import PARENT, Tracking
+from harness.store.tracking import Tracking
 from harness.supervise import Show
+from harness.sync import end_rehearsal
 from harness.turns import Turns
 
 STEPS, PAUSE, VIDEOS = 3, 1, 2
@@ -56,7 +55,7 @@ def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> li
     tracking = None if how.offline else Tracking(how.tracking_uri, f"{how.prefix}rehearsal/")
     if tracking is not None:
         tracking.connect()
-        end_runs(root, tracking)
+        end_rehearsal(root, tracking, say)
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
@@ -80,17 +79,6 @@ def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> li
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
-
-
-def end_runs(root: Path, tracking: Tracking) -> None:
-    """End the runs that say RUNNING of a rehearsal that was killed; its files say which they are."""
-    for path in sorted((root / "jobs").glob("*/mlflow.json")):
-        run = read_json(path).get(redact(tracking.uri), {}).get("run")
-        if run is not None and tracking.has(run):
-            left = tracking.get(run)
-            for one in (left, tracking.get(left.tags[PARENT])):
-                if one.status == "RUNNING":
-                    tracking.finish(one.run_id, "KILLED")
 
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import execute
-from harness.core import journal, plans
+from harness.core import garbage, journal, plans
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train
 from harness.core.plan import Plan, read_json
+from harness.core.redact import redact
 from harness.publish import Publisher
 from harness.status import LIVE, Status, look
-from harness.store.tracking import FINGERPRINT, Tracking
+from harness.store.tracking import FINGERPRINT, PARENT, Tracking
 from harness.supervise import ENDED
 
 LOST = "its supervisor died and left no word; the same command goes on"
@@ -46,6 +47,7 @@ class Sync:
                 continue
             self.tell(plan, statuses)
         self.close_strays(statuses)
+        end_rehearsal(self.root / "rehearsal", self.tracking, self.say)
         return sum(one.state in LIVE for one in statuses.values())
 
     def follow(self, every: float = EVERY) -> None:
@@ -125,6 +127,21 @@ class Sync:
             ):
                 self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
                 self.say(f"{known.name}: a run that was left RUNNING is closed")
+
+
+def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+    """End the runs that say RUNNING of a rehearsal that was killed; its files say which they are."""
+    if garbage.at_work(root / "jobs"):
+        return
+    for path in sorted((root / "jobs").glob("*/mlflow.json")):
+        run = read_json(path).get(redact(tracking.uri), {}).get("run")
+        if run is None or not tracking.has(run):
+            continue
+        training = tracking.get(run)
+        for one in (training, tracking.get(training.tags[PARENT])):
+            if one.status == "RUNNING":
+                tracking.finish(one.run_id, "KILLED")
+                say(f"{one.name}: a rehearsal's run that was left RUNNING is closed")
 
 
 def status_of(states: set[str], failures: dict[Job, str]) -> str:

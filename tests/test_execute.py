@@ -44,6 +44,9 @@ def test_more_ranks_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(machine, "gpus", lambda: 2)
     with pytest.raises(UsageError, match=r"--nproc 4: each rank takes a GPU of its own, and there are 2 here"):
         execute.choose(made, execute.How(nproc=4))
+    with pytest.raises(UsageError, match="a GPU of its own"):
+        execute.choose(made, execute.How(launcher="slurm", nproc=4, inside=True))
+    assert execute.choose(made, execute.How(launcher="slurm", nproc=4))[1]["nproc"] == 4
     assert execute.choose(made, execute.How())[1]["nproc"] == 2
     monkeypatch.setattr(machine, "gpus", lambda: 0)
     assert execute.choose(made, execute.How(nproc=4))[1]["nproc"] == 4

@@ -16,6 +16,7 @@ from harness.core.lease import Claim
 from harness.core.plan import read_json
 from harness.core.stopping import Stopped
 from harness.store.tracking import ROLE, Tracking
+from harness.sync import Sync
 
 
 def statuses(store: Tracking) -> dict[str, str]:
@@ -69,9 +70,7 @@ class Signalled:
         pass
 
 
-def test_a_signal_kills_its_runs_and_the_next_one_ends_what_kill_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = one_model.made(tmp_path)
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db", "rehearsal")
     fetched: list[object] = []
@@ -83,8 +82,11 @@ def test_a_signal_kills_its_runs_and_the_next_one_ends_what_kill_left(
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
     for run in store.connect().search_runs([store.experiment("one_model")]):
         store.resume(run.info.run_id)  # as kill -9 leaves them
-    rehearse.end_runs(tmp_path / "rehearsal", store)
+    assert statuses(store) == {"plan": "RUNNING", "train": "RUNNING"}
+    heard: list[str] = []
+    Sync(tmp_path, Tracking(store.uri), heard.append).once()
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
+    assert len(heard) == 2
 
 
 def test_none_is_begun_beside_another(tmp_path: Path) -> None:
