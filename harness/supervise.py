@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core import journal, pruning, record, sources
-from harness.core.errors import refused
+from harness.core.errors import UnfitError, refused
 from harness.core.job import Evaluate, Job
 from harness.core.lease import Lease
 from harness.core.lease import stacks as stacks_path
@@ -114,7 +114,7 @@ def supervise(
 
     Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
-    Where something goes wrong here the launch is ended, and the store is told that its jobs have failed.
+    Where something goes wrong here the launch is ended, and the store is told that what has not ended has failed.
     """
     try:
         return to_its_end(plan, launch, launcher, publisher, show, how)
@@ -122,8 +122,17 @@ def supervise(
         end(launcher)
         for job, lease in launch.items():
             if lease.ours():
-                publisher.end(job, "FAILED", {"status": "failed", "reason": one_line(error)})
+                outcome = left_by(plan, job) or {"status": "failed", "reason": one_line(error)}
+                publisher.end(job, ENDED[outcome["status"]], outcome)
         raise
+
+
+def left_by(plan: Plan, job: Job) -> dict[str, Any]:
+    """The outcome that the ranks have written; {} where there is none, or none that can be read."""
+    try:
+        return read_json(plan.directory(job) / "outcome.json")
+    except UnfitError:
+        return {}
 
 
 def to_its_end(

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from harness import supervise
 from harness.core import lease, plan, record
 from harness.core.config import compose
+from harness.core.job import Job
 from harness.core.lease import Claim
 from harness.core.plan import Plan
 from harness.core.stopping import Stopped
@@ -176,3 +178,30 @@ def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_text("Traceback\nOSError: postgresql://u:s3cret@host/db\n\n")
     assert supervise.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "at work"])
+def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finished: bool) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Hears(Publisher):
+        def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
+            told.append((status, outcome["reason"]))
+
+    class Works(Script):
+        def start(self, directories: list[Path]) -> None:
+            if finished:
+                super().start(directories)
+            self.hangs = True
+            (directories[0] / "events.jsonl").write_text('{"event": "begin", "step": 0, "steps": 1}\n')
+
+    def show(progress: supervise.Progress) -> None:
+        raise RuntimeError("a defect")
+
+    job, launcher = made.jobs[0], Works()
+    got = Claim(made.directory(job)).take()
+    assert got is not None
+    with pytest.raises(RuntimeError):
+        supervise.supervise(made, {job: got}, launcher, Hears(made, None, print), show, {"stall": 10.0})
+    assert told == [("FINISHED", "as told") if finished else ("FAILED", "a defect")]
+    assert not launcher.hangs
