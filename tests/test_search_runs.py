@@ -126,17 +126,18 @@ def test_a_finished_job_costs_a_study_nothing(workspace: Path) -> None:
     assert all(trial["facts"]["seconds"] < 2 for trial in another["trials"][1:])
 
 
-def always_pruned(folder: Path) -> Path:
-    """The search with a pruner that stops every trial but the default at its first look."""
+def with_pruner(folder: Path, pruner: str) -> Path:
+    """The search with another pruner, as SEARCH's file has it."""
     text = Path(momentum.__file__).read_text()
     begin, end = text.index("PRUNER = "), text.index("def objective")
-    path = folder / "always.py"
-    path.write_text(f'{text[:begin]}PRUNER = Named("ThresholdPruner", {{"lower": 101}})\n\n\n{text[end:]}')
+    path = folder / "pruned.py"
+    path.write_text(f"{text[:begin]}PRUNER = {pruner}\n\n\n{text[end:]}")
     return path
 
 
 def test_pruning_saves_steps_and_its_runs_are_finished(tmp_path: Path) -> None:
-    words = ("search", str(always_pruned(tmp_path)), *TINY, "train.epochs=30", "--trials", "6", "--workers", "2")
+    search = with_pruner(tmp_path, 'Named("ThresholdPruner", {"lower": 101})')  # at the first look, all but the default
+    words = ("search", str(search), *TINY, "train.epochs=30", "--trials", "6", "--workers", "2")
     trials = found(harness(tmp_path, *words, "--json"))["trials"]
     assert [trial["state"] for trial in trials] == ["complete"] * 3 + ["pruned"] * 3
     made, planned = (sum(trial["facts"][key] for trial in trials) for key in ("step", "steps"))
@@ -288,13 +289,17 @@ def test_the_best_is_confirmed_on_val_by_pairs(workspace: Path) -> None:
 
 
 def test_two_workers_finish_sooner_and_a_trial_costs_little_beside_its_jobs(tmp_path: Path) -> None:
-    """What a trial takes beside its jobs is under 2 s after a worker's first; how much faster two are is printed."""
+    """A trial takes under 2 s beside its jobs after a worker's first; how much faster two are is printed, not asserted.
+
+    Nothing is pruned, so that one worker and two have the same to do; each has one thread.
+    """
     took = {}
+    search = str(with_pruner(tmp_path, 'Named("NopPruner")'))
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
         begun = time.monotonic()
-        words = (*SEARCH, "train.epochs=20", "--trials", "8", "--workers", str(workers), "--json")
+        words = ("search", search, *TINY, "train.epochs=40", "--trials", "8", "--workers", str(workers), "--json")
         trials = found(harness(folder, *words))["trials"]
         took[workers] = time.monotonic() - begun
         later = [trial for trial in trials[workers:] if trial["state"] == "complete"]
@@ -303,4 +308,4 @@ def test_two_workers_finish_sooner_and_a_trial_costs_little_beside_its_jobs(tmp_
         assert beside
         assert beside[-1] < 2
     print(f"two workers: {took[1] / took[2]:.2f} times as fast as one")
-    assert took[2] < took[1]
+    assert took[2] < took[1]  # a machine may be shared
