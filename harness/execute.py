@@ -77,34 +77,48 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, how, say)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
-    publisher = Publisher(plan, connected(how, say), say)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
     turns = Turns(plan, list(todo), say, failures=stuck)
-    stopped: Stopped | None = None
     failures = turns.failures
-    with closing(plan, publisher, failures, how):
-        if todo:
-            launcher, facts = choose(plan, how)
-            say(f"{len(todo)} jobs to run ({facts['launcher']}, {facts['nproc']} process(es)), logs under {plan.root}")
-            publisher.open(todo)
-            try:
-                turns.run(launcher, publisher, show, facts)
-            except Stopped as stop:
-                stopped = stop
-            finally:
-                launcher.close()
-        finished = tuple(
-            conclude(
-                plan, experiment, publisher, failures, how, ended(plan, experiment, failures, stopped, how), bool(todo)
+    stopped: Stopped | None = None
+    with ready(plan, how, todo) as worker:
+        publisher = Publisher(plan, connected(how, say), say)
+        with closing(plan, publisher, failures, how):
+            if worker is not None:
+                launcher, facts = worker
+                ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
+                say(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
+                publisher.open(todo)
+                try:
+                    turns.run(launcher, publisher, show, facts)
+                except Stopped as stop:
+                    stopped = stop
+                finally:
+                    launcher.close()
+            finished = tuple(
+                conclude(plan, one, publisher, failures, how, ended(plan, one, failures, stopped, how), bool(todo))
+                for one in plan.experiments
             )
-            for experiment in plan.experiments
-        )
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
     return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+
+
+@contextmanager
+def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher, dict[str, Any]] | None]:
+    """What runs the jobs, getting ready while the store is asked, and its provenance; None where nothing is to do."""
+    if not todo:
+        yield None
+        return
+    launcher, facts = choose(plan, how)
+    try:
+        launcher.warm()
+        yield launcher, facts
+    finally:
+        launcher.close()
 
 
 @contextmanager

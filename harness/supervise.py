@@ -40,6 +40,9 @@ class Launcher(Protocol):
 
     log: Path
 
+    def warm(self) -> None:
+        """Get ready for the first launch while other things are done; may do nothing."""
+
     def start(self, directories: Sequence[Path]) -> None:
         """Start a launch without waiting for it."""
 

@@ -66,6 +66,9 @@ class Breaks:
 
     log = Path("none.log")
 
+    def warm(self) -> None:
+        pass
+
     def start(self, directories: list[Path]) -> None:
         raise RuntimeError("no worker: postgresql://u:s3cret@host/db")
 
@@ -77,6 +80,29 @@ class Breaks:
 
     def close(self) -> None:
         pass
+
+
+def test_the_worker_gets_ready_while_the_store_is_asked_and_goes_where_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class Waits(Breaks):
+        def warm(self) -> None:
+            order.append("warm")
+
+        def close(self) -> None:
+            order.append("closed")
+
+    def asked(how: execute.How, say: object) -> None:
+        order.append("asked")
+        raise UnfitError("no answer")
+
+    monkeypatch.setattr(execute, "choose", lambda plan, how: (Waits(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(execute, "connected", asked)
+    with pytest.raises(UnfitError, match="no answer"):
+        execute.run(one_model.made(tmp_path), execute.How(), lambda progress: None, print)
+    assert order == ["warm", "asked", "closed"]
 
 
 def raises(error: BaseException) -> Callable[..., Any]:

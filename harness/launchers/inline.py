@@ -22,10 +22,8 @@ class Launcher:
         self._done.set()  # nothing is at work before the first start
         self._leaving = threading.Event()  # the worker is on its way out
 
-    def start(self, directories: Sequence[Path]) -> None:
-        """Hand a launch to the worker. Call from the main thread: the worker dies with the thread that started it."""
-        if self._leaving.is_set():  # it answered, but takes no further launch: not to be taken for one that waits
-            self.close()
+    def warm(self) -> None:
+        """Start the worker, which takes seconds. Call from the main thread: it dies with the thread that started it."""
         if self._worker is None or self._worker.poll() is not None:
             self._leaving = threading.Event()
             self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +37,14 @@ class Launcher:
                     env=child_environment(),
                     start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
                 )
+
+    def start(self, directories: Sequence[Path]) -> None:
+        """Hand a launch to the worker."""
+        if self._leaving.is_set():  # it answered, but takes no further launch: not to be taken for one that waits
+            self.close()
+        self.warm()
         worker = self._worker
+        assert worker is not None
         assert worker.stdin is not None
         self._done = threading.Event()
         answered = (worker, self._done, self._leaving)

@@ -16,6 +16,9 @@ class Launcher:
         self.log = logs / "torchrun.log"
         self._agent: subprocess.Popen[bytes] | None = None
 
+    def warm(self) -> None:
+        """Nothing: its ranks are made anew for every launch."""
+
     def start(self, directories: Sequence[Path]) -> None:
         """Start the ranks. Call from the main thread: they die with the thread that started them."""
         self._run([*self.torchrun("--standalone"), *map(str, directories)], child_environment())

@@ -18,7 +18,7 @@ from harness.supervise import Launcher
 
 NAMES = plugins.names("launchers")
 LOCAL = [name for name in NAMES if name in ("inline", "torchrun")]  # others need a machine of their own
-METHODS = ("start", "running", "signal", "close")
+METHODS = ("warm", "start", "running", "signal", "close")
 
 
 @pytest.fixture(params=LOCAL)
