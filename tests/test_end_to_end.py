@@ -180,7 +180,8 @@ def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path):
     words = ["run", "ablation_ensemble", *TINY, *LONG]
     command = [sys.executable, "-m", "harness.cli", *words]
     running = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-    for _ in range(3):  # each training gets a new worker, which dies as well
+    for count in (1, 2, 3):  # each training gets a new worker, which dies as well
+        wait_for(tmp_path, "events.jsonl", count)  # one that has no job yet is replaced, and no harm done
         kill_worker(running.pid)
     _, said = running.communicate(timeout=200)
     assert running.returncode == 1, said
@@ -198,9 +199,9 @@ def test_two_ranks_by_torchrun_fill_the_same_row(workspace: Path, tmp_path: Path
     assert row["runs"][0]["fingerprint"] == upernet["runs"][0]["fingerprint"]
 
 
-def wait_for(folder: Path, pattern: str) -> None:
+def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while not list(folder.rglob(pattern)):
+    while len(list(folder.rglob(pattern))) < count:
         assert time.monotonic() < deadline, f"no {pattern} appeared"
         time.sleep(0.1)
 
