@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from tiny_study import TINY
 
 from harness import execute, search
 from harness.cli import search as command
@@ -19,15 +20,6 @@ from harness.core.table import Report
 from harness.search import Done, Request, confirm, worker
 from harness.show import Display
 from harness.store.search import Keeper, Storage
-
-TINY = (
-    "data.synthetic.train_videos=8",
-    "data.synthetic.val_videos=2",
-    "data.synthetic.frames=2",
-    "train.epochs=3",
-    "train.batch=4",
-    "train.frames_per_video=4",
-)
 
 
 def request(folder: Path, **more: Any) -> Request:
@@ -79,9 +71,11 @@ def test_a_place_may_be_spelt_in_several_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: dict[str, str], second: dict[str, str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    places = set()
     for given in (first, second, first):
         asked = request(tmp_path, **{key: value.format(here=tmp_path) for key, value in given.items()})
-        search.settled(asked, asked.make())
+        places.add(search.settled(asked, asked.make()).place)
+    assert len(places) == 1
 
 
 def test_a_root_that_was_moved_is_the_same_study(tmp_path: Path) -> None:

@@ -15,21 +15,13 @@ from typing import Any
 
 import pytest
 from test_end_to_end import all_runs, environment, harness
+from tiny_study import TINY
 
 from experiments.searches import momentum
 from harness.core.lease import latest
 
 pytestmark = pytest.mark.slow  # whole studies
 
-TINY = (
-    "data.synthetic.train_videos=8",
-    "data.synthetic.val_videos=2",
-    "data.synthetic.frames=2",
-    "train.epochs=3",
-    "train.batch=4",
-    "train.frames_per_video=4",
-    "train.checkpoint_every=1",
-)  # 21 iterations, a look every 3
 SEARCH = ("search", "momentum", *TINY)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from slurm_cluster import Cluster, cluster
 from test_end_to_end import all_runs
-from test_search_command import TINY, trials_end
+from test_search_command import trials_end
 from test_slurm import WAIT, environment, harness
+from tiny_study import TINY
 
 from harness import search
 from harness.cli import search as command

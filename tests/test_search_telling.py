@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from one_model import attempt, begun, end, say
 from test_search_command import raising, request, trials_end
+from tiny_study import TINY
 
 from harness import publish, search
 from harness.core import content, pruning, record
@@ -27,15 +28,6 @@ from harness.store.search import Keeper, Storage
 from harness.store.tracking import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 from harness.supervise import ENDED
 
-TINY = (
-    "data.synthetic.train_videos=8",
-    "data.synthetic.val_videos=2",
-    "data.synthetic.frames=2",
-    "train.epochs=3",
-    "train.batch=4",
-    "train.frames_per_video=4",
-    "train.checkpoint_every=1",
-)  # 21 iterations, a look every 3
 SEED = 0
 T0 = 1_800_000_000.0
 

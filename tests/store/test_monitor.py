@@ -44,7 +44,9 @@ def test_begun_again_it_goes_on(gpu: None, tmp_path: Path) -> None:
 
 def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: 0)
-    monkeypatch.setattr(monitor, "made", None)
+    begun: list[object] = []
+    monkeypatch.setattr(monitor, "made", lambda *arguments: begun.append(arguments))
     watches = Monitor("sqlite:///nowhere.db")
     watches.watch("0" * 32)
     watches.finish()
+    assert begun == []
