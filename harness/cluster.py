@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,27 +208,38 @@ def log(plan: Plan, number: str) -> str:
     return str(plan.root.resolve() / "slurm" / number / f"{number}_0_log.out")
 
 
+class Queued:
+    """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
+
+    def __init__(self, ids: Iterable[str], say: Callable[[str], None]) -> None:
+        self.ids, self.say = list(ids), say
+        self._told: dict[str, str] = {}
+        self._asked, self._seen = -ASK, time.monotonic()
+
+    def gone(self) -> bool:
+        """Whether for GONE seconds none of them was there; the queue is asked every ASK seconds, and may not answer."""
+        if time.monotonic() - self._asked >= ASK:
+            self._asked = time.monotonic()
+            found = _sbatch.queue(self.ids)
+            for number, state in (found or {}).items():
+                said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
+                if self._told.get(number) != said:
+                    self._told[number] = said
+                    self.say(said)
+            if found is None or any(state.live for state in found.values()):
+                self._seen = time.monotonic()
+        return time.monotonic() - self._seen > GONE
+
+
 def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Callable[[str], None]) -> None:
     """Show the plan's Slurm jobs until all have ended. Raises Stopped after a signal, which touches none of them."""
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
-    told: dict[str, str] = {}
-    asked, last_seen, silent = -ASK, time.monotonic(), Publisher(plan, None, say)
+    queued, silent = Queued(waiting, say), Publisher(plan, None, say)
     try:
         while True:
             for one in progress.values():
                 follow(plan, silent, show, one)
-            if time.monotonic() - asked >= ASK:
-                asked = time.monotonic()
-                queued = _sbatch.queue(waiting)
-                for number, state in (queued or {}).items():
-                    said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
-                    if told.get(number) != said:
-                        told[number] = said
-                        say(said)
-                if queued is None or any(state.live for state in queued.values()):
-                    last_seen = time.monotonic()
-            ended = all(ended_here(plan, job) for job in progress)
-            if ended or time.monotonic() - last_seen > GONE:
+            if queued.gone() or all(ended_here(plan, job) for job in progress):
                 return
             time.sleep(LOOK)
     except Stopped:

@@ -140,8 +140,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 def accompany(request: "Request", ids: Sequence[str], keeper: Keeper, say: Callable[[str], None]) -> None:
     """Say how trials end and what the queue says, until the study has its trials. Raises UnfitError."""
     ended = {trial.number for trial in keeper.trials() if trial.ended}
-    states: dict[str, str] = {}
-    asked, last_seen = -cluster.ASK, time.monotonic()
+    queued = cluster.Queued(ids, say)
     while True:
         try:
             trials = keeper.trials()
@@ -155,17 +154,7 @@ def accompany(request: "Request", ids: Sequence[str], keeper: Keeper, say: Calla
                 say(f"trial {trial.number} {name}: {said(trial)} ({len(ended)} of {request.total})")
         if len(ended) >= request.total:
             return
-        if time.monotonic() - asked >= cluster.ASK:
-            asked = time.monotonic()
-            queued = _sbatch.queue(ids)
-            for number, state in (queued or {}).items():
-                line = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
-                if states.get(number) != line:
-                    states[number] = line
-                    say(line)
-            if queued is None or any(state.live for state in queued.values()):
-                last_seen = time.monotonic()
-        if time.monotonic() - last_seen > cluster.GONE:
+        if queued.gone():
             raise UnfitError(
                 f"the Slurm jobs {', '.join(ids)} have ended with {len(ended)} of {request.total} trials "
                 f"(see {log(request, ids[-1])}); the same command goes on"
