@@ -5,7 +5,7 @@ the run was offline) it hears the next time the same command is given. Without a
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from harness import score
 from harness.core import content, journal, metrics, record
-from harness.core.curves import Curve, Point, Pulse
+from harness.core.curves import Curve, Point, Pulse, Samples
 from harness.core.errors import UnfitError
 from harness.core.job import TRUTH, Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
@@ -22,7 +22,6 @@ from harness.core.redact import redact
 from harness.core.spec import Cell
 from harness.core.table import Report, report_markdown
 from harness.store import view
-from harness.store.monitor import Monitor
 from harness.store.opening import impatient
 from harness.store.tracking import PLAN, ROLE, SCORE, Found, Tracking
 
@@ -51,8 +50,7 @@ class Publisher:
         self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
         self._runs: dict[Job, str] = {}
         self._curves: dict[Job, Curve] = {}
-        self._watched: list[Job] = []
-        self._monitor = None if tracking is None else Monitor(tracking.uri)
+        self._samples: dict[Job, Samples] = {}
 
     def parent(self, experiment: Experiment) -> tuple[str, str]:
         """Ids of the MLflow experiment and of the run that holds this plan's children; made at the first need."""
@@ -113,6 +111,7 @@ class Publisher:
             self.tracking.resume(run)
             self._dataset(run, job, "train", "training")
             self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
+            self._samples[job] = Samples(self.plan.directory(job))
             self._missed.discard(job)
             self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
@@ -142,10 +141,17 @@ class Publisher:
         pulse.told = time.monotonic()
         if job in self._runs:
             self.tracking.tag(self._runs[job], pulse.tags)
+            self._tell_samples(job)
             return
         for experiment in self.plan.experiments:  # a cell has no run before its number is there
             if job in experiment.jobs and experiment.name in self._parents:
                 self.tracking.tag(self._parents[experiment.name][1], {"harness.live": job.name, **pulse.tags})
+
+    def _tell_samples(self, job: Job) -> None:
+        assert self.tracking is not None
+        self._waiting[job] += self._samples[job].read()
+        self.tracking.log(self._runs[job], self._waiting[job])
+        self._waiting[job] = []
 
     def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
         """Close a training's run with its true status, its configuration and its provenance."""
@@ -158,30 +164,12 @@ class Publisher:
         run, directory = self._runs[job], self.plan.directory(job)
         tags = {"harness.outcome": outcome["status"], "harness.reason": redact(outcome.get("reason") or "")}
         with self._patience():
-            self.tracking.log(run, self._waiting[job])
-            self._waiting[job] = []
+            self._tell_samples(job)
             known = self._pulses.get(job, Pulse()).tags if job in self._pulses else {}
             self.tracking.tag(run, {**known, **tags, **provenance_tags(record.provenance(directory))})
             self.tracking.json(run, "config/job.json", job.spec())
             self.tracking.finish(run, status)
             self._remember(job, run, told=True)
-
-    @contextmanager
-    def watched(self, jobs: Iterable[Job]) -> Iterator[None]:
-        """This node's GPUs as metrics of the training among the jobs, while the block runs."""
-        self._watched = list(jobs)
-        self._watch()
-        try:
-            yield
-        finally:
-            self._watched = []
-            if self._monitor is not None:
-                self._monitor.finish()
-
-    def _watch(self) -> None:
-        runs = [self._runs[job] for job in self._watched if job in self._runs]
-        if runs and self._monitor is not None:
-            self._monitor.watch(runs[0])
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -199,7 +187,6 @@ class Publisher:
             back, self._away, self._next_try = self._away, False, 0.0
             if back:
                 self.say("MLflow answers again; it is told what it missed")
-                self._watch()
 
     def _remember(self, job: Job, run: str, told: bool) -> None:
         path = self.plan.directory(job) / "mlflow.json"
@@ -359,7 +346,8 @@ class Publisher:
         if self.tracking.get(run).status == "FINISHED":
             return
         when = round(1000 * (directory / "outcome.json").stat().st_mtime)
-        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()])
+        points = [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
+        self.tracking.log(run, [*points, *Samples(directory).read()])
         self._dataset(run, cell.job, cell.job.split, "eval")
         self.tracking.json(run, "config/job.json", cell.job.spec())
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))

@@ -9,7 +9,6 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -151,22 +150,20 @@ def to_its_end(
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
     ended: str | None = None
-    with ExitStack() as meanwhile:
-        with stop_signals():
-            try:
-                for job, lease in launch.items():
-                    prepare(plan, job, lease, how)
-                    progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
-                    publisher.begin(job)
-                meanwhile.enter_context(publisher.watched(launch))
-                launcher.start([plan.directory(job) for job in launch])
-                ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
-                if ended is not None:
-                    end(launcher)
-            except Stopped as stop:
-                stopped = stop
-        if stopped is not None:
-            stop_launch(plan, launcher, publisher, show, progress, stopped)
+    with stop_signals():
+        try:
+            for job, lease in launch.items():
+                prepare(plan, job, lease, how)
+                progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+                publisher.begin(job)
+            launcher.start([plan.directory(job) for job in launch])
+            ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
+            if ended is not None:
+                end(launcher)
+        except Stopped as stop:
+            stopped = stop
+    if stopped is not None:
+        stop_launch(plan, launcher, publisher, show, progress, stopped)
     if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
         if stopped is not None:
             raise stopped

@@ -1,5 +1,6 @@
 """What MLflow hears: each step once whatever happened, true statuses, nothing lost; and a store made again."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -250,46 +251,54 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
     assert [line for line in heard if "answers again" in line] == heard[1::2]
 
 
-class Watches:
-    """Stands for MLflow's monitor of GPUs, which ends for good when the store goes away."""
-
-    def __init__(self) -> None:
-        self.runs: list[str] = []
-        self.ended = 0
-
-    def watch(self, run_id: str) -> None:
-        self.runs.append(run_id)
-
-    def finish(self) -> None:
-        self.ended += 1
+def sampled(folder: Path, node: str, steps: range) -> None:
+    """What a node's first rank writes of a GPU."""
+    (folder / "system").mkdir(exist_ok=True)
+    with (folder / "system" / f"{node}.jsonl").open("a") as file:
+        for step in steps:
+            values = {"gpu_0_utilization_percentage": 90 + step}
+            file.write(json.dumps({"event": "sample", "time": T0 + 10 * step, "step": step, "values": values}) + "\n")
 
 
-@pytest.mark.parametrize("begun_away", [False, True], ids=["away later", "away at the begin"])
-def test_gpus_are_watched_again_once_the_store_is_back(
-    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_away: bool
+def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
+    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "RETRY", 0.0)
+    monkeypatch.setattr(publish, "PULSE", 0.0)
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    store.connect()
-    publisher, watches = Publisher(planned, store, nobody), Watches()
-    monkeypatch.setattr(publisher, "_monitor", watches)
+
+    def points(node: str) -> list[tuple[int, float]]:
+        key = f"system/{node}/gpu_0_utilization_percentage"
+        history = store.connect().get_metric_history(runs(store)["train"].run_id, key)
+        return [(point.step, point.value) for point in history]
 
     def away(*arguments: Any, **options: Any) -> Any:
         raise UnfitError("MLflow does not answer")
 
+    publisher = Publisher(planned, store, nobody)
+    publisher.begin(job)
+    for node in ("first", "second"):
+        sampled(folder, node, range(2))
+    publisher.hear(job, [])
+    assert points("first") == points("second") == [(0, 90.0), (1, 91.0)]
+    sampled(folder, "second", range(2, 4))
     with monkeypatch.context() as gone:
-        gone.setattr(store, "child" if begun_away else "nothing", away, raising=False)
-        publisher.begin(job)
-    with publisher.watched([job]):
-        assert len(watches.runs) == (0 if begun_away else 1)
-        say(folder, *EVENTS[:6])
-        with monkeypatch.context() as gone:
-            gone.setattr(store, "child", away)
-            gone.setattr(store, "log", away)
-            publisher.hear(job, EVENTS[:6])
+        gone.setattr(store, "log", away)
         publisher.hear(job, [])
-        assert watches.runs == [runs(store)["train"].run_id] * (1 if begun_away else 2)
-        assert watches.ended == 0
-    assert watches.ended == 1
+    again = Publisher(planned, store, nobody)  # the next attempt's
+    again.begin(job)
+    again.end(job, "FINISHED", {"status": "finished"})
+    publisher.hear(job, [])
+    assert points("second") == [(step, 90.0 + step) for step in range(4)]
+    assert len(points("first")) == 2
+
+
+def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: Path) -> None:
+    planned = made(tmp_path)
+    finished(planned)
+    (cell,) = (job for job in planned.jobs if not isinstance(job, Train))
+    sampled(planned.directory(cell), "node", range(3))
+    Publisher(planned, store, nobody).catch_up(planned.experiments[0])
+    assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92

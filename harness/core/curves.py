@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from harness.core import journal
 
 Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
 
@@ -65,3 +68,28 @@ class Pulse:
             "harness.eta_seconds": "" if left is None else f"{left:.0f}",
             "harness.heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now)),
         }
+
+
+@dataclass
+class Samples:
+    """What a job's nodes have measured of their GPUs, as far as it was read."""
+
+    folder: Path  # of the job
+    offsets: dict[Path, int] = field(default_factory=dict)  # bytes
+
+    def read(self) -> list[Point]:
+        """Points that have come since: "system/<node>/<what>", the names that MLflow has for its system metrics."""
+        points: list[Point] = []
+        for path in sorted(system(self.folder).glob("*.jsonl")):
+            events, self.offsets[path] = journal.read(path, self.offsets.get(path, 0))
+            for event in events:
+                when = round(1000 * event["time"])
+                points += [
+                    (f"system/{path.stem}/{key}", value, event["step"], when) for key, value in event["values"].items()
+                ]
+        return points
+
+
+def system(folder: Path) -> Path:
+    """Where a job's nodes leave their samples."""
+    return folder / "system"

@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before torch: a signal that comes during its impor
 from harness.engine import distributed, evaluate, jobs, runtime, train  # noqa: E402
 from harness.engine.evaluate import Task  # noqa: E402
 from harness.engine.jobs import Ending  # noqa: E402
+from harness.engine.monitor import Monitor  # noqa: E402
 from harness.engine.runtime import Rank  # noqa: E402
 
 
@@ -72,13 +73,14 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
 
     for folder in folders:
         guard([folder], sort, folder)
-    with distributed.process_group(rank) if kinds["train"] else nullcontext():
-        for folder in kinds["train"]:
-            guard([folder], train.train, folder, rank, stop)
-    for folder in kinds["evaluate"]:
-        guard([folder], lambda folder: tasks.append(evaluate.task(folder)), folder)
-    for group in evaluate.same_frames(tasks):
-        guard([one.folder for one in group], evaluate.evaluate, group, rank, stop)
+    with Monitor(folders, partial(check, allowed, folders)):
+        with distributed.process_group(rank) if kinds["train"] else nullcontext():
+            for folder in kinds["train"]:
+                guard([folder], train.train, folder, rank, stop)
+        for folder in kinds["evaluate"]:
+            guard([folder], lambda folder: tasks.append(evaluate.task(folder)), folder)
+        for group in evaluate.same_frames(tasks):
+            guard([one.folder for one in group], evaluate.evaluate, group, rank, stop)
     stop.unwatch()
     if any(ending.status == "failed" for ending in endings):
         return 1
