@@ -30,6 +30,7 @@ from harness.supervise import Progress, Show, follow
 
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
+ASKED = 5  # times that a queue is asked which does not answer
 GONE = 20.0  # seconds that the files of a job that left the queue may take to be seen here
 
 
@@ -70,11 +71,20 @@ class Work:
 
 
 def to_be_requeued(stop: Stopped, number: str) -> bool:
-    """After the signal before a time limit or a preemption, yes; after scancel, whose job runs no more, no."""
+    """After the signal before a time limit or a preemption, yes; after scancel, whose job runs no more, no.
+
+    A queue that does not answer is asked again; for good, no: the same command submits what is missing.
+    """
     if stop.number in (signal.SIGUSR1, signal.SIGUSR2):
         return True
-    known = _sbatch.queue([number]) or {}
-    return stop.number == signal.SIGTERM and number in known and known[number].state == "RUNNING"
+    if stop.number != signal.SIGTERM:
+        return False
+    for _ in range(ASKED):
+        known = _sbatch.queue([number])
+        if known is not None:
+            return number in known and known[number].state == "RUNNING"
+        time.sleep(LOOK)
+    return False
 
 
 def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -> None:
@@ -130,7 +140,7 @@ def run(
     waiting = submit(plan, missing, how, say)
     if detach:
         return None
-    accompany(plan, waiting, show, say)
+    accompany(plan, waiting, show, say, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
     results = execute.run(plan, replace(how, only=(), rerun=None), show, say)  # `missing` has set aside what was asked
     left = {
         job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
@@ -197,10 +207,15 @@ def made(plan: Plan, launch: Sequence[Job], how: execute.How, after: Sequence[st
 
 def work(plan: Plan, launch: Sequence[Job], how: execute.How) -> Work:
     """What a Slurm job is to do, as a value."""
+    digests = tuple(experiment.digest for experiment in plan.experiments)
+    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(how))
+
+
+def handed_on(how: execute.How) -> dict[str, Any]:
+    """What a Slurm job is told of how to run; where MLflow is it finds out from its own environment."""
     kept: dict[str, Any] = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
     kept |= {"prefix": how.prefix, "command": how.command, "stall": how.stall, "deterministic": how.deterministic}
-    digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), kept)
+    return kept
 
 
 def log(plan: Plan, number: str) -> str:
@@ -231,15 +246,24 @@ class Queued:
         return time.monotonic() - self._seen > GONE
 
 
-def accompany(plan: Plan, waiting: Mapping[str, list[Job]], show: Show, say: Callable[[str], None]) -> None:
-    """Show the plan's Slurm jobs until all have ended. Raises Stopped after a signal, which touches none of them."""
+def accompany(
+    plan: Plan,
+    waiting: Mapping[str, Sequence[Job]],
+    show: Show,
+    say: Callable[[str], None],
+    over: Callable[[], bool],
+) -> None:
+    """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
+
+    Raises Stopped after a signal, which touches none of them.
+    """
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
     queued, silent = Queued(waiting, say), Publisher(plan, None, say)
     try:
         while True:
             for one in progress.values():
                 follow(plan, silent, show, one)
-            if queued.gone() or all(ended_here(plan, job) for job in progress):
+            if queued.gone() or over():
                 return
             time.sleep(LOOK)
     except Stopped:

@@ -2,25 +2,33 @@
 
 Each training is stopped after its first step, resumed from its checkpoint, and walks through its schedule in three
 steps, so both ways to a prior are seen. It lives in root/rehearsal, which no plan and no report reads, and in MLflow
-experiments called rehearsal/…
+experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside whose allocation all launches run.
 """
 
+import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness.core import garbage, journal
+from harness import cluster
+from harness.core import garbage, journal, plans, record
 from harness.core.cost import STATE, Cost, cost_lines
-from harness.core.errors import HarnessError, UsageError
+from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.job import Evaluate, Job, Train
 from harness.core.plan import Plan, launches, read_json
-from harness.core.stopping import Stopped
-from harness.execute import How, choose, fetch, fit, writable
+from harness.core.settings import resolve
+from harness.core.stopping import PREEMPTED, Stopped, stop_signals
+from harness.core.voice import out, say
+from harness.execute import How, choose, connected, fetch, fit, writable
+from harness.launchers import _sbatch
 from harness.publish import Publisher
+from harness.show import Display
 from harness.store.tracking import Tracking
 from harness.supervise import Show
-from harness.sync import end_rehearsal
+from harness.sync import end_rehearsal, rehearsals
 from harness.turns import Turns
 
 STEPS, PAUSE, VIDEOS = 3, 1, 2
@@ -46,21 +54,9 @@ class Rehearsal(Plan):
 
 def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
-    root = plan.root / "rehearsal"
-    if garbage.at_work(root / "jobs"):
-        raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
-    fit(plan.config)
-    if any(isinstance(job, Train) for job in plan.jobs):
-        fetch(plan.config, say)
-    tracking = None if how.offline else Tracking(how.tracking_uri, f"{how.prefix}rehearsal/")
-    if tracking is not None:
-        tracking.connect()
-        end_rehearsal(root, tracking, say)
-    shutil.rmtree(root, ignore_errors=True)
-    writable(root)
-    short = Rehearsal(plan.experiments, root)
-    publisher = Publisher(short, tracking, say)
-    launcher, facts = choose(short, replace(how, rerun=None))
+    short, tracking = prepared(plan, how, say)
+    publisher = Publisher(short, None if tracking is None else rehearsals(tracking), say)
+    launcher, facts = choose(short, how)
     turns = Turns(short, short.jobs, say)
     status = "FAILED"
     try:
@@ -79,6 +75,29 @@ def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> li
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+
+
+def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsal, Tracking | None]:
+    """The rehearsal of a plan in an empty folder, and the store.
+
+    Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
+    """
+    root = plan.root / "rehearsal"
+    if garbage.at_work(root / "jobs"):
+        raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
+    if not how.inside and (number := queued(plan.root)):
+        raise UsageError(f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number}")
+    fit(plan.config)
+    if any(isinstance(job, Train) for job in plan.jobs):
+        fetch(plan.config, say)
+    tracking = connected(how, say)
+    if tracking is not None:
+        end_rehearsal(root, tracking, say)
+    shutil.rmtree(root, ignore_errors=True)
+    writable(root)
+    short = Rehearsal(plan.experiments, root)
+    plans.keep(short, how.command)
+    return short, tracking
 
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:
@@ -101,3 +120,89 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
     kept = sum(garbage.size(short.directory(one)) for one in launch) * len(plan.videos(job)) // len(short.videos(job))
     line = f"{name}: {1000 * each:.0f} ms a video, with the models' loading"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
+
+
+# --- by Slurm
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
+
+    root: Path
+    plans: tuple[str, ...]
+    how: Mapping[str, Any]  # of execute.How
+
+    def __call__(self) -> None:
+        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code."""
+        kept = self.root / "rehearsal"
+        found: dict[str, Any] = {}
+        try:
+            plan = Plan(tuple(plans.restore(kept, digest) for digest in self.plans), self.root)
+            how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
+            with stop_signals(), Display() as display:
+                found = {"lines": rehearse(plan, how, display.show, say)}
+        except Stopped as stop:
+            found = {"reason": f"stopped by {stop}", "exit_code": PREEMPTED}
+        except HarnessError as error:
+            found = {"reason": str(error), "exit_code": error.exit_code}
+        record.write_json(result(self.root, os.environ["SLURM_JOB_ID"]), found)
+        out("\n".join(found.get("lines", [found.get("reason", "")])))
+        sys.exit(found.get("exit_code", 0))
+
+
+def result(root: Path, number: str) -> Path:
+    """Where a Slurm job leaves what its rehearsal came to."""
+    return root / "slurm" / number / "rehearsal.json"
+
+
+def queued(root: Path) -> str | None:
+    """The Slurm job that is to rehearse in a root, while it waits or runs."""
+    number = read_json(root / "slurm" / "rehearsal.json").get("id")
+    state = (_sbatch.queue([number]) or {}).get(number) if number else None
+    return number if state is not None and state.live else None
+
+
+def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
+    """The same as a Slurm job, or the one that does it already; None where it is left to itself (`detach`).
+
+    Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
+    leaves it alone.
+    """
+    noted = plan.root / "slurm" / "rehearsal.json"
+    asked = {"plans": [experiment.digest for experiment in plan.experiments], "slurm": dict(how.slurm)}
+    number = queued(plan.root)
+    if number is None or {key: read_json(noted).get(key) for key in asked} != asked:
+        prepared(plan, how, say)
+        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        noted.parent.mkdir(exist_ok=True)
+        record.write_json(noted, {"id": number, **asked})
+    say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {cluster.log(plan, number)}")
+    if detach:
+        return None
+    short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), result(plan.root, number)
+    cluster.accompany(short, {number: plan.jobs}, show, say, left.exists)
+    found = read_json(left)
+    if "lines" not in found:
+        why = found.get("reason") or f"Slurm job {number} left no word, see {cluster.log(plan, number)}"
+        raise next(
+            (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
+        )(why)
+    return list(found["lines"])
+
+
+def executor(plan: Plan, how: How) -> Any:
+    """submitit's executor for it."""
+    names = ", ".join(experiment.name for experiment in plan.experiments)
+    return _sbatch.executor(plan.root.resolve() / "slurm" / "%j", how.slurm, f"harness rehearsal of {names}")
+
+
+def work(plan: Plan, how: How) -> Work:
+    """What the Slurm job is to do, as a value."""
+    digests = tuple(experiment.digest for experiment in plan.experiments)
+    return Work(plan.root.resolve(), digests, cluster.handed_on(how))
+
+
+def dry(plan: Plan, how: How) -> str:
+    """The batch script that its sbatch would be given."""
+    return _sbatch.script(executor(plan, how))

@@ -14,10 +14,9 @@ from harness.core import garbage, journal, plans
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train
 from harness.core.plan import Plan, read_json
-from harness.core.redact import redact
 from harness.publish import Publisher
 from harness.status import LIVE, Status, look
-from harness.store.tracking import FINGERPRINT, PARENT, Tracking
+from harness.store.tracking import FINGERPRINT, PLAN, Tracking
 from harness.supervise import ENDED
 
 LOST = "its supervisor died and left no word; the same command goes on"
@@ -130,18 +129,20 @@ class Sync:
 
 
 def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
-    """End the runs that say RUNNING of a rehearsal that was killed; its files say which they are."""
-    if garbage.at_work(root / "jobs"):
+    """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
+    own = set(plans.digests(root))
+    made = {read_json(path).get("made") for path in (root / "jobs").glob("*/how.json")}
+    if not own or garbage.at_work(root / "jobs"):
         return
-    for path in sorted((root / "jobs").glob("*/mlflow.json")):
-        run = read_json(path).get(redact(tracking.uri), {}).get("run")
-        if run is None or not tracking.has(run):
-            continue
-        training = tracking.get(run)
-        for one in (training, tracking.get(training.tags[PARENT])):
-            if one.status == "RUNNING":
-                tracking.finish(one.run_id, "KILLED")
-                say(f"{one.name}: a rehearsal's run that was left RUNNING is closed")
+    for run in rehearsals(tracking).running():
+        if run.tags.get(PLAN) in own or run.tags.get("harness.made") in made:
+            tracking.finish(run.run_id, "KILLED")
+            say(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
+
+
+def rehearsals(tracking: Tracking) -> Tracking:
+    """The same store, in which a rehearsal's experiments are rehearsal/…."""
+    return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
 
 
 def status_of(states: set[str], failures: dict[Job, str]) -> str:

@@ -1,5 +1,6 @@
 """A plan on Slurm without a Slurm: what is submitted, and never twice; what runs inside; what MLflow is told."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import resolve
 from harness.core.stopping import Stopped
 from harness.launchers import _sbatch
+from harness.launchers._sbatch import State
 
 HOW = execute.How(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
 
@@ -176,3 +178,12 @@ def test_outside_a_plan_is_killed_where_something_is_left(half: Plan) -> None:
     got = lease.Claim(half.directory(job)).take()
     assert got is not None
     assert status(half, {}, None) == "RUNNING"
+
+
+def test_the_queue_of_a_preempted_job_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[dict[str, State] | None] = [None, None, {"7": State("RUNNING")}]
+    monkeypatch.setattr(cluster, "LOOK", 0.0)
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: answers.pop(0))
+    assert cluster.to_be_requeued(Stopped(signal.SIGTERM), "7")
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
+    assert not cluster.to_be_requeued(Stopped(signal.SIGTERM), "7")

@@ -9,14 +9,17 @@ import one_model
 import pytest
 from mlflow_server import WITHOUT
 
-from harness import cli, execute, rehearse, review
-from harness.core import journal
-from harness.core.errors import UsageError
+from harness import cli, cluster, execute, rehearse, review
+from harness.core import journal, record
+from harness.core.errors import HarnessError, UnfitError, UsageError
 from harness.core.lease import Claim
-from harness.core.plan import read_json
+from harness.core.plan import Plan, read_json
 from harness.core.stopping import Stopped
+from harness.launchers import _sbatch
+from harness.launchers._sbatch import State
+from harness.publish import Publisher
 from harness.store.tracking import ROLE, Tracking
-from harness.sync import Sync
+from harness.sync import Sync, rehearsals
 
 
 def statuses(store: Tracking) -> dict[str, str]:
@@ -89,6 +92,16 @@ def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(tmp_path: Path, mo
     assert len(heard) == 2
 
 
+def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> None:
+    store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    how = execute.How(tracking_uri=store.uri)
+    short, _ = rehearse.prepared(one_model.made(tmp_path), how, print)
+    Publisher(short, rehearsals(store), print).open(short.jobs)
+    assert statuses(store) == {"plan": "RUNNING"}
+    rehearse.prepared(one_model.made(tmp_path, "seed=1"), how, print)
+    assert statuses(store) == {"plan": "KILLED"}
+
+
 def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
@@ -96,11 +109,105 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
         rehearse.rehearse(made, execute.How(offline=True), lambda progress: None, print)
 
 
-def test_slurm_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--rerun", "changed"], "leave --rerun and --accept out"),
+        (["--detach"], "leave --detach out, or add --launcher slurm"),
+        (["--json"], "leave --json out"),
+        (["--launcher", "slurm"], "how many ranks has a node?"),
+    ],
+)
+def test_flags_that_do_not_go_with_it(
+    words: list[str], wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["run", one_model.FILE, *one_model.TINY, "--rehearse", "--launcher", "slurm"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "inside an allocation" in line
+    assert cli.main(["run", one_model.FILE, *one_model.TINY, "--rehearse", *words]) == 2
+    assert wrong in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+# --- by Slurm; on a real one in test_slurm.py
+
+
+SLURM = execute.How(offline=True, launcher="slurm", nproc=1, slurm={"partition": "gpu", "nodes": 1})
+
+
+def by_slurm(plan: Plan, how: execute.How = SLURM, detach: bool = False) -> list[str] | None:
+    return rehearse.by_slurm(plan, how, lambda progress: None, print, detach)
+
+
+def left(root: Path, found: dict[str, object]) -> None:
+    """What Slurm job 7 leaves beside its log."""
+    path = rehearse.result(root, "7")
+    path.parent.mkdir(parents=True)
+    record.write_json(path, found)
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearse.Work]:
+    """What was given to sbatch; the queue then has the last of them, as number 7, for ever."""
+    works: list[rehearse.Work] = []
+    monkeypatch.setattr(_sbatch, "submit", lambda made, work: works.append(work) or "7")
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: dict.fromkeys(ids, State("RUNNING")))
+    return works
+
+
+def test_a_dry_run_prints_its_script(tmp_path: Path) -> None:
+    script = rehearse.dry(one_model.made(tmp_path), SLURM)
+    assert "#SBATCH --partition=gpu" in script
+    assert "--job-name='harness rehearsal of one_model'" in script
+    assert not (tmp_path / "rehearsal").exists()
+
+
+def test_it_is_left_and_come_back_to(submitted: list[rehearse.Work], tmp_path: Path) -> None:
+    made = one_model.made(tmp_path)
+    assert by_slurm(made, detach=True) is None
+    left(tmp_path, {"lines": ["a line"]})
+    assert by_slurm(made) == ["a line"]
+    assert len(submitted) == 1
+    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+        by_slurm(one_model.made(tmp_path, "seed=1"))
+    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+        rehearse.rehearse(made, execute.How(offline=True), lambda progress: None, print)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(1, HarnessError), (2, UsageError), (3, UnfitError), (75, HarnessError)], ids=str
+)
+def test_why_it_failed_there_is_said_here(
+    code: int, kind: type[HarnessError], submitted: list[rehearse.Work], tmp_path: Path
+) -> None:
+    left(tmp_path, {"reason": "out of memory", "exit_code": code})
+    with pytest.raises(HarnessError, match="out of memory") as error:
+        by_slurm(one_model.made(tmp_path))
+    assert type(error.value) is kind
+
+
+def test_a_job_that_leaves_no_word(
+    submitted: list[rehearse.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
+    monkeypatch.setattr(cluster, "GONE", 0.0)
+    with pytest.raises(HarnessError, match=r"Slurm job 7 left no word, see .*7_0_log.out"):
+        by_slurm(one_model.made(tmp_path))
+
+
+def test_what_fails_in_the_allocation_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = one_model.made(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(rehearse, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(rehearse, "fetch", lambda config, say: None)
+    rehearse.prepared(made, SLURM, print)
+    rehearse.result(tmp_path, "7").parent.mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        rehearse.work(made, SLURM)()
+    assert ended.value.code == 75
+    assert read_json(rehearse.result(tmp_path, "7")) == {"reason": "stopped by SIGTERM", "exit_code": 75}
+    (tmp_path / "rehearsal" / "plans" / f"{made.experiments[0].digest}.json").unlink()
+    with pytest.raises(SystemExit) as ended:
+        rehearse.work(made, SLURM)()
+    assert ended.value.code == UnfitError.exit_code
+    assert "run the plan again" in capsys.readouterr().out

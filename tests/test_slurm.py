@@ -209,6 +209,27 @@ def test_what_needs_a_failed_job_is_cancelled_with_the_reason(slurm: Cluster, tm
     assert reason in harness(tmp_path, slurm, "status").stdout
 
 
+@pytest.mark.timeout(WAIT)
+def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "--rehearse", "--launcher", "slurm", "--nproc", "2"]
+    done = harness(tmp_path, slurm, *words)
+    assert done.returncode == 0, done.stderr
+    training, evaluation, *cost = done.stdout.splitlines()
+    assert training.startswith("train upernet seed 0: peak ")
+    assert "ms a video" in evaluation
+    assert "rehearsed" in "\n".join(cost)
+    number = read_json(tmp_path / "runs" / "slurm" / "rehearsal.json")["id"]
+    assert slurm.wait(number, "COMPLETED") == "COMPLETED"
+    jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
+    begins = [event for event in journal.read(jobs["train"] / "events.jsonl")[0] if event["event"] == "begin"]
+    assert [(event["step"], event["world"]) for event in begins] == [(0, 2), (1, 2)]
+    assert not list((tmp_path / "runs" / "jobs").iterdir())
+
+    failed = harness(tmp_path, slurm, *words, "encoder.beit.model=beit_of_nobody", "--offline")
+    assert failed.returncode == 1
+    assert "beit_of_nobody" in failed.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3 * WAIT)
 def test_a_preempted_job_gives_way_and_goes_on(slurm: Cluster, tmp_path: Path) -> None:

@@ -74,11 +74,10 @@ def run(
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     on_slurm = settings.launcher == "slurm"
-    if rehearse and on_slurm:
-        raise UsageError(
-            "--rehearse runs where it is called, not by --launcher slurm: call it inside an allocation "
-            "(salloc, srun), with --launcher torchrun"
-        )
+    if rehearse and (rerun or accept):
+        raise UsageError("--rehearse leaves results alone; leave --rerun and --accept out")
+    if rehearse and detach and not on_slurm:
+        raise UsageError("--rehearse prints what it finds; leave --detach out, or add --launcher slurm")
     if as_json and (rehearse or dry_run):
         raise UsageError(f"{'--rehearse' if rehearse else '--dry-run'} prints text; leave --json out")
     if not on_slurm and (slurm or nodes or dry_run):
@@ -91,13 +90,13 @@ def run(
     how = execute.How(
         **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic
     )
-    if rehearse:
-        print_rehearsal(made, how)
-        return
     if on_slurm:
         how = cluster.asked(how, slurm or (), settings, made)
     if dry_run:
-        out(cluster.dry(made, how))
+        out(dry(made, how, rehearse))
+        return
+    if rehearse:
+        print_rehearsal(made, how, on_slurm, detach)
         return
     results = carry_out(made, how, on_slurm, detach)
     if results is not None:
@@ -123,14 +122,28 @@ def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Result
     return results
 
 
-def print_rehearsal(made: "Plan", how: "How") -> None:
-    """What --rehearse measures."""
-    from harness.rehearse import rehearse
+def dry(made: "Plan", how: "How", rehearse: bool) -> str:
+    """What sbatch would be given."""
+    from harness import cluster
+    from harness import rehearse as rehearsal
+
+    return rehearsal.dry(made, how) if rehearse else cluster.dry(made, how)
+
+
+def print_rehearsal(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> None:
+    """What --rehearse measures, here or in a Slurm job."""
+    from harness import rehearse
     from harness.show import Display
 
     with Display() as display:
-        lines = rehearse(made, how, display.show, say)
-    out("\n".join(lines))
+        if on_slurm:
+            lines = rehearse.by_slurm(made, how, display.show, say, detach)
+        else:
+            lines = rehearse.rehearse(made, how, display.show, say)
+    if lines is None:
+        say("it runs on its own; its log will have what it found, and the same command comes back to it")
+    else:
+        out("\n".join(lines))
 
 
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
