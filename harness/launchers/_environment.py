@@ -8,6 +8,6 @@ MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=107
 
 
 def child_environment() -> dict[str, str]:
-    """Ours without MLFLOW_*: ranks write files, one supervisor talks to MLflow (design §2.4)."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    """Ours without MLFLOW_* and the study's storage: ranks write files, others talk to databases (design §2.4)."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HARNESS_STORAGE"))}
     return {"GLIBC_TUNABLES": MALLOC, **kept}
