@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import execute
 from harness.core import plans, record
@@ -53,11 +53,7 @@ class Work:
             with stop_signals(), Display() as display:
                 results = execute.run(plan, how, display.show, say)
         except Stopped as stop:
-            say(f"stopped by {stop}: checkpoints are kept")
-            if to_be_requeued(stop, number):
-                os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
-                time.sleep(60)
-            sys.exit(PREEMPTED)
+            leave(stop, number)
         note_blocked(plan, results.failures, self.only)
         cancel_hopeless(plan, results.failures)
         if any(job.fingerprint in self.only for job in results.failures):
@@ -68,6 +64,15 @@ class Work:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def leave(stop: Stopped, number: str) -> NoReturn:
+    """End this Slurm job, which a signal has stopped: for good with 75, or to be taken up again."""
+    say(f"stopped by {stop}: checkpoints are kept")
+    if to_be_requeued(stop, number):
+        os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
+        time.sleep(60)
+    sys.exit(PREEMPTED)
 
 
 def to_be_requeued(stop: Stopped, number: str) -> bool:

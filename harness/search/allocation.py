@@ -5,7 +5,6 @@ which may hold a password, travels in the jobs' environment, neither in a comman
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from harness.core import record
 from harness.core.errors import HarnessError, UnfitError, refused
 from harness.core.plan import read_json
 from harness.core.settings import Resolved, resolve
-from harness.core.stopping import PREEMPTED, Stopped, stop_signals
+from harness.core.stopping import Stopped, stop_signals
 from harness.core.voice import say
 from harness.launchers import _sbatch
 from harness.search.loop import said
@@ -52,11 +51,7 @@ class Work:
             with stop_signals():
                 search.work(search.Request(**whole), int(number), Display())
         except Stopped as stop:
-            say(f"stopped by {stop}: checkpoints are kept")
-            if cluster.to_be_requeued(stop, number):
-                os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
-                time.sleep(60)
-            sys.exit(PREEMPTED)
+            cluster.leave(stop, number)
         except (HarnessError, OSError) as why:
             error = refused(why) if isinstance(why, OSError) else why
             say(f"harness: {error}")
