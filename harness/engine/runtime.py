@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from harness.core.errors import UnfitError
 from harness.engine.stop import Stop, Stopped
@@ -56,16 +57,57 @@ def cores() -> int:
 def deterministic(asked: bool) -> None:
     """Choose kernels that give the same bits twice where torch has them; it warns where it has none.
 
-    Nothing changes on a CPU, whose kernels do so anyway for an equal number of threads.
+    Nothing changes on a CPU, whose kernels do so anyway for an equal number of threads. Attention is written out then,
+    N² scores in memory: the fused kernels' gradients add up in any order unless an operation without such a kernel is
+    an error.
     """
     if asked:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(asked, warn_only=True)
     torch.backends.cudnn.deterministic = asked
+    if torch.cuda.is_available():
+        for fused in ("flash", "mem_efficient", "cudnn"):
+            getattr(torch.backends.cuda, f"enable_{fused}_sdp")(not asked)
+
+
+class ExactPool(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling as two matrix products: where bins overlap, the gradient of torch's own adds up in any
+    order on a GPU.
+    """
+
+    output_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, h, w) -> (B, C, side, side)."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows, columns = (_bins(length, self.output_size).to(x) for length in x.shape[2:])
+            return rows @ x @ columns.T
+
+
+def _bins(length: int, side: int) -> Tensor:
+    """Each bin's equal shares of what lies in it.  # (side, length)"""
+    low = torch.arange(side) * length // side
+    high = -(-(torch.arange(side) + 1) * length // side)
+    place = torch.arange(length)
+    inside = (place >= low[:, None]) & (place < high[:, None])
+    return inside / (high - low)[:, None]
+
+
+def pool_exactly(model: nn.Module) -> None:
+    """Have every adaptive average pooling of a model to a square give the same bits twice."""
+    for module in model.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and isinstance(module.output_size, int) and module.output_size > 1:
+            module.__class__ = ExactPool
+
+
+def begin_peak(device: torch.device) -> None:
+    """Count the peak anew, where it can be: a warm worker's jobs follow one another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak(device: torch.device) -> int:
-    """Most bytes that were in use so far: of the GPU's memory, or on a CPU of this process's."""
+    """Most bytes that were in use since `begin_peak`: of the GPU's memory, or on a CPU of this process's, ever."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux

@@ -107,6 +107,8 @@ class Trainer:
         else:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
+        if self.job.get("deterministic") and self.rank.device.type == "cuda":
+            runtime.pool_exactly(self.model)
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
@@ -131,8 +133,8 @@ class Trainer:
         """One iteration on this rank's micro-batches; returns the global losses, lr and momentum.
 
         `valid` counts the labelled pixels of the global batch. A loss that is not finite reaches neither weights nor
-        memory: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. This is the one time an
-        iteration that the host waits for the device.
+        memory: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. The losses are waited for
+        here; so are, on a GPU, fp16's gradients, the classes that a memory sees, and batch norm over ranks.
         """
         progress = iteration / self.plan.iterations
         self.model.train()
@@ -221,6 +223,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
     job = jobs.read(folder)
     runtime.deterministic(bool(job.get("deterministic")))
+    runtime.begin_peak(rank.device)
     with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
         if all(distributed.agree((folder / checkpoint.WEIGHTS).exists())):  # killed between weights and outcome
             reporter.begin(job["iterations"], job["iterations"])
@@ -251,7 +254,8 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
         checkpoint.sweep(checkpoints)
     newest = checkpoint.latest(checkpoints, reporter.log) if rank.first else None
     (start,) = distributed.agree(newest or 0)
-    trainer.start(checkpoint.load(checkpoints, start, rank.device) if start else None)
+    # to the CPU, where AdamW keeps its counts of steps: on a GPU it would wait for each parameter's, every iteration
+    trainer.start(checkpoint.load(checkpoints, start, torch.device("cpu")) if start else None)
     return start
 
 
