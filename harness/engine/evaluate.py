@@ -128,7 +128,6 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     """
     job = tasks[0].job
     stop.check()
-    runtime.deterministic(bool(job.get("deterministic")))
     for one in tasks:
         runtime.check_precision(rank.device, one.job["precision"])
     dataset, split = build.dataset(job), job["split"]

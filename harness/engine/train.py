@@ -222,7 +222,6 @@ def predict(model: Segmentor, images: Tensor) -> Tensor:
 def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
     job = jobs.read(folder)
-    runtime.deterministic(bool(job.get("deterministic")))
     runtime.begin_peak(rank.device)
     with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
         if all(distributed.agree((folder / checkpoint.WEIGHTS).exists())):  # killed between weights and outcome

@@ -68,6 +68,7 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
         job = jobs.read(folder)
         allowed[folder] = jobs.ours(folder, job)
         kinds[job["kind"]].append(folder)
+        runtime.deterministic(bool(job.get("deterministic")))  # before NCCL, whose sums in the switch have no order
         if folder == folders[0] and job.get("stall"):  # seconds
             stop.watch(lease.stacks(folder, job["attempt"], rank.rank), job["stall"])
 
