@@ -1,6 +1,7 @@
 """A real Slurm of one machine, with munge, for tests: own configuration, ports, sockets and key, all in one folder.
 
-It refuses to start beside a slurmctld that is running: tests never speak to somebody's cluster.
+A second node is the same machine by another name, with a slurmd of its own. One waits for the other test's to end, and
+refuses to start beside a slurmctld that is none of these: tests never speak to somebody's cluster.
 """
 
 import os
@@ -12,28 +13,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from system_parts import need, program
+
+LOCK = FileLock(Path(tempfile.gettempdir()) / f"harness-slurm-{os.getuid()}.lock", timeout=1200)
 
 CONFIG = """\
 ClusterName=harness
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld}
-SlurmdPort={d}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -50,10 +53,11 @@ KillWait=30
 MinJobAge=3600
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=9
+{nodes}\
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 State=UNKNOWN\n"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Cluster:
     """A running Slurm; `environment` is what its users need."""
 
     folder: Path
+    nodes: tuple[str, ...]
+    daemons: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)  # munged, slurmctld, and by node slurmd
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,6 +78,32 @@ class Cluster:
             list(words), env=os.environ | self.environment, capture_output=True, text=True, check=True, timeout=60
         )
         return done.stdout.strip()
+
+    def start(self, name: str, *words: str) -> None:
+        """Start a daemon."""
+        with (self.folder / f"{name}.err").open("w") as said:
+            self.daemons[name] = subprocess.Popen(
+                [program(words[0]) or words[0], *words[1:]],
+                env=os.environ | self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+
+    def start_node(self, node: str) -> None:
+        """Start a node's slurmd."""
+        self.start(node, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
+
+    def wait_idle(self, seconds: float = 60) -> None:
+        """Wait until all nodes are ready for work."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(subprocess.CalledProcessError):  # slurmctld is not up yet
+                found = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split()
+                if found == ["idle"] * len(self.nodes):
+                    return
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.2)
 
     def state(self, number: str) -> str:
         """A job's state; its reason after it while it waits."""
@@ -107,62 +139,48 @@ def free_port() -> int:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Start munged, slurmctld and slurmd, and end them. Skips where they are absent or a slurmctld is running."""
+def cluster(nodes: int = 1) -> Iterator[Cluster]:
+    """Start munged, slurmctld and one or two slurmd, and end them.
+
+    Skips where they are absent or a slurmctld is running.
+    """
     need("slurm")
+    with LOCK:
+        yield from started(nodes)
+
+
+def started(nodes: int) -> Iterator[Cluster]:
     if running("slurmctld"):
         pytest.skip("a slurmctld is running on this machine; tests start none beside it")
     folder = Path(tempfile.mkdtemp(prefix="harness-slurm-"))  # short: sockets have at most 108 characters
-    for name in ("state", "spool", "munge"):
+    host = socket.gethostname().split(".")[0]
+    made = Cluster(folder, (host, "localhost")[:nodes])  # names that lead here: the ranks' rendezvous asks for one
+    for name in ("state", "munge", *(f"spool-{node}" for node in made.nodes)):
         (folder / name).mkdir(mode=0o700)
     key = folder / "munge" / "key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    facts = {"host": socket.gethostname().split(".")[0], "user": subprocess.getoutput("id -un")}
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, ctld=free_port(), d=free_port(), **facts))
-    made = Cluster(folder)
+    facts = {"host": host, "user": subprocess.getoutput("id -un")}
+    lines = [NODE.format(name=node, port=free_port(), host=host) for node in made.nodes]
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, ctld=free_port(), nodes="".join(lines), **facts))
     munge = {name: folder / "munge" / name for name in ("socket", "pid", "seed", "log")}
     options = [f"--key-file={key}", *(f"--{name}-file={munge[name]}" for name in ("pid", "seed", "log"))]
-    commands = [
-        ["munged", "--foreground", "--force", f"--socket={munge['socket']}", *options],
-        ["slurmctld", "-D", "-f", str(folder / "slurm.conf")],
-        ["slurmd", "-D", "-f", str(folder / "slurm.conf")],
-    ]
-    daemons: list[subprocess.Popen[bytes]] = []
     try:
-        for command in commands:
-            words = [program(command[0]) or command[0], *command[1:]]
-            daemons.append(
-                subprocess.Popen(
-                    words,
-                    env=os.environ | made.environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=(folder / f"{command[0]}.err").open("w"),
-                    start_new_session=True,
-                )
-            )
-            while command[0] == "munged" and not munge["socket"].exists():
-                assert daemons[0].poll() is None, (folder / "munged.err").read_text()
-                time.sleep(0.05)
-        deadline = time.monotonic() + 60
-        while (
-            "idle"
-            not in subprocess.run(
-                ["sinfo", "--noheader", "--format=%T"],
-                env=os.environ | made.environment,
-                capture_output=True,
-                text=True,
-            ).stdout
-        ):
-            assert time.monotonic() < deadline, made.said()
-            time.sleep(0.2)
+        made.start("munged", "munged", "--foreground", "--force", f"--socket={munge['socket']}", *options)
+        while not munge["socket"].exists():
+            assert made.daemons["munged"].poll() is None, (folder / "munged.err").read_text()
+            time.sleep(0.05)
+        made.start("slurmctld", "slurmctld", "-D", "-f", str(folder / "slurm.conf"))
+        for node in made.nodes:
+            made.start_node(node)
+        made.wait_idle()
         yield made
     finally:
-        if len(daemons) == len(commands):
+        if "slurmctld" in made.daemons:
             for line in subprocess.getoutput(f"SLURM_CONF={folder}/slurm.conf squeue -h -o %i").split():
                 subprocess.run(["scancel", line], env=os.environ | made.environment, capture_output=True)
             time.sleep(1)
-        for daemon in reversed(daemons):
+        for daemon in reversed(made.daemons.values()):
             daemon.send_signal(signal.SIGTERM)
             try:
                 daemon.wait(timeout=20)

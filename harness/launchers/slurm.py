@@ -5,7 +5,9 @@ How a plan gets there is harness/cluster.py's; what sbatch is told is _sbatch.py
 
 import os
 import signal
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.core.errors import UnfitError
@@ -13,6 +15,7 @@ from harness.launchers import torchrun
 from harness.launchers._environment import child_environment
 from harness.launchers._sbatch import nodes_of
 
+JOIN = 300  # seconds that nodes wait for each other before the first step; less than `stall`
 INHERITED = (
     "SLURM_CPU_BIND",
     "SLURM_NTASKS",
@@ -24,7 +27,11 @@ INHERITED = (
 
 
 class Launcher(torchrun.Launcher):
-    """One srun for each launch, with a torchrun on each node, found by the first node's name and the job's number."""
+    """One srun for each launch, with a torchrun on each node; they meet at the first node.
+
+    Each knows by Slurm which node it is on (_agent.py). torchrun's elastic rendezvous could do without that, but there
+    a first node that is through with its share of an evaluation ends the others' ranks 5 minutes later.
+    """
 
     def __init__(self, nproc: int, logs: Path) -> None:
         super().__init__(nproc, logs)
@@ -37,16 +44,16 @@ class Launcher(torchrun.Launcher):
                 "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` makes one"
             )
         nodes = nodes_of(os.environ["SLURM_JOB_NODELIST"])
-        port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+        port = free_port(int(os.environ["SLURM_JOB_ID"]))
         cpus = os.environ.get("SLURM_CPUS_PER_TASK")
         self._run(
             [
-                *("srun", "--overlap", "--kill-on-bad-exit=0", "--cpu-bind=none"),
+                *("srun", "--overlap", "--kill-on-bad-exit=0", "--cpu-bind=none", "--label"),
                 *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
                 *((f"--cpus-per-task={cpus}",) if cpus else ()),
                 *self.torchrun(
-                    *("--nnodes", str(len(nodes)), "--rdzv-id", os.environ["SLURM_JOB_ID"]),
-                    *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{nodes[0]}:{port}"),
+                    *("--nnodes", str(len(nodes)), "--master-addr", nodes[0], "--master-port", str(port)),
+                    *("--rdzv-conf", f"timeout={JOIN}"),
                 ),
                 *map(str, directories),
             ],
@@ -59,3 +66,20 @@ class Launcher(torchrun.Launcher):
         srun forwards SIGUSR2; a SIGTERM makes it end the step instead.
         """
         super().signal(signal.SIGTERM if number == signal.SIGKILL else signal.SIGUSR2)
+
+    def close(self) -> None:
+        """End what may still run: without its srun it would go on to the end of the allocation."""
+        self.signal(signal.SIGKILL)
+
+
+def free_port(number: int) -> int:
+    """A port that nobody listens on here, which is the first node; below those that the kernel gives out by itself.
+
+    Each job's number begins the search elsewhere.
+    """
+    for port in (20000 + (number + step) % 12000 for step in range(12000)):
+        with suppress(OSError), socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch does: one just left is free
+            tried.bind(("", port))
+            return port
+    raise UnfitError("all ports from 20000 to 31999 are taken on this node")
