@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from filelock import FileLock
+
 from harness import execute
 from harness.core import plans, record
-from harness.core.errors import UnfitError, UsageError
+from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
+from harness.core.redact import one_line
 from harness.core.settings import Resolved, resolve
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
 from harness.core.voice import say
@@ -45,19 +49,32 @@ class Work:
 
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
-        number = os.environ["SLURM_JOB_ID"]
-        plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
-        settings = resolve()
-        how = execute.How(**self.how, only=self.only, tracking_uri=settings.tracking_uri, inside=True)
         try:
+            plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
+            how = execute.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 results = execute.run(plan, how, display.show, say)
         except Stopped as stop:
-            leave(stop, number)
+            leave(stop, os.environ["SLURM_JOB_ID"])
+        except Exception as error:
+            sys.exit(self.fail(error))
         note_blocked(plan, results.failures, self.only)
         cancel_hopeless(plan, results.failures)
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)
+
+    def fail(self, error: Exception) -> int:
+        """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
+        known = refused(error) if isinstance(error, OSError) else error
+        mine = isinstance(known, HarnessError)
+        say(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
+        code = known.exit_code if isinstance(known, HarnessError) else 1
+        for fingerprint in self.only:
+            path = self.root / "jobs" / fingerprint / "outcome.json"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                record.write_json(path, {"status": "failed", "reason": one_line(known), "exit_code": code})
+        return code
 
     def checkpoint(self) -> Any:
         """The same once more: what was reached lies in the root. submitit asks before it requeues."""
@@ -142,7 +159,8 @@ def run(
     missing = execute.missing(plan, how, say)
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
-    waiting = submit(plan, missing, how, say)
+    with FileLock(plan.root / ".slurm.lock", timeout=600):  # two who look and then submit would do so twice
+        waiting = submit(plan, missing, how, say)
     if detach:
         return None
     accompany(plan, waiting, show, say, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
@@ -287,8 +305,10 @@ def asked(how: execute.How, flags: Sequence[str], settings: Resolved, plan: Plan
     Raises UsageError where they are not said, or do not divide the micro-batch.
     """
     options = _sbatch.parse(flags, settings.slurm)
-    nodes = settings.nodes or int(options.get("nodes", 1))
-    nproc = how.nproc or _sbatch.ranks(options)
+    nodes = int(options.get("nodes", 1)) if settings.nodes is None else settings.nodes
+    nproc = _sbatch.ranks(options) if how.nproc is None else how.nproc
+    if nproc is not None and min(nodes, nproc) < 1:
+        raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
     if nproc is None:
         raise UsageError("how many ranks has a node? Give --slurm gpus_per_node=8 (or gres=gpu:8), or --nproc on CPUs")
     micro = plan.config.micro_batch

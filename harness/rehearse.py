@@ -8,16 +8,19 @@ experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from harness import cluster
 from harness.core import garbage, journal, plans, record
 from harness.core.cost import STATE, Cost, cost_lines
 from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.core.job import Evaluate, Job, Train
+from harness.core.job import Evaluate, Job, Train, digest
 from harness.core.plan import Plan, launches, read_json
 from harness.core.settings import resolve
 from harness.core.stopping import PREEMPTED, Stopped, stop_signals
@@ -54,6 +57,12 @@ class Rehearsal(Plan):
 
 def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
+    with alone(plan.root):
+        return rehearsed(plan, how, show, say)
+
+
+def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+    """The same, where no other is at work."""
     short, tracking = prepared(plan, how, say)
     publisher = Publisher(short, None if tracking is None else rehearsals(tracking), say)
     launcher, facts = choose(short, how)
@@ -75,6 +84,21 @@ def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> li
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """While a root's rehearsal is made or run. Raises UsageError where another one is."""
+    writable(root)
+    lock = FileLock(root / ".rehearsal.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"a rehearsal is at work in {root / 'rehearsal'}; wait for it or end it") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsal, Tracking | None]:
@@ -134,16 +158,20 @@ class Work:
     how: Mapping[str, Any]  # of execute.How
 
     def __call__(self) -> None:
-        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code."""
+        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
+
+        A signal leaves nothing: Slurm may run it again.
+        """
         kept = self.root / "rehearsal"
-        found: dict[str, Any] = {}
+        found: dict[str, Any]
         try:
             plan = Plan(tuple(plans.restore(kept, digest) for digest in self.plans), self.root)
             how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 found = {"lines": rehearse(plan, how, display.show, say)}
         except Stopped as stop:
-            found = {"reason": f"stopped by {stop}", "exit_code": PREEMPTED}
+            say(f"stopped by {stop}")
+            sys.exit(PREEMPTED)
         except HarnessError as error:
             found = {"reason": str(error), "exit_code": error.exit_code}
         record.write_json(result(self.root, os.environ["SLURM_JOB_ID"]), found)
@@ -156,39 +184,58 @@ def result(root: Path, number: str) -> Path:
     return root / "slurm" / number / "rehearsal.json"
 
 
+def noted(root: Path) -> Path:
+    """Where a root keeps which Slurm job rehearses in it, until its result was seen."""
+    return root / "slurm" / "rehearsal.json"
+
+
 def queued(root: Path) -> str | None:
-    """The Slurm job that is to rehearse in a root, while it waits or runs."""
-    number = read_json(root / "slurm" / "rehearsal.json").get("id")
-    state = (_sbatch.queue([number]) or {}).get(number) if number else None
-    return number if state is not None and state.live else None
+    """The Slurm job that is to rehearse in a root, while it waits or runs. Raises UnfitError where nobody knows."""
+    number = read_json(noted(root)).get("id")
+    if number is None or result(root, number).exists():
+        return None
+    known = _sbatch.queue([number])
+    if known is None:
+        raise UnfitError(
+            f"squeue does not answer: is Slurm job {number} over, which rehearses? Then delete {noted(root)}"
+        )
+    return number if number in known and known[number].live else None
 
 
 def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
-    """The same as a Slurm job, or the one that does it already; None where it is left to itself (`detach`).
+    """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
-    leaves it alone.
+    touches no Slurm job.
     """
-    noted = plan.root / "slurm" / "rehearsal.json"
-    asked = {"plans": [experiment.digest for experiment in plan.experiments], "slurm": dict(how.slurm)}
-    number = queued(plan.root)
-    if number is None or {key: read_json(noted).get(key) for key in asked} != asked:
-        prepared(plan, how, say)
-        number = _sbatch.submit(executor(plan, how), work(plan, how))
-        noted.parent.mkdir(exist_ok=True)
-        record.write_json(noted, {"id": number, **asked})
+    number = begun(plan, how, say)
     say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {cluster.log(plan, number)}")
-    if detach:
-        return None
     short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), result(plan.root, number)
+    if detach and not left.exists():
+        return None
     cluster.accompany(short, {number: plan.jobs}, show, say, left.exists)
     found = read_json(left)
+    noted(plan.root).unlink(missing_ok=True)
     if "lines" not in found:
-        why = found.get("reason") or f"Slurm job {number} left no word, see {cluster.log(plan, number)}"
+        why = found.get("reason") or f"Slurm job {number} ended without a result, see {cluster.log(plan, number)}"
         raise next(
             (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
         )(why)
     return list(found["lines"])
+
+
+def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
+    """The Slurm job of the same command whose result nobody has seen; else a new one."""
+    asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
+    known = read_json(noted(plan.root))
+    if known.get("asked") == asked and (result(plan.root, known["id"]).exists() or queued(plan.root)):
+        return str(known["id"])
+    with alone(plan.root):
+        prepared(plan, how, say)
+        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        noted(plan.root).parent.mkdir(exist_ok=True)
+        record.write_json(noted(plan.root), {"id": number, "asked": asked})
+    return number
 
 
 def executor(plan: Plan, how: How) -> Any:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -122,6 +123,59 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
         cluster.asked(replace(HOW, nproc=3), ["nodes=2"], resolve(), made)
     with pytest.raises(UsageError, match="how many ranks has a node"):
         cluster.asked(replace(HOW, nproc=None), [], resolve(), made)
+    for nproc, flags, nodes in ((None, ["gpus_per_node=0"], None), (1, ["nodes=0"], None), (1, [], 0), (0, [], 1)):
+        with pytest.raises(UsageError, match="give one of each at least"):
+            cluster.asked(replace(HOW, nproc=nproc), flags, resolve(nodes=nodes), made)
+
+
+def test_two_who_submit_at_once_do_so_once(
+    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: dict.fromkeys(numbers, State("PENDING")))
+    lacking = [job for job in made.jobs if made.state(job) != "done"]
+    monkeypatch.setattr(execute, "missing", lambda *arguments: lacking)  # it writes files by the process's number
+    real = cluster.submit
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return real(*arguments)
+
+    monkeypatch.setattr(cluster, "submit", slow)
+    both = [threading.Thread(target=cluster.run, args=(made, HOW, nothing, nothing, True)) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+    assert len(submitted) == len(launches(lacking))
+
+
+def test_what_ends_a_run_before_its_first_job_is_their_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = one_model.made(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    work = cluster.work(made, made.jobs[:1], HOW)
+    (tmp_path / "plans" / f"{made.experiments[0].digest}.json").unlink()
+    with pytest.raises(SystemExit) as left:
+        work()
+    assert left.value.code == 3
+    outcome = read_json(made.directory(made.jobs[0]) / "outcome.json")
+    assert (outcome["status"], outcome["exit_code"]) == ("failed", 3)
+    assert "run the plan again" in outcome["reason"]
+    assert not made.directory(made.jobs[1]).exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+    def breaks(*arguments: Any) -> Any:
+        raise RuntimeError("a defect at http://u:hush@h")
+
+    made.directory(made.jobs[0]).joinpath("outcome.json").unlink()
+    monkeypatch.setattr(cluster.plans, "restore", breaks)
+    with pytest.raises(SystemExit):
+        work()
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "hush" not in said + (made.directory(made.jobs[0]) / "outcome.json").read_text()
 
 
 def test_a_run_that_is_left_goes_on_by_itself(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import one_model
@@ -107,6 +108,8 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
         rehearse.rehearse(made, execute.How(offline=True), lambda progress: None, print)
+    with rehearse.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
+        rehearse.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None, print)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +149,9 @@ def left(root: Path, found: dict[str, object]) -> None:
 
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearse.Work]:
-    """What was given to sbatch; the queue then has the last of them, as number 7, for ever."""
+    """What was given to sbatch, numbered from 7; the queue has all of them for ever."""
     works: list[rehearse.Work] = []
-    monkeypatch.setattr(_sbatch, "submit", lambda made, work: works.append(work) or "7")
+    monkeypatch.setattr(_sbatch, "submit", lambda made, work: works.append(work) or str(6 + len(works)))
     monkeypatch.setattr(_sbatch, "queue", lambda ids: dict.fromkeys(ids, State("RUNNING")))
     return works
 
@@ -166,15 +169,32 @@ def test_it_is_left_and_come_back_to(submitted: list[rehearse.Work], tmp_path: P
     left(tmp_path, {"lines": ["a line"]})
     assert by_slurm(made) == ["a line"]
     assert len(submitted) == 1
-    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-        by_slurm(one_model.made(tmp_path, "seed=1"))
-    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-        rehearse.rehearse(made, execute.How(offline=True), lambda progress: None, print)
+    assert by_slurm(made, detach=True) is None, "what was seen is over: the same command rehearses again"
+    assert len(submitted) == 2
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"), [(1, HarnessError), (2, UsageError), (3, UnfitError), (75, HarnessError)], ids=str
-)
+def test_no_other_is_begun_while_it_waits(
+    submitted: list[rehearse.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = one_model.made(tmp_path)
+    secret = replace(SLURM, slurm={**SLURM.slurm, "setup": ["export MLFLOW_TRACKING_PASSWORD=hush"]})
+    by_slurm(made, secret, detach=True)
+    assert "hush" not in (tmp_path / "slurm" / "rehearsal.json").read_text()
+    for how in (secret, SLURM):
+        with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+            by_slurm(one_model.made(tmp_path, "seed=1"), how)
+    here = execute.How(offline=True)
+    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+        rehearse.rehearse(made, here, lambda progress: None, print)
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
+    with pytest.raises(UnfitError, match=r"squeue does not answer.*delete .*rehearsal.json"):
+        rehearse.rehearse(made, here, lambda progress: None, print)
+    with pytest.raises(UnfitError, match="squeue does not answer"):
+        by_slurm(made, secret, detach=True)
+    assert len(submitted) == 1
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, HarnessError), (2, UsageError), (3, UnfitError)], ids=str)
 def test_why_it_failed_there_is_said_here(
     code: int, kind: type[HarnessError], submitted: list[rehearse.Work], tmp_path: Path
 ) -> None:
@@ -189,7 +209,7 @@ def test_a_job_that_leaves_no_word(
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
     monkeypatch.setattr(cluster, "GONE", 0.0)
-    with pytest.raises(HarnessError, match=r"Slurm job 7 left no word, see .*7_0_log.out"):
+    with pytest.raises(HarnessError, match=r"Slurm job 7 ended without a result, see .*7_0_log.out"):
         by_slurm(one_model.made(tmp_path))
 
 
@@ -205,7 +225,7 @@ def test_what_fails_in_the_allocation_is_written_down(
     with pytest.raises(SystemExit) as ended:
         rehearse.work(made, SLURM)()
     assert ended.value.code == 75
-    assert read_json(rehearse.result(tmp_path, "7")) == {"reason": "stopped by SIGTERM", "exit_code": 75}
+    assert not rehearse.result(tmp_path, "7").exists(), "Slurm may run it again"
     (tmp_path / "rehearsal" / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as ended:
         rehearse.work(made, SLURM)()

@@ -26,8 +26,11 @@ WAIT = 1200  # seconds; a loaded machine starts torch in minutes
 
 def test_options_of_flags_win_and_setup_lines_add_up() -> None:
     base = {"partition": "cpu", "setup": "umask 2", "mail-type": "END"}
-    found = _sbatch.parse(["partition=gpu", "exclusive", "setup=module load cuda", "container-image=a:b=c"], base)
+    found = _sbatch.parse(
+        ["partition=gpu", "exclusive", "requeue=false", "setup=module load cuda", "container-image=a:b=c"], base
+    )
     assert found == {
+        "requeue": False,
         "partition": "gpu",
         "mail_type": "END",
         "exclusive": True,
@@ -36,7 +39,9 @@ def test_options_of_flags_win_and_setup_lines_add_up() -> None:
     }
 
 
-@pytest.mark.parametrize("flag", ["output=x", "dependency=afterok:1", "ntasks=8", "=x", "nodes=many"])
+@pytest.mark.parametrize(
+    "flag", ["output=x", "dependency=afterok:1", "ntasks=8", "=x", "nodes=many", "max_num_timeout=x"]
+)
 def test_what_the_harness_sets_itself_is_refused(flag: str) -> None:
     with pytest.raises(UsageError):
         _sbatch.parse([flag], {})
@@ -50,6 +55,8 @@ def test_what_the_harness_sets_itself_is_refused(flag: str) -> None:
         ({"gres": "gpu:v100:2"}, 2),
         ({"gres": "gpu:8(S:0-1)"}, 8),
         ({"gres": "lscratch:500"}, None),
+        ({"gres": "gpu:4,lscratch:500"}, 4),
+        ({"gpus_per_node": 0}, 0),
         ({"partition": "x"}, None),
     ],
 )

@@ -78,6 +78,8 @@ def run(
         raise UsageError("--rehearse leaves results alone; leave --rerun and --accept out")
     if rehearse and detach and not on_slurm:
         raise UsageError("--rehearse prints what it finds; leave --detach out, or add --launcher slurm")
+    if dry_run and (rerun or accept or detach):
+        raise UsageError("--dry-run changes nothing; leave --rerun, --accept and --detach out")
     if as_json and (rehearse or dry_run):
         raise UsageError(f"{'--rehearse' if rehearse else '--dry-run'} prints text; leave --json out")
     if not on_slurm and (slurm or nodes or dry_run):
@@ -85,7 +87,7 @@ def run(
     say(first_line(made))
     from harness import cluster, execute
 
-    if accept is not None and not dry_run:
+    if accept is not None:
         execute.accept(made, say)
     how = execute.How(
         **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic

@@ -51,7 +51,7 @@ def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
         if key == "setup":
             added.append(value)
         else:
-            options[key] = value if equals else True
+            options[key] = {"true": True, "false": False}.get(value.lower(), value) if equals else True
     if added:
         options["setup"] = [*options.get("setup", []), *added]
     for key in options:
@@ -59,17 +59,19 @@ def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(f"slurm option '{key}' is set by the harness; leave it out")
         if key in TASKS:
             raise UsageError(f"slurm option '{key}': there is one task a node, which starts the ranks; use --nproc")
-    if "nodes" in options and not str(options["nodes"]).isdecimal():
-        raise UsageError(f"slurm option nodes={options['nodes']}: give a number of nodes")
+    for key in ("nodes", "max_num_timeout"):
+        if key in options and not str(options[key]).isdecimal():
+            raise UsageError(f"slurm option {key}={options[key]}: give a whole number")
     return options
 
 
 def ranks(options: Mapping[str, Any]) -> int | None:
     """GPUs of a node as the options ask for them; None where they ask for none."""
     for key in ("gpus_per_node", "gres", "gpus_per_task"):
-        found = re.search(r"(?:^|[:=,])(\d+)(?:\(.*\))?$", str(options.get(key, "")))
-        if found and (key != "gres" or "gpu" in str(options[key])):
-            return int(found[1])
+        for item in str(options.get(key, "")).split(","):
+            found = re.search(r"(?:^|[:=])(\d+)(?:\(.*\))?$", item)
+            if found and (key != "gres" or item.startswith(("gpu", "gres:gpu", "gres/gpu"))):
+                return int(found[1])
     return None
 
 

@@ -19,6 +19,12 @@ from harness.core.redact import one_line, redact
         ("MLFLOW_TRACKING_TOKEN=s3cret", "MLFLOW_TRACKING_TOKEN=***"),
         ('{"password": "s3cret", "n": 1}', '{"password": "***", "n": 1}'),
         ("token hf_abcdefghijklmnop", "token hf_***"),
+        ("postgresql://bob:it's3cret@db/x", "postgresql://bob:***@db/x"),
+        ("export MLFLOW_TRACKING_PASSWORD=s3,c;r&t here", "export MLFLOW_TRACKING_PASSWORD=*** here"),
+        ('password="two words" and more', 'password="***" and more'),
+        ("{'password': 'two words', 'n': 1}", "{'password': '***', 'n': 1}"),
+        ("mlflow --password s3cret --port 1", "mlflow --password *** --port 1"),
+        ("Authorization: Basic dXNlcjpzM2NyZXQ=", "Authorization: Basic ***"),
     ],
 )
 def test_secrets_are_masked(text: str, shown: str) -> None:
@@ -27,10 +33,20 @@ def test_secrets_are_masked(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["sqlite:////data/mlflow.db", "http://host:5000/#/x", "write to a@b.org", "tokens: 12", "sigma=2"]
+    "text",
+    [
+        *("sqlite:////data/mlflow.db", "http://host:5000/#/x", "write to a@b.org", "tokens: 12", "sigma=2"),
+        *("Basic configuration of it", "PWD=/home/me", "sk-learn-contrib-0.3.1", "--token --port 1"),
+    ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
+
+
+def test_mlflows_own_are_masked_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "two words")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "runs")
+    assert redact("they said two words of runs/x") == "they said *** of runs/x", "a short one may be any word"
 
 
 def test_one_line_of_a_long_message() -> None:
