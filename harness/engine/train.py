@@ -10,6 +10,7 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,14 +130,27 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
 
+    def wild(self) -> list[str]:
+        """Parts of the state that are not finite; a buffer may hold infinities, as masks do."""
+        moments = ((key, value) for state in self.optimizer.state.values() for key, value in state.items())
+        fine = chain(
+            ((name, value.isfinite()) for name, value in self.model.named_parameters()),
+            ((name, ~value.isnan()) for name, value in self.model.named_buffers()),
+            ((f"AdamW's {key}", value.isfinite()) for key, value in moments),
+        )
+        return list(dict.fromkeys(name for name, good in fine if not good.all()))
+
     def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
         """One iteration on this rank's micro-batches; returns the global losses, lr and momentum.
 
         `valid` counts the labelled pixels of the global batch. A loss that is not finite reaches neither weights nor
-        memory: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. The losses are waited for
-        here; so are, on a GPU, fp16's gradients, the classes that a memory sees, and batch norm over ranks.
+        buffers, a gradient no weights: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. Losses
+        and the gradients' norm are waited for here; so are, on a GPU, fp16's gradients, the classes that a memory
+        sees, and batch norm over ranks.
         """
         progress = iteration / self.plan.iterations
+        if self.scaler.is_enabled():  # batch norm takes statistics before the loss is known
+            self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
         totals, sums, parts = None, [], []
         for micro, batch in enumerate(batches):
@@ -147,10 +161,13 @@ class Trainer:
             sums.append(part)
             parts.append(values)
         assert totals is not None
-        found = dict(zip(self._names, distributed.total(totals).tolist(), strict=True))
-        if not all(math.isfinite(value) for value in found.values()):
-            bad = [batch.names for batch, values in zip(batches, parts, strict=True) if not values.isfinite().all()]
-            return self._skip(iteration, found, [name for names in bad for name in names])
+        *values, norm = distributed.total(torch.cat([totals, self._norm()])).tolist()
+        found = dict(zip(self._names, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            bad = [batch for batch, part in zip(batches, parts, strict=True) if not part.isfinite().all()]
+            return self._skip(iteration, found, bad)
+        if not math.isfinite(norm):
+            raise trouble.not_finite(iteration, {"gradient": norm}, names(batches))
         merged = distributed.gather_sums(sums)
         if merged is not None:
             found["momentum"] = self.model.decoder.momentum_at(progress)
@@ -164,14 +181,23 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
-            raise trouble.not_finite(iteration, {"gradients": math.inf}, [])
+            raise trouble.not_finite(iteration, {"gradient": math.inf}, names(batches))
         return found
 
-    def _skip(self, iteration: int, found: Mapping[str, float], samples: Sequence[str]) -> dict[str, float]:
+    def _norm(self) -> Tensor:
+        """The gradients' norm, 0 with fp16, whose scaler looks at them itself.  # (1,)"""
+        found = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if self.scaler.is_enabled() or not found:
+            return torch.zeros(1, device=self.rank.device)
+        return torch.nn.utils.get_total_norm(found)[None]
+
+    def _skip(self, iteration: int, found: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
         """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
-            raise trouble.not_finite(iteration, found, distributed.gather_words(samples))
+            raise trouble.not_finite(iteration, found, names(bad))
+        for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
         self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
         self.optimizer.zero_grad(set_to_none=True)
         return {"skipped": 1.0}
@@ -201,6 +227,11 @@ class Trainer:
         if progress < decoder.gt_warmup:
             return labels[:, at]
         return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
+
+
+def names(batches: Sequence[Batch]) -> list[str]:
+    """The samples (video/frame) of all ranks' micro-batches."""
+    return distributed.gather_words([name for batch in batches for name in batch.names])
 
 
 def offsets(past: Sequence[int], prior: str) -> tuple[int, ...]:
@@ -298,17 +329,28 @@ def run(
 
 
 def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank. Raises HarnessError where the ranks' memories have come apart."""
-    if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
-        raise HarnessError(f"the ranks hold different memories at iteration {step}: a defect; this run is worthless")
+    """Write a checkpoint, by the first rank. Raises HarnessError for a state that must not be kept."""
+    check(trainer, step)
     if trainer.rank.first:
         checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
         keepsakes.memory(folder, trainer.model, step)
         reporter.checkpoint(step)
 
 
+def check(trainer: Trainer, step: int) -> None:
+    """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
+    if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
+        raise HarnessError(f"the ranks hold different memories at iteration {step}: a defect; this run is worthless")
+    if wild := trainer.wild():
+        raise HarnessError(
+            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not kept, the last checkpoint "
+            "stands; lower train.lr or use precision=fp32"
+        )
+
+
 def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
-    """Write the weights, M among them, by the first rank; checkpoints are not needed any more."""
+    """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
+    check(trainer, trainer.plan.iterations)
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)

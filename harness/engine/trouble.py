@@ -44,10 +44,11 @@ def out_of_memory(job: Mapping[str, Any]) -> str:
     return f"CUDA out of memory: {used}; what lowers it: {keys}"
 
 
-def not_finite(iteration: int, losses: Mapping[str, float], samples: list[str]) -> HarnessError:
-    """A loss that is not finite, with the samples (video/frame) of the micro-batches that made it so."""
+def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) -> HarnessError:
+    """A loss or gradient that is not finite, with the samples (video/frame) of the micro-batches that made it so."""
+    what = "loss" if "loss" in values else "gradient"
     told = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
     return HarnessError(
-        f"the loss is not finite at iteration {iteration}: {dict(losses)}; samples {told or 'unknown'}; "
+        f"the {what} is not finite at iteration {iteration}: {dict(values)}; samples {told or 'unknown'}; "
         "look at them, lower train.lr or use precision=fp32"
     )
