@@ -149,7 +149,7 @@ class Publisher:
 
     def _tell_samples(self, job: Job) -> None:
         assert self.tracking is not None
-        self._waiting[job] += self._samples[job].read()
+        self._waiting[job] += self._samples.setdefault(job, Samples(self.plan.directory(job))).read()
         self.tracking.log(self._runs[job], self._waiting[job])
         self._waiting[job] = []
 
