@@ -17,6 +17,7 @@ from harness.core import content, lease, machine, plans, plugins, record, result
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job, Train
+from harness.core.outcome import of_plan
 from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
@@ -97,7 +98,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
                 finally:
                     launcher.close()
             finished = tuple(
-                conclude(plan, one, publisher, failures, how, ended(plan, one, failures, stopped, how), bool(todo))
+                conclude(plan, one, publisher, failures, how, ended(plan, one, failures, how), bool(todo))
                 for one in plan.experiments
             )
     if stopped is not None:
@@ -127,10 +128,9 @@ def closing(plan: Plan, publisher: Publisher, failures: Mapping[Job, str], how: 
     try:
         yield
     except (Exception, Stopped) as error:
-        stopped = error if isinstance(error, Stopped) else None
         for experiment in plan.experiments:
-            if ended(plan, experiment, failures, stopped, how) != "RUNNING":
-                publisher.close(experiment, "KILLED" if stopped else "FAILED")
+            if ended(plan, experiment, failures, how) != "RUNNING":
+                publisher.close(experiment, "KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
 
 
@@ -140,13 +140,13 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     if how.rerun is not None:
         able(plan, how, say)  # before anything is moved
         set_aside(plan, how.rerun, say)
-    plans.keep(plan, how.command)
     wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
         fit(plan.config)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
+    plans.keep(plan, how.command)
     return found
 
 
@@ -231,19 +231,12 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
-def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], stopped: Stopped | None, how: How) -> str:
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], how: How) -> str:
     """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
     lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
-    if any(lease.held(plan.directory(job)) for job in lacking):
-        return "RUNNING"
-    lost: set[Job] = set()
-    for job in lacking:  # inputs first
-        if job in failures or any(needed in lost for needed in job.inputs):
-            lost.add(job)
-    left = [job for job in lacking if job not in lost]
-    if how.inside and any(job.fingerprint not in (how.only or ()) for job in left):
-        return "RUNNING"
-    return "KILLED" if left and (stopped or not lost) else "FAILED" if lost else "FINISHED"
+    held = [job for job in lacking if lease.held(plan.directory(job)) is not None]
+    others = [job for job in lacking if how.inside and job.fingerprint not in (how.only or ())]
+    return of_plan(lacking, failures, held, others)
 
 
 def conclude(

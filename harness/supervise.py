@@ -18,6 +18,7 @@ from harness.core.errors import UnfitError, refused
 from harness.core.job import Evaluate, Job
 from harness.core.lease import Lease
 from harness.core.lease import stacks as stacks_path
+from harness.core.outcome import ENDED
 from harness.core.plan import Plan, read_json
 from harness.core.redact import one_line
 from harness.core.stopping import Stopped, stop_signals
@@ -27,11 +28,6 @@ POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal
 HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
 STALL = 10.0  # minutes without a step after which a launch is ended
-ENDED = {
-    **{"finished": "FINISHED", "pruned": "FINISHED"},
-    **{"preempted": "KILLED", "cancelled": "KILLED", "paused": "KILLED"},
-    **{"failed": "FAILED", "lost": "FAILED", "stalled": "FAILED"},
-}
 
 
 class Launcher(Protocol):

@@ -5,7 +5,7 @@ with `follow`, what is at work is told as it goes. Saying it twice changes nothi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from harness import execute
 from harness.core import garbage, journal, plans
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train
+from harness.core.outcome import ENDED, of_plan
 from harness.core.plan import Plan, read_json
 from harness.publish import Publisher
 from harness.status import LIVE, Status, look
 from harness.store.tracking import FINGERPRINT, PLAN, Tracking
-from harness.supervise import ENDED
 
 LOST = "its supervisor died and left no word; the same command goes on"
 EVERY = 10.0  # seconds between two looks of --follow
@@ -66,25 +66,23 @@ class Sync:
         publisher = self.publishers.setdefault(
             experiment.digest, Publisher(plan, self.tracking, self.say, afresh=self.afresh)
         )
-        failures: dict[Job, str] = {}
-        states = set()
-        for job in experiment.jobs:
-            known = statuses.get(job.fingerprint)
-            if known is None or plan.state(job) == "done":
-                continue
-            states.add(known.state)
-            if known.state == "running":
+        lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
+        known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
+        live = {job for job, one in known.items() if one.state in LIVE}
+        failures = failed(lacking, known)
+        for job, one in known.items():
+            if one.state == "running":
                 self.tell_live(plan, publisher, job)
-            elif known.state != "queued":
+            elif one.state not in LIVE:
                 self.offsets.pop(job, None)
-                self.tell_dead(plan, publisher, job, known)
-                if known.state in ("failed", "died", "cancelled"):
-                    failures[job] = known.reason or known.state
-        for job in [job for job in self.offsets if job in experiment.jobs and plan.state(job) == "done"]:
+                self.tell_dead(plan, publisher, job, one)
+        for job in [job for job in self.offsets if job in experiment.jobs and job not in lacking]:
             del self.offsets[job]
-        how = execute.How(command=tuple(plans.facts(self.root, experiment.digest).get("command", ())))
-        execute.conclude(plan, experiment, publisher, failures, how, status_of(states, failures), worked=False)
-        self.correct(plan, publisher, status_of(states, failures))
+        status = of_plan(lacking, failures, live)
+        if known or len(lacking) < len(experiment.jobs):  # else nobody has begun it
+            how = execute.How(command=tuple(plans.facts(self.root, experiment.digest).get("command", ())))
+            execute.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+        self.correct(plan, publisher, status)
 
     def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:
         """What a job that is at work has written since the last look."""
@@ -145,8 +143,14 @@ def rehearsals(tracking: Tracking) -> Tracking:
     return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
 
 
-def status_of(states: set[str], failures: dict[Job, str]) -> str:
-    """The status of a plan's run, by the states of its jobs that are not done."""
-    if states & set(LIVE):
-        return "RUNNING"
-    return "FAILED" if failures else "KILLED" if states else "FINISHED"
+def failed(lacking: Sequence[Job], known: Mapping[Job, Status]) -> dict[Job, str]:
+    """Why jobs have failed, or can do nothing without one that has; `lacking`: those not done, inputs first."""
+    found: dict[Job, str] = {}
+    for job in lacking:
+        one = known.get(job)
+        broken = [needed for needed in job.inputs if needed in found]
+        if one is not None and (one.state == "died" or ENDED.get(one.state) == "FAILED"):
+            found[job] = one.reason or one.state
+        elif broken and (one is None or one.state not in LIVE):
+            found[job] = f"needs '{broken[0].name}', which failed"
+    return found

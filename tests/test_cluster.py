@@ -203,21 +203,20 @@ def half(tmp_path: Path) -> Plan:
     return finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
 
 
-def status(plan: Plan, failures: Mapping[Job, str], only: list[Job] | None, stopped: bool = False) -> str:
+def status(plan: Plan, failures: Mapping[Job, str], only: list[Job] | None) -> str:
     fingerprints = None if only is None else tuple(job.fingerprint for job in only)
     how = replace(HOW, inside=only is not None, only=fingerprints)
-    return execute.ended(plan, plan.experiments[0], failures, Stopped(15) if stopped else None, how)
+    return execute.ended(plan, plan.experiments[0], failures, how)
 
 
 def test_a_plan_runs_on_while_others_of_its_slurm_jobs_wait(half: Plan) -> None:
     training, *evaluations = (job for job in half.jobs if half.state(job) != "done")
     finished_root.train(half, training)  # type: ignore[arg-type]
     assert status(half, {}, [training]) == "RUNNING"
-    assert status(half, {}, evaluations, stopped=True) == "KILLED"
+    assert status(half, {}, evaluations) == "KILLED"
     for job in evaluations:
         finished_root.evaluate(half, job)
     assert status(half, {}, evaluations) == "FINISHED"
-    assert status(half, {}, evaluations, stopped=True) == "FINISHED"  # the signal came when all was through
 
 
 def test_a_plan_has_failed_where_all_that_waits_needs_what_failed(half: Plan) -> None:
@@ -227,7 +226,7 @@ def test_a_plan_has_failed_where_all_that_waits_needs_what_failed(half: Plan) ->
 
 
 def test_outside_a_plan_is_killed_where_something_is_left(half: Plan) -> None:
-    assert status(half, {}, None, stopped=True) == status(half, {}, None) == "KILLED"
+    assert status(half, {}, None) == "KILLED"
     job = next(job for job in half.jobs if half.state(job) != "done")
     got = lease.Claim(half.directory(job)).take()
     assert got is not None

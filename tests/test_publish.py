@@ -1,22 +1,23 @@
 """What MLflow hears: each step once whatever happened, true statuses, nothing lost; and a store made again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from one_model import attempt, begun, end, evaluated, finished, made, say
 
-from harness import publish, review
+from harness import execute, publish, review
 from harness.core import plans, results
 from harness.core.curves import Curve, Pulse
 from harness.core.errors import UnfitError
 from harness.core.job import Train
 from harness.core.lease import Claim
+from harness.core.outcome import ENDED
 from harness.core.plan import Plan
 from harness.publish import Publisher
 from harness.store.tracking import ROLE, Found, Tracking
-from harness.supervise import ENDED
 from harness.sync import Sync
 
 T0 = 1_800_000_000.0
@@ -145,6 +146,59 @@ def test_sync_closes_what_is_dead(store: Tracking, tmp_path: Path) -> None:
     again: list[str] = []
     Sync(tmp_path, store, again.append).once()
     assert again == []
+
+
+@pytest.mark.parametrize(
+    ("training_ends", "evaluation_ends", "status"),
+    [
+        ("finished", None, "KILLED"),  # killed between the two
+        ("cancelled", None, "KILLED"),  # Ctrl-C
+        ("preempted", None, "KILLED"),
+        ("preempted", "cancelled", "KILLED"),  # scancel, so Slurm's next job has nothing to read
+        ("failed", None, "FAILED"),
+        ("stalled", None, "FAILED"),
+        ("failed", "cancelled", "FAILED"),
+    ],
+)
+def test_sync_derives_a_plans_status_from_all_its_jobs(
+    training_ends: str, evaluation_ends: str | None, status: str, store: Tracking, tmp_path: Path
+) -> None:
+    planned = made(tmp_path)
+    job, evaluation = planned.jobs
+    folder = begun(planned, job)
+    publisher = Publisher(planned, store, nobody)
+    publisher.open([job])
+    publisher.begin(job)
+    end(folder, training_ends, "said so")
+    if evaluation_ends is not None:
+        end(begun(planned, evaluation), evaluation_ends, "said so")
+    assert Sync(tmp_path, store, nobody).once() == 0
+    found = runs(store)
+    assert found["plan"].status == status
+    assert found["train"].status == ENDED[training_ends]
+
+
+def test_a_plan_that_nobody_began_is_no_run(store: Tracking, tmp_path: Path) -> None:
+    made(tmp_path)
+    Sync(tmp_path, store, nobody).once()
+    assert runs(store) == {}
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_plan_that_was_opened_and_not_begun_was_killed(store: Tracking, tmp_path: Path) -> None:
+    planned = made(tmp_path)
+    Publisher(planned, store, nobody).open(planned.jobs)
+    Sync(tmp_path, store, nobody).once()
+    assert {role: run.status for role, run in runs(store).items()} == {"plan": "KILLED"}
+
+
+def test_a_run_without_its_data_leaves_no_plan(tmp_path: Path) -> None:
+    (experiment,) = made(tmp_path / "other").experiments
+    config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
+    planned = Plan((replace(experiment, config=config),), tmp_path)
+    with pytest.raises(UnfitError, match="no data"):
+        execute.missing(planned, execute.How(), nobody)
+    assert plans.digests(tmp_path) == []
 
 
 def test_sync_leaves_what_is_at_work_running_and_tells_it(store: Tracking, tmp_path: Path) -> None:
