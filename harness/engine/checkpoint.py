@@ -37,18 +37,27 @@ def save(folder: Path, step: int, state: dict[str, Any], allowed: Callable[[], N
     torch.save(state, written)
     keep(written, target, allowed)
     for old in _steps(folder)[:-KEEP]:
-        path_of(folder, old).unlink()
-        sidecar(path_of(folder, old)).unlink(missing_ok=True)
+        delete(path_of(folder, old))
     return target
 
 
+def delete(path: Path) -> None:
+    """Delete a file that `keep` was given, and its checksum."""
+    path.unlink(missing_ok=True)
+    sidecar(path).unlink(missing_ok=True)
+
+
 def latest(folder: Path, log: Callable[[str], None]) -> int | None:
-    """The newest step whose checkpoint is what was written; each broken one is told to `log` and passed over."""
+    """The newest step whose checkpoint is what was written.
+
+    Each broken one is told to `log` and deleted: `save` would keep it, as a newer one, in place of a whole one.
+    """
     for step in reversed(_steps(folder)):
         path = path_of(folder, step)
         if whole(path):
             return step
         log(f"checkpoint {path.name} does not match its checksum; falling back to the one before")
+        delete(path)
     return None
 
 
@@ -95,7 +104,7 @@ def keep(written: Path, target: Path, allowed: Callable[[], None] = lambda: None
 
 def whole(path: Path) -> bool:
     """Whether a file is what `keep` was given."""
-    return sidecar(path).exists() and sidecar(path).read_text(encoding="utf-8") == sha256(path)
+    return path.exists() and sidecar(path).exists() and sidecar(path).read_bytes() == sha256(path).encode()
 
 
 def sidecar(path: Path) -> Path:

@@ -46,6 +46,16 @@ def test_damaged_checkpoint_falls_back_and_says_so(tmp_path, damage):
     assert "step-000000010.pt" in said[0]
 
 
+def test_damaged_checkpoints_crowd_out_no_whole_one(tmp_path):
+    save(tmp_path, 20, 30)
+    for step in (20, 30):
+        checkpoint.path_of(tmp_path, step).write_bytes(b"torn")
+    assert checkpoint.latest(tmp_path, print) is None
+    save(tmp_path, 10, 11)
+    assert checkpoint.latest(tmp_path, print) == 11
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step-000000010.pt", "step-000000011.pt"]
+
+
 def test_write_that_was_cut_off_is_not_a_checkpoint(tmp_path):
     save(tmp_path, 5)
     (tmp_path / "step-000000010.pt.tmp").write_bytes(b"half")
