@@ -161,9 +161,9 @@ class Trainer:
             sums.append(part)
             parts.append(values)
         assert totals is not None
-        *values, norm = distributed.total(torch.cat([totals, self._norm()])).tolist()
-        found = dict(zip(self._names, values, strict=True))
-        if not all(map(math.isfinite, values)):
+        *whole, norm = distributed.total(torch.cat([totals, self._norm()])).tolist()
+        found = dict(zip(self._names, whole, strict=True))
+        if not all(map(math.isfinite, whole)):
             bad = [batch for batch, part in zip(batches, parts, strict=True) if not part.isfinite().all()]
             return self._skip(iteration, found, bad)
         if not math.isfinite(norm):
@@ -255,7 +255,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     job = jobs.read(folder)
     runtime.begin_peak(rank.device)
     with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
-        if all(distributed.agree((folder / checkpoint.WEIGHTS).exists())):  # killed between weights and outcome
+        if any(distributed.agree(rank.first and through(folder, reporter))):  # killed between weights and outcome
             reporter.begin(job["iterations"], job["iterations"])
             reporter.checkpoint(job["iterations"])
             if rank.first:
@@ -273,6 +273,15 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
             return jobs.stopped(*status)
         finish(folder, trainer, reporter)
     return Ending("finished", trainer.plan.iterations)
+
+
+def through(folder: Path, reporter: Reporter) -> bool:
+    """Whether the weights are written; damaged ones are told of and made again."""
+    path = folder / checkpoint.WEIGHTS
+    whole = checkpoint.whole(path)
+    if path.exists() and not whole:
+        reporter.log(f"{path.name} does not match its checksum; it is made again")
+    return whole
 
 
 def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:

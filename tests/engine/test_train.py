@@ -354,6 +354,18 @@ def test_weights_without_an_outcome_are_a_finished_training(tmp_path, monkeypatc
     assert begins == [0, 6]
 
 
+def test_damaged_weights_are_no_finished_training(tmp_path):
+    folder = train_now(training(tmp_path))
+    path = folder / "weights.safetensors"
+    before = path.read_bytes()
+    path.write_bytes(before[:-100])
+    train_now(folder)
+    assert path.read_bytes() == before
+    assert checkpoint.whole(path)
+    said = [event["message"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "log"]
+    assert said == ["weights.safetensors does not match its checksum; it is made again"]
+
+
 def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
     folder = training(tmp_path)
     description = json.loads((folder / "job.yaml").read_text())
