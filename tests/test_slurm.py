@@ -19,6 +19,7 @@ from harness.core.plan import read_json
 from harness.launchers import _sbatch
 
 WAIT = 1200  # seconds; a loaded machine starts torch in minutes
+SECRET = "planted-hush-7"  # MLflow's password, in the environment of all that is run here
 
 
 # --- what sbatch is told
@@ -109,13 +110,20 @@ def test_every_option_goes_through(tmp_path: Path) -> None:
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "SLURM_"))}
-    return {**kept, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1", **extra}
+    return {**kept, "MLFLOW_TRACKING_PASSWORD": SECRET, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1", **extra}
 
 
 def harness(folder: Path, slurm: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness.cli", *words]
     env = environment(slurm.environment)
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
+
+
+def assert_no_secret(folder: Path) -> None:
+    """In no file: scripts, what submitit pickles, logs, jobs, reports, the store."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in files)
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
 def submitted(folder: Path) -> dict[str, str]:
@@ -200,6 +208,7 @@ def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path
     steps = [point.step for point in store.get_metric_history(training.info.run_id, "train/loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 80
+    assert_no_secret(tmp_path)
 
 
 @pytest.mark.timeout(2 * WAIT)
@@ -225,7 +234,7 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     assert training.startswith("train upernet seed 0: peak ")
     assert "ms a video" in evaluation
     assert "rehearsed" in "\n".join(cost)
-    number = read_json(tmp_path / "runs" / "slurm" / "rehearsal.json")["id"]
+    (number,) = [path.name for path in (tmp_path / "runs" / "slurm").iterdir() if path.is_dir()]
     assert slurm.wait(number, "COMPLETED") == "COMPLETED"
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
     begins = [event for event in journal.read(jobs["train"] / "events.jsonl")[0] if event["event"] == "begin"]
@@ -235,6 +244,7 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     failed = harness(tmp_path, slurm, *words, "encoder.beit.model=beit_of_nobody", "--offline")
     assert failed.returncode == 1
     assert "beit_of_nobody" in failed.stderr.splitlines()[-1]
+    assert_no_secret(tmp_path)
 
 
 @pytest.mark.slow
