@@ -23,6 +23,7 @@ from harness.core import content
 from harness.core.config import Config
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError, UsageError
+from harness.core.files import temporary
 from harness.core.job import data_identity, digest
 from harness.core.metrics import Consistency
 from harness.core.plan import Experiment
@@ -213,7 +214,7 @@ def count_all(
         if not target.exists():
             begun = time.monotonic()
             counts = count(job, video, stems, masks[video])
-            partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            partial = temporary(target)
             with partial.open("wb") as file:
                 np.savez(file, **counts, seconds=time.monotonic() - begun)
                 file.flush()

@@ -15,6 +15,7 @@ from harness.core import content
 from harness.core.config import Config
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError
+from harness.core.files import temporary
 from harness.core.plan import Plan
 from harness.core.spec import Cell
 from harness.datasets._pictures import read_labels, shown
@@ -96,7 +97,7 @@ def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, in
 def pack(masks: Path, target: Path) -> None:
     """Zip a folder of masks with VIDEO/FRAME.png at its top, by rename. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial = temporary(target)
     with zipfile.ZipFile(partial, "w") as packed:  # stored: a PNG is compressed already
         for path in sorted(masks.glob("*/*.png")):
             packed.writestr(zipfile.ZipInfo(path.relative_to(masks).as_posix(), EPOCH), path.read_bytes())

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -13,6 +12,7 @@ from harness.core import plugins
 from harness.core.config import Config, Content
 from harness.core.data import Dataset
 from harness.core.errors import UnfitError
+from harness.core.files import temporary
 from harness.core.hold_out import HoldOut
 
 SPLITS = ("train", "val")
@@ -97,7 +97,7 @@ def file_digest(path: Path, root: Path | None) -> str:
         if cache is not None and root is not None and root.is_dir():
             with suppress(OSError):  # a root that cannot be written remembers nothing
                 cache.parent.mkdir(exist_ok=True)
-                partial = cache.with_name(f".{cache.name}.{os.getpid()}")
+                partial = temporary(cache)
                 partial.write_text(json.dumps(known))
                 partial.replace(cache)
     return str(known[key])

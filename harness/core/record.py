@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core import metrics
+from harness.core.files import temporary
 from harness.core.plan import read_json
 
 STAGE = ("pixels", "moved", "windows", "exited")  # what an evaluation counts against the stage before
@@ -142,7 +143,7 @@ def provenance(directory: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a small JSON file by rename, so that a reader sees all of it or none."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = temporary(path)
     with partial.open("w") as file:
         json.dump(value, file, indent=1)
         file.flush()

@@ -5,7 +5,6 @@ The iteration is the whole position (randomness is a function of it), so a state
 
 import hashlib
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.core.errors import UnfitError
+from harness.core.files import temporary
 from harness.datasets._pictures import shown
 
 KEEP = 2  # the newest, and one to fall back to
@@ -123,11 +123,6 @@ def write_text(path: Path, text: str) -> None:
     written = temporary(path)
     written.write_text(text, encoding="utf-8")
     replace(written, path)
-
-
-def temporary(target: Path) -> Path:
-    """Where a file is written before it gets its name; no other process writes there."""
-    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def replace(written: Path, target: Path, allowed: Callable[[], None] = lambda: None) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.core.files import temporary
 from harness.core.metrics import Consistency
 from harness.engine import checkpoint
 from harness.engine.metrics import confusion
@@ -48,7 +49,7 @@ class Counts:
         counts = self.confusion.cpu().numpy()
         stage = {key: int(value) for key, value in self.stage.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = checkpoint.temporary(path)
+        written = temporary(path)
         with written.open("wb") as file:
             void, vc = self.labelled - int(counts.sum()), self.consistency.totals
             np.savez(file, **{"confusion": counts, "frames": self.frames, "void": void, "vc": vc, **stage})  # type: ignore[arg-type]

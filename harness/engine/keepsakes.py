@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from harness.core.files import temporary
 from harness.core.palette import palette
-from harness.engine import checkpoint
 from models.layers.feature_memory import FeatureMemory
 
 
@@ -24,7 +24,7 @@ def memory(folder: Path, model: nn.Module, step: int) -> None:
     rows = held.rows.detach().float().masked_fill(~held.initialised[:, None], float("nan"))
     target = folder / "memory" / f"step-{step:09d}.npy"
     target.parent.mkdir(exist_ok=True)
-    written = checkpoint.temporary(target)
+    written = temporary(target)
     with written.open("wb") as file:
         np.save(file, rows.half().cpu().numpy())
     written.replace(target)

@@ -22,6 +22,7 @@ from torch import Tensor
 from harness.core import pruning
 from harness.core.data import Dataset
 from harness.core.errors import HarnessError, UnfitError
+from harness.core.files import temporary
 from harness.datasets._stream import Batch, TrainStream, loader
 from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime, trouble
 from harness.engine.jobs import Ending
@@ -364,10 +365,10 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         jobs.ours(folder, trainer.job)()
         keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
         target = folder / checkpoint.WEIGHTS
-        temporary = checkpoint.temporary(target)
+        written = temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
-        save_file(state, temporary, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
-        checkpoint.keep(temporary, target, jobs.ours(folder, trainer.job))
+        save_file(state, written, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
+        checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")
     distributed.agree(0)  # what comes next in the launch may read the weights

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -77,3 +79,26 @@ def test_what_older_runs_packed_is_read():
     assert found.vc == {}
     assert found.final["accuracy"] == 50
     assert found.final.keys() == record.OF_CONFUSION.keys()
+
+
+def test_hosts_that_share_a_root_and_have_equal_process_ids_write_apart(tmp_path, monkeypatch):
+    """One writes while the other is between writing and renaming."""
+    path, others = tmp_path / "outcome.json", ["two"]
+
+    def other_writes(file):
+        if others:
+            others.clear()
+            monkeypatch.setattr(socket, "gethostname", lambda: "two")
+            record.write_json(path, {"host": "two"})
+
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    monkeypatch.setattr(os, "fsync", other_writes)
+    record.write_json(path, {"host": "one"})
+    assert json.loads(path.read_text()) == {"host": "one"}
+
+
+def test_what_a_dead_writer_leaves_is_garbage(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        record.write_json(tmp_path / "outcome.json", {})
+    assert len(list(tmp_path.glob(".*.tmp"))) == 1
