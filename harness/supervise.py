@@ -291,12 +291,14 @@ def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
     events, _ = journal.read(directory / "events.jsonl")
     begins = [event for event in events if event["event"] == "begin"]
     kept = ("device", "threads", "world", "versions")
+    peaks = [event["bytes"] for event in events if event["event"] == "peak"]  # one an attempt
     outcome = {
         "status": "finished",
         "reason": None,
         "exit_code": 0,
         "seconds": journal.spent(events),
         "step": videos,
+        **({"peak": max(peaks)} if peaks else {}),
         "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
     }
     record.write_json(directory / "outcome.json", outcome)

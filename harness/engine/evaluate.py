@@ -128,6 +128,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     """
     job = tasks[0].job
     stop.check()
+    runtime.begin_peak(rank.device)
     for one in tasks:
         runtime.check_precision(rank.device, one.job["precision"])
     dataset, split = build.dataset(job), job["split"]
@@ -142,6 +143,8 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     }
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
+        for journal in journals.values():
+            journal.write("loaded")
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
             lacking = [one for one in tasks if not one.file(video).exists()]
@@ -152,6 +155,8 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
         if found := dirty(dataset):
             for journal in journals.values():
                 journal.write("log", message=found)
+        for journal in journals.values():
+            journal.write("peak", bytes=runtime.peak(rank.device))  # the first rank's, which has the longest video
     finally:
         for journal in journals.values():
             journal.close()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from tiny_jobs import ALONE, counts, evaluation
 
+from harness import supervise
 from harness.core import journal
 from harness.core.errors import UnfitError
 from harness.core.lease import Claim, SupersededError
@@ -66,6 +67,27 @@ def test_every_pixel_is_counted_once(root):
     assert events[0]["unit"] == "videos"
     assert events[0]["steps"] == 3
     assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2, 3]
+
+
+def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatch):
+    load, now = evaluate.load, [1000.0]
+    monkeypatch.setattr(journal.time, "time", lambda: now[0])
+
+    def slowly(*arguments):
+        now[0] += 50
+        return load(*arguments)
+
+    monkeypatch.setattr(evaluate, "load", slowly)
+    folder = evaluation(root, "one", [A])
+    run(folder)
+    events, _ = journal.read(folder / "events.jsonl")
+    told = ["begin", "loaded", *["progress"] * 3, "peak"]
+    assert [(event["event"], event["time"]) for event in events] == [
+        (word, 1000 if word == "begin" else 1050) for word in told
+    ]
+    outcome = supervise.finish_evaluation(folder, 3)
+    assert outcome["peak"] == events[-1]["bytes"] > 2**20
+    assert outcome["seconds"] == 50, "with the loading: what a launch takes"
 
 
 def test_one_launch_equals_launches_alone(root):
