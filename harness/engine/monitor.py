@@ -19,6 +19,7 @@ from harness.core.journal import Journal
 from harness.core.lease import SupersededError
 
 EVERY = 10.0  # seconds
+PATIENCE = 5.0  # seconds that a reading may hold up a rank that is done
 
 
 class Monitor:
@@ -41,7 +42,7 @@ class Monitor:
     ) -> None:
         self._over.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(PATIENCE)
 
     def _measure(self) -> None:
         with suppress(SupersededError, OSError), ExitStack() as opened:  # ranks say that a disk is full, or a job lost

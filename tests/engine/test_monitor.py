@@ -1,5 +1,6 @@
 """A node's GPUs in its jobs' folders: by its first rank, counted on over attempts, never for a job that was lost."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def test_a_job_that_another_attempt_has_is_left_alone(gpus: None, tmp_path: Path
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert journal.read(curves.system(tmp_path) / "gpu-7.jsonl")[0] == []
+
+
+def test_a_card_that_does_not_answer_holds_up_no_rank(
+    gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hangs() -> dict[str, float]:
+        asked.set()
+        answer.wait(60)
+        return {}
+
+    monkeypatch.setattr(monitor, "PATIENCE", 0.01)
+    with Monitor([tmp_path], nobody, every=0.001):
+        monkeypatch.setattr(monitor, "readings", hangs)
+        assert asked.wait(60)
+    assert "monitor" in [thread.name for thread in threading.enumerate()], "it still waits, and nobody for it"
+    answer.set()
 
 
 @pytest.mark.parametrize("where", ["without a GPU", "on the node's second rank"])
