@@ -41,12 +41,12 @@ RUN = (
 )
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes]":
+def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "one.py").write_text(EXPERIMENT)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with (folder / "said.txt").open("ab") as said:
-        command = [sys.executable, "-m", "harness.cli", *RUN]
+        command = [sys.executable, "-m", "harness.cli", *RUN, *more]
         return subprocess.Popen(command, cwd=folder, env=kept, stdout=said, stderr=said)
 
 
@@ -185,3 +185,30 @@ def test_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.timeout(7200)
 def test_thirty_five_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(matrix(tmp_path, 35, capsys).values()) == {7}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_rank_that_stands_still_is_seen_and_the_job_resumed_once(tmp_path: Path) -> None:
+    """SIGSTOP of rank 1: it can write nothing itself, and rank 0 waits for it in a collective."""
+    folder = tmp_path / "stopped"
+    process = start(folder, "--stall", "0.5")
+    deadline = time.monotonic() + PATIENCE
+    while steps(folder) < 5:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, (folder / "said.txt").read_text()
+        time.sleep(0.02)
+    (rank,) = victims("rank 1", process.pid)
+    assert rank != process.pid
+    os.kill(rank, signal.SIGSTOP)
+    assert process.wait(2 * PATIENCE) == 0, (folder / "said.txt").read_text()
+    assert not alive(rank)
+    assert (folder / "said.txt").read_text().count("no step for 0.5 minutes") == 1
+    (job,) = (path for path in folder.glob("runs/jobs/*") if kind(path) == "train")
+    begins = [event["step"] for event in journal.read(job / "events.jsonl")[0] if event["event"] == "begin"]
+    assert len(begins) == 2
+    assert begins[1] >= 3, "the checkpoint before it stood still"
+    stacks = {path.name: path.read_text() for path in (job / "stacks").iterdir()}
+    assert stacks.keys() == {"attempt-1-rank-000.txt", "attempt-1-rank-001.txt"}
+    assert "harness/engine/train.py" in stacks["attempt-1-rank-000.txt"]
+    assert_equal(undisturbed(tmp_path / "undisturbed"), folder)
