@@ -9,6 +9,7 @@ import torch.distributed as dist
 from harness.core.errors import HarnessError
 
 PEERS = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "peer", "NCCL")
+MEMORY = ("cuda error: out of memory", "'out of memory'", "status_alloc_failed")  # CUDA's, NCCL's, cuBLAS's and cuDNN's
 GIB = 2**30
 
 
@@ -17,7 +18,7 @@ def reason(error: BaseException, job: Mapping[str, Any] | None) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return message
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(word in message.lower() for word in MEMORY):
         return out_of_memory(job or {})
     if isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and "gloo" in message.lower() and any(word in message for word in PEERS)

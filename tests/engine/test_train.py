@@ -334,9 +334,28 @@ def test_a_state_that_is_not_finite_is_never_kept(tmp_path, monkeypatch, part):
     assert checkpoint.latest(folder / "checkpoints", print) == 2
 
 
-def test_out_of_memory_names_what_lowers_it(tmp_path):
+@pytest.mark.parametrize("error", ["NCCL error: remote process exited or there was a network error", "Socket closed"])
+def test_a_peers_end_is_not_taken_for_a_reason(tmp_path, error):
+    found = jobs.failure(training(tmp_path), torch.distributed.DistBackendError(error))
+    assert found.reason.startswith("another rank ended first")
+
+
+NCCL = "NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)\nLast error:\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.distributed.DistBackendError(f"{NCCL}Cuda failure 2 'out of memory'"),
+    ],
+    ids=["allocator", "CUDA", "cuBLAS", "NCCL"],
+)
+def test_out_of_memory_names_what_lowers_it(tmp_path, error):
     folder = training(tmp_path)
-    found = jobs.failure(folder, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    found = jobs.failure(folder, error)
     assert found.status == "failed"
     assert "--nproc" in found.reason
     assert "train.micro_batch (now 4" in found.reason
