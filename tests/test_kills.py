@@ -1,7 +1,7 @@
 """The kill matrix: kill -9 of either rank, torchrun, the supervisor or all, at random moments; then the same command.
 
 Two gloo ranks and a tiny Decoder A. Whatever was killed when, nobody outlives it, and the end is bit-equal to a run
-that nobody disturbed: weights (M among them), confusion matrices, and the curve that MLflow is told.
+that nobody disturbed: weights (M among them), confusion matrices, and the curve, which MLflow has each step of once.
 """
 
 import os
@@ -34,7 +34,7 @@ def cells(config):
     return [Cell("decoder_a", "Decoder A", Evaluate((Train(config, "decoder_a"),)))]
 '''
 RUN = (
-    *("run", "one.py", "--nproc", "2", "--offline"),
+    *("run", "one.py", "--nproc", "2"),
     *("data.synthetic.train_videos=4", "data.synthetic.val_videos=3", "data.synthetic.frames=2"),
     *("train.batch=2", "train.epochs=12", "train.checkpoint_every=3", "train.log_every=1", "train.crop=32"),
     *("train.short_side=32", "train.frames_per_video=1"),  # 24 iterations
@@ -149,6 +149,26 @@ def assert_equal(one: Path, other: Path) -> None:
                     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
+def assert_told(folder: Path) -> None:
+    """MLflow has the curve as the journal has it, and every run has ended well."""
+    from mlflow import MlflowClient
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
+    assert sorted((run.data.tags["harness.role"], run.info.status) for run in runs) == [
+        *(("cell", "FINISHED"), ("plan", "FINISHED"), ("train", "FINISHED"))
+    ]
+    (training,) = [run for run in runs if run.data.tags["harness.role"] == "train"]
+    (job,) = [path for path in folder.glob("runs/jobs/*") if kind(path) == "train"]
+    points = [
+        (point.key, point.value, point.step)
+        for key in training.data.metrics
+        if not key.startswith("time/")
+        for point in store.get_metric_history(training.info.run_id, key)
+    ]
+    assert sorted(points) == curve(job)
+
+
 def curve(job: Path) -> list[tuple[str, float, int]]:
     """What MLflow would be told, but for times."""
     points = Curve().hear(journal.read(job / "events.jsonl")[0])
@@ -172,6 +192,7 @@ def matrix(root: Path, kills: int, capsys: pytest.CaptureFixture[str]) -> dict[s
                 break
             counts[who] += 1
         assert_equal(reference, undisturbed(folder))
+        assert_told(folder)
     with capsys.disabled():
         print(f"\n{sum(counts.values())} kills in {rounds} trainings, each bit-equal in the end: {counts}")
     return counts
