@@ -27,6 +27,8 @@ from harness.store.tracking import PLAN, ROLE, SCORE, Found, Tracking
 
 RETRY = 30.0  # seconds before a store that is away is asked again
 PULSE = 60.0  # seconds between two looks that a run's tags give at how far it is
+POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them
+BYTES = 32768  # of a node's samples at once: those of some minutes
 
 
 class Publisher:
@@ -107,16 +109,24 @@ class Publisher:
                     tags=self._tags(job),
                     params=self._params(job),
                 )
-                self._remember(job, run, told=False)
+                self._enter(job, run)
             self.tracking.resume(run)
             self._dataset(run, job, "train", "training")
-            self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
-            self._samples[job] = Samples(self.plan.directory(job))
             self._missed.discard(job)
             self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
+    def _enter(self, job: Job, run: str) -> None:
+        """A training goes on in a run, after what was noted that this run was told."""
+        kept = self._notes(job).get(self._store, {})
+        if kept.get("run") != run or (self._afresh and job not in self._runs):
+            kept = {}
+        self._curves[job] = Curve(kept.get("step", -1))
+        self._samples[job] = Samples(self.plan.directory(job), kept.get("samples", {}))
+        self._runs[job], self._waiting[job] = run, []
+        self._remember(job, run=run, told=False, step=kept.get("step", -1), samples=self._samples[job].offsets)
+
     def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on what of a journal has become final, and now and then how far the job is."""
+        """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
         if self.tracking is None:
             return
         pulse = self._pulses.setdefault(job, Pulse())
@@ -130,8 +140,7 @@ class Publisher:
             return
         if self._waiting.get(job):
             with self._patience():
-                self.tracking.log(self._runs[job], self._waiting[job])
-                self._waiting[job] = []
+                self._tell(job, POINTS)
         if time.monotonic() - pulse.told >= PULSE:
             with self._patience():
                 self._tell_pulse(job, pulse)
@@ -141,17 +150,36 @@ class Publisher:
         pulse.told = time.monotonic()
         if job in self._runs:
             self.tracking.tag(self._runs[job], pulse.tags)
-            self._tell_samples(job)
+            self._waiting[job] += self._samples[job].read(BYTES)
+            self._tell(job, POINTS)
             return
         for experiment in self.plan.experiments:  # a cell has no run before its number is there
             if job in experiment.jobs and experiment.name in self._parents:
                 self.tracking.tag(self._parents[experiment.name][1], {"harness.live": job.name, **pulse.tags})
 
-    def _tell_samples(self, job: Job) -> None:
+    def _tell(self, job: Job, most: int | None = None) -> None:
+        """Log what waits, or its first points; how far the store was told is noted once nothing waits."""
         assert self.tracking is not None
-        self._waiting[job] += self._samples.setdefault(job, Samples(self.plan.directory(job))).read()
-        self.tracking.log(self._runs[job], self._waiting[job])
-        self._waiting[job] = []
+        points = self._waiting[job][:most]
+        if not points:
+            return
+        self.tracking.log(self._runs[job], points)
+        del self._waiting[job][: len(points)]
+        if not self._waiting[job]:
+            self._remember(job, step=self._curves[job].committed, samples=self._samples[job].offsets)
+
+    def drain(self, job: Job) -> None:
+        """Tell all that is final of a training that was begun, however much it is."""
+        if job not in self._runs or time.monotonic() < self._next_try:
+            return
+        with self._patience():
+            self._tell_all(job)
+
+    def _tell_all(self, job: Job) -> None:
+        self._tell(job)
+        while points := self._samples[job].read(BYTES):
+            self._waiting[job] += points
+            self._tell(job)
 
     def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
         """Close a training's run with its true status, its configuration and its provenance."""
@@ -164,12 +192,12 @@ class Publisher:
         run, directory = self._runs[job], self.plan.directory(job)
         tags = {"harness.outcome": outcome["status"], "harness.reason": redact(outcome.get("reason") or "")}
         with self._patience():
-            self._tell_samples(job)
+            self._tell_all(job)
             known = self._pulses.get(job, Pulse()).tags if job in self._pulses else {}
             self.tracking.tag(run, {**known, **tags, **provenance_tags(record.provenance(directory))})
             self.tracking.json(run, "config/job.json", job.spec())
             self.tracking.finish(run, status)
-            self._remember(job, run, told=True)
+            self._remember(job, told=True)
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -188,9 +216,17 @@ class Publisher:
             if back:
                 self.say("MLflow answers again; it is told what it missed")
 
-    def _remember(self, job: Job, run: str, told: bool) -> None:
-        path = self.plan.directory(job) / "mlflow.json"
-        record.write_json(path, {**read_json(path), self._store: {"run": run, "told": told}})
+    def _notes(self, job: Job) -> dict[str, Any]:
+        """By store: a training's run; whether all of it was told, or up to which step, and how many bytes a node."""
+        try:
+            return read_json(self.plan.directory(job) / "mlflow.json")
+        except UnfitError:  # damaged: the store is told again
+            return {}
+
+    def _remember(self, job: Job, **facts: Any) -> None:
+        notes = self._notes(job)
+        kept = {**notes.get(self._store, {}), **facts}
+        record.write_json(self.plan.directory(job) / "mlflow.json", {**notes, self._store: kept})
 
     def up_to_date(self, experiment: Experiment) -> bool:
         """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
@@ -356,13 +392,13 @@ class Publisher:
 
     def _known_run(self, job: Job) -> str | None:
         assert self.tracking is not None
-        run = read_json(self.plan.directory(job) / "mlflow.json").get(self._store, {}).get("run")
+        run = self._notes(job).get(self._store, {}).get("run")
         return run if run is not None and self.tracking.has(run) else None
 
     def _told_run(self, job: Job) -> bool:
         if self._afresh and job not in self._runs:
             return False
-        kept = read_json(self.plan.directory(job) / "mlflow.json").get(self._store, {})
+        kept = self._notes(job).get(self._store, {})
         return bool(kept.get("told")) and self._known_run(job) is not None
 
     def _tags(self, job: Job) -> dict[str, str]:

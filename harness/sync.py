@@ -91,6 +91,7 @@ class Sync:
             publisher.begin(job)
         events, self.offsets[job] = journal.read(path, self.offsets.get(job, 0))
         publisher.hear(job, events)
+        publisher.drain(job)
 
     def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, known: Status) -> None:
         """A training that ended without a result, or that nobody ended: its points, and its true status."""

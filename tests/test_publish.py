@@ -349,6 +349,57 @@ def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     assert len(points("first")) == 2
 
 
+def test_a_resume_tells_what_is_new_in_pieces(store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "POINTS", 3)
+    monkeypatch.setattr(publish, "BYTES", 300)
+    planned = made(tmp_path)
+    job = training(planned)
+    folder = begun(planned, job)
+    logged: list[int] = []
+    log = store.log
+    monkeypatch.setattr(store, "log", lambda run, points: log(run, (logged.append(len(points)), points)[1]))
+
+    def gpu() -> list[int]:
+        key = "system/node/gpu_0_utilization_percentage"
+        return [point.step for point in store.connect().get_metric_history(runs(store)["train"].run_id, key)]
+
+    say(folder, *EVENTS[:6])
+    sampled(folder, "node", range(10))
+    first = Publisher(planned, store, nobody)
+    first.begin(job)
+    assert logged == [3, 3], "the launch is not kept waiting"
+    first.end(job, "KILLED", {"status": "preempted"})
+    assert steps(store, runs(store)["train"]) == [1, 2, 3, 4]
+    assert gpu() == list(range(10))
+    logged.clear()
+    say(folder, *EVENTS[6:])
+    sampled(folder, "node", range(10, 12))
+    second = Publisher(planned, store, nobody)
+    second.begin(job)
+    second.end(job, "FINISHED", {"status": "finished"})
+    assert sum(logged) == 2 * 6 + 2
+    assert steps(store, runs(store)["train"]) == list(range(1, 11))
+    assert gpu() == list(range(12))
+    logged.clear()
+    again = Publisher(planned, store, nobody, afresh=True)
+    again.begin(job)
+    again.drain(job)
+    assert sum(logged) == 2 * 10 + 12
+
+
+def test_a_damaged_note_is_none(store: Tracking, tmp_path: Path) -> None:
+    planned = made(tmp_path)
+    job = training(planned)
+    folder = begun(planned, job)
+    say(folder, *EVENTS)
+    Publisher(planned, store, nobody).begin(job)
+    (folder / "mlflow.json").write_text("{")
+    heard: list[str] = []
+    Publisher(planned, store, heard.append).begin(job)
+    assert heard == []
+    assert steps(store, runs(store)["train"]) == list(range(1, 11))
+
+
 def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
     finished(planned)

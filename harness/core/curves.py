@@ -14,9 +14,9 @@ Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
 class Curve:
     """Exactly once: a metric is given out with the checkpoint that covers it, since MLflow cannot delete a point."""
 
-    def __init__(self) -> None:
+    def __init__(self, committed: int = -1) -> None:
         self.pending: list[Point] = []
-        self.committed = -1  # the last step given out
+        self.committed = committed  # the last step given out
 
     def hear(self, events: Sequence[Mapping[str, Any]]) -> list[Point]:
         """The points that have become final."""
@@ -75,13 +75,16 @@ class Samples:
     """What a job's nodes have measured of their GPUs, as far as it was read."""
 
     folder: Path  # of the job
-    offsets: dict[Path, int] = field(default_factory=dict)  # bytes
+    offsets: dict[str, int] = field(default_factory=dict)  # node -> bytes
 
-    def read(self) -> list[Point]:
-        """Points that have come since: "system/<node>/<what>", the names that MLflow has for its system metrics."""
+    def read(self, size: int = -1) -> list[Point]:
+        """Points that have come since, of at most `size` bytes a node (-1: all).
+
+        "system/<node>/<what>" are the names that MLflow has for its system metrics.
+        """
         points: list[Point] = []
         for path in sorted(system(self.folder).glob("*.jsonl")):
-            events, self.offsets[path] = journal.read(path, self.offsets.get(path, 0))
+            events, self.offsets[path.stem] = journal.read(path, self.offsets.get(path.stem, 0), size)
             for event in events:
                 when = round(1000 * event["time"])
                 points += [

@@ -34,13 +34,13 @@ class Journal:
         self._file.close()
 
 
-def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Whole events from byte `offset` on, and the offset to go on from; a file that is not there yet has none."""
+def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[dict[str, Any]], int]:
+    """Whole events among `size` bytes (-1: all) from `offset` on, and where to go on; a file not yet there has none."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        text = file.read()
+        text = file.read(size)
     whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is still being written
     return [event for line in whole.splitlines() if (event := _parse(line)) is not None], offset + len(whole)
 

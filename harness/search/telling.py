@@ -167,8 +167,7 @@ class Teller(Publisher):
                 for each in {own, run}:
                     self.tracking.resume(each)
                 self._dataset(run, job, "train", "training")
-                self._remember(job, run, told=False)
-                self._runs[job], self._curves[job], self._waiting[job] = run, Curve(), []
+                self._enter(job, run)
                 self._missed.discard(job)
         self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
 
