@@ -64,7 +64,7 @@ def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> S
     holder = lease.held(directory)
     facts = events(directory)
     state, reason = outcome.get("status"), outcome.get("reason")
-    if holder is not None and alive(directory):
+    if holder is not None:
         state, reason = "running", None
     elif known is not None and known.live and state != "finished":
         state, reason = "queued" if known.state != "RUNNING" else "running", None
@@ -86,27 +86,11 @@ def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> S
         loss=facts.get("loss"),
         launcher=how.get("launcher"),
         host=how.get("host"),
-        holder=holder.who if holder is not None and state == "running" else None,
+        holder=None if holder is None else holder.who,
         slurm=None if number is None else str(number),
         queue=None if known is None else " ".join(part for part in known if part),
         quiet=None if last is None else max(0.0, now - last),
     )
-
-
-def alive(directory: Path) -> bool:
-    """Whether the holder's counter was written lately, by the file system's own clock; it counts every few seconds."""
-    path = lease.path_of(directory, lease.latest(directory))
-    probe = directory / ".now"
-    try:
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
-    except OSError:  # a root that we may only read
-        now = time.time()
-    try:
-        return now - path.stat().st_mtime < lease.DEAD
-    except OSError:
-        return False
 
 
 def died(directory: Path, number: str | None, known: State | None) -> str:

@@ -66,7 +66,7 @@ class Turns:
         """Those that are ours to run; what another run has finished, or failed at while we waited, is taken from it."""
         held: dict[Job, Lease] = {}
         for job in jobs:
-            claim, directory = self._claims[job], self.plan.directory(job)
+            claim = self._claims[job]
             awaited = claim.holder
             if awaited is not None and (reason := failed_in(awaited.number, job, self.plan)):
                 self.fail(job, f"{reason} (in {awaited.who})")
@@ -80,7 +80,7 @@ class Turns:
             elif got is not None:
                 held[job] = got
             else:
-                seen = lease.held(directory)
+                seen = claim.holder  # None where somebody was faster just now
                 if seen is not None and (job, seen.who) not in self._told:
                     self._told.add((job, seen.who))
                     self.say(f"{job.name}: {seen.who} has it; its result is taken when it is there")

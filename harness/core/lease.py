@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import HarnessError
+from harness.core.files import temporary
 
 RENEW = 5.0  # seconds between two counts of a holder
 DEAD = 60.0  # seconds without a count after which a holder elsewhere is dead; on this machine its process is looked at
@@ -51,9 +52,14 @@ class Holder:
         return f"{self.user}'s run on {self.host} (process {self.pid})"
 
     @property
+    def here(self) -> bool:
+        """Whether its process can be seen from here."""
+        return self.machine is not None and self.machine == machine()
+
+    @property
     def gone(self) -> bool:
         """Whether its process is known to be dead; never where that cannot be seen from here."""
-        return self.machine is not None and self.machine == machine() and birth(self.pid) != self.born
+        return self.here and birth(self.pid) != self.born
 
 
 @dataclass
@@ -80,7 +86,7 @@ class Lease:
             return
         self.holder = Holder(**{**asdict(self.holder), "count": self.holder.count + 1, "released": released})
         path = path_of(self.directory, self.number)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial = temporary(path)
         partial.write_text(json.dumps(asdict(self.holder)))
         partial.replace(path)
 
@@ -146,7 +152,7 @@ def _renew(lease: Lease, released: bool = False) -> None:
 
 def make(path: Path, text: str) -> bool:
     """Make a file that is not there; False where it is. Whole at once, where the file system has hard links."""
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    partial = temporary(path)
     partial.write_text(text)
     try:
         os.link(partial, path)
@@ -198,9 +204,27 @@ def read(directory: Path, number: int) -> Holder:
 
 
 def held(directory: Path) -> Holder | None:
-    """Who holds a job as far as one look can tell; None where it is free."""
+    """Who holds a job as far as one look can tell; None where it is free, or its holder elsewhere counts no more."""
     seen = latest_holder(directory)
-    return None if seen is None or seen.released or seen.gone else seen
+    if seen is None or seen.released or seen.gone:
+        return None
+    return seen if seen.here or counts(directory) else None
+
+
+def counts(directory: Path) -> bool:
+    """Whether the last attempt's file was written in the last DEAD seconds, by the file system's own clock."""
+    probe = temporary(directory / "attempts" / "now")
+    try:
+        probe.touch()  # first: whoever writes in a folder sees what others have made there
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # a root that we may only read
+        now = time.time()
+    try:
+        with path_of(directory, latest(directory)).open() as file:  # opened: a network file system then asks its server
+            return now - os.fstat(file.fileno()).st_mtime < DEAD
+    except OSError:
+        return False
 
 
 def check(directory: Path, number: int | None) -> None:

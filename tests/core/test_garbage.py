@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -44,6 +45,18 @@ def test_a_job_at_work_is_never_listed_nor_deleted(made):
     got.renew(released=True)
     assert lease.held(folder) is None
     assert [one.path for one in garbage.garbage(made.root)] == [folder]
+
+
+def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(made, monkeypatch):
+    plans.keep(made, ())
+    folder = job(made.root / "jobs" / ("f" * 16))
+    Claim(folder).take()
+    monkeypatch.setattr(lease, "machine", lambda: "another")
+    assert garbage.garbage(made.root) == []
+    os.utime(lease.path_of(folder, 1), (0, 0))
+    assert not garbage.at_work(made.root / "jobs")
+    assert garbage.delete(garbage.garbage(made.root)) > 0
+    assert not folder.exists()
 
 
 def test_leftovers_of_a_finished_job_are_listed(made):

@@ -1,5 +1,6 @@
 """Who runs a job, with real processes: taken once, taken over from the dead, and only from them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_a_holder_elsewhere_that_stands_still_is_dead(tmp_path, holder, monkeypa
     assert lease.latest(tmp_path) == got.number == 2
     got.renew()
     assert not got.lost
+
+
+def test_one_look_takes_a_holder_elsewhere_for_dead_that_has_long_not_counted(tmp_path, monkeypatch):
+    got = Claim(tmp_path).take()
+    old = time.time() - 3 * 86400
+    os.utime(lease.path_of(tmp_path, 1), (old, old))
+    assert lease.held(tmp_path) == got.holder, "its process is seen to live"
+    elsewhere(tmp_path, monkeypatch)
+    assert lease.held(tmp_path) is None
+    assert Claim(tmp_path).take() is None, "to take over, it is watched"
+    got.renew()
+    assert lease.held(tmp_path) == got.holder
+    assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["000001.json"]
 
 
 def test_a_lease_taken_over_is_lost_and_cannot_be_renewed(tmp_path, monkeypatch):
