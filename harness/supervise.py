@@ -8,14 +8,14 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core import journal, pruning, record, sources
 from harness.core.errors import UnfitError, refused
-from harness.core.job import Evaluate, Job
+from harness.core.job import Evaluate, Job, Train
 from harness.core.lease import Lease
 from harness.core.lease import stacks as stacks_path
 from harness.core.outcome import ENDED
@@ -25,7 +25,7 @@ from harness.core.stopping import Stopped, stop_signals
 from harness.publish import Publisher
 
 POLL = 0.1  # seconds between two looks at the files
-GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal
+GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, and two steps besides
 HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
 STALL = 10.0  # minutes without a step after which a launch is ended
 
@@ -61,6 +61,8 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     offset: int = 0  # bytes of the journal that were read
+    pace: float = 0.0  # seconds a step, or a video, as last told
+    told: float = 0.0  # unix seconds, when `step` was
 
 
 Show = Callable[[Progress], None]
@@ -225,9 +227,9 @@ def stop_launch(
     progress: Mapping[Job, Progress],
     stopped: Stopped,
 ) -> None:
-    """Pass the signal on and wait for the checkpoints; after GRACE seconds or a second signal the worker is killed."""
+    """Pass the signal on and wait for the checkpoints; after `grace` or a second signal the worker is killed."""
     launcher.signal(stopped.number)
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + grace(progress.values())
     with stop_signals():
         try:
             late = wait(
@@ -237,6 +239,11 @@ def stop_launch(
             late = "asked twice"
     if late:
         end(launcher)
+
+
+def grace(progress: Iterable[Progress]) -> float:
+    """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
+    return GRACE + 2 * max((one.pace for one in progress if isinstance(one.job, Train)), default=0.0)
 
 
 def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> None:
@@ -250,8 +257,10 @@ def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> 
             progress.steps = event["steps"]
         if event["event"] == "log":
             progress.messages.append(event["message"])
+        if event["event"] in ("progress", "metrics") and event["step"] > progress.step:
+            progress.pace = (event["time"] - progress.told) / (event["step"] - progress.step)
         if "step" in event and event["event"] in ("begin", "progress", "checkpoint", "metrics"):
-            progress.step = event["step"]
+            progress.step, progress.told = event["step"], event["time"]
         if event["event"] in ("progress", "metrics"):
             progress.values.update(event.get("values") or {})
     publisher.hear(job, events)

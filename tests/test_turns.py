@@ -193,7 +193,7 @@ def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finish
             if finished:
                 super().start(directories)
             self.hangs = True
-            (directories[0] / "events.jsonl").write_text('{"event": "begin", "step": 0, "steps": 1}\n')
+            (directories[0] / "events.jsonl").write_text('{"event": "begin", "time": 0, "step": 0, "steps": 1}\n')
 
     def show(progress: supervise.Progress) -> None:
         raise RuntimeError("a defect")
