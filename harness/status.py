@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import lease
+from harness.core.errors import UnfitError
 from harness.core.plan import read_json
 from harness.launchers import _sbatch
 from harness.launchers._sbatch import State
@@ -15,6 +16,7 @@ from harness.launchers._sbatch import State
 RECENT = 24 * 3600.0  # seconds for which a job that is over is shown
 TAIL = 65536  # bytes of a journal that hold its last events
 LIVE = ("running", "queued")
+DAMAGED = "damaged"
 ENDED = ("finished", "failed", "preempted", "cancelled", "lost")
 
 
@@ -24,7 +26,7 @@ class Status:
 
     fingerprint: str
     name: str
-    state: str  # running | queued | finished | failed | preempted | cancelled | died
+    state: str  # running | queued | died | damaged, or a word of core/outcome.py
     reason: str | None = None
     step: int | None = None
     steps: int | None = None
@@ -47,16 +49,29 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     directories += [
         path.parent for path in (root / "jobs").glob("*/slurm.json") if not (path.parent / "job.yaml").exists()
     ]
-    numbers = {str(read_json(path / "slurm.json").get("id")) for path in directories if (path / "slurm.json").exists()}
+    numbers = {number for path in directories if (number := read(path / "slurm.json").get("id")) is not None}
     recent = {path: age(path, now) for path in directories}
-    queue = _sbatch.queue(numbers)
+    queue = _sbatch.queue({str(number) for number in numbers})
     found = [(examine(path, queue, now), recent[path]) for path in directories]
     shown = [(one, old) for one, old in found if everything or one.state in LIVE or old < RECENT]
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
 def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
-    """One job. What neither an outcome, a holder nor Slurm speaks for has died; None: Slurm cannot be asked."""
+    """One job, 'damaged' where one of its small files is."""
+    try:
+        return standing(directory, queue, now)
+    except UnfitError as error:
+        return Status(
+            directory.name, called(read(directory / "job.yaml"), directory) or directory.name, DAMAGED, str(error)
+        )
+
+
+def standing(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
+    """One job. What neither an outcome, a holder nor Slurm speaks for has died; None: Slurm cannot be asked.
+
+    Raises UnfitError for a damaged file.
+    """
     spec, how, outcome = (read_json(directory / name) for name in ("job.yaml", "how.json", "outcome.json"))
     submitted = read_json(directory / "slurm.json")
     number = submitted.get("id")
@@ -91,6 +106,14 @@ def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> S
         queue=None if known is None else " ".join(part for part in known if part),
         quiet=None if last is None else max(0.0, now - last),
     )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A small JSON file; {} also where it is damaged."""
+    try:
+        return read_json(path)
+    except UnfitError:
+        return {}
 
 
 def died(directory: Path, number: str | None, known: State | None) -> str:
@@ -158,7 +181,7 @@ def called(spec: Mapping[str, Any], directory: Path) -> str | None:
     if spec.get("kind") == "train":
         return f"train {spec['decoder']['name']} seed {spec['seed']}"
     if spec.get("kind") == "evaluate":
-        members = [read_json(directory.parent / member / "job.yaml") for member in spec["members"]]
+        members = [read(directory.parent / member / "job.yaml") for member in spec["members"]]
         names = sorted(member["decoder"]["name"] for member in members if member)
         return f"evaluate {' + '.join(names)}" + (f" stage {spec['stage']}" if spec.get("stage") else "")
     return None

@@ -16,7 +16,7 @@ from harness.core.job import Job, Train
 from harness.core.outcome import ENDED, of_plan
 from harness.core.plan import Plan, read_json
 from harness.publish import Publisher
-from harness.status import LIVE, Status, look
+from harness.status import DAMAGED, LIVE, Status, look, read
 from harness.store.tracking import FINGERPRINT, PLAN, Tracking
 
 LOST = "its supervisor died and left no word; the same command goes on"
@@ -39,12 +39,12 @@ class Sync:
         """Tell all that is there; how many jobs are at work or waiting. Raises UnfitError where the store is away."""
         statuses = {one.fingerprint: one for one in look(self.root, everything=True)}
         for plan, why in plans.plans(self.root):
-            if plan is None:
-                if why not in self.refused:
-                    self.refused.add(why)
-                    self.say(f"left out: {why}")
-                continue
-            self.tell(plan, statuses)
+            why = why if plan is None else damage(plan, statuses)
+            if plan is not None and not why:
+                self.tell(plan, statuses)
+            elif why not in self.refused:
+                self.refused.add(why)
+                self.say(f"left out: {why}")
         self.close_strays(statuses)
         end_rehearsal(self.root / "rehearsal", self.tracking, self.say)
         return sum(one.state in LIVE for one in statuses.values())
@@ -118,7 +118,7 @@ class Sync:
         """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
         for run in self.tracking.running():
             known = statuses.get(run.tags.get(FINGERPRINT, ""))
-            if known is None or known.state in LIVE:
+            if known is None or known.state in (*LIVE, DAMAGED):
                 continue
             if read_json(self.root / "jobs" / known.fingerprint / "how.json").get("made") == run.tags.get(
                 "harness.made"
@@ -130,7 +130,7 @@ class Sync:
 def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
     """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
     own = set(plans.digests(root))
-    made = {read_json(path).get("made") for path in (root / "jobs").glob("*/how.json")}
+    made = {read(path).get("made") for path in (root / "jobs").glob("*/how.json")} - {None}
     if not own or garbage.at_work(root / "jobs"):
         return
     for run in rehearsals(tracking).running():
@@ -142,6 +142,12 @@ def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) ->
 def rehearsals(tracking: Tracking) -> Tracking:
     """The same store, in which a rehearsal's experiments are rehearsal/…."""
     return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
+
+
+def damage(plan: Plan, statuses: Mapping[str, Status]) -> str:
+    """Which damaged file keeps a plan from being told; empty where none does."""
+    found = (statuses.get(job.fingerprint) for job in plan.jobs)
+    return next((str(one.reason) for one in found if one is not None and one.state == DAMAGED), "")
 
 
 def failed(lacking: Sequence[Job], known: Mapping[Job, Status]) -> dict[Job, str]:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from one_model import begun, end, made
+from one_model import begun, end, finished, made
 
 from harness import status
 from harness.core import record
@@ -12,7 +12,7 @@ from harness.core.job import Train
 from harness.launchers import _sbatch
 from harness.launchers._sbatch import State
 from harness.publish import Publisher
-from harness.store.tracking import Tracking
+from harness.store.tracking import PLAN, Tracking
 from harness.sync import Sync
 
 
@@ -42,6 +42,28 @@ def test_where_slurm_cannot_be_asked_a_job_without_an_ending_waits(submitted: Pa
     assert examined(submitted, None) == ("failed", "a bad disk")
     end(submitted, "lost", "the worker died")
     assert examined(submitted, None)[0] == "died"
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "how.json", "outcome.json", "slurm.json"])
+def test_a_damaged_file_ends_neither_status_nor_sync(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: {} if not numbers else pytest.fail(str(numbers)))
+    whole, broken = made(tmp_path), made(tmp_path, "seed=3")
+    finished(whole)
+    finished(broken)
+    folder = broken.directory(broken.jobs[0])
+    (folder / name).write_text("{")
+    found = {one.fingerprint: one for one in status.look(tmp_path)}
+    assert sorted(one.state for one in found.values()) == ["damaged", *["finished"] * 3]
+    assert f"{folder / name}: is damaged" in str(found[folder.name].reason)
+    assert any("damaged" in line for line in status.lines(list(found.values())))
+    said: list[str] = []
+    store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    assert Sync(tmp_path, store, said.append).once() == 0
+    assert [line for line in said if line.startswith("left out: ")] == [f"left out: {found[folder.name].reason}"]
+    plans = store.find("one_model", [one.experiments[0].digest for one in (whole, broken)], tag=PLAN)
+    assert list(plans) == [whole.experiments[0].digest]
 
 
 def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(
