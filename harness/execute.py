@@ -17,7 +17,7 @@ from harness.core import content, lease, machine, plans, plugins, record, result
 from harness.core.config import Config
 from harness.core.errors import UnfitError, UsageError, refused
 from harness.core.job import Job, Train
-from harness.core.outcome import of_plan
+from harness.core.outcome import FAILED, of_plan
 from harness.core.plan import Experiment, Plan, read_json
 from harness.core.results import Context
 from harness.core.spec import Cell
@@ -181,7 +181,7 @@ def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
         absent = [needed for needed in job.inputs if plan.state(needed) != "done" and needed not in todo]
         if plan.state(job) == "done":
             continue
-        if job not in todo and outcome.get("status") in ("failed", "lost", "cancelled"):
+        if job not in todo and outcome.get("status") in (*FAILED, "cancelled"):
             found[job] = str(outcome.get("reason") or outcome["status"])
         elif job in todo and absent:
             found[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in found else 'was not run'}"

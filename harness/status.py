@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.core import lease
 from harness.core.errors import UnfitError
+from harness.core.outcome import ENDED
 from harness.core.plan import read_json
 from harness.launchers import _sbatch
 from harness.launchers._sbatch import State
@@ -17,7 +18,6 @@ RECENT = 24 * 3600.0  # seconds for which a job that is over is shown
 TAIL = 65536  # bytes of a journal that hold its last events
 LIVE = ("running", "queued")
 DAMAGED = "damaged"
-ENDED = ("finished", "failed", "preempted", "cancelled", "lost")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from harness import execute
 from harness.core import garbage, journal, plans
 from harness.core.errors import UnfitError
 from harness.core.job import Job, Train
-from harness.core.outcome import ENDED, of_plan
+from harness.core.outcome import ENDED, FAILED, of_plan
 from harness.core.plan import Plan, read_json
 from harness.publish import Publisher
 from harness.status import DAMAGED, LIVE, Status, look, read
@@ -156,7 +156,7 @@ def failed(lacking: Sequence[Job], known: Mapping[Job, Status]) -> dict[Job, str
     for job in lacking:
         one = known.get(job)
         broken = [needed for needed in job.inputs if needed in found]
-        if one is not None and (one.state == "died" or ENDED.get(one.state) == "FAILED"):
+        if one is not None and one.state in ("died", *FAILED):
             found[job] = one.reason or one.state
         elif broken and (one is None or one.state not in LIVE):
             found[job] = f"needs '{broken[0].name}', which failed"

@@ -12,6 +12,7 @@ from typing import Any
 from harness.core import lease
 from harness.core.job import Job
 from harness.core.lease import Claim, Lease
+from harness.core.outcome import FAILED
 from harness.core.plan import Plan, launches, read_json
 from harness.core.stopping import stop_signals
 from harness.publish import Publisher
@@ -113,4 +114,4 @@ def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
     if seen is None or not seen.released or seen.number != attempt:
         return None
     outcome = read_json(plan.directory(job) / "outcome.json")
-    return str(outcome.get("reason")) if outcome.get("status") in ("failed", "lost", "stalled") else None
+    return str(outcome.get("reason")) if outcome.get("status") in FAILED else None

@@ -9,6 +9,7 @@ from one_model import begun, end, finished, made
 from harness import status
 from harness.core import record
 from harness.core.job import Train
+from harness.core.outcome import ENDED
 from harness.launchers import _sbatch
 from harness.launchers._sbatch import State
 from harness.publish import Publisher
@@ -42,6 +43,12 @@ def test_where_slurm_cannot_be_asked_a_job_without_an_ending_waits(submitted: Pa
     assert examined(submitted, None) == ("failed", "a bad disk")
     end(submitted, "lost", "the worker died")
     assert examined(submitted, None)[0] == "died"
+
+
+@pytest.mark.parametrize("word", sorted(ENDED))
+def test_each_ending_has_its_word(word: str, submitted: Path) -> None:
+    end(submitted, word, "said so")
+    assert examined(submitted, {}) == ("died" if word == "lost" else word, "said so")
 
 
 @pytest.mark.parametrize("name", ["job.yaml", "how.json", "outcome.json", "slurm.json"])

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness import supervise
+from harness import execute, supervise
 from harness.core import lease, plan, record
 from harness.core.config import compose
 from harness.core.job import Job
 from harness.core.lease import Claim
+from harness.core.outcome import FAILED
 from harness.core.plan import Plan
 from harness.core.stopping import Stopped
 from harness.publish import Publisher
@@ -94,6 +95,14 @@ def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
     assert launcher.started.count(made.directory(made.jobs[0])) == 2
     assert "no step for 0.01 minutes" in turns.failures[made.jobs[0]]
     assert any("which failed" in reason for reason in turns.failures.values())
+
+
+@pytest.mark.parametrize("word", FAILED)
+def test_what_has_failed_is_not_to_be_had_by_who_does_not_run_it(made: Plan, word: str) -> None:
+    job = made.jobs[0]
+    made.directory(job).mkdir(parents=True)
+    record.write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
+    assert execute.blocked(made, [])[job] == "a bad disk"
 
 
 def test_a_failure_of_the_run_that_is_waited_for_is_its_result(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

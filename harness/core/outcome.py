@@ -15,6 +15,8 @@ ENDED = {  # the status of its run in MLflow
     **{"preempted": "KILLED", "cancelled": "KILLED", "paused": "KILLED"},
     **{"failed": "FAILED", "lost": "FAILED", "stalled": "FAILED"},
 }
+FAILED = tuple(word for word, status in ENDED.items() if status == "FAILED")
+OVER = ("finished", "pruned", "cancelled", "failed", "lost")  # nobody takes it up by himself; what stalls goes on once
 
 
 def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job], to_come: Container[Job] = ()) -> str:
