@@ -57,6 +57,15 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
+def rehearsing(root: Path) -> bool:
+    """Whether a Slurm job is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
+    number = read(root / "slurm" / "rehearsal.json").get("id")
+    if number is None or (root / "slurm" / str(number) / "rehearsal.json").exists():
+        return False
+    queue = _sbatch.queue([str(number)])
+    return queue is None or (str(number) in queue and queue[str(number)].live)
+
+
 def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
     """One job, 'damaged' where one of its small files is."""
     try:

@@ -7,6 +7,7 @@ import pytest
 from one_model import begun, end, finished, made
 
 from harness import status
+from harness.cli import jobs
 from harness.core import record
 from harness.core.job import Train
 from harness.core.outcome import ENDED
@@ -71,6 +72,35 @@ def test_a_damaged_file_ends_neither_status_nor_sync(
     assert [line for line in said if line.startswith("left out: ")] == [f"left out: {found[folder.name].reason}"]
     plans = store.find("one_model", [one.experiments[0].digest for one in (whole, broken)], tag=PLAN)
     assert list(plans) == [whole.experiments[0].digest]
+
+
+def test_a_rehearsal_that_slurm_has_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, dict[str, State] | None] = {"queue": {"7": State("PENDING")}}
+    monkeypatch.setattr(_sbatch, "queue", lambda numbers: answers["queue"])
+    assert not status.rehearsing(tmp_path)
+    (tmp_path / "slurm" / "7").mkdir(parents=True)
+    record.write_json(tmp_path / "slurm" / "rehearsal.json", {"id": "7"})
+    assert status.rehearsing(tmp_path)
+    answers["queue"] = None  # no Slurm here
+    assert status.rehearsing(tmp_path)
+    record.write_json(tmp_path / "slurm" / "7" / "rehearsal.json", {"lines": []})
+    assert not status.rehearsing(tmp_path)
+    (tmp_path / "slurm" / "7" / "rehearsal.json").unlink()
+    answers["queue"] = {"7": State("FAILED")}
+    assert not status.rehearsing(tmp_path)
+
+
+def test_gc_leaves_a_rehearsal_alone_that_is_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rehearsal" / "plans").mkdir(parents=True)
+    monkeypatch.setattr(status, "rehearsing", lambda root: root == tmp_path)
+    jobs.gc(tmp_path, yes=True)
+    assert (tmp_path / "rehearsal" / "plans").exists()
+    monkeypatch.setattr(status, "rehearsing", lambda root: False)
+    jobs.gc(tmp_path, yes=True)
+    assert not (tmp_path / "rehearsal").exists()
+    assert f"{tmp_path / 'rehearsal'}  (left by --rehearse)" in capsys.readouterr().out
 
 
 def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(

@@ -76,9 +76,10 @@ def gc(
     listed. Nothing that a run is at work on is listed or deleted.
     """
     from harness.core import garbage
+    from harness.status import rehearsing
 
     place = Path(settings.resolve(root=root and str(root)).root)
-    found = garbage.garbage(place)
+    found = garbage.garbage(place, rehearsing(place))
     if as_json:
         out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
     else:
@@ -86,6 +87,6 @@ def gc(
             out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
     total = sum(one.bytes for one in found)
     if yes:
-        say(f"deleted: {garbage.delete(found) / 1e6:.1f} MB")
+        say(f"deleted: {garbage.delete(place, found) / 1e6:.1f} MB")
     else:
         say(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core import lease
+from harness.core.errors import UnfitError
 from harness.core.plan import read_json
 from harness.core.record import write_json
 
@@ -36,13 +37,17 @@ def refer(root: Path, name: str, jobs: list[str]) -> None:
     write_json(path, {"jobs": jobs})
 
 
-def garbage(root: Path) -> list[Item]:
-    """What may go, largest first."""
-    known = referred(root)
-    return sorted(_items(root, known), key=lambda item: -item.bytes)
+def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
+    """What may go, largest first. `rehearsing`: somebody is to rehearse there, though no job of it is begun.
+
+    Raises UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
+    """
+    if any((root / "jobs").glob("*/job.yaml")) and not (root / "plans").is_dir():
+        raise UnfitError(f"{root}: has jobs and no plans/, so what refers to them is not known; nothing is listed")
+    return sorted(_items(root, referred(root), rehearsing), key=lambda item: -item.bytes)
 
 
-def _items(root: Path, known: set[str]) -> Iterator[Item]:
+def _items(root: Path, known: set[str], rehearsing: bool) -> Iterator[Item]:
     for job in sorted((root / "jobs").glob("*")):
         if not (job / "job.yaml").exists() or lease.held(job) is not None:
             continue
@@ -55,16 +60,18 @@ def _items(root: Path, known: set[str]) -> Iterator[Item]:
         for path in [*job.glob(".*.tmp"), *job.glob("*/.*.tmp")]:
             if not (done and path.parent.name == "checkpoints"):
                 yield Item(path, "half-written by a process that died", size(path))
-    for folder, why in (("replaced", "run again since (--rerun)"), ("rehearsal", "left by --rehearse")):
-        for path in sorted((root / folder).glob("*")):
-            yield Item(path, why, size(path))
+    for path in sorted((root / "replaced").glob("*")):
+        yield Item(path, "run again since (--rerun)", size(path))
+    rehearsal = root / "rehearsal"
+    if rehearsal.is_dir() and not rehearsing and not at_work(rehearsal / "jobs"):
+        yield Item(rehearsal, "left by --rehearse", size(rehearsal))
 
 
-def delete(items: list[Item]) -> int:
-    """Delete them, but for jobs that somebody has begun meanwhile; bytes that are free now."""
+def delete(root: Path, items: list[Item]) -> int:
+    """Delete them, but for what somebody has begun meanwhile; bytes that are free now."""
     freed = 0
     for item in items:
-        if at_work(item.path):
+        if _begun(root, item.path):
             continue
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -74,11 +81,16 @@ def delete(items: list[Item]) -> int:
     return freed
 
 
-def at_work(path: Path) -> bool:
-    """Whether somebody is at work on the job that a path belongs to, or on one of those below it."""
-    job = next((one for one in (path, *path.parents) if one.parent.name == "jobs"), None)
-    jobs = [job] if job is not None and path.name != "jobs" else path.glob("*/")
-    return any(lease.held(one) is not None for one in jobs)
+def _begun(root: Path, path: Path) -> bool:
+    kind, *rest = path.relative_to(root).parts
+    if kind == "rehearsal":
+        return at_work(path / "jobs")
+    return kind == "jobs" and lease.held(root / kind / rest[0]) is not None
+
+
+def at_work(jobs: Path) -> bool:
+    """Whether somebody is at work on one of the jobs in a folder."""
+    return any(lease.held(job) is not None for job in jobs.glob("*/"))
 
 
 def size(path: Path) -> int:

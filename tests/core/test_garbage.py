@@ -5,6 +5,7 @@ import pytest
 
 from harness.core import garbage, lease, plan, plans
 from harness.core.config import compose
+from harness.core.errors import UnfitError
 from harness.core.lease import Claim
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=2")
@@ -31,17 +32,18 @@ def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
     (item,) = garbage.garbage(made.root)
     assert item.path == lost
     assert item.bytes > 1000
-    assert garbage.delete([item]) == item.bytes
+    assert garbage.delete(made.root, [item]) == item.bytes
     assert not lost.exists()
     assert kept.exists()
 
 
 def test_a_job_at_work_is_never_listed_nor_deleted(made):
+    plans.keep(made, ())
     folder = job(made.root / "jobs" / ("f" * 16))
     (item,) = garbage.garbage(made.root)
     got = Claim(folder).take()
     assert garbage.garbage(made.root) == []
-    assert garbage.delete([item]) == 0  # begun after it was listed
+    assert garbage.delete(made.root, [item]) == 0  # begun after it was listed
     got.renew(released=True)
     assert lease.held(folder) is None
     assert [one.path for one in garbage.garbage(made.root)] == [folder]
@@ -55,7 +57,7 @@ def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(made, monkeypatch):
     assert garbage.garbage(made.root) == []
     os.utime(lease.path_of(folder, 1), (0, 0))
     assert not garbage.at_work(made.root / "jobs")
-    assert garbage.delete(garbage.garbage(made.root)) > 0
+    assert garbage.delete(made.root, garbage.garbage(made.root)) > 0
     assert not folder.exists()
 
 
@@ -70,28 +72,41 @@ def test_leftovers_of_a_finished_job_are_listed(made):
     assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
     items = garbage.garbage(made.root)
     got = Claim(folder).take()
-    assert garbage.delete(items) == 0  # begun after they were listed; `abc` holds no byte
+    assert garbage.delete(made.root, items) == 0  # begun after they were listed; `abc` holds no byte
     got.renew(released=True)
-    assert garbage.delete(items) == 15
+    assert garbage.delete(made.root, items) == 15
     assert sorted(path.name for path in folder.iterdir()) == [
         *("attempts", "job.yaml", "outcome.json", "weights.safetensors")
     ]
     assert garbage.garbage(made.root) == []
 
 
-def test_a_rehearsal_at_work_is_left_alone(tmp_path):
-    folder = job(tmp_path / "rehearsal" / "jobs" / ("f" * 16))
+def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
+    root = tmp_path / "jobs" / "runs"  # a folder of people's own that has a name of ours
+    folder = job(root / "rehearsal" / "jobs" / ("f" * 16))
+    (root / "rehearsal" / "plans").mkdir()
     got = Claim(folder).take()
-    items = garbage.garbage(tmp_path)
-    assert [item.path.name for item in items] == ["jobs"]
-    assert garbage.delete(items) == 0
+    assert garbage.garbage(root) == []
     got.renew(released=True)
-    assert garbage.delete(items) > 0
-    assert not folder.exists()
+    assert garbage.garbage(root, rehearsing=True) == []
+    (item,) = garbage.garbage(root)
+    assert item.path == root / "rehearsal"
+    got = Claim(folder).take()
+    assert garbage.delete(root, [item]) == 0  # begun after it was listed
+    got.renew(released=True)
+    assert garbage.delete(root, [item]) > 0
+    assert not item.path.exists()
+
+
+def test_a_root_whose_plans_are_gone_is_left_alone(tmp_path):
+    job(tmp_path / "jobs" / "a", status="finished")
+    with pytest.raises(UnfitError, match="has jobs and no plans/"):
+        garbage.garbage(tmp_path)
 
 
 def test_what_a_searchs_trial_made_is_no_garbage(tmp_path):
     job(tmp_path / "jobs" / "a", status="finished")
+    garbage.refer(tmp_path, "other", ["b"])
     assert [item.path.name for item in garbage.garbage(tmp_path)] == ["a"]
     garbage.refer(tmp_path, "trial", ["a"])
     assert garbage.garbage(tmp_path) == []
