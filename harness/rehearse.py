@@ -138,11 +138,13 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
         line = f"{job.name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 / paces[-1]:.0f} ms a step"
         kept, passing = garbage.size(folder), STATE * 3 * weights
         return [(line, Cost(names, job.name, seconds * world, seconds, kept, passing, "rehearsed"))]
-    each = journal.spent(events) / len(short.videos(job))
-    seconds = each * len(plan.videos(job))
+    tried, videos = len(short.videos(job)), len(plan.videos(job))
+    (begun,), (loaded,) = ([e["time"] for e in events if e["event"] == name] for name in ("begin", "loaded"))
+    each = (events[-1]["time"] - loaded) * min(world, tried) / tried  # a rank takes a video
+    seconds = loaded - begun + each * videos / world
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    kept = sum(garbage.size(short.directory(one)) for one in launch) * len(plan.videos(job)) // len(short.videos(job))
-    line = f"{name}: {1000 * each:.0f} ms a video, with the models' loading"
+    kept = sum(garbage.size(short.directory(one)) for one in launch) * videos // tried
+    line = f"{name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 * each:.0f} ms a video"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
 
 

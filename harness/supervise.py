@@ -315,9 +315,9 @@ def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
 
 
 def last_line(log: Path) -> str:
-    """The last line a worker wrote before it died, without passwords."""
+    """The last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    said = [line.strip() for line in lines if line.strip()]
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
     return f"{one_line(said[-1], 200)} (see {log})" if said else f"it left no word (see {log})"
 
 

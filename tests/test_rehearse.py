@@ -1,6 +1,7 @@
 """A rehearsal: every job in short, with a resume; nothing of it counts, and its runs end however it does."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from mlflow_server import WITHOUT
 from harness import cli, cluster, execute, rehearse, review
 from harness.core import journal, record
 from harness.core.errors import HarnessError, UnfitError, UsageError
+from harness.core.job import Evaluate
 from harness.core.lease import Claim
 from harness.core.plan import Plan, read_json
 from harness.core.stopping import Stopped
@@ -39,7 +41,7 @@ def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
     training, evaluation, *cost = done.stdout.splitlines()
     assert training.startswith("train upernet seed 0: peak ")
     assert training.endswith(" ms a step")
-    assert "ms a video" in evaluation
+    assert re.fullmatch(r"evaluate upernet seed 0: peak \d+\.\d\d GiB a rank, \d+ ms a video", evaluation)
     assert "rehearsed" in "\n".join(cost)
 
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
@@ -101,6 +103,20 @@ def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> N
     assert statuses(store) == {"plan": "RUNNING"}
     rehearse.prepared(one_model.made(tmp_path, "seed=1"), how, print)
     assert statuses(store) == {"plan": "KILLED"}
+
+
+def test_what_an_evaluation_will_cost(tmp_path: Path) -> None:
+    """Models load in 5 s; each of two ranks takes 3 s for its video; 7 videos then take 5 + 7 * 3 / 2 s."""
+    made = one_model.made(tmp_path, "data.synthetic.val_videos=7")
+    short = rehearse.Rehearsal(made.experiments, tmp_path / "rehearsal")
+    (job,) = (job for job in made.jobs if isinstance(job, Evaluate))
+    folder = one_model.begun(short, job)
+    times = {"begin": 100.0, "loaded": 105.0, "peak": 108.0}
+    one_model.say(folder, *({"event": event, "time": when} for event, when in times.items()))
+    record.write_json(folder / "outcome.json", {"peak": 2**30, "provenance": {"world": 2}})
+    ((line, cost),) = rehearse.measured(made, short, [job])
+    assert line.endswith("peak 1.00 GiB a rank, 3000 ms a video")
+    assert (cost.seconds, cost.device_seconds) == (15.5, 31.0)
 
 
 def test_none_is_begun_beside_another(tmp_path: Path) -> None:
