@@ -21,6 +21,7 @@ from harness import execute
 from harness.core import plans, record
 from harness.core.errors import HarnessError, UnfitError, UsageError, refused
 from harness.core.job import Job
+from harness.core.outcome import OVER
 from harness.core.plan import Plan, launches, read_json
 from harness.core.redact import one_line
 from harness.core.settings import Resolved, resolve
@@ -159,6 +160,7 @@ def run(
     missing = execute.missing(plan, how, say)
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
+    plans.keep(plan, how.command)
     with FileLock(plan.root / ".slurm.lock", timeout=600):  # two who look and then submit would do so twice
         waiting = submit(plan, missing, how, say)
     if detach:
@@ -296,7 +298,7 @@ def accompany(
 
 def ended_here(plan: Plan, job: Job) -> bool:
     """Whether a job's files say that it is over and will not be taken up again by Slurm."""
-    return read_json(plan.directory(job) / "outcome.json").get("status") in ("finished", "failed", "lost", "cancelled")
+    return read_json(plan.directory(job) / "outcome.json").get("status") in OVER
 
 
 def asked(how: execute.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> execute.How:

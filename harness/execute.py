@@ -85,6 +85,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     stopped: Stopped | None = None
     with ready(plan, how, todo) as worker:
         publisher = Publisher(plan, connected(how, say), say)
+        plans.keep(plan, how.command)
         with closing(plan, publisher, failures, how):
             if worker is not None:
                 launcher, facts = worker
@@ -135,7 +136,7 @@ def closing(plan: Plan, publisher: Publisher, failures: Mapping[Job, str], how: 
 
 
 def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
-    """What is to be run here; the plan is kept in the root. Raises UnfitError where data or the root is unfit."""
+    """What is to be run here. Raises UnfitError where data or the root is unfit."""
     writable(plan.root)
     if how.rerun is not None:
         able(plan, how, say)  # before anything is moved
@@ -146,7 +147,6 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
         fit(plan.config)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
-    plans.keep(plan, how.command)
     return found
 
 

@@ -16,7 +16,7 @@ import pytest
 from mlflow_server import WITHOUT
 
 from harness import cluster, execute
-from harness.core import lease
+from harness.core import lease, plans
 from harness.core.errors import UnfitError, UsageError
 from harness.core.job import Job
 from harness.core.plan import Plan, launches, read_json
@@ -84,7 +84,7 @@ def test_how_it_runs_goes_along(tmp_path: Path) -> None:
 
 def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
-    execute.missing(made, HOW, nothing)
+    plans.keep(made, HOW.command)
     launch = launches([job for job in made.jobs if made.state(job) != "done"])[-1]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})

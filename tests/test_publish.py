@@ -192,12 +192,15 @@ def test_a_plan_that_was_opened_and_not_begun_was_killed(store: Tracking, tmp_pa
     assert {role: run.status for role, run in runs(store).items()} == {"plan": "KILLED"}
 
 
-def test_a_run_without_its_data_leaves_no_plan(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
     (experiment,) = made(tmp_path / "other").experiments
     config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
     planned = Plan((replace(experiment, config=config),), tmp_path)
     with pytest.raises(UnfitError, match="no data"):
-        execute.missing(planned, execute.How(), nobody)
+        execute.run(planned, execute.How(), nobody, nobody)
+    there = Plan((experiment,), tmp_path)
+    with pytest.raises(UnfitError, match="MLflow"):
+        execute.run(there, execute.How(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody, nobody)
     assert plans.digests(tmp_path) == []
 
 

@@ -187,6 +187,8 @@ def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_text("Traceback\nOSError: postgresql://u:s3cret@host/db\n\n")
     assert supervise.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
+    log.write_text("1: 1/2 clients joined\nsrun: error: two: task 1: Exited with exit code 1\n")
+    assert supervise.last_line(log) == f"1: 1/2 clients joined (see {log})"
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "at work"])
