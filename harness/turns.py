@@ -109,9 +109,13 @@ class Turns:
 
 
 def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
-    """Why the attempt that we waited for has failed; None where it has not, or where a later one was made."""
+    """Why the attempt that we waited for has failed; None where it has not, or where a later one was made.
+
+    What stalled is nobody's failure yet: whoever comes first goes on with it.
+    """
     seen = lease.latest_holder(plan.directory(job))
     if seen is None or not seen.released or seen.number != attempt:
         return None
     outcome = read_json(plan.directory(job) / "outcome.json")
-    return str(outcome.get("reason")) if outcome.get("status") in FAILED else None
+    word = outcome.get("status")
+    return str(outcome.get("reason")) if word in FAILED and word != "stalled" else None

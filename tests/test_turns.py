@@ -105,19 +105,22 @@ def test_what_has_failed_is_not_to_be_had_by_who_does_not_run_it(made: Plan, wor
     assert execute.blocked(made, [])[job] == "a bad disk"
 
 
-def test_a_failure_of_the_run_that_is_waited_for_is_its_result(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("word", ["failed", "stalled"])
+def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
+    made: Plan, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
     job, launcher = made.jobs[0], Script()
     got = Claim(made.directory(job)).take()
     assert got is not None
 
     def other_run_fails(seconds: float) -> None:
-        record.write_json(made.directory(job) / "outcome.json", {"status": "failed", "reason": "a bad disk"})
+        record.write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
         got.renew(released=True)
 
     monkeypatch.setattr("harness.turns.time.sleep", other_run_fails)
     turns, said = run(made, launcher)
-    assert made.directory(job) not in launcher.started
-    assert turns.failures[job].startswith("a bad disk (in ")
+    assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
+    assert turns.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
     assert any("has it; its result is taken" in line for line in said)
 
 
