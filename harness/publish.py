@@ -236,7 +236,7 @@ class Publisher:
             return False
         known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN)
         parent = known.get(experiment.digest)
-        return parent is not None and parent.tags.get("harness.told") == self._told(experiment)
+        return parent is not None and parent.tags.get("harness.told") == self.done(experiment)
 
     def catch_up(self, experiment: Experiment) -> None:
         """Tell what the store does not have yet: trainings that are done, then every cell with its final numbers."""
@@ -303,7 +303,7 @@ class Publisher:
     def complete(self, experiment: Experiment) -> None:
         """The store has been told all of a plan that is done: `up_to_date` from now on."""
         if self.tracking is not None:
-            self.tracking.tag(self.parent(experiment)[1], {"harness.told": self._told(experiment)})
+            self.tracking.tag(self.parent(experiment)[1], {"harness.told": self.done(experiment)})
 
     def told(self, job: Job) -> tuple[str, str] | None:
         """Status and outcome that the store has of a training; None where it has none."""
@@ -338,7 +338,8 @@ class Publisher:
         fingerprints = [cell.job.fingerprint for _, cell in experiment.cells]
         return {key: run.run_id for key, run in self.tracking.find(experiment.name, fingerprints).items()}
 
-    def _told(self, experiment: Experiment) -> str:
+    def done(self, experiment: Experiment) -> str:
+        """A digest of what is done of a plan: equal while nothing is added or made anew."""
         done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
         made = [record.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
         scored = [found.fingerprint for _, found in score.scores(self.plan.root, experiment.config)]

@@ -34,6 +34,7 @@ class Sync:
     publishers: dict[str, Publisher] = field(default_factory=dict)  # by the plan's digest
     offsets: dict[Job, int] = field(default_factory=dict)  # bytes of a live job's journal that were told
     refused: set[str] = field(default_factory=set)  # plans that cannot be made again, by the reason
+    concluded: dict[str, object] = field(default_factory=dict)  # by the plan's digest: as what its report was told
 
     def once(self) -> int:
         """Tell all that is there; how many jobs are at work or waiting. Raises UnfitError where the store is away."""
@@ -79,9 +80,12 @@ class Sync:
         for job in [job for job in self.offsets if job in experiment.jobs and job not in lacking]:
             del self.offsets[job]
         status = of_plan(lacking, failures, live)
-        if known or len(lacking) < len(experiment.jobs):  # else nobody has begun it
+        state = (status, publisher.done(experiment), dict(failures))
+        begun = known or len(lacking) < len(experiment.jobs)
+        if begun and self.concluded.get(experiment.digest) != state:
             how = execute.How(command=tuple(plans.facts(self.root, experiment.digest).get("command", ())))
-            execute.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+            made = execute.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+            self.concluded[experiment.digest] = state if made.away is None else None
         self.correct(plan, publisher, status)
 
     def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:

@@ -178,6 +178,29 @@ def test_sync_derives_a_plans_status_from_all_its_jobs(
     assert found["train"].status == ENDED[training_ends]
 
 
+def test_a_report_is_made_again_only_where_something_has_changed(
+    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = made(tmp_path)
+    end(begun(planned, training(planned)), "failed", "said so")
+    concluded: list[str] = []
+    conclude = execute.conclude
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        concluded.append(arguments[5])
+        return conclude(*arguments, **options)
+
+    monkeypatch.setattr(execute, "conclude", counted)
+    sync = Sync(tmp_path, store, nobody)
+    for _ in range(2):
+        sync.once()
+    assert concluded == ["FAILED"]
+    finished(planned)
+    for _ in range(2):
+        sync.once()
+    assert concluded == ["FAILED", "FINISHED"]
+
+
 def test_a_plan_that_nobody_began_is_no_run(store: Tracking, tmp_path: Path) -> None:
     made(tmp_path)
     Sync(tmp_path, store, nobody).once()
