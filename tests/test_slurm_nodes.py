@@ -47,7 +47,7 @@ class Rank(NamedTuple):
 
 
 def ranks(folder: Path) -> list[Rank]:
-    """Those that are at a root's jobs."""
+    """Those that are at a root's jobs, with the processes that read data for them."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         pid = int(path.name)
@@ -67,11 +67,14 @@ def ranks(folder: Path) -> list[Rank]:
 def wait_for_ranks(folder: Path, run: "subprocess.Popen[str] | None" = None) -> list[Rank]:
     """Both of them, before the run ends."""
     deadline = time.monotonic() + WAIT
-    while len(found := ranks(folder)) < 2:
+    while True:
+        found = ranks(folder)
+        own = [one for one in found if one.agent not in {other.pid for other in found}]  # without who reads data
+        if [one.rank for one in own] == [0, 1]:
+            return own
         assert run is None or run.poll() is None, run.communicate()
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
-    return found
 
 
 def assert_none_left(folder: Path, before: list[Rank]) -> None:
