@@ -29,7 +29,7 @@ from harness.launchers import slurm as launcher
 
 RUN = ("run", one_model.FILE, *one_model.TINY, "--offline")
 NODES = ("--launcher", "slurm", "--nodes", "2", "--nproc", "1")
-SHORT = ("train.epochs=4",)  # 8 iterations
+SHORT = ("train.epochs=30",)  # 60 iterations, so that a slow machine sees both ranks at work
 LONG = ("train.epochs=60", "train.checkpoint_every=10")  # 120
 NEVER = ("train.epochs=4000", "train.checkpoint_every=8000")  # no checkpoint but that of a signal
 ENDS = 120  # seconds; a killed rank's launch takes three
@@ -53,12 +53,14 @@ def ranks(folder: Path) -> list[Rank]:
         pid = int(path.name)
         try:
             words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "harness.engine.worker" not in words or str(folder) not in " ".join(words):
+                continue  # at once: a look at all processes may take longer than a short training
             agent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             daemon = int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
         facts = dict(line.split("=", 1) for line in environment(pid) if "=" in line)
-        if "harness.engine.worker" in words and str(folder) in " ".join(words) and "RANK" in facts and alive(pid):
+        if "RANK" in facts and alive(pid):
             node, place = facts["SLURMD_NODENAME"], int(facts["SLURM_NODEID"])
             found.append(Rank(int(facts["RANK"]), node, place, pid, agent, daemon))
     return sorted(found)
