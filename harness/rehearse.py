@@ -29,6 +29,7 @@ from harness.execute import How, choose, connected, fetch, fit, writable
 from harness.launchers import _sbatch
 from harness.publish import Publisher
 from harness.show import Display
+from harness.status import left_by, rehearsal, rehearsing
 from harness.store.tracking import Tracking
 from harness.supervise import Show
 from harness.sync import end_rehearsal, rehearsals
@@ -109,8 +110,11 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
     root = plan.root / "rehearsal"
     if garbage.at_work(root / "jobs"):
         raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
-    if not how.inside and (number := queued(plan.root)):
-        raise UsageError(f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number}")
+    if not how.inside and (number := rehearsing(plan.root)):
+        raise UsageError(
+            f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
+            f"(and where squeue does not answer here, delete {rehearsal(plan.root)})"
+        )
     fit(plan.config)
     if any(isinstance(job, Train) for job in plan.jobs):
         fetch(plan.config, say)
@@ -176,32 +180,9 @@ class Work:
             sys.exit(PREEMPTED)
         except HarnessError as error:
             found = {"reason": str(error), "exit_code": error.exit_code}
-        record.write_json(result(self.root, os.environ["SLURM_JOB_ID"]), found)
+        record.write_json(left_by(self.root, os.environ["SLURM_JOB_ID"]), found)
         out("\n".join(found.get("lines", [found.get("reason", "")])))
         sys.exit(found.get("exit_code", 0))
-
-
-def result(root: Path, number: str) -> Path:
-    """Where a Slurm job leaves what its rehearsal came to."""
-    return root / "slurm" / number / "rehearsal.json"
-
-
-def noted(root: Path) -> Path:
-    """Where a root keeps which Slurm job rehearses in it, until its result was seen."""
-    return root / "slurm" / "rehearsal.json"
-
-
-def queued(root: Path) -> str | None:
-    """The Slurm job that is to rehearse in a root, while it waits or runs. Raises UnfitError where nobody knows."""
-    number = read_json(noted(root)).get("id")
-    if number is None or result(root, number).exists():
-        return None
-    known = _sbatch.queue([number])
-    if known is None:
-        raise UnfitError(
-            f"squeue does not answer: is Slurm job {number} over, which rehearses? Then delete {noted(root)}"
-        )
-    return number if number in known and known[number].live else None
 
 
 def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
@@ -212,12 +193,12 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
     """
     number = begun(plan, how, say)
     say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {cluster.log(plan, number)}")
-    short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), result(plan.root, number)
+    short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), left_by(plan.root, number)
     if detach and not left.exists():
         return None
     cluster.accompany(short, {number: plan.jobs}, show, say, left.exists)
     found = read_json(left)
-    noted(plan.root).unlink(missing_ok=True)
+    rehearsal(plan.root).unlink(missing_ok=True)
     if "lines" not in found:
         why = found.get("reason") or f"Slurm job {number} ended without a result, see {cluster.log(plan, number)}"
         raise next(
@@ -229,14 +210,14 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
 def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
-    known = read_json(noted(plan.root))
-    if known.get("asked") == asked and (result(plan.root, known["id"]).exists() or queued(plan.root)):
+    known = read_json(rehearsal(plan.root))
+    if known.get("asked") == asked and (left_by(plan.root, known["id"]).exists() or rehearsing(plan.root)):
         return str(known["id"])
     with alone(plan.root):
         prepared(plan, how, say)
         number = _sbatch.submit(executor(plan, how), work(plan, how))
-        noted(plan.root).parent.mkdir(exist_ok=True)
-        record.write_json(noted(plan.root), {"id": number, "asked": asked})
+        rehearsal(plan.root).parent.mkdir(exist_ok=True)
+        record.write_json(rehearsal(plan.root), {"id": number, "asked": asked})
     return number
 
 

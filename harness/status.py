@@ -57,13 +57,23 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
-def rehearsing(root: Path) -> bool:
-    """Whether a Slurm job is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
-    number = read(root / "slurm" / "rehearsal.json").get("id")
-    if number is None or (root / "slurm" / str(number) / "rehearsal.json").exists():
-        return False
-    queue = _sbatch.queue([str(number)])
-    return queue is None or (str(number) in queue and queue[str(number)].live)
+def rehearsal(root: Path) -> Path:
+    """Where a root keeps which Slurm job rehearses in it, until its result was seen."""
+    return root / "slurm" / "rehearsal.json"
+
+
+def left_by(root: Path, number: str) -> Path:
+    """Where a Slurm job leaves what its rehearsal came to."""
+    return root / "slurm" / number / "rehearsal.json"
+
+
+def rehearsing(root: Path) -> str | None:
+    """The Slurm job that is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
+    number = read(rehearsal(root)).get("id")
+    if number is None or left_by(root, number).exists():
+        return None
+    queue = _sbatch.queue([number])
+    return number if queue is None or (number in queue and queue[number].live) else None
 
 
 def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:

@@ -94,10 +94,10 @@ def test_gc_leaves_a_rehearsal_alone_that_is_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rehearsal" / "plans").mkdir(parents=True)
-    monkeypatch.setattr(status, "rehearsing", lambda root: root == tmp_path)
+    monkeypatch.setattr(status, "rehearsing", lambda root: "7" if root == tmp_path else None)
     jobs.gc(tmp_path, yes=True)
     assert (tmp_path / "rehearsal" / "plans").exists()
-    monkeypatch.setattr(status, "rehearsing", lambda root: False)
+    monkeypatch.setattr(status, "rehearsing", lambda root: None)
     jobs.gc(tmp_path, yes=True)
     assert not (tmp_path / "rehearsal").exists()
     assert f"{tmp_path / 'rehearsal'}  (left by --rehearse)" in capsys.readouterr().out

@@ -79,7 +79,7 @@ def gc(
     from harness.status import rehearsing
 
     place = Path(settings.resolve(root=root and str(root)).root)
-    found = garbage.garbage(place, rehearsing(place))
+    found = garbage.garbage(place, rehearsing(place) is not None)
     if as_json:
         out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
     else:
