@@ -131,9 +131,11 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (["--rerun", "changed"], "leave --rerun and --accept out"),
-        (["--detach"], "leave --detach out, or add --launcher slurm"),
-        (["--json"], "leave --json out"),
+        (["--rerun", "changed"], "--rehearse does not go with --rerun; leave that out"),
+        (["--detach"], "--rehearse does not go with --detach"),
+        (["--json"], "--rehearse does not go with --json"),
+        (["--nodes", "2"], "--nodes need --launcher slurm"),
+        (["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"], "--dry-run does not go with --detach"),
         (["--launcher", "slurm"], "how many ranks has a node?"),
     ],
 )

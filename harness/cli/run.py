@@ -11,6 +11,8 @@ from harness.core.errors import UnfitError, UsageError
 from harness.core.voice import out, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.core.plan import Plan
     from harness.execute import How, Results
 
@@ -74,16 +76,8 @@ def run(
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
     made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     on_slurm = settings.launcher == "slurm"
-    if rehearse and (rerun or accept):
-        raise UsageError("--rehearse leaves results alone; leave --rerun and --accept out")
-    if rehearse and detach and not on_slurm:
-        raise UsageError("--rehearse prints what it finds; leave --detach out, or add --launcher slurm")
-    if dry_run and (rerun or accept or detach):
-        raise UsageError("--dry-run changes nothing; leave --rerun, --accept and --detach out")
-    if as_json and (rehearse or dry_run):
-        raise UsageError(f"{'--rehearse' if rehearse else '--dry-run'} prints text; leave --json out")
-    if not on_slurm and (slurm or nodes or dry_run):
-        raise UsageError("--nodes, --slurm and --dry-run go with --launcher slurm")
+    given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
+    refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
     say(first_line(made))
     from harness import cluster, execute
 
@@ -104,6 +98,21 @@ def run(
     if results is not None:
         print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
         conclude(results, offline, settings.tracking_uri is None, str(made.root))
+
+
+def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
+    """Raise UsageError for flags that do not go together."""
+    apart = {
+        "--rehearse": ["--rerun", "--accept", "--json"],
+        "--dry-run": ["--rerun", "--accept", "--json", "--detach"],
+    }
+    if not on_slurm:
+        apart["--rehearse"].append("--detach")
+        if alone := [flag for flag in ("--nodes", "--slurm", "--dry-run") if given[flag]]:
+            raise UsageError(f"{' and '.join(alone)} need --launcher slurm")
+    for flag, others in apart.items():
+        if given[flag] and (wrong := [other for other in others if given[other]]):
+            raise UsageError(f"{flag} does not go with {' and '.join(wrong)}; leave that out")
 
 
 def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
