@@ -117,6 +117,13 @@ class Cluster:
             time.sleep(0.5)
         return now
 
+    def wait_for_requeue(self, number: str, seconds: float = 1200) -> None:
+        """Wait until a job was put back into the queue once."""
+        deadline = time.monotonic() + seconds
+        while "Restarts=1" not in self.run("scontrol", "show", "job", number):
+            assert time.monotonic() < deadline, f"job {number} is {self.state(number)}\n{self.said()}"
+            time.sleep(0.2)
+
     def said(self) -> str:
         """The end of the daemons' logs."""
         logs = [path.read_text(errors="replace")[-1500:] for path in self.folder.glob("*.log")]

@@ -184,10 +184,7 @@ def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path
     assert states["train"]["steps"] == 80
 
     slurm.run("scancel", "--signal=USR2", numbers["train"])  # what comes before a time limit and a preemption
-    deadline = time.monotonic() + WAIT
-    while "Restarts=1" not in slurm.run("scontrol", "show", "job", numbers["train"]):
-        assert time.monotonic() < deadline, log_of(tmp_path, "train")
-        time.sleep(0.5)
+    slurm.wait_for_requeue(numbers["train"])
     assert slurm.state(numbers["evaluate"]) == "PENDING Dependency"  # a requeued job has not ended
 
     back = harness(tmp_path, slurm, *words, "--json")  # the same command comes back to the same Slurm jobs

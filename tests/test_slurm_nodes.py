@@ -235,10 +235,7 @@ def test_a_signal_to_all_nodes_is_one_checkpoint_and_a_requeue(
 ) -> None:
     number, before = begin(tmp_path, slurm, *LONG)
     slurm.run("scancel", "--signal=USR2", number)
-    deadline = time.monotonic() + WAIT
-    while "Restarts=1" not in slurm.run("scontrol", "show", "job", number):
-        assert time.monotonic() < deadline, log_of(tmp_path, "train")
-        time.sleep(0.2)
+    slurm.wait_for_requeue(number)
     saved = max(int(str(event["step"])) for event in events(tmp_path, "checkpoint"))
     assert saved % 10, "the signal found it between two checkpoints"
     assert_none_left(tmp_path, before)
