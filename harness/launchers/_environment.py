@@ -7,7 +7,12 @@ import os
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=1073741824:glibc.malloc.hugetlb=1"
 
 
+DATABASES = ("MLFLOW_", "HARNESS_STORAGE")  # ranks write files, others talk to databases (design §2.4)
+# what torchrun tells its ranks: where a container or another torchrun has set it, it is not of ours
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
 def child_environment() -> dict[str, str]:
-    """Ours without MLFLOW_* and the study's storage: ranks write files, others talk to databases (design §2.4)."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HARNESS_STORAGE"))}
+    """Ours without logins, and without a place among ranks."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(DATABASES) and key not in PLACE}
     return {"GLIBC_TUNABLES": MALLOC, **kept}

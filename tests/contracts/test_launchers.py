@@ -106,12 +106,14 @@ def test_a_worker_that_dies_ends_its_launch(launcher: Launcher, tmp_path: Path) 
     assert not (folder / "outcome.json").exists()
 
 
-def test_ranks_inherit_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")  # as some containers have it
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
     monkeypatch.setenv("HARNESS_STORAGE", "postgresql://me:secret@host/study")
     monkeypatch.setenv("OTHER", "kept")
     found = child_environment()
-    assert not {"MLFLOW_TRACKING_URI", "HARNESS_STORAGE"} & set(found)
+    assert not {"MLFLOW_TRACKING_URI", "HARNESS_STORAGE", "RANK", "WORLD_SIZE"} & set(found)
     assert found["OTHER"] == "kept"
     assert json.dumps(found)
     assert os.environ["MLFLOW_TRACKING_URI"]
