@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.contract import Decoder, Features, Output, Target
 
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet, as the segmentation toolboxes have it
-STD = (58.395, 57.12, 57.375)
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255, as the segmentation toolboxes have it
+IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Encoder(Protocol):
@@ -23,6 +23,7 @@ class Encoder(Protocol):
     size: int | None  # the only side of a window that it takes; None: any multiple
     multiple: int  # a window's sides are multiples of this
     num_layers: int  # depth for the layer-wise decay of the learning rate; the pyramid's id is one more
+    # optional: mean, std: tuple[float, float, float] of its images, RGB in 0..255; without them ImageNet's
 
     def layer_id(self, parameter_name: str) -> int:
         """Depth of a parameter, 0 at the input, num_layers + 1 for what is trained from scratch."""
@@ -43,11 +44,11 @@ class Segmentor(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", _colour(encoder, "mean", IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", _colour(encoder, "std", IMAGENET_STD), persistent=False)
 
     def features(self, images: Tensor) -> Features:
-        """Encode images (B, 3, H, W), uint8 or float in 0..255."""
+        """Encode images (B, 3, H, W), uint8 or float in 0..255, normalised as the encoder states."""
         return self.encoder((images.to(self.mean.dtype) - self.mean) / self.std)
 
     def forward(self, images: Tensor, past_images: tuple[Tensor, ...], prior: Tensor | None, target: Target) -> Output:
@@ -73,6 +74,11 @@ class Segmentor(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def _colour(encoder: nn.Module, name: str, default: tuple[float, float, float]) -> Tensor:
+    """Return the encoder's mean or std of the three channels, RGB in 0..255.  # (3, 1, 1)"""
+    return torch.tensor(getattr(encoder, name, default))[:, None, None]
 
 
 def build(

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from harness.core.errors import UnfitError
 from models.contract import VOID
-from models.segmentor import MEAN
 
 
 class Box(NamedTuple):
@@ -126,10 +125,10 @@ def see_mask(mask: Tensor, view: View) -> Tensor:
     return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
 
 
-def cut(seen: Tensor, tile: Tile) -> Tensor:
-    """A tile of a view's image (B, 3, h, w), padded at the bottom and right by the colour that is normalised to 0."""
+def cut(seen: Tensor, tile: Tile, colour: Tensor) -> Tensor:
+    """A tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
     part = seen[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
-    whole = part.new_tensor(MEAN)[:, None, None].expand(*part.shape[:-2], tile.height, tile.width).clone()
+    whole = colour.to(part).expand(*part.shape[:-2], tile.height, tile.width).clone()
     whole[..., : part.shape[-2], : part.shape[-1]] = part
     return whole
 

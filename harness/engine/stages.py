@@ -102,7 +102,8 @@ class Stages:
             features = now.get(index)
             if features is None:
                 tile = tiles[index]
-                features = self.model.features(inference.cut(seen[tile.view], tile))
+                crop = inference.cut(seen[tile.view], tile, self.model.mean)  # padding that is normalised to 0
+                features = self.model.features(crop)
             if offsets:
                 now[index] = features
             # before the first frame there is the first frame (science §2)

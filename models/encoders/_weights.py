@@ -101,6 +101,20 @@ def untrained(model: str, **options: object) -> Any:
         raise ValueError(f"timm cannot make {model}: {error}") from error
 
 
+def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation, RGB in 0..255, of the images that a timm model was trained with.
+
+    Source: `mean` and `std` of timm's pretrained_cfg. Raises ValueError where timm knows no such model or tag.
+    """
+    try:
+        cfg = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    except RuntimeError as error:
+        raise ValueError(f"timm cannot make {model}: {error}") from error
+    if cfg is None:
+        raise ValueError(f"timm has no model {model}")
+    return tuple(255 * value for value in cfg.mean), tuple(255 * value for value in cfg.std)
+
+
 def from_hub(model: str, **options: object) -> nn.Module:
     """A timm model with the weights that the hub has for it.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.contract import Features
 from models.encoders import _weights
 
-VERSION = 1
+VERSION = 2
 
 REDUCTIONS = (4, 8, 16, 32)
 
@@ -27,7 +27,7 @@ class Config:
 
 
 class Encoder(nn.Module):
-    """The backbone's levels as they are; all its layers share one learning rate.
+    """The backbone's levels as they are, on images normalised as in its pre-training; one learning rate for all its layers.
 
     Raises ValueError where timm knows no such model, it has not the four levels, or `size` is no multiple of 32.
     """
@@ -41,6 +41,7 @@ class Encoder(nn.Module):
         if size % self.multiple:
             raise ValueError(f"timm_pyramid takes windows whose side is a multiple of {self.multiple}, not {size}")
         self.config = config
+        self.mean, self.std = _weights.normalisation(config.model)
         self.options: dict[str, Any] = {"features_only": True}
         if timm.is_model(config.model) and timm.get_pretrained_cfg(config.model).fixed_input_size:
             self.size = self.options["img_size"] = size  # windowed attention is built for one size

@@ -64,10 +64,13 @@ def test_free_encoder_sees_a_frame_that_fits_in_one_pass():
     assert (tile.height, tile.width) == (384, 480)
 
 
-def test_cut_pads_below_and_right_with_the_mean_colour_and_void():
+COLOUR = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
+
+
+def test_cut_pads_below_and_right_with_a_colour_and_void():
     (tile,) = inference.tiles(3, 5, Geometry(32, 21, None, (1.0,), False), FREE)
     image, mask = torch.rand(1, 3, 3, 5), torch.ones(3, 5, dtype=torch.int64)
-    padded, void = inference.cut(image, tile), inference.cut_mask(mask, tile)
+    padded, void = inference.cut(image, tile, COLOUR), inference.cut_mask(mask, tile)
     assert padded.shape == (1, 3, 32, 32)
     assert torch.equal(padded[..., :3, :5], image)
     assert padded[0, :, 10, 10].tolist() == pytest.approx([123.675, 116.28, 103.53])
@@ -85,7 +88,7 @@ def fuse(image, geometry, fit, model=colour_model):
     height, width = image.shape[-2:]
     views, fusion = inference.views(height, width, geometry), Fusion(height, width, geometry)
     for tile in inference.tiles(height, width, geometry, fit):
-        fusion.add(tile, model(inference.cut(inference.see(image, views[tile.view]), tile)))
+        fusion.add(tile, model(inference.cut(inference.see(image, views[tile.view]), tile, COLOUR)))
     return fusion.probabilities()
 
 

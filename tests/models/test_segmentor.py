@@ -8,7 +8,7 @@ import torch
 from models.contract import Target
 from models.decoders import decoder_a, decoder_b, upernet
 from models.encoders import beit, timm_pyramid
-from models.segmentor import build
+from models.segmentor import Segmentor, build
 
 SIDE, CLASSES = 64, 4
 
@@ -38,6 +38,23 @@ def test_images_are_raw_rgb():
     expected = (raw[0, 2, 3, 4].float() - 103.53) / 57.375
     torch.testing.assert_close(seen[0][0, 2, 3, 4], expected)
     assert not any(name in ("mean", "std") for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("model", "mean", "std"),
+    [
+        ("tf_efficientnet_lite0", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # trained with 0.5 / 0.5
+        ("resnet18", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    ],
+)
+def test_images_are_normalised_as_the_backbone_was_trained(model, mean, std):
+    encoder = timm_pyramid.Encoder(timm_pyramid.Config(model=model), SIDE)
+    whole, raw = Segmentor(encoder, network(upernet, timm_pyramid).decoder), images()
+    seen = []
+    encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    whole.features(raw)
+    expected = (raw.double() - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(seen[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", [beit, timm_pyramid])
