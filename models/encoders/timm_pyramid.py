@@ -27,7 +27,7 @@ class Config:
 
 
 class Encoder(nn.Module):
-    """The backbone's levels as they are, on images normalised as in its pre-training; one learning rate for all its layers.
+    """The backbone's levels as they are, on images normalised as in pre-training; one learning rate for all layers.
 
     Raises ValueError where timm knows no such model, it has not the four levels, or `size` is no multiple of 32.
     """
