@@ -1,6 +1,6 @@
-"""Count what makes a code base hard to enter: its size, untyped dictionaries, words that name nothing, facts said twice.
+"""Count what makes a code base hard to enter: its size, untyped dictionaries, vague names, facts said twice.
 
-    python tests/benchmarks/structure.py [COMMIT]     # of the working tree, or of a commit, as a table
+python tests/benchmarks/structure.py [COMMIT]     # of the working tree, or of a commit, as a table
 """
 
 import ast
