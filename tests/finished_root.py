@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.core import config, content, plan
-from harness.core.job import Train
-from harness.core.palette import palette
-from harness.core.plan import Plan
+from harness.config import compose, input_digests
+from harness.plan import plan
+from harness.plan.job import Train
+from harness.plan.plan import Plan
+from harness.results.palette import palette
 
 OVERRIDES = ("data.synthetic.frames=2", "data.synthetic.train_videos=8")
 CELLS = ("upernet", "decoder_a", "decoder_b", "decoder_ab")
@@ -30,7 +31,7 @@ def make(
     A name of `without` may name one seed: "decoder_b/1".
     """
     root.mkdir(parents=True, exist_ok=True)
-    composed = config.compose("demo", [*OVERRIDES, f"data.synthetic.val_videos={videos}"])
+    composed = compose.compose("demo", [*OVERRIDES, f"data.synthetic.val_videos={videos}"])
     made = plan.make([experiment], composed, root, seeds)
     for seed, cell in made.experiments[0].cells:
         if {cell.name, f"{cell.name}/{seed}"} & set(without):
@@ -82,7 +83,7 @@ def train(made: Plan, job: Train) -> None:
 
 def evaluate(made: Plan, job: object) -> None:
     folder = made.directory(job)  # type: ignore[arg-type]
-    dataset = content.build_dataset(made.config)
+    dataset = input_digests.build_dataset(made.config)
     members = job.members  # type: ignore[attr-defined]
     skill = max(SKILL[member.decoder] for member in members) + 0.03 * (len(members) - 1)
     (folder / "videos").mkdir(parents=True)

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness.core.errors import HarnessError, UnfitError
-from harness.datasets import vspw
+from harness.common.errors import HarnessError, UnfitError
+from harness.data.datasets import vspw
 
 VIDEO, FRAME = "val_00000", "00000000"
 

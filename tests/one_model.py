@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.core import config as configuration
-from harness.core import content, plan, plans, record
-from harness.core.job import Job
-from harness.core.plan import Plan
-from harness.core.spec import Cell, Config, Evaluate, Train
+from harness.common.atomic_files import write_json
+from harness.config import compose as configuration
+from harness.config import input_digests
+from harness.plan import plan, saved_plans
+from harness.plan.cell import Cell, Config, Evaluate, Train
+from harness.plan.job import Job
+from harness.plan.plan import Plan
 
 TITLE = "One model"
 REPORT = "comparison"
@@ -38,7 +40,7 @@ def cells(config: Config) -> list[Cell]:
 def made(root: Path, *overrides: str) -> Plan:
     """The plan, kept in the root as a run keeps it."""
     planned = plan.make([FILE], configuration.compose("demo", [*TINY, *overrides]), root)
-    plans.keep(planned, ("harness", "run", FILE))
+    saved_plans.keep(planned, ("harness", "run", FILE))
     return planned
 
 
@@ -46,8 +48,8 @@ def begun(planned: Plan, job: Job, how: dict[str, Any] | None = None) -> Path:
     """A job's directory as a supervisor prepares it."""
     folder = planned.directory(job)
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_json(folder / "job.yaml", job.spec())
-    record.write_json(folder / "how.json", {"made": "1" * 32, "launcher": "inline", "commit": "abc", **(how or {})})
+    write_json(folder / "job.yaml", job.spec())
+    write_json(folder / "how.json", {"made": "1" * 32, "launcher": "inline", "commit": "abc", **(how or {})})
     return folder
 
 
@@ -72,7 +74,7 @@ def end(folder: Path, status: str, reason: str | None = None) -> None:
     """A job's outcome."""
     outcome = {"status": status, "reason": reason, "exit_code": 0, "seconds": 5.0}
     outcome["provenance"] = {"device": "cpu", "threads": 1, "world": 1, "versions": {"torch": "2.15.0"}}
-    record.write_json(folder / "outcome.json", outcome)
+    write_json(folder / "outcome.json", outcome)
 
 
 def finished(planned: Plan) -> None:
@@ -88,7 +90,7 @@ def evaluated(planned: Plan) -> None:
     """The evaluation of a plan, with numbers of its own for each video."""
     (evaluation,) = (job for job in planned.jobs if isinstance(job, Evaluate))
     folder = begun(planned, evaluation)
-    dataset = content.build_dataset(evaluation.config)
+    dataset = input_digests.build_dataset(evaluation.config)
     random = np.random.default_rng(0)
     (folder / "videos").mkdir(exist_ok=True)
     for video in dataset.videos("val"):

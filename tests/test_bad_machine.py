@@ -21,13 +21,13 @@ import tiny_jobs
 from test_end_to_end import TINY, environment
 
 from harness import cli
-from harness.core.errors import UnfitError, refused
-from harness.core.stopping import Stopped, stop_signals
+from harness.common.errors import UnfitError, refused
+from harness.common.signals import Stopped, stop_signals
 from harness.engine import train
 from harness.engine.runtime import Stop
 from harness.engine.worker import launch
-from harness.store import opening
-from harness.store.tracking import Tracking
+from harness.tracking import opening
+from harness.tracking.client import Tracking
 
 PLAN = ("plan", "ablation_ensemble", *TINY)
 RUN = ("run", "ablation_ensemble", *TINY)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from vspw_files import make_vspw
 
-from harness import check
-from harness.core import plugins
-from harness.core.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import plugins
+from harness.tools import check
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 RANKS = "two ranks equal one process"  # two processes that import torch: seconds each

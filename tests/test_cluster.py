@@ -15,17 +15,19 @@ import one_model
 import pytest
 from mlflow_server import WITHOUT
 
-from harness import cluster, execute
-from harness.core import lease, plans
-from harness.core.errors import UnfitError, UsageError
-from harness.core.job import Job
-from harness.core.plan import Plan, launches, read_json
-from harness.core.settings import resolve
-from harness.core.stopping import Stopped
-from harness.launchers import _sbatch
-from harness.launchers._sbatch import State
+from harness.common.atomic_files import read_json
+from harness.common.errors import UnfitError, UsageError
+from harness.common.signals import Stopped
+from harness.config.settings import resolve
+from harness.jobdir import lease
+from harness.launch import runner, slurm_jobs
+from harness.launch.launchers import _sbatch
+from harness.launch.launchers._sbatch import State
+from harness.plan import saved_plans
+from harness.plan.job import Job
+from harness.plan.plan import Plan, launches
 
-HOW = execute.How(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
+HOW = runner.How(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
 
 
 def nothing(*arguments: Any) -> None:
@@ -33,9 +35,9 @@ def nothing(*arguments: Any) -> None:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[cluster.Work]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.Work]:
     """What was given to sbatch; the queue knows nothing of it."""
-    found: list[cluster.Work] = []
+    found: list[slurm_jobs.Work] = []
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     monkeypatch.setattr(_sbatch, "executor", lambda *arguments: None)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: found.append(work) or str(len(found)))
@@ -43,7 +45,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[cluster.Work]:
 
 
 def test_results_of_a_rerun_are_not_moved_away_again(
-    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2)
 
@@ -54,8 +56,8 @@ def test_results_of_a_rerun_are_not_moved_away_again(
             finish = finished_root.train if not job.inputs else finished_root.evaluate
             finish(plan, job)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cluster, "accompany", runs_them)
-    results = cluster.run(made, replace(HOW, rerun="decoder_a"), nothing, nothing)
+    monkeypatch.setattr(slurm_jobs, "accompany", runs_them)
+    results = slurm_jobs.run(made, replace(HOW, rerun="decoder_a"), nothing, nothing)
     assert results is not None
     assert not results.failures
     assert results.executed == len(list((tmp_path / "replaced").iterdir())) == 3
@@ -63,33 +65,33 @@ def test_results_of_a_rerun_are_not_moved_away_again(
 
 
 def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
-    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     missing = [job for job in made.jobs if made.state(job) != "done"]
-    cluster.submit(made, missing, HOW, nothing)
+    slurm_jobs.submit(made, missing, HOW, nothing)
     before = len(submitted)
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     with pytest.raises(UnfitError, match="squeue does not answer"):
-        cluster.submit(made, missing, HOW, nothing)
+        slurm_jobs.submit(made, missing, HOW, nothing)
     assert len(submitted) == before > 0
 
 
 def test_how_it_runs_goes_along(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, videos=2)
     how = replace(HOW, stall=3.0, deterministic=True, prefix="site")
-    inside = execute.How(**cluster.work(made, made.jobs[:1], how).how)
+    inside = runner.How(**slurm_jobs.work(made, made.jobs[:1], how).how)
     assert replace(inside, slurm=how.slurm) == how
 
 
 def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
-    plans.keep(made, HOW.command)
+    saved_plans.keep(made, HOW.command)
     launch = launches([job for job in made.jobs if made.state(job) != "done"])[-1]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     with pytest.raises(SystemExit) as left:
-        cluster.work(made, launch, HOW)()
+        slurm_jobs.work(made, launch, HOW)()
     assert left.value.code == 1
     for job in launch:
         outcome = read_json(made.directory(job) / "outcome.json")
@@ -103,9 +105,9 @@ def test_the_scripts_are_shown_and_nothing_is_submitted(tmp_path: Path, monkeypa
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     before = sorted(tmp_path.rglob("*"))
     settings = resolve(launcher="slurm")
-    how = cluster.asked(replace(HOW, nproc=None), ["gpus_per_node=2", "partition=gpu", "nodes=2"], settings, made)
+    how = slurm_jobs.asked(replace(HOW, nproc=None), ["gpus_per_node=2", "partition=gpu", "nodes=2"], settings, made)
     assert (how.nodes, how.nproc) == (2, 2)
-    first, second = cluster.dry(made, how).split("# <2>: ")
+    first, second = slurm_jobs.dry(made, how).split("# <2>: ")
     assert first.startswith("# <1>: train decoder_b seed 0\n#!/bin/bash")
     for script in (first, second):
         assert "#SBATCH --partition=gpu\n" in script
@@ -120,30 +122,30 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
     micro = made.config.micro_batch
     sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
     with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; these do: {sizes}$"):
-        cluster.asked(replace(HOW, nproc=3), ["nodes=2"], resolve(), made)
+        slurm_jobs.asked(replace(HOW, nproc=3), ["nodes=2"], resolve(), made)
     with pytest.raises(UsageError, match="how many ranks has a node"):
-        cluster.asked(replace(HOW, nproc=None), [], resolve(), made)
+        slurm_jobs.asked(replace(HOW, nproc=None), [], resolve(), made)
     for nproc, flags, nodes in ((None, ["gpus_per_node=0"], None), (1, ["nodes=0"], None), (1, [], 0), (0, [], 1)):
         with pytest.raises(UsageError, match="give one of each at least"):
-            cluster.asked(replace(HOW, nproc=nproc), flags, resolve(nodes=nodes), made)
+            slurm_jobs.asked(replace(HOW, nproc=nproc), flags, resolve(nodes=nodes), made)
 
 
 def test_two_who_submit_at_once_do_so_once(
-    tmp_path: Path, submitted: list[cluster.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: dict.fromkeys(numbers, State("PENDING")))
     lacking = [job for job in made.jobs if made.state(job) != "done"]
-    monkeypatch.setattr(execute, "missing", lambda *arguments: lacking)
-    monkeypatch.setattr(plans, "keep", nothing)  # files are written by the process's number, and this is one process
-    real = cluster.submit
+    monkeypatch.setattr(runner, "missing", lambda *arguments: lacking)
+    monkeypatch.setattr(saved_plans, "keep", nothing)  # files are named by the process's number, and this is one
+    real = slurm_jobs.submit
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.5)
         return real(*arguments)
 
-    monkeypatch.setattr(cluster, "submit", slow)
-    both = [threading.Thread(target=cluster.run, args=(made, HOW, nothing, nothing, True)) for _ in range(2)]
+    monkeypatch.setattr(slurm_jobs, "submit", slow)
+    both = [threading.Thread(target=slurm_jobs.run, args=(made, HOW, nothing, nothing, True)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
@@ -156,7 +158,7 @@ def test_what_ends_a_run_before_its_first_job_is_their_outcome(
 ) -> None:
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    work = cluster.work(made, made.jobs[:1], HOW)
+    work = slurm_jobs.work(made, made.jobs[:1], HOW)
     (tmp_path / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as left:
         work()
@@ -171,7 +173,7 @@ def test_what_ends_a_run_before_its_first_job_is_their_outcome(
         raise RuntimeError("a defect at http://u:hush@h")
 
     made.directory(made.jobs[0]).joinpath("outcome.json").unlink()
-    monkeypatch.setattr(cluster.plans, "restore", breaks)
+    monkeypatch.setattr(slurm_jobs.plans, "restore", breaks)
     with pytest.raises(SystemExit):
         work()
     said = capsys.readouterr().err
@@ -207,7 +209,7 @@ def half(tmp_path: Path) -> Plan:
 def status(plan: Plan, failures: Mapping[Job, str], only: list[Job] | None) -> str:
     fingerprints = None if only is None else tuple(job.fingerprint for job in only)
     how = replace(HOW, inside=only is not None, only=fingerprints)
-    return execute.ended(plan, plan.experiments[0], failures, how)
+    return runner.ended(plan, plan.experiments[0], failures, how)
 
 
 def test_a_plan_runs_on_while_others_of_its_slurm_jobs_wait(half: Plan) -> None:
@@ -236,8 +238,8 @@ def test_outside_a_plan_is_killed_where_something_is_left(half: Plan) -> None:
 
 def test_the_queue_of_a_preempted_job_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[dict[str, State] | None] = [None, None, {"7": State("RUNNING")}]
-    monkeypatch.setattr(cluster, "LOOK", 0.0)
+    monkeypatch.setattr(slurm_jobs, "LOOK", 0.0)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: answers.pop(0))
-    assert cluster.to_be_requeued(Stopped(signal.SIGTERM), "7")
+    assert slurm_jobs.to_be_requeued(Stopped(signal.SIGTERM), "7")
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
-    assert not cluster.to_be_requeued(Stopped(signal.SIGTERM), "7")
+    assert not slurm_jobs.to_be_requeued(Stopped(signal.SIGTERM), "7")

@@ -24,7 +24,7 @@ def wait(phase):
 """
 EXPERIMENT = '''"""One decoder that can be made to wait."""
 
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 {wait}
 TITLE, REPORT = "Slow", "slow_report"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.config import compose, leaves
+from harness.config.compose import compose, leaves
 
 PROJECT = Path(__file__).resolve().parents[1]
 TEXT = (PROJECT / "docs" / "DEVIATIONS.md").read_text()

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 from vspw_files import make_vspw, write
 
-from harness import doctor
-from harness.core import content, plan, plugins
-from harness.core.config import Config, compose
-from harness.doctor import Finding, _data, _disk, _mounts, _store
-from harness.store.tracking import Tracking
+from harness.config import input_digests, plugins
+from harness.config.compose import Config, compose
+from harness.plan import plan
+from harness.tools import doctor
+from harness.tools.doctor import Finding, _data, _disk, _mounts, _store
+from harness.tracking.client import Tracking
 
 NO_MOUNTS = Path("/no/such/table/of/mounts")
 EXPECT = ("data.vspw.expect_train=3", "data.vspw.expect_val=2", "data.vspw.expect_test=1")
 
 
 def setting(root: Path, *more: str) -> Config:
-    return content.resolve(compose("demo", ["data.name=vspw", f"data.vspw.root={root}", *EXPECT, *more]), None)
+    return input_digests.resolve(compose("demo", ["data.name=vspw", f"data.vspw.root={root}", *EXPECT, *more]), None)
 
 
 def examine_data(config: Config, thorough: bool = False) -> list[Finding]:
@@ -167,7 +168,7 @@ def test_any_data_set_is_examined(tmp_path: Path) -> None:
 OWN = """
 from dataclasses import dataclass
 import numpy as np
-from harness.core.data import Frame
+from harness.data.contract import Frame
 
 VERSION = 1
 

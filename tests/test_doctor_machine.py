@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.core.config import Config, compose
-from harness.doctor import Finding, _child_models, _children, _devices, _software, _weights
+from harness.config.compose import Config, compose
+from harness.tools.doctor import Finding, _child_models, _children, _devices, _software, _weights
 from models import segmentor
 from models.decoders import decoder_a
 from models.encoders import beit

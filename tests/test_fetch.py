@@ -7,9 +7,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from harness import execute
-from harness.core.config import compose
-from harness.core.errors import UnfitError
+from harness.common.errors import UnfitError
+from harness.config.compose import compose
+from harness.launch import runner
 
 MODEL = "beit_base_patch16_224.in22k_ft_in22k"
 
@@ -37,7 +37,7 @@ def put_in_cache(home: Path) -> None:
 def test_a_machine_without_network_and_cache_is_told_before_anything_starts():
     said = []
     with pytest.raises(UnfitError) as caught:
-        execute.fetch(config("encoder.beit.pretrained=true"), said.append)
+        runner.fetch(config("encoder.beit.pretrained=true"), said.append)
     text = str(caught.value)
     assert MODEL in text
     assert "encoder.beit.weights=FILE" in text
@@ -48,11 +48,11 @@ def test_a_machine_without_network_and_cache_is_told_before_anything_starts():
 def test_what_is_in_the_cache_is_enough(tmp_path):
     put_in_cache(tmp_path)
     said = []
-    execute.fetch(config("encoder.beit.pretrained=true"), said.append)
+    runner.fetch(config("encoder.beit.pretrained=true"), said.append)
     assert [MODEL in line for line in said] == [True]  # it is looked for, found, and nothing is raised
 
 
 @pytest.mark.parametrize("overrides", [[], ["encoder.beit.pretrained=true", "encoder.beit.weights=here.pth"]])
 def test_nothing_is_asked_of_the_hub_where_it_is_not_needed(monkeypatch, overrides):
-    monkeypatch.setattr(execute.subprocess, "run", lambda *args, **kw: pytest.fail("a child was started"))
-    execute.fetch(config(*overrides), [].append)
+    monkeypatch.setattr(runner.subprocess, "run", lambda *args, **kw: pytest.fail("a child was started"))
+    runner.fetch(config(*overrides), [].append)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import config
+from harness.config import compose
 
 HEAVY = ("torch", "torchvision", "timm", "mlflow", "optuna")
 CODE = """
@@ -15,7 +15,7 @@ from harness.cli import main
 code = main(sys.argv[1:])
 print("LOADED", sorted({name.partition(".")[0] for name in sys.modules} & set(%r)), code)
 """
-PRESETS = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
+PRESETS = sorted(path.stem for path in compose.PRESETS.glob("*.yaml"))
 
 
 def run(*words: str, cwd: Path) -> tuple[str, str]:

@@ -17,15 +17,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.core import journal
-from harness.core.plan import read_json
-from harness.publish import Curve
+from harness.common.atomic_files import read_json
+from harness.jobdir import events as journal
+from harness.tracking.publisher import Curve
 
 SEED = 20211011
 PATIENCE = float(os.environ.get("HARNESS_TEST_PATIENCE", "300"))  # seconds, for machines that do other things too
 WHO = ("rank 0", "rank 1", "torchrun", "supervisor", "all")
 EXPERIMENT = '''"""One cell."""
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 
 TITLE, REPORT = "One cell", "comparison"
 

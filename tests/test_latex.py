@@ -8,8 +8,8 @@ import pytest
 from system_parts import need, program
 from test_page import report
 
-from harness.core import stats
-from harness.core.table import Table, latex
+from harness.results import stats
+from harness.results.table import Table, latex
 
 NASTY = r"50% of_A & B | <b>*x*</b> {\cmd} $1 #2 ~^ ± − × “…” [red] é 中"
 EMPTY = 5000  # bytes that a page without a table stays below

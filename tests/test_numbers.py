@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import load_file
 from vspw_files import make_vspw
 
-from harness.core import journal, plugins
+from harness.config import plugins
 from harness.engine import jobs, train, worker
 from harness.engine.runtime import Stop
+from harness.jobdir import events as journal
 
 PINNED = Path(__file__).parent / "data" / "pinned.json"
 KINDS = ("decoders", "encoders", "datasets")
@@ -51,7 +52,7 @@ def parts(kind: str, name: str) -> dict[str, str]:
         "train": "harness/engine/train.py",
         "evaluate": "harness/engine/evaluate.py",
         "encoders": "models/encoders/beit.py",
-        "datasets": "harness/datasets/synthetic.py",
+        "datasets": "harness/data/datasets/synthetic.py",
     }
 
 

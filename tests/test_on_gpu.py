@@ -26,9 +26,11 @@ from engine.test_distributed import free_port
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.core import config, journal, machine, plugins
-from harness.core.plan import read_json
+from harness.common import machine
+from harness.common.atomic_files import read_json
+from harness.config import compose, plugins
 from harness.engine import build, distributed, jobs, runtime
+from harness.jobdir import events as journal
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -36,7 +38,7 @@ GPU = ("cuda",) if torch.cuda.is_available() else ()
 SLOW, DEVICES = (pytest.param("cpu", marks=pytest.mark.slow), *GPU), ("cpu", *GPU)
 PATIENCE = 600  # seconds for one command
 EXPERIMENT = '''"""A cell a model."""
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 
 TITLE, REPORT = "Models", "comparison"
 
@@ -323,7 +325,7 @@ def test_what_the_engine_asks_of_a_group(
 
 def precisions(device: str) -> list[str]:
     """All that the configuration knows, fp32 first; but for what a CPU refuses and old GPUs have not."""
-    known = get_args(config.schema().__dataclass_fields__["precision"].type)
+    known = get_args(compose.schema().__dataclass_fields__["precision"].type)
     assert known[0] == "fp32"
     absent = "fp16" if device == "cpu" else None if torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
     return [precision for precision in known if precision != absent]

@@ -11,10 +11,11 @@ import finished_root
 import pytest
 from system_parts import need, program
 
-from harness import execute, page
-from harness.core import stats
-from harness.core.evidence import Evidence
-from harness.execute import Finished, How
+from harness.launch import runner
+from harness.launch.runner import Finished, How
+from harness.report import html_report
+from harness.results import stats
+from harness.results.evidence import Evidence
 
 COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
 
@@ -28,13 +29,13 @@ def few_resamples() -> Iterator[None]:
 
 def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
     """The report of a root as it stands; nothing is run."""
-    from harness.publish import Publisher
+    from harness.tracking.publisher import Publisher
 
     experiment = plan.experiments[0]
     by_cell = {cell.name: cell.job for _, cell in experiment.cells}
     broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
     publisher = Publisher(plan, None, print)
-    return execute.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
+    return runner.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
-    text = (many.folder / page.NAME).read_text()
+    text = (many.folder / html_report.NAME).read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', text)
     assert len(sources) > 8
     assert all(source.startswith("data:") for source in sources)
@@ -70,7 +71,7 @@ def test_figures_tables_and_panels_are_files(many: Finished) -> None:
 def test_missing_failed_and_one_seed_are_said(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, videos=5, without=("decoder_b",), decoder_ab="out of memory <i>")
     done = report(made, {"decoder_ab": "out of memory <i>"})
-    text = (done.folder / page.NAME).read_text()
+    text = (done.folder / html_report.NAME).read_text()
     assert "Not all of it is there" in text
     assert "Decoder B: missing: not run yet" in text
     assert "Decoder A+B: failed: out of memory &lt;i&gt;" in text
@@ -90,7 +91,7 @@ def test_stages_have_a_curve_of_one_colour_and_panels_of_their_own(tmp_path: Pat
 
 def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: Path) -> None:
     frame = many.frame.assign(commit="a" * 40 + ", " + "b" * 40)
-    text = page.render(many.report, frame, many.context, tmp_path)
+    text = html_report.render(many.report, frame, many.context, tmp_path)
     assert f"{'a' * 12}, {'b' * 12}" in text
     assert f"git checkout {'a' * 12}   # rows also ran at {'b' * 12}" in text
 
@@ -98,7 +99,7 @@ def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: 
 def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, without=("upernet", "decoder_a", "decoder_b", "decoder_ab"))
     started = time.process_time()
-    text = (report(made).folder / page.NAME).read_text()
+    text = (report(made).folder / html_report.NAME).read_text()
     assert "0 of 4" in text
     assert "No panels" in text
     assert time.process_time() - started < 15
@@ -108,8 +109,8 @@ def test_names_from_data_are_text(many: Finished, tmp_path: Path) -> None:
     nasty = '<script>alert(1)</script>"$x_1$'
     frame = many.frame.assign(label=nasty)
     context = replace(many.context, title=nasty, command=nasty, evidence=replace(many.context.evidence, command=nasty))
-    made = execute.plugins.load("reports", "comparison", ()).render(frame, context)
-    text = page.render(made, frame, context, tmp_path)
+    made = runner.plugins.load("reports", "comparison", ()).render(frame, context)
+    text = html_report.render(made, frame, context, tmp_path)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
@@ -126,7 +127,7 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
         shown.on("console", lambda message: said.append(message.text))
         shown.on("pageerror", lambda error: said.append(str(error)))
         shown.on("request", lambda request: None if request.url.startswith("data:") else said.append(request.url))
-        address = (many.folder / page.NAME).as_uri()
+        address = (many.folder / html_report.NAME).as_uri()
         shown.goto(address)
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth || i.clientWidth > innerWidth).length"

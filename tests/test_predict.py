@@ -7,10 +7,10 @@ import pytest
 import tiny_jobs
 from PIL import Image
 
-from harness import predict as module
-from harness.core.errors import UnfitError, UsageError
+from harness.common.errors import UnfitError, UsageError
 from harness.engine.runtime import Stop
-from harness.predict import predict
+from harness.tools import predict as module
+from harness.tools.predict import predict
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 

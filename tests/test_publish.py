@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 from one_model import attempt, begun, end, evaluated, finished, made, say
 
-from harness import execute, publish, review
-from harness.core import plans, results
-from harness.core.curves import Curve, Pulse
-from harness.core.errors import UnfitError
-from harness.core.job import Train
-from harness.core.lease import Claim
-from harness.core.outcome import ENDED
-from harness.core.plan import Plan
-from harness.publish import Publisher
-from harness.store.tracking import ROLE, Found, Tracking
-from harness.sync import Sync
+from harness.common.errors import UnfitError
+from harness.jobdir.lease import Claim
+from harness.jobdir.replay import Curve, Pulse
+from harness.launch import runner
+from harness.launch.mlflow_sync import Sync
+from harness.plan import saved_plans
+from harness.plan.job import Train
+from harness.plan.outcome import ENDED
+from harness.plan.plan import Plan
+from harness.results import rows as results
+from harness.tracking import publisher as publish
+from harness.tracking import report_from_mlflow
+from harness.tracking.client import ROLE, Found, Tracking
+from harness.tracking.publisher import Publisher
 
 T0 = 1_800_000_000.0
 EVENTS = [
@@ -184,13 +187,13 @@ def test_a_report_is_made_again_only_where_something_has_changed(
     planned = made(tmp_path)
     end(begun(planned, training(planned)), "failed", "said so")
     concluded: list[str] = []
-    conclude = execute.conclude
+    conclude = runner.conclude
 
     def counted(*arguments: Any, **options: Any) -> Any:
         concluded.append(arguments[5])
         return conclude(*arguments, **options)
 
-    monkeypatch.setattr(execute, "conclude", counted)
+    monkeypatch.setattr(runner, "conclude", counted)
     sync = Sync(tmp_path, store, nobody)
     for _ in range(2):
         sync.once()
@@ -220,11 +223,11 @@ def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
     config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
     planned = Plan((replace(experiment, config=config),), tmp_path)
     with pytest.raises(UnfitError, match="no data"):
-        execute.run(planned, execute.How(), nobody, nobody)
+        runner.run(planned, runner.How(), nobody, nobody)
     there = Plan((experiment,), tmp_path)
     with pytest.raises(UnfitError, match="MLflow"):
-        execute.run(there, execute.How(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody, nobody)
-    assert plans.digests(tmp_path) == []
+        runner.run(there, runner.How(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody, nobody)
+    assert saved_plans.digests(tmp_path) == []
 
 
 def test_sync_leaves_what_is_at_work_running_and_tells_it(store: Tracking, tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def test_a_whole_store_is_rebuilt_from_the_root(store: Tracking, tmp_path: Path)
 
 def table(planned: Plan, store: Tracking) -> dict[str, Any]:
     """What `report --json` prints, without the runs' ids."""
-    (found,) = review.look_up(planned, ("harness",), store.uri, store.prefix.rstrip("/"))
+    (found,) = report_from_mlflow.look_up(planned, ("harness",), store.uri, store.prefix.rstrip("/"))
     rows = results.rows_json(found.frame, [found.context])
     for row in rows["experiments"][0]["rows"]:
         for run in row["runs"]:
@@ -288,8 +291,8 @@ def test_a_plan_of_other_code_is_left_out_and_named(store: Tracking, tmp_path: P
 
 def test_a_kept_plan_is_the_same_plan(tmp_path: Path) -> None:
     planned = made(tmp_path, "train.lr=0.0003", "seed=3")
-    (digest,) = plans.digests(tmp_path)
-    restored = plans.restore(tmp_path, digest)
+    (digest,) = saved_plans.digests(tmp_path)
+    restored = saved_plans.restore(tmp_path, digest)
     assert restored.jobs == planned.jobs
     assert restored.digest == planned.experiments[0].digest
     assert [job.spec() for job in restored.jobs] == [job.spec() for job in planned.jobs]

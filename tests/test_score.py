@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from vspw_files import make_vspw, write
 
-from harness import score as scoring
-from harness.core import metrics
-from harness.core.config import compose
-from harness.core.content import build_dataset, resolve
-from harness.core.errors import HarnessError, UnfitError, UsageError
-from harness.score import score, scores
+from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.config.compose import compose
+from harness.config.input_digests import build_dataset, resolve
+from harness.results import metrics
+from harness.results import score as scoring
+from harness.results.score import score, scores
 
 CLASSES = 5
 FIRST = ("val_00000", "00000000")

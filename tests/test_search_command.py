@@ -10,16 +10,19 @@ import pytest
 import typer
 from tiny_study import TINY
 
-from harness import execute, search
 from harness.cli import search as command
-from harness.core import cost, machine
-from harness.core import study as studies
-from harness.core.config import compose
-from harness.core.errors import UnfitError, UsageError
-from harness.core.table import Report
-from harness.search import Done, Request, confirm, worker
-from harness.show import Display
-from harness.store.search import Keeper, Storage
+from harness.common import machine
+from harness.common.errors import UnfitError, UsageError
+from harness.config.compose import compose
+from harness.launch import runner
+from harness.launch.progress import Display
+from harness.plan import cost
+from harness.plan import study as studies
+from harness.results.table import Report
+from harness.search import command as search
+from harness.search import confirm, worker
+from harness.search.command import Done, Request
+from harness.search.storage import Keeper, Storage
 
 
 def request(folder: Path, **more: Any) -> Request:
@@ -45,14 +48,14 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(execute, "fetch", lambda config, say: order.append("fetch"))
-    monkeypatch.setattr(search.crew, "share", lambda workers, nproc: [{}] * workers)
+    monkeypatch.setattr(runner, "fetch", lambda config, say: order.append("fetch"))
+    monkeypatch.setattr(search.local_workers, "share", lambda workers, nproc: [{}] * workers)
 
     def run(*arguments: object) -> None:
         order.append("crew")
         trials_end(request(tmp_path), 0, Display())
 
-    monkeypatch.setattr(search.crew, "run", run)
+    monkeypatch.setattr(search.local_workers, "run", run)
     search.run(request(tmp_path), 3, Display())
     search.run(request(tmp_path), 3, Display())  # nothing is left
     assert order == ["fetch", "crew"]
@@ -137,10 +140,10 @@ def test_more_workers_than_cores_are_refused_where_there_is_no_gpu(monkeypatch: 
     monkeypatch.setattr(machine, "gpus", lambda: 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     with pytest.raises(UsageError, match=r"--workers 99: 99 workers on 4 core\(s\) and no GPU; at most 4 fit"):
-        search.crew.share(99, None)
+        search.local_workers.share(99, None)
     with pytest.raises(UsageError, match=r"--workers 3: 3 × 2 processes on 4 core\(s\) and no GPU; at most 2 fit"):
-        search.crew.share(3, 2)
-    assert len(search.crew.share(4, 1)) == 4
+        search.local_workers.share(3, 2)
+    assert len(search.local_workers.share(4, 1)) == 4
 
 
 def test_how_jobs_run_goes_through(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
     made = asked.make()
     trial = studies.Trial(3, "complete", made.default, 41.0)
     job = made.job(made.default, 0)
-    ran = execute.Results((), 1, 0, 0, {job: "the loss is not finite"}, "", None)
+    ran = runner.Results((), 1, 0, 0, {job: "the loss is not finite"}, "", None)
     monkeypatch.setattr(confirm, "run", lambda *a, **k: (None, ran))
     done = Done(made, [trial], Report("title", {}), tmp_path, "")
     finished = search.confirmed(asked, done, 2, Display())

@@ -18,7 +18,7 @@ from test_end_to_end import all_runs, environment, harness
 from tiny_study import TINY
 
 from experiments.searches import momentum
-from harness.core.lease import latest
+from harness.jobdir.lease import latest
 
 pytestmark = pytest.mark.slow  # whole studies
 

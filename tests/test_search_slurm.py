@@ -18,15 +18,16 @@ from test_search_command import trials_end
 from test_slurm import WAIT, environment, harness
 from tiny_study import TINY
 
-from harness import search
 from harness.cli import search as command
-from harness.core import cost
-from harness.core.errors import UnfitError, UsageError
-from harness.core.settings import Resolved, Settings
-from harness.launchers import _sbatch
-from harness.launchers._sbatch import State
-from harness.search import Request, allocation
-from harness.show import Display
+from harness.common.errors import UnfitError, UsageError
+from harness.config.settings import Resolved, Settings
+from harness.launch.launchers import _sbatch
+from harness.launch.launchers._sbatch import State
+from harness.launch.progress import Display
+from harness.plan import cost
+from harness.search import command as search
+from harness.search import slurm_workers
+from harness.search.command import Request
 
 SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 
@@ -34,7 +35,7 @@ SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 def request(folder: Path, *flags: str, **more: Any) -> Request:
     given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
     asked = Request("momentum", 3, **{**given, "launcher": "slurm", "nproc": 1, **more})
-    return allocation.asked(asked, flags, Resolved(Settings(), {}))
+    return slurm_workers.asked(asked, flags, Resolved(Settings(), {}))
 
 
 def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,19 +68,19 @@ def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
 
 def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(tmp_path, storage=SECRET, tracking_uri="http://me:hush@nowhere")
-    handed: list[tuple[allocation.Work, str]] = []
+    handed: list[tuple[slurm_workers.Work, str]] = []
     monkeypatch.setattr(
-        _sbatch, "submit", lambda made, work: handed.append((work, os.environ[allocation.URL])) or str(len(handed))
+        _sbatch, "submit", lambda made, work: handed.append((work, os.environ[slurm_workers.URL])) or str(len(handed))
     )
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {"7": State("RUNNING")} if ids else {})
     storage = search.Storage(SECRET, asked.folder("momentum"))
     storage.folder.mkdir(parents=True)
-    assert allocation.submit(asked, 2, "momentum", storage, print) == ["1", "2"]
+    assert slurm_workers.submit(asked, 2, "momentum", storage, print) == ["1", "2"]
     assert [url for _, url in handed] == [SECRET] * 2
-    assert allocation.URL not in os.environ
+    assert slurm_workers.URL not in os.environ
     assert b"hush" not in pickle.dumps(handed[0][0])
-    assert "hush" not in "".join(allocation.dry(asked, "momentum"))
-    assert allocation.submit(asked, 2, "momentum", storage, print)[0] == "7", "what is at it already is not doubled"
+    assert "hush" not in "".join(slurm_workers.dry(asked, "momentum"))
+    assert slurm_workers.submit(asked, 2, "momentum", storage, print)[0] == "7", "what is at it already is not doubled"
     assert len(handed) == 3
 
 
@@ -87,17 +88,17 @@ def test_a_job_that_did_not_get_the_storage_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.delenv(allocation.URL, raising=False)
+    monkeypatch.delenv(slurm_workers.URL, raising=False)
     with pytest.raises(SystemExit) as left:
-        allocation.work(request(tmp_path))()
+        slurm_workers.work(request(tmp_path))()
     assert left.value.code == UnfitError.exit_code
     assert "--slurm export must include ALL" in capsys.readouterr().err
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "LOOK", 0.01)
-    monkeypatch.setattr(allocation.cluster, "GONE", 0.05)
+    monkeypatch.setattr(slurm_workers, "LOOK", 0.01)
+    monkeypatch.setattr(slurm_workers.slurm_jobs, "GONE", 0.05)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: "7")
 
 

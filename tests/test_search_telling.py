@@ -11,22 +11,26 @@ from one_model import attempt, begun, end, say
 from test_search_command import raising, request, trials_end
 from tiny_study import TINY
 
-from harness import publish, search
-from harness.core import content, pruning, record
-from harness.core import study as studies
-from harness.core.config import compose
-from harness.core.errors import UnfitError, UsageError
-from harness.core.job import Evaluate, Train
-from harness.core.plan import Plan
-from harness.core.space import Named, Whole
-from harness.core.stopping import Stopped
-from harness.core.study import Study, Trial
-from harness.search import Request, loop
-from harness.search.telling import Teller, Telling
-from harness.show import Display
-from harness.store.search import Keeper, Storage
-from harness.store.tracking import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
-from harness.supervise import ENDED
+from harness.common.atomic_files import write_json
+from harness.common.errors import UnfitError, UsageError
+from harness.common.signals import Stopped
+from harness.config import input_digests
+from harness.config.compose import compose
+from harness.jobdir import pruning
+from harness.launch.progress import Display
+from harness.launch.supervisor import ENDED
+from harness.plan import study as studies
+from harness.plan.job import Evaluate, Train
+from harness.plan.plan import Plan
+from harness.plan.search_space import Named, Whole
+from harness.plan.study import Study, Trial
+from harness.search import command as search
+from harness.search import loop
+from harness.search.command import Request
+from harness.search.storage import Keeper, Storage
+from harness.search.study_publisher import Teller, Telling
+from harness.tracking import publisher
+from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 
 SEED = 0
 T0 = 1_800_000_000.0
@@ -81,7 +85,7 @@ def journal_of(steps: int, total: int = 21) -> list[dict[str, Any]]:
 
 def evaluated(planned: Plan) -> None:
     (job,) = (job for job in planned.jobs if isinstance(job, Evaluate))
-    folder, classes = begun(planned, job), len(content.build_dataset(job.config).classes)
+    folder, classes = begun(planned, job), len(input_digests.build_dataset(job.config).classes)
     (folder / "videos").mkdir()
     for video in planned.videos(job):
         np.savez(folder / "videos" / f"{video}.npz", confusion=np.full((classes, classes), 7))
@@ -197,7 +201,7 @@ def test_a_store_that_is_away_when_a_training_begins_hears_it_all_later(
     (run,) = children(store)
     assert run.status == "FINISHED"
     assert curve(store, run) == LOOKS
-    assert publish.read_json(plan.directory(job) / "mlflow.json")[store.uri]["run"] == run.run_id
+    assert publisher.read_json(plan.directory(job) / "mlflow.json")[store.uri]["run"] == run.run_id
 
 
 def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tracking) -> None:
@@ -228,7 +232,7 @@ def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking
         teller.hear(job, [event])
     assert pruning.asked(folder)
     say(folder, *events)
-    record.write_json(folder / "outcome.json", {"status": "pruned", "step": 7, "seconds": 1.0})
+    write_json(folder / "outcome.json", {"status": "pruned", "step": 7, "seconds": 1.0})
     teller.end(job, ENDED["pruned"], {"status": "pruned"})
     assert loop.how_it_went(plan) == ("pruned", None)
     spent = loop.spent(plan)

@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from harness.core import journal
-from harness.core.plan import read_json
+from harness.common.atomic_files import read_json
+from harness.jobdir import events
 
 EXPERIMENT = '''"""One cell."""
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 
 TITLE, REPORT = "One cell", "comparison"
 
@@ -46,7 +46,7 @@ def training(folder: Path, decoder: str) -> Path:
 
 
 def begins(job: Path) -> int:
-    return sum(event["event"] == "begin" for event in journal.read(job / "events.jsonl")[0])
+    return sum(event["event"] == "begin" for event in events.read(job / "events.jsonl")[0])
 
 
 def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import one_model
 import pytest
 from slurm_cluster import Cluster, cluster
 
-from harness.core import journal
-from harness.core.errors import UsageError
-from harness.core.plan import read_json
-from harness.launchers import _sbatch
+from harness.common.atomic_files import read_json
+from harness.common.errors import UsageError
+from harness.jobdir import events as journal
+from harness.launch.launchers import _sbatch
 
 WAIT = 1200  # seconds; a loaded machine starts torch in minutes
 SECRET = "planted-hush-7"  # MLflow's password, in the environment of all that is run here

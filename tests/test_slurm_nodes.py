@@ -23,9 +23,9 @@ from test_kills import alive, environment
 from test_slurm import WAIT, harness, job, log_of, submitted, wait_for_checkpoint
 from test_slurm import environment as settings
 
-from harness.core import journal
-from harness.core.plan import read_json
-from harness.launchers import slurm as launcher
+from harness.common.atomic_files import read_json
+from harness.jobdir import events as journal
+from harness.launch.launchers import slurm as launcher
 
 RUN = ("run", one_model.FILE, *one_model.TINY, "--offline")
 NODES = ("--launcher", "slurm", "--nodes", "2", "--nproc", "1")
@@ -155,7 +155,7 @@ def test_torchrun_waits_for_its_ranks_however_many_signals_come(tmp_path: Path) 
     code = """
         import signal, sys, time
         from pathlib import Path
-        from harness.core import parent
+        from harness.common import parent
         parent.die_with_parent()
         signal.signal(signal.SIGUSR2, lambda number, frame: None)
         Path("ready").touch()
@@ -216,7 +216,7 @@ def test_a_rank_that_fails_on_the_second_node_says_why(slurm: Cluster, tmp_path:
         "        if os.environ['SLURM_NODEID'] == '1':\n            raise ValueError('a bad node')\n"
     )
     (tmp_path / "weak_alone.py").write_text(
-        "from harness.core.spec import Cell, Evaluate, Train\nTITLE, REPORT = 'Weak', 'comparison'\n"
+        "from harness.plan.cell import Cell, Evaluate, Train\nTITLE, REPORT = 'Weak', 'comparison'\n"
         "def cells(config):\n    return [Cell('weak', 'Weak', Evaluate((Train(config, 'weak'),)))]\n"
     )
     words = ["run", "weak_alone.py", "--plugins", "mine", *one_model.TINY, "--offline", *NODES]

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from one_model import begun, end, finished, made
 
-from harness import status
 from harness.cli import jobs
-from harness.core import record
-from harness.core.job import Train
-from harness.core.outcome import ENDED
-from harness.launchers import _sbatch
-from harness.launchers._sbatch import State
-from harness.publish import Publisher
-from harness.store.tracking import PLAN, Tracking
-from harness.sync import Sync
+from harness.common.atomic_files import write_json
+from harness.launch import status
+from harness.launch.launchers import _sbatch
+from harness.launch.launchers._sbatch import State
+from harness.launch.mlflow_sync import Sync
+from harness.plan.job import Train
+from harness.plan.outcome import ENDED
+from harness.tracking.client import PLAN, Tracking
+from harness.tracking.publisher import Publisher
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def submitted(tmp_path: Path) -> Path:
     """A job that a Slurm job has, and that has not begun."""
     folder = tmp_path / "jobs" / ("a" * 16)
     folder.mkdir(parents=True)
-    record.write_json(folder / "slurm.json", {"id": "7", "name": "train upernet seed 0"})
+    write_json(folder / "slurm.json", {"id": "7", "name": "train upernet seed 0"})
     return folder
 
 
@@ -79,11 +79,11 @@ def test_a_rehearsal_that_slurm_has_is_waited_for(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: answers["queue"])
     assert not status.rehearsing(tmp_path)
     (tmp_path / "slurm" / "7").mkdir(parents=True)
-    record.write_json(tmp_path / "slurm" / "rehearsal.json", {"id": "7"})
+    write_json(tmp_path / "slurm" / "rehearsal.json", {"id": "7"})
     assert status.rehearsing(tmp_path)
     answers["queue"] = None  # no Slurm here
     assert status.rehearsing(tmp_path)
-    record.write_json(tmp_path / "slurm" / "7" / "rehearsal.json", {"lines": []})
+    write_json(tmp_path / "slurm" / "7" / "rehearsal.json", {"lines": []})
     assert not status.rehearsing(tmp_path)
     (tmp_path / "slurm" / "7" / "rehearsal.json").unlink()
     answers["queue"] = {"7": State("FAILED")}
@@ -108,7 +108,7 @@ def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(
 ) -> None:
     planned = made(tmp_path)
     job = next(job for job in planned.jobs if isinstance(job, Train))
-    record.write_json(begun(planned, job) / "slurm.json", {"id": "7", "name": job.name})
+    write_json(begun(planned, job) / "slurm.json", {"id": "7", "name": job.name})
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     publisher = Publisher(planned, store, print)
     publisher.open([job])

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import supervise
-from harness.core import plan
-from harness.core.config import compose
-from harness.core.job import Evaluate, Job, Train
-from harness.core.plan import Plan
-from harness.core.stopping import Stopped
-from harness.publish import Publisher
-from harness.supervise import Progress
+from harness.common.signals import Stopped
+from harness.config.compose import compose
+from harness.launch import supervisor
+from harness.launch.supervisor import Progress
+from harness.plan import plan
+from harness.plan.job import Evaluate, Job, Train
+from harness.plan.plan import Plan
+from harness.tracking.publisher import Publisher
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=1")
 
@@ -31,20 +31,20 @@ def heard(made: Plan, kind: type[Job], *events: tuple[str, int, float]) -> Progr
     lines = [{"event": word, "time": when, "step": step, "steps": 9} for word, step, when in events]
     (made.directory(job) / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     progress = Progress(job)
-    supervise.follow(made, Publisher(made, None, print), lambda progress: None, progress)
+    supervisor.follow(made, Publisher(made, None, print), lambda progress: None, progress)
     return progress
 
 
 def test_two_steps_are_waited_for(made: Plan) -> None:
     slow = heard(made, Train, ("begin", 3, 100), ("metrics", 5, 300), ("progress", 5, 301), ("checkpoint", 5, 311))
     assert slow.pace == 100
-    assert supervise.grace([slow]) == supervise.GRACE + 200
-    assert supervise.grace([Progress(slow.job)]) == supervise.GRACE, "nothing is known yet"
+    assert supervisor.grace([slow]) == supervisor.GRACE + 200
+    assert supervisor.grace([Progress(slow.job)]) == supervisor.GRACE, "nothing is known yet"
 
 
 def test_an_evaluation_stops_at_the_next_frame(made: Plan) -> None:
     video = heard(made, Evaluate, ("begin", 0, 100), ("progress", 1, 700))
-    assert supervise.grace([video]) == supervise.GRACE
+    assert supervisor.grace([video]) == supervisor.GRACE
 
 
 def test_ranks_in_a_slow_step_are_not_killed(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +70,8 @@ def test_ranks_in_a_slow_step_are_not_killed(made: Plan, monkeypatch: pytest.Mon
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr(supervise, "GRACE", 0)
+    monkeypatch.setattr(supervisor, "GRACE", 0)
     progress, launcher = heard(made, Train, ("begin", 0, 0), ("progress", 1, 60)), Saves()
     publisher, stopped = Publisher(made, None, print), Stopped(signal.SIGTERM)
-    supervise.stop_launch(made, launcher, publisher, lambda progress: None, {progress.job: progress}, stopped)
+    supervisor.stop_launch(made, launcher, publisher, lambda progress: None, {progress.job: progress}, stopped)
     assert launcher.signals == [signal.SIGTERM]

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import cli, execute, submission
-from harness.core import config, plan
-from harness.core.config import Config, compose
-from harness.core.errors import UnfitError
-from harness.core.plan import Plan
+from harness import cli
+from harness.common.errors import UnfitError
+from harness.config import compose as config
+from harness.config.compose import Config, compose
+from harness.launch import runner
+from harness.plan import plan
+from harness.plan.plan import Plan
+from harness.results import submission
 
 DATA = (
     *("data.synthetic.test_videos=2", "data.synthetic.frames=2", "data.synthetic.classes=4"),
@@ -119,14 +122,14 @@ def finished(made: Plan, masks: Path | None) -> plan.Cell:
 def test_a_row_without_labels_is_packed_once(tiny: Config, masks: Path, tmp_path: Path) -> None:
     made = plan.make(["final_framework"], tiny, tmp_path / "runs")
     cell = finished(made, masks)
-    found = execute.read(made, cell, {})
+    found = runner.read(made, cell, {})
     packed = tmp_path / "runs" / "submissions" / f"test_{cell.job.fingerprint}.zip"
     assert found == {
         "status": "unlabelled",
         "reason": f"no truth to score by; checked and packed for the server as {packed}",
     }
     written = packed.stat().st_mtime_ns
-    assert execute.read(made, cell, {}) == found
+    assert runner.read(made, cell, {}) == found
     assert packed.stat().st_mtime_ns == written
 
 
@@ -137,7 +140,7 @@ def test_masks_that_are_gone_or_wrong_are_not_packed(tiny: Config, masks: Path, 
         ("two", masks, "not packed: test_0001/0001.png: missing"),
     ):
         made = plan.make(["final_framework"], tiny, tmp_path / name)
-        assert execute.read(made, finished(made, folder), {})["reason"] == said
+        assert runner.read(made, finished(made, folder), {})["reason"] == said
         assert not list((tmp_path / name).glob("submissions/*"))
 
 
@@ -146,7 +149,7 @@ def test_a_data_set_without_a_test_split_leaves_the_row_out(tmp_path: Path) -> N
     (cell,) = [cell for _, cell in made.experiments[0].cells if cell.name == "test"]
     assert cell.skip == "the data set has no video in its test split"
     assert cell.job not in made.jobs
-    assert execute.read(made, cell, {}) == {"status": "missing", "reason": cell.skip}
+    assert runner.read(made, cell, {}) == {"status": "missing", "reason": cell.skip}
 
 
 def test_masks_of_another_stage_or_data_set_as_prior_are_refused(tmp_path: Path) -> None:

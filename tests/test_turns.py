@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from harness import execute, supervise
-from harness.core import lease, plan, record
-from harness.core.config import compose
-from harness.core.job import Job
-from harness.core.lease import Claim
-from harness.core.outcome import FAILED
-from harness.core.plan import Plan
-from harness.core.stopping import Stopped
-from harness.publish import Publisher
-from harness.turns import Turns
+from harness.common.atomic_files import write_json
+from harness.common.signals import Stopped
+from harness.config.compose import compose
+from harness.jobdir import lease
+from harness.jobdir.lease import Claim
+from harness.launch import runner, supervisor
+from harness.launch.scheduler import Turns
+from harness.plan import plan
+from harness.plan.job import Job
+from harness.plan.outcome import FAILED
+from harness.plan.plan import Plan
+from harness.tracking.publisher import Publisher
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=1")
 
@@ -39,7 +41,7 @@ class Script:
             self.started.append(directory)
             self.specs.append(json.loads((directory / "job.yaml").read_text()))
             if ending != "stalls":
-                record.write_json(directory / "outcome.json", {"status": ending, "reason": "as told"})
+                write_json(directory / "outcome.json", {"status": ending, "reason": "as told"})
         self.hangs = ending == "stalls"
 
     def running(self) -> bool:
@@ -101,8 +103,8 @@ def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
 def test_what_has_failed_is_not_to_be_had_by_who_does_not_run_it(made: Plan, word: str) -> None:
     job = made.jobs[0]
     made.directory(job).mkdir(parents=True)
-    record.write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
-    assert execute.blocked(made, [])[job] == "a bad disk"
+    write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
+    assert runner.blocked(made, [])[job] == "a bad disk"
 
 
 @pytest.mark.parametrize("word", ["failed", "stalled"])
@@ -114,10 +116,10 @@ def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
     assert got is not None
 
     def other_run_fails(seconds: float) -> None:
-        record.write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
+        write_json(made.directory(job) / "outcome.json", {"status": word, "reason": "a bad disk"})
         got.renew(released=True)
 
-    monkeypatch.setattr("harness.turns.time.sleep", other_run_fails)
+    monkeypatch.setattr("harness.launch.scheduler.time.sleep", other_run_fails)
     turns, said = run(made, launcher)
     assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
     assert turns.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
@@ -135,7 +137,7 @@ def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypat
         assert other is not None
     got.renew()
     begun = time.monotonic()
-    outcomes = supervise.supervise(
+    outcomes = supervisor.supervise(
         made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
     )
     assert outcomes[job]["status"] == "superseded"
@@ -163,9 +165,9 @@ def test_a_supervisor_that_was_taken_over_writes_nothing(
     arguments = (made, {job: got}, TakenOver(), Publisher(made, None, print), lambda progress: None, {"stall": 10.0})
     if stopped:
         with pytest.raises(Stopped):
-            supervise.supervise(*arguments)
+            supervisor.supervise(*arguments)
     else:
-        assert supervise.supervise(*arguments)[job]["status"] == "superseded"
+        assert supervisor.supervise(*arguments)[job]["status"] == "superseded"
     assert not (made.directory(job) / "outcome.json").exists()
 
 
@@ -175,11 +177,11 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
             super().start(directories)
             self.hangs = True
 
-    monkeypatch.setattr(supervise, "HANGING", 0)
+    monkeypatch.setattr(supervisor, "HANGING", 0)
     launcher, job = OneFails("failed"), made.jobs[0]
     got = Claim(made.directory(job)).take()
     assert got is not None
-    outcomes = supervise.supervise(
+    outcomes = supervisor.supervise(
         made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
     )
     assert outcomes[job] == {"status": "failed", "reason": "as told"}
@@ -189,9 +191,9 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
 def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_text("Traceback\nOSError: postgresql://u:s3cret@host/db\n\n")
-    assert supervise.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
+    assert supervisor.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
     log.write_text("1: 1/2 clients joined\nsrun: error: two: task 1: Exited with exit code 1\n")
-    assert supervise.last_line(log) == f"1: 1/2 clients joined (see {log})"
+    assert supervisor.last_line(log) == f"1: 1/2 clients joined (see {log})"
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "at work"])
@@ -209,13 +211,13 @@ def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finish
             self.hangs = True
             (directories[0] / "events.jsonl").write_text('{"event": "begin", "time": 0, "step": 0, "steps": 1}\n')
 
-    def show(progress: supervise.Progress) -> None:
+    def show(progress: supervisor.Progress) -> None:
         raise RuntimeError("a defect")
 
     job, launcher = made.jobs[0], Works()
     got = Claim(made.directory(job)).take()
     assert got is not None
     with pytest.raises(RuntimeError):
-        supervise.supervise(made, {job: got}, launcher, Hears(made, None, print), show, {"stall": 10.0})
+        supervisor.supervise(made, {job: got}, launcher, Hears(made, None, print), show, {"stall": 10.0})
     assert told == [("FINISHED", "as told") if finished else ("FAILED", "a defect")]
     assert not launcher.hangs

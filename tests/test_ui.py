@@ -14,21 +14,23 @@ import pytest
 from PIL import Image
 from system_parts import need, program
 
-from harness import execute, publish_report, review, score, ui
-from harness.core import content, stats
-from harness.core.errors import UnfitError
-from harness.core.job import Job
-from harness.core.plan import Plan
-from harness.execute import How
-from harness.publish import Publisher
-from harness.store.tracking import Tracking
+from harness.common.errors import UnfitError
+from harness.config import input_digests
+from harness.launch import runner
+from harness.launch.runner import How
+from harness.plan.job import Job
+from harness.plan.plan import Plan
+from harness.results import score, stats
+from harness.tracking import publish_report, report_from_mlflow, ui
+from harness.tracking.client import Tracking
+from harness.tracking.publisher import Publisher
 
 THEIRS = "Their net"
 
 
 def zeros(folder: Path, plan: Plan) -> Path:
     """Masks of val that say class 0 everywhere."""
-    data = content.build_dataset(plan.config)
+    data = input_digests.build_dataset(plan.config)
     for video in data.videos("val"):
         (folder / video).mkdir(parents=True)
         for stem in data.frames("val", video):
@@ -45,7 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setattr(stats, "RESAMPLES", 200)
         made = finished_root.make(folder / "root")
         score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
-        done = execute.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
+        done = runner.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
         assert done.away is None
         yield uri
 
@@ -63,10 +65,10 @@ def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
 
 
 def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Path) -> None:
-    from harness import present
+    from harness.report import folder as present
 
     made = finished_root.make(tmp_path / "elsewhere", without=tuple(finished_root.CELLS))
-    (one,) = review.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
+    (one,) = report_from_mlflow.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
     assert len(one.context.evidence.panels) >= 3
     paths = present.write(one.report, one.frame, one.context, tmp_path / "out" / one.context.experiment)
     theirs = one.frame[one.frame["method"] == THEIRS]  # told as a run of the plan, so it needs no root either
@@ -83,7 +85,7 @@ def test_a_reviewer_learns_why_a_cell_is_not_done(store: str, tmp_path: Path) ->
     reasons = {cell.job: "out of memory" for _, cell in experiment.cells if cell.name == "decoder_ab"}
     told(made, store, reasons, worked=True)
     elsewhere = finished_root.make(tmp_path / "elsewhere", videos=3, without=tuple(finished_root.CELLS))
-    (one,) = review.look_up(elsewhere, ["harness", "report", "x"], store)
+    (one,) = report_from_mlflow.look_up(elsewhere, ["harness", "report", "x"], store)
     found = {row["cell"]: (row["status"], row["reason"]) for _, row in one.frame.iterrows()}
     assert found["decoder_ab"] == ("failed", "out of memory")
     assert found["decoder_a"] == ("missing", "not run yet")
@@ -123,11 +125,11 @@ def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> 
     assert float(done.stdout.split()[-1]) < 15  # its own seconds: others may be at work here
 
 
-def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> execute.Finished:
+def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> runner.Finished:
     """What the store hears of a plan's end."""
     how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
     publisher = Publisher(plan, tracking, print)
-    return execute.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
+    return runner.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
 
 
 def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

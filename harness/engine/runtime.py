@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.core.errors import UnfitError
+from harness.common.errors import UnfitError
 from harness.engine.stop import Stop, Stopped
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

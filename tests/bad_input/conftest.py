@@ -4,7 +4,7 @@ import pytest
 from mistakes import VIDEO
 from vspw_files import make_vspw
 
-from harness.datasets import vspw
+from harness.data.datasets import vspw
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mistakes import attempt, build_data, fails, many, walk
 from vspw_files import write
 
-from harness.datasets import vspw
+from harness.data.datasets import vspw
 
 # split lists
 

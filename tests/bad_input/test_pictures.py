@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mistakes import FRAME, VIDEO, attempt, build_data, fails, many
 from PIL import Image
 
-from harness.datasets import vspw
-from harness.datasets._pictures import read_labels
+from harness.data.datasets import vspw
+from harness.data.pictures import read_labels
 
 
 def encoded(mode, kind, seed=0):

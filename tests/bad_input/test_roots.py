@@ -5,9 +5,9 @@ import os
 import pytest
 from mistakes import FRAME, VIDEO, build_data, check, fails, walk
 
-from harness.core.config import compose
-from harness.core.content import resolve
-from harness.datasets import vspw
+from harness.config.compose import compose
+from harness.config.input_digests import resolve
+from harness.data.datasets import vspw
 
 
 def test_half_copied_root(root):

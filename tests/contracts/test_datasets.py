@@ -1,4 +1,4 @@
-"""What every data set owes (harness.core.data), for each file in harness/datasets; vspw on a small made root."""
+"""What every data set owes (harness.data.contract), for each file in harness/data/datasets; vspw on a made root."""
 
 import dataclasses
 import pickle
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from vspw_files import make_vspw
 
-from harness.core import plugins
-from harness.core.data import VOID
-from harness.core.errors import HarnessError
+from harness.common.errors import HarnessError
+from harness.config import plugins
+from harness.data.contract import VOID
 
 NAMES = plugins.names("datasets")
 LABELLED = ("train", "val")
@@ -48,7 +48,7 @@ def test_version_and_config_are_read_from_the_source(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_module_imports_no_torch(name):
-    code = f"import sys, harness.datasets.{name}; print('torch' in sys.modules)"
+    code = f"import sys, harness.data.datasets.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -13,8 +13,9 @@ import tiny_jobs
 import torch
 from safetensors.torch import load_file
 
-from harness.core import journal, plugins
+from harness.config import plugins
 from harness.engine import build, jobs, train
+from harness.jobdir import events as journal
 from models.contract import Decoder
 from models.segmentor import Segmentor
 

@@ -10,7 +10,7 @@ import tiny_jobs
 import torch
 from safetensors.torch import load_file
 
-from harness.core import plugins
+from harness.config import plugins
 from harness.engine import build, jobs
 from models.contract import Features
 

@@ -1,4 +1,4 @@
-"""Every file in harness/launchers: a launch starts, ends, can be stopped, and leaves nobody behind."""
+"""Every file in harness/launch/launchers: a launch starts, ends, can be stopped, and leaves nobody behind."""
 
 import inspect
 import json
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tiny_jobs import training
 
-from harness.core import journal, plugins
-from harness.core.plan import read_json
-from harness.launchers._environment import child_environment
-from harness.supervise import Launcher
+from harness.common.atomic_files import read_json
+from harness.config import plugins
+from harness.jobdir import events
+from harness.launch.launchers._environment import child_environment
+from harness.launch.supervisor import Launcher
 
 NAMES = plugins.names("launchers")
 LOCAL = [name for name in NAMES if name in ("inline", "torchrun")]  # others need a machine of their own
@@ -42,7 +43,7 @@ def wait(launcher: Launcher, seconds: float = 240) -> None:
 def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not any(
-        event["event"] == "metrics" and event["step"] >= step for event in journal.read(folder / "events.jsonl")[0]
+        event["event"] == "metrics" and event["step"] >= step for event in events.read(folder / "events.jsonl")[0]
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)

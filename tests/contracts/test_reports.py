@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import reports
-from harness.core import paper, table
-from harness.core.results import CellResult, Context, build
+from harness.results import paper, table
+from harness.results.rows import CellResult, Context, build
 
 FOLDER = Path(reports.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
@@ -124,4 +124,4 @@ def test_it_says_what_it_is_and_imports_neither_torch_nor_mlflow(name: str) -> N
     imports |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     ours = {module for module in imports if module.split(".")[0] in ("harness", "models", "experiments")}
     assert not {module.split(".")[0] for module in imports} & {"torch", "mlflow", "torchvision", "timm"}
-    assert all(module.startswith("harness.core") for module in ours)
+    assert all(module.startswith(("harness.plan", "harness.results")) for module in ours)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from harness.core import config, plugins
-from harness.core.config import Config, compose, hashable, used
-from harness.core.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import compose as config
+from harness.config import plugins
+from harness.config.compose import Config, compose, hashable, used
 
 SHIPPED = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.core.metrics import Consistency, consistency
+from harness.results.metrics import Consistency, consistency
 
 ORACLE = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["vc"]
 CLASSES = 4

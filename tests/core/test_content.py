@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import content
-from harness.core.config import Config, compose
-from harness.core.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import input_digests
+from harness.config.compose import Config, compose
 
 
 def cache_of(root: Path) -> dict[str, str]:
@@ -35,39 +35,39 @@ def sha(data: bytes) -> str:
 
 
 def test_a_digest_is_the_files_sha256(weights: Path, root: Path) -> None:
-    assert content.file_digest(weights, root) == sha(b"one")
-    assert content.file_digest(weights, None) == sha(b"one")
+    assert input_digests.file_digest(weights, root) == sha(b"one")
+    assert input_digests.file_digest(weights, None) == sha(b"one")
 
 
 def test_a_known_file_is_not_read_again(weights: Path, root: Path) -> None:
-    content.file_digest(weights, root)
+    input_digests.file_digest(weights, root)
     (key,) = cache_of(root)
     (root / "cache" / "digests.json").write_text(json.dumps({key: "remembered"}))
-    assert content.file_digest(weights, root) == "remembered"
-    assert content.file_digest(weights, None) == sha(b"one")
+    assert input_digests.file_digest(weights, root) == "remembered"
+    assert input_digests.file_digest(weights, None) == sha(b"one")
 
 
 def test_a_changed_file_is_noticed_by_its_size_or_its_time(weights: Path, root: Path) -> None:
-    content.file_digest(weights, root)
+    input_digests.file_digest(weights, root)
     before = weights.stat()
     weights.write_bytes(b"other")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert content.file_digest(weights, root) == sha(b"other")
+    assert input_digests.file_digest(weights, root) == sha(b"other")
     weights.write_bytes(b"anoth")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert content.file_digest(weights, root) == sha(b"anoth")
+    assert input_digests.file_digest(weights, root) == sha(b"anoth")
     assert len(cache_of(root)) == 3
 
 
 def test_the_same_file_by_another_path_is_known(weights: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content.file_digest(weights, root)
+    input_digests.file_digest(weights, root)
     monkeypatch.chdir(weights.parent)
-    content.file_digest(Path(weights.name), root)
+    input_digests.file_digest(Path(weights.name), root)
     assert len(cache_of(root)) == 1
 
 
 def test_planning_makes_no_root(weights: Path, tmp_path: Path) -> None:
-    content.file_digest(weights, tmp_path / "nowhere")
+    input_digests.file_digest(weights, tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -75,22 +75,22 @@ def test_planning_makes_no_root(weights: Path, tmp_path: Path) -> None:
 def test_a_damaged_cache_is_made_anew(weights: Path, root: Path, text: str) -> None:
     (root / "cache").mkdir()
     (root / "cache" / "digests.json").write_text(text)
-    assert content.file_digest(weights, root) == sha(b"one")
+    assert input_digests.file_digest(weights, root) == sha(b"one")
     assert list(cache_of(root).values()) == [sha(b"one")]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(weights: Path, root: Path) -> None:
     (root / "cache").write_text("a file where the folder should be")
-    assert content.file_digest(weights, root) == sha(b"one")
+    assert input_digests.file_digest(weights, root) == sha(b"one")
 
 
 def test_a_file_that_is_not_there_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        content.file_digest(tmp_path / "none", None)
+        input_digests.file_digest(tmp_path / "none", None)
 
 
 def resolved(*overrides: str, preset: str = "demo") -> Config:
-    return content.resolve(compose(preset, overrides), None)
+    return input_digests.resolve(compose(preset, overrides), None)
 
 
 def test_made_data_misses_nothing() -> None:
@@ -143,9 +143,9 @@ def test_damaged_data_is_reported(tmp_path: Path) -> None:
 
 def test_only_the_encoder_in_use_is_asked_for_weights(weights: Path) -> None:
     config = compose("demo", [f"encoder.timm_pyramid.weights={weights}"])
-    assert content.content_files(config) == {}
+    assert input_digests.content_files(config) == {}
     used = compose("demo", [f"encoder.timm_pyramid.weights={weights}", "encoder.name=timm_pyramid"])
-    assert content.content_files(used) == {"encoder.timm_pyramid.weights": str(weights)}
+    assert input_digests.content_files(used) == {"encoder.timm_pyramid.weights": str(weights)}
 
 
 def test_options_that_make_no_data_are_a_mistake_of_the_person() -> None:

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from harness import cli
-from harness.core import cost, plan
-from harness.core.config import compose
-from harness.core.journal import Journal
-from harness.core.views import sharing
+from harness.cli.plan_text import sharing
+from harness.config.compose import compose
+from harness.jobdir.events import Journal
+from harness.plan import cost, plan
 
 SMALL = ("data.synthetic.train_videos=4", "data.synthetic.val_videos=3", "train.epochs=5")
 
@@ -24,7 +24,7 @@ def finish(made, job, seconds, world, monkeypatch):
     outcome = {"status": "finished", "step": step, "provenance": {"world": world}}
     (folder / "outcome.json").write_text(json.dumps(outcome))
     times = iter([100.0, 100.0 + seconds])
-    monkeypatch.setattr("harness.core.journal.time.time", lambda: next(times))
+    monkeypatch.setattr("harness.jobdir.events.time.time", lambda: next(times))
     diary = Journal(folder / "events.jsonl")
     diary.write("begin", step=0)
     diary.write("end")
@@ -87,7 +87,7 @@ def test_counted_work_is_shared_by_the_ranks(tmp_path):
 
 def test_plan_counts_by_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.core.machine.gpus", lambda: 0)
+    monkeypatch.setattr("harness.common.machine.gpus", lambda: 0)
     assert cli.main(["plan", "ablation_ensemble", *SMALL, "--count", "--rate", "10", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["cost"]
     assert all(one["source"] == "counted, at 10 TFLOP/s on 1 rank(s)" for one in found)

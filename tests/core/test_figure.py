@@ -3,9 +3,9 @@ from pathlib import Path
 import matplotlib.figure
 from PIL import Image
 
-from harness.core import table
-from harness.core.figure import Figure, render
-from harness.core.table import Report
+from harness.results import table
+from harness.results.figure import Figure, render
+from harness.results.table import Report
 
 
 def draw() -> matplotlib.figure.Figure:

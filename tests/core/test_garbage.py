@@ -3,10 +3,11 @@ import os
 
 import pytest
 
-from harness.core import garbage, lease, plan, plans
-from harness.core.config import compose
-from harness.core.errors import UnfitError
-from harness.core.lease import Claim
+from harness.common.errors import UnfitError
+from harness.config.compose import compose
+from harness.jobdir import lease
+from harness.jobdir.lease import Claim
+from harness.plan import gc, plan, saved_plans
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=2")
 
@@ -25,60 +26,60 @@ def job(folder, **outcome):
 
 
 def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
-    plans.keep(made, ())
+    saved_plans.keep(made, ())
     kept = job(made.directory(made.jobs[0]), status="finished")
     lost = job(made.root / "jobs" / ("f" * 16), status="finished")
     (made.root / "jobs" / "notes").mkdir()  # not ours
-    (item,) = garbage.garbage(made.root)
+    (item,) = gc.garbage(made.root)
     assert item.path == lost
     assert item.bytes > 1000
-    assert garbage.delete(made.root, [item]) == item.bytes
+    assert gc.delete(made.root, [item]) == item.bytes
     assert not lost.exists()
     assert kept.exists()
 
 
 def test_a_job_at_work_is_never_listed_nor_deleted(made):
-    plans.keep(made, ())
+    saved_plans.keep(made, ())
     folder = job(made.root / "jobs" / ("f" * 16))
-    (item,) = garbage.garbage(made.root)
+    (item,) = gc.garbage(made.root)
     got = Claim(folder).take()
-    assert garbage.garbage(made.root) == []
-    assert garbage.delete(made.root, [item]) == 0  # begun after it was listed
+    assert gc.garbage(made.root) == []
+    assert gc.delete(made.root, [item]) == 0  # begun after it was listed
     got.renew(released=True)
     assert lease.held(folder) is None
-    assert [one.path for one in garbage.garbage(made.root)] == [folder]
+    assert [one.path for one in gc.garbage(made.root)] == [folder]
 
 
 def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(made, monkeypatch):
-    plans.keep(made, ())
+    saved_plans.keep(made, ())
     folder = job(made.root / "jobs" / ("f" * 16))
     Claim(folder).take()
     monkeypatch.setattr(lease, "machine", lambda: "another")
-    assert garbage.garbage(made.root) == []
+    assert gc.garbage(made.root) == []
     os.utime(lease.path_of(folder, 1), (0, 0))
-    assert not garbage.at_work(made.root / "jobs")
-    assert garbage.delete(made.root, garbage.garbage(made.root)) > 0
+    assert not gc.at_work(made.root / "jobs")
+    assert gc.delete(made.root, gc.garbage(made.root)) > 0
     assert not folder.exists()
 
 
 def test_leftovers_of_a_finished_job_are_listed(made):
-    plans.keep(made, ())
+    saved_plans.keep(made, ())
     folder = job(made.directory(made.jobs[0]), status="finished")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-000000004.pt").write_bytes(b"x" * 10)
     (folder / ".weights.safetensors.host.1.tmp").write_bytes(b"x" * 5)
     (made.root / "replaced" / "abc").mkdir(parents=True)
-    found = {one.path.name: one.why for one in garbage.garbage(made.root)}
+    found = {one.path.name: one.why for one in gc.garbage(made.root)}
     assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
-    items = garbage.garbage(made.root)
+    items = gc.garbage(made.root)
     got = Claim(folder).take()
-    assert garbage.delete(made.root, items) == 0  # begun after they were listed; `abc` holds no byte
+    assert gc.delete(made.root, items) == 0  # begun after they were listed; `abc` holds no byte
     got.renew(released=True)
-    assert garbage.delete(made.root, items) == 15
+    assert gc.delete(made.root, items) == 15
     assert sorted(path.name for path in folder.iterdir()) == [
         *("attempts", "job.yaml", "outcome.json", "weights.safetensors")
     ]
-    assert garbage.garbage(made.root) == []
+    assert gc.garbage(made.root) == []
 
 
 def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
@@ -86,27 +87,27 @@ def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
     folder = job(root / "rehearsal" / "jobs" / ("f" * 16))
     (root / "rehearsal" / "plans").mkdir()
     got = Claim(folder).take()
-    assert garbage.garbage(root) == []
+    assert gc.garbage(root) == []
     got.renew(released=True)
-    assert garbage.garbage(root, rehearsing=True) == []
-    (item,) = garbage.garbage(root)
+    assert gc.garbage(root, rehearsing=True) == []
+    (item,) = gc.garbage(root)
     assert item.path == root / "rehearsal"
     got = Claim(folder).take()
-    assert garbage.delete(root, [item]) == 0  # begun after it was listed
+    assert gc.delete(root, [item]) == 0  # begun after it was listed
     got.renew(released=True)
-    assert garbage.delete(root, [item]) > 0
+    assert gc.delete(root, [item]) > 0
     assert not item.path.exists()
 
 
 def test_a_root_whose_plans_are_gone_is_left_alone(tmp_path):
     job(tmp_path / "jobs" / "a", status="finished")
     with pytest.raises(UnfitError, match="has jobs and no plans/"):
-        garbage.garbage(tmp_path)
+        gc.garbage(tmp_path)
 
 
 def test_what_a_searchs_trial_made_is_no_garbage(tmp_path):
     job(tmp_path / "jobs" / "a", status="finished")
-    garbage.refer(tmp_path, "other", ["b"])
-    assert [item.path.name for item in garbage.garbage(tmp_path)] == ["a"]
-    garbage.refer(tmp_path, "trial", ["a"])
-    assert garbage.garbage(tmp_path) == []
+    gc.refer(tmp_path, "other", ["b"])
+    assert [item.path.name for item in gc.garbage(tmp_path)] == ["a"]
+    gc.refer(tmp_path, "trial", ["a"])
+    assert gc.garbage(tmp_path) == []

@@ -6,20 +6,21 @@ from pathlib import Path
 import pytest
 from vspw_files import make_vspw
 
-from harness.core import content, hold_out
-from harness.core.config import Config, compose
-from harness.core.errors import UnfitError, UsageError
-from harness.core.job import Evaluate, Train
+from harness.common.errors import UnfitError, UsageError
+from harness.config import input_digests
+from harness.config.compose import Config, compose
+from harness.data import hold_out
+from harness.plan.job import Evaluate, Train
 
 SHARE = "data.hold_out=0.1"
 
 
 def resolved(*words: str) -> Config:
-    return content.resolve(compose("demo", words), None)
+    return input_digests.resolve(compose("demo", words), None)
 
 
 def test_train_and_dev_are_the_training_videos() -> None:
-    whole, part = content.build_dataset(resolved()), content.build_dataset(resolved(SHARE))
+    whole, part = input_digests.build_dataset(resolved()), input_digests.build_dataset(resolved(SHARE))
     train, dev = part.videos("train"), part.videos("dev")
     assert len(dev) == round(0.1 * len(whole.videos("train"))) == part.planned("dev") == 3
     assert sorted(train + dev) == sorted(whole.videos("train"))
@@ -29,7 +30,7 @@ def test_train_and_dev_are_the_training_videos() -> None:
 
 
 def test_it_travels_to_data_workers() -> None:
-    part = content.build_dataset(resolved(SHARE))
+    part = input_digests.build_dataset(resolved(SHARE))
     again = pickle.loads(pickle.dumps(part))
     assert again.videos("dev") == part.videos("dev")
     assert again.classes == part.classes
@@ -76,7 +77,7 @@ def test_fingerprints_know_what_was_held_out() -> None:
 
 
 def test_the_seed_of_the_training_does_not_move_it() -> None:
-    one, other = (content.build_dataset(resolved(SHARE, f"seed={seed}")) for seed in (0, 1))
+    one, other = (input_digests.build_dataset(resolved(SHARE, f"seed={seed}")) for seed in (0, 1))
     assert one.videos("dev") == other.videos("dev")
 
 
@@ -90,7 +91,7 @@ def test_a_split_list_is_known_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_where_the_data_is_absent_numbers_are_planned() -> None:
-    config = content.resolve(compose("paper", ["data.hold_out=0.1"]), None)
+    config = input_digests.resolve(compose("paper", ["data.hold_out=0.1"]), None)
     assert config.content.videos["train"] == 2806 - 281
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import content, plugins
-from harness.core.config import Config, compose
-from harness.core.errors import UsageError
-from harness.core.job import Evaluate, Job, Train, digest
+from harness.common.errors import UsageError
+from harness.config import input_digests, plugins
+from harness.config.compose import Config, compose
+from harness.plan.job import Evaluate, Job, Train, digest
 
 DECODERS = ("upernet", "decoder_a", "decoder_b")
 TRAININGS = {f"train {name}" for name in DECODERS}
@@ -18,7 +18,7 @@ ALL = TRAININGS | EVALUATIONS
 
 
 def resolved(*overrides: str, preset: str = "demo", root: Path | None = None) -> Config:
-    return content.resolve(compose(preset, overrides), root)
+    return input_digests.resolve(compose(preset, overrides), root)
 
 
 def jobs_of(config: Config) -> dict[str, Job]:

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from harness.core import lease
-from harness.core.lease import Claim, Holder, SupersededError
+from harness.jobdir import lease
+from harness.jobdir.lease import Claim, Holder, SupersededError
 
 HOLD = """
     import sys, time
     from pathlib import Path
-    from harness.core import lease
+    from harness.jobdir import lease
     got = lease.Claim(Path(sys.argv[1])).take()
     if got is None:
         print("refused", flush=True)

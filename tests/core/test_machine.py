@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import machine
+from harness.common import machine
 
 
 @pytest.mark.parametrize(("visible", "found"), [(None, 3), ("7,3", 2), ("", 0), ("0", 1)])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import paper
+from harness.results import paper
 
 THEIRS = {
     "dataset": "vspw",

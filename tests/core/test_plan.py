@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import plan
-from harness.core.config import Config, compose
-from harness.core.errors import UnfitError, UsageError
-from harness.core.job import Evaluate, Job, Train
-from harness.core.plan import Plan, launches
+from harness.common.errors import UnfitError, UsageError
+from harness.config.compose import Config, compose
+from harness.plan import plan
+from harness.plan.job import Evaluate, Job, Train
+from harness.plan.plan import Plan, launches
 
 TABLE_1 = "ablation_ensemble"
 TWO_CELLS = '''"""Own."""
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 TITLE, REPORT = "Own", "comparison"
 def cells(config):
     a = Train(config, "decoder_a")
@@ -193,7 +193,7 @@ def test_the_setting_says_whether_weights_were_loaded(tmp_path: Path) -> None:
 
 
 OWN = """'''Mine.'''
-from harness.core.spec import Cell, Evaluate, Train
+from harness.plan.cell import Cell, Evaluate, Train
 TITLE, REPORT = "Mine", "comparison"
 
 def cells(config):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.core import plugins
-from harness.core.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import plugins
 
 WITH_CONFIG = [(kind, name) for kind in ("encoders", "decoders", "datasets") for name in plugins.names(kind)]
 CONFIG = "VERSION = 1\n@dataclass(frozen=True)\nclass Config:\n    side: int = {default}\n"
@@ -55,10 +55,10 @@ def test_defaults_are_written_out(kind: str, name: str) -> None:
 
 def test_reading_imports_nothing() -> None:
     code = (
-        "import sys; from harness.core import plugins\n"
+        "import sys; from harness.config import plugins\n"
         "for kind in ('encoders', 'decoders', 'datasets'):\n"
         "    for path in plugins.paths(kind).values(): plugins.read_schema(path)\n"
-        "print(sorted({'torch', 'timm', 'models.decoders.upernet', 'harness.datasets.vspw'} & set(sys.modules)))"
+        "print(sorted({'torch', 'timm', 'models.decoders.upernet', 'harness.data.datasets.vspw'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,9 +8,10 @@ import socket
 import numpy as np
 import pytest
 
-from harness.core import record
-from harness.core.metrics import Consistency
-from harness.core.record import RunRecord, packed, read_evaluation, unpacked
+from harness.common.atomic_files import write_json
+from harness.results import records
+from harness.results.metrics import Consistency
+from harness.results.records import RunRecord, packed, read_evaluation, unpacked
 
 CLASSES = 3
 
@@ -78,7 +79,7 @@ def test_what_older_runs_packed_is_read():
     assert isinstance(found, RunRecord)
     assert found.vc == {}
     assert found.final["accuracy"] == 50
-    assert found.final.keys() == record.OF_CONFUSION.keys()
+    assert found.final.keys() == records.OF_CONFUSION.keys()
 
 
 def test_hosts_that_share_a_root_and_have_equal_process_ids_write_apart(tmp_path, monkeypatch):
@@ -89,16 +90,16 @@ def test_hosts_that_share_a_root_and_have_equal_process_ids_write_apart(tmp_path
         if others:
             others.clear()
             monkeypatch.setattr(socket, "gethostname", lambda: "two")
-            record.write_json(path, {"host": "two"})
+            write_json(path, {"host": "two"})
 
     monkeypatch.setattr(os, "getpid", lambda: 7)
     monkeypatch.setattr(os, "fsync", other_writes)
-    record.write_json(path, {"host": "one"})
+    write_json(path, {"host": "one"})
     assert json.loads(path.read_text()) == {"host": "one"}
 
 
 def test_what_a_dead_writer_leaves_is_garbage(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        record.write_json(tmp_path / "outcome.json", {})
+        write_json(tmp_path / "outcome.json", {})
     assert len(list(tmp_path.glob(".*.tmp"))) == 1

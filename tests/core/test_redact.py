@@ -3,8 +3,8 @@ import signal
 import pytest
 
 from harness import cli
-from harness.core import voice
-from harness.core.redact import one_line, redact
+from harness.common import console
+from harness.common.redaction import one_line, redact
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_one_line_of_a_long_message() -> None:
 
 
 def test_what_is_said_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
-    voice.say("failed: http://u:s3cret@h did not answer")
+    console.say("failed: http://u:s3cret@h did not answer")
     assert capsys.readouterr().err == "failed: http://u:***@h did not answer\n"
 
 

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from harness.core import config, metrics, plan, results, stats
-from harness.core.results import CellResult, Context, build, claims, rows_json, summary
+from harness.config import compose
+from harness.plan import plan
+from harness.results import metrics, stats
+from harness.results import rows as results
+from harness.results.rows import CellResult, Context, build, claims, rows_json, summary
 
 TABLE_1 = "ablation_ensemble"
 
@@ -231,7 +234,7 @@ def test_the_frame_holds_sums_instead_of_matrices(frame: pd.DataFrame) -> None:
 
 
 def test_a_plans_cell_knows_its_trainings(tmp_path: Path) -> None:
-    made = plan.make(["ablation_ensemble"], config.compose("demo", [], ()), tmp_path)
+    made = plan.make(["ablation_ensemble"], compose.compose("demo", [], ()), tmp_path)
     (experiment,) = made.experiments
     cells = [results.result(experiment, order, seed, cell) for order, (seed, cell) in enumerate(experiment.cells)]
     upernet, a, b, ab = (cell.members for cell in cells)

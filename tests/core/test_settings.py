@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import settings
-from harness.core.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import settings
 
 
 @pytest.fixture(autouse=True)

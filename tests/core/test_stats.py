@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.core import metrics, stats
-from harness.core.stats import Interval, UnitSums, interval, unit_sums, verdict
+from harness.results import metrics, stats
+from harness.results.stats import Interval, UnitSums, interval, unit_sums, verdict
 
 Videos = Mapping[str, NDArray[np.int64]]
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import study
-from harness.core.config import compose
-from harness.core.errors import UsageError
-from harness.core.job import Evaluate, Train
-from harness.core.space import Choice, Uniform, Whole
-from harness.core.study import Study
+from harness.common.errors import UsageError
+from harness.config.compose import compose
+from harness.plan import study
+from harness.plan.job import Evaluate, Train
+from harness.plan.search_space import Choice, Uniform, Whole
+from harness.plan.study import Study
 
 M, SCHEDULE = "decoder.decoder_a.momentum", "decoder.decoder_a.schedule"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import table
-from harness.core.table import Report, Table
+from harness.results import table
+from harness.results.table import Report, Table
 
 NASTY = r"50% of_A & B | <b>*x*</b> {\cmd} $1 #2 ~^ [red]"
 

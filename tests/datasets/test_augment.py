@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
-from harness.datasets import _augment
-from harness.datasets._augment import augment, choose_box, distort, is_varied, resized, saturate, source_span, turn_hue
+from harness.data import augmentation
+from harness.data.augmentation import (
+    augment,
+    choose_box,
+    distort,
+    is_varied,
+    resized,
+    saturate,
+    source_span,
+    turn_hue,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +143,7 @@ def clip(frames=3, height=40, width=60, seed=0):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_one_geometry_for_all_frames_and_the_labels(seed, monkeypatch):
-    monkeypatch.setattr(_augment, "distort", lambda image, rng: image)
+    monkeypatch.setattr(augmentation, "distort", lambda image, rng: image)
     images, labels = clip()
     out, marks = augment(images, labels, 48, 40, np.random.default_rng(seed))
     assert (out == out[:1]).all()
@@ -151,13 +160,13 @@ def test_one_geometry_for_all_frames_and_the_labels(seed, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_geometry_against_a_resize_of_the_whole_frame(seed, monkeypatch):
-    monkeypatch.setattr(_augment, "distort", lambda image, rng: image)
+    monkeypatch.setattr(augmentation, "distort", lambda image, rng: image)
     images, labels = clip(1)
     out, _ = augment(images, labels, 32, 40, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
     height, width = resized((40, 60), 40, rng.uniform(0.5, 2))
     whole = F.resize(images, [height, width], antialias=False)
-    for _ in range(_augment.TRIES):
+    for _ in range(augmentation.TRIES):
         state = rng.bit_generator.state
         top, left = (int(rng.integers(max(side - 32, 0) + 1)) for side in (height, width))
         rng.bit_generator.state = state
@@ -182,7 +191,7 @@ def test_colours_are_drawn_per_frame():
 
 
 def test_mirroring_is_a_fair_coin(monkeypatch):
-    monkeypatch.setattr(_augment, "distort", lambda image, rng: image)
+    monkeypatch.setattr(augmentation, "distort", lambda image, rng: image)
     images, labels = clip(1)
     rng = np.random.default_rng(0)
     mirrored = 0
@@ -225,7 +234,7 @@ def test_the_box_is_decided_on_the_current_frame(monkeypatch):
     images = torch.zeros(2, 3, 100, 100, dtype=torch.uint8)
     labels = torch.zeros(2, 100, 100, dtype=torch.uint8)
     labels[1, :, 70:] = 1  # only the current frame has two classes
-    monkeypatch.setattr(_augment, "SCALES", (1.0, 1.0))
+    monkeypatch.setattr(augmentation, "SCALES", (1.0, 1.0))
     varied = {-1: 0, 0: 0}
     for seed in range(100):
         for place, clip_labels in ((-1, labels), (0, labels.flip(0))):

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vspw_files import make_vspw
 
-from harness.core.errors import UnfitError, UsageError
-from harness.datasets import _stream, vspw
-from harness.datasets._stream import TrainStream, loader
-from harness.datasets.synthetic import Config, Dataset
+from harness.common.errors import UnfitError, UsageError
+from harness.data import stream as training_stream
+from harness.data.datasets import vspw
+from harness.data.datasets.synthetic import Config, Dataset
+from harness.data.stream import TrainStream, loader
 
 LISTS = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
@@ -100,7 +101,7 @@ def test_all_frames_of_a_video_are_drawn():
 
 
 def test_frames_are_the_offsets_clamped_to_the_first(monkeypatch):
-    monkeypatch.setattr(_stream, "augment", lambda images, labels, *rest: (images, labels))
+    monkeypatch.setattr(training_stream, "augment", lambda images, labels, *rest: (images, labels))
     ours = stream(1, offsets=(-2, -1, 0), frames=4)
     seen = set()
     for n in range(40):

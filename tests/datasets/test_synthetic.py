@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from harness.core.errors import UnfitError, UsageError
-from harness.datasets import synthetic
-from harness.datasets.synthetic import Config, Dataset
+from harness.common.errors import UnfitError, UsageError
+from harness.data.datasets import synthetic
+from harness.data.datasets.synthetic import Config, Dataset
 
 
 def checksum(data, split, video, frame):
@@ -32,7 +32,7 @@ def test_frames_do_not_depend_on_the_order_of_access_or_the_process():
     assert [checksum(data, *name) for name in reversed(names)][::-1] == forward
     assert len(set(forward)) == 3
     code = (
-        "import zlib; from harness.datasets.synthetic import *;"
+        "import zlib; from harness.data.datasets.synthetic import *;"
         "made = Dataset(Config()).read('val', 'val_0003', '0001');"
         "print(zlib.crc32(made.image.tobytes() + made.label.tobytes()))"
     )

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from vspw_files import make_vspw
 
-from harness.core.errors import UnfitError, UsageError
-from harness.datasets import vspw
-from harness.datasets._vspw_classes import NAMES
+from harness.common.errors import UnfitError, UsageError
+from harness.data.datasets import vspw
+from harness.data.datasets._vspw_classes import NAMES
 
 VIDEO = "train_00000"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from harness.core import metrics
 from harness.engine.metrics import confusion
+from harness.results import metrics
 
 ORACLE = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["iou"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.engine import count
+from harness.engine import flops as count
 
 LARGE = "beit_large_patch16_224.in22k_ft_in22k"
 

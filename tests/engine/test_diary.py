@@ -1,5 +1,5 @@
-from harness.core import journal
-from harness.core.journal import Journal
+from harness.jobdir import events as journal
+from harness.jobdir.events import Journal
 
 
 def test_events_come_back_in_order_with_time(tmp_path):

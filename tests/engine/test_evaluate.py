@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from tiny_jobs import ALONE, counts, evaluation
 
-from harness import supervise
-from harness.core import journal
-from harness.core.errors import UnfitError
-from harness.core.lease import Claim, SupersededError
-from harness.engine import build, evaluate, inference, jobs
-from harness.engine import stages as stages_module
+from harness.common.errors import UnfitError
+from harness.engine import build, evaluate, jobs, sliding_window
+from harness.engine import multistage as stages_module
+from harness.engine.multistage import Stages, Windows, nbytes
 from harness.engine.runtime import Rank, Stop, Stopped
-from harness.engine.stages import Stages, Windows, nbytes
+from harness.jobdir import events as journal
+from harness.jobdir.lease import Claim, SupersededError
+from harness.launch import supervisor
 from models.contract import Decoder
 
 A, B = "a" * 16, "b" * 16
@@ -51,7 +51,7 @@ def frames(video="val_0000"):
 def stages_of(root, member, **changes):
     model = evaluate.model(root / "jobs" / member, 4)
     options = {"window": 32, "stride": None, "short_side": None, "scales": [1.0], "flip": False, **changes}
-    return Stages(model, inference.geometry(**options), "fp32", torch.device("cpu"))
+    return Stages(model, sliding_window.geometry(**options), "fp32", torch.device("cpu"))
 
 
 def test_every_pixel_is_counted_once(root):
@@ -85,7 +85,7 @@ def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatc
     assert [(event["event"], event["time"]) for event in events] == [
         (word, 1000 if word == "begin" else 1050) for word in told
     ]
-    outcome = supervise.finish_evaluation(folder, 3)
+    outcome = supervisor.finish_evaluation(folder, 3)
     assert outcome["peak"] == events[-1]["bytes"] > 2**20
     assert outcome["seconds"] == 50, "with the loading: what a launch takes"
 

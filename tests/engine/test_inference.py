@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.core.errors import UnfitError
-from harness.engine import inference
-from harness.engine.inference import Box, Fit, Fusion, Geometry, View
+from harness.common.errors import UnfitError
+from harness.engine import sliding_window
+from harness.engine.sliding_window import Box, Fit, Fusion, Geometry, View
 
 SQUARE = Fit(512, 32)
 FREE = Fit(None, 32)
@@ -25,7 +25,7 @@ def slow_slide(height, width, window, stride):
 @pytest.mark.parametrize("size", [(512, 910), (512, 512), (384, 683), (700, 1000), (20, 30), (513, 512)])
 @pytest.mark.parametrize(("window", "stride"), [(512, 341), (64, 43), (100, 100)])
 def test_windows_equal_the_slow_reference_and_cover_all(size, window, stride):
-    found = inference.boxes(*size, window, stride)
+    found = sliding_window.boxes(*size, window, stride)
     assert found == slow_slide(*size, window, stride)
     count = torch.zeros(size)
     for box in found:
@@ -34,16 +34,16 @@ def test_windows_equal_the_slow_reference_and_cover_all(size, window, stride):
 
 
 def test_papers_frame_takes_three_windows_and_tta_68():
-    one = inference.geometry(512, 341, 512, [1.0], False)
-    many = inference.geometry(512, None, 512, [0.75, 1.0, 1.25, 1.5, 1.75], True)
+    one = sliding_window.geometry(512, 341, 512, [1.0], False)
+    many = sliding_window.geometry(512, None, 512, [0.75, 1.0, 1.25, 1.5, 1.75], True)
     assert many.stride == 341
-    assert len(inference.tiles(480, 853, one, SQUARE)) == 3
-    assert len(inference.tiles(480, 853, many, SQUARE)) == 68
+    assert len(sliding_window.tiles(480, 853, one, SQUARE)) == 3
+    assert len(sliding_window.tiles(480, 853, many, SQUARE)) == 68
 
 
 def test_views_scale_the_short_side_or_the_frame_itself():
-    assert inference.views(480, 853, Geometry(512, 341, 512, (1.0,), False)) == [View(512, 910, False)]
-    assert inference.views(480, 853, Geometry(512, 341, None, (1.0, 0.5), True)) == [
+    assert sliding_window.views(480, 853, Geometry(512, 341, 512, (1.0,), False)) == [View(512, 910, False)]
+    assert sliding_window.views(480, 853, Geometry(512, 341, None, (1.0, 0.5), True)) == [
         View(480, 853, False),
         View(480, 853, True),
         View(240, 427, False),
@@ -52,22 +52,22 @@ def test_views_scale_the_short_side_or_the_frame_itself():
 
 
 def test_fixed_encoder_pads_to_its_square_and_refuses_other_windows():
-    tiles = inference.tiles(384, 683, Geometry(512, 341, None, (1.0,), False), SQUARE)
+    tiles = sliding_window.tiles(384, 683, Geometry(512, 341, None, (1.0,), False), SQUARE)
     assert {(tile.height, tile.width) for tile in tiles} == {(512, 512)}
     with pytest.raises(UnfitError, match=r"evaluate\.window=256"):
-        inference.tiles(480, 853, Geometry(256, 171, None, (1.0,), False), SQUARE)
+        sliding_window.tiles(480, 853, Geometry(256, 171, None, (1.0,), False), SQUARE)
 
 
 def test_free_encoder_sees_a_frame_that_fits_in_one_pass():
-    (tile,) = inference.tiles(360, 480, Geometry(512, 341, None, (1.0,), False), FREE)
+    (tile,) = sliding_window.tiles(360, 480, Geometry(512, 341, None, (1.0,), False), FREE)
     assert tile.box == Box(0, 0, 360, 480)
     assert (tile.height, tile.width) == (384, 480)
 
 
 def test_cut_pads_below_and_right_with_the_mean_colour_and_void():
-    (tile,) = inference.tiles(3, 5, Geometry(32, 21, None, (1.0,), False), FREE)
+    (tile,) = sliding_window.tiles(3, 5, Geometry(32, 21, None, (1.0,), False), FREE)
     image, mask = torch.rand(1, 3, 3, 5), torch.ones(3, 5, dtype=torch.int64)
-    padded, void = inference.cut(image, tile), inference.cut_mask(mask, tile)
+    padded, void = sliding_window.cut(image, tile), sliding_window.cut_mask(mask, tile)
     assert padded.shape == (1, 3, 32, 32)
     assert torch.equal(padded[..., :3, :5], image)
     assert padded[0, :, 10, 10].tolist() == pytest.approx([123.675, 116.28, 103.53])
@@ -83,9 +83,9 @@ def colour_model(crop):
 
 def fuse(image, geometry, fit, model=colour_model):
     height, width = image.shape[-2:]
-    views, fusion = inference.views(height, width, geometry), Fusion(height, width, geometry)
-    for tile in inference.tiles(height, width, geometry, fit):
-        fusion.add(tile, model(inference.cut(inference.see(image, views[tile.view]), tile)))
+    views, fusion = sliding_window.views(height, width, geometry), Fusion(height, width, geometry)
+    for tile in sliding_window.tiles(height, width, geometry, fit):
+        fusion.add(tile, model(sliding_window.cut(sliding_window.see(image, views[tile.view]), tile)))
     return fusion.probabilities()
 
 
@@ -128,7 +128,7 @@ def test_mirrored_frame_has_the_mirrored_output():
 
 def test_mask_follows_its_view():
     mask = torch.arange(12).view(3, 4)
-    assert torch.equal(inference.see_mask(mask, View(3, 4, True)), mask.flip(-1))
+    assert torch.equal(sliding_window.see_mask(mask, View(3, 4, True)), mask.flip(-1))
     assert torch.equal(
-        inference.see_mask(mask, View(6, 8, False)), mask.repeat_interleave(2, 0).repeat_interleave(2, 1)
+        sliding_window.see_mask(mask, View(6, 8, False)), mask.repeat_interleave(2, 0).repeat_interleave(2, 1)
     )

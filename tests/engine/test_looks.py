@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_jobs import ALONE, DATA, train_now, training
 
-from harness.core import journal, metrics, pruning
-from harness.core.errors import UsageError
-from harness.engine import build, evaluate, jobs, looks, train
-from harness.engine.looks import Looks
+from harness.common.errors import UsageError
+from harness.engine import build, evaluate, intermediate_evaluation, jobs, train
+from harness.engine.intermediate_evaluation import Looks
 from harness.engine.runtime import Stop
+from harness.jobdir import events as journal
+from harness.jobdir import pruning
+from harness.results import metrics
 
 HELD = {"name": "synthetic", "config": DATA, "hold_out": 0.3}
 HOW = {"evaluate_every": 2, "evaluate_split": "dev", "evaluate_videos": None}
@@ -20,7 +22,7 @@ GEOMETRY = {"window": 32, "stride": None, "short_side": None}
 
 
 def looked_at(root, name="a" * 16, decoder="decoder_a", **changes):
-    """A training that is looked at: a job.yaml as harness.core.job makes it."""
+    """A training that is looked at: a job.yaml as harness.plan.job makes it."""
     folder = training(root, name, decoder, data=HELD, **changes)
     job = jobs.read(folder)
     job["train"] |= HOW
@@ -115,5 +117,5 @@ def test_dev_needs_something_held_out(tmp_path):
 
 def test_videos_are_spread_over_the_split():
     videos = tuple(str(index) for index in range(10))
-    assert looks.spread(videos, 3) == ("0", "3", "6")
-    assert looks.spread(videos, None) == looks.spread(videos, 99) == videos
+    assert intermediate_evaluation.spread(videos, 3) == ("0", "3", "6")
+    assert intermediate_evaluation.spread(videos, None) == intermediate_evaluation.spread(videos, 99) == videos

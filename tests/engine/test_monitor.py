@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.core import curves, journal
-from harness.core.lease import SupersededError
 from harness.engine import monitor
 from harness.engine.monitor import Monitor
+from harness.jobdir import events as journal
+from harness.jobdir import replay
+from harness.jobdir.lease import SupersededError
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_what_gpus_say(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_samples_of_two_attempts_are_counted_on(gpus: None, tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
-    paths = [curves.system(folder) / "gpu-7.jsonl" for folder in folders]
+    paths = [replay.system(folder) / "gpu-7.jsonl" for folder in folders]
     before = 0
     for _ in range(2):
         with Monitor(folders, nobody, every=0.01):
@@ -62,7 +63,7 @@ def test_samples_of_two_attempts_are_counted_on(gpus: None, tmp_path: Path) -> N
         before = len(journal.read(paths[0])[0])
     for path in paths:
         assert [event["step"] for event in journal.read(path)[0]] == list(range(before))
-    found = curves.Samples(folders[0])
+    found = replay.Samples(folders[0])
     points = found.read()
     assert len(points) == 5 * before
     assert points[0][:3] == ("system/gpu-7/gpu_0_utilization_percentage", 90, 0)
@@ -81,7 +82,7 @@ def test_a_job_that_another_attempt_has_is_left_alone(gpus: None, tmp_path: Path
         while not asked:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert journal.read(curves.system(tmp_path) / "gpu-7.jsonl")[0] == []
+    assert journal.read(replay.system(tmp_path) / "gpu-7.jsonl")[0] == []
 
 
 def test_a_card_that_does_not_answer_holds_up_no_rank(

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from test_inference import slow_slide
 from tiny_jobs import ALONE, counts, evaluation, training
 
-from harness.core.errors import UnfitError
-from harness.engine import build, evaluate, inference, jobs
+from harness.common.errors import UnfitError
+from harness.engine import build, evaluate, jobs, sliding_window
+from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Stop
-from harness.engine.stages import Prediction, Stages
 from models.layers.context_read import class_counts, to_grid
 from models.layers.pyramid import UPerHead
 
@@ -85,7 +85,7 @@ def frames(video="val_0000"):
 def stages_of(root, member, **changes):
     options = {"window": 32, "stride": None, "short_side": None, "scales": [1.0], "flip": False, **changes}
     model = evaluate.model(root / "jobs" / member, CLASSES)
-    return Stages(model, inference.geometry(**options), "fp32", torch.device("cpu"))
+    return Stages(model, sliding_window.geometry(**options), "fp32", torch.device("cpu"))
 
 
 def predictions(stages, last=2):
@@ -162,15 +162,15 @@ def test_a_window_exits_exactly_where_its_class_counts_stay(root):
     made = chain(root, [A], 3, **KEEP)
     run(*made)
     stages = stages_of(root, A)
-    tiles = inference.tiles(32, 48, stages.geometry, stages.fit)
-    views = inference.views(32, 48, stages.geometry)
+    tiles = sliding_window.tiles(32, 48, stages.geometry, stages.fit)
+    views = sliding_window.views(32, 48, stages.geometry)
     known = stages.model.decoder.memory.initialised
 
     def keys(folder, video, frame):
         """Class counts of every window, on R's grid of 4 × 4."""
         mask = np.array(evaluate.Image.open(folder / "masks" / video / f"{frame:04}.png"))
-        seen = [inference.see_mask(torch.from_numpy(mask).long(), view) for view in views]
-        parts = [inference.cut_mask(seen[tile.view], tile) for tile in tiles]
+        seen = [sliding_window.see_mask(torch.from_numpy(mask).long(), view) for view in views]
+        parts = [sliding_window.cut_mask(seen[tile.view], tile) for tile in tiles]
         return [class_counts(to_grid(part, (4, 4)), known).tolist() for part in parts]
 
     for earlier, before, at in zip(made, made[1:], made[2:], strict=False):
@@ -304,10 +304,10 @@ def test_stages_equal_a_slow_reference(root, member, scales, flips):
 
 def test_p_is_fused_over_all_views_then_seen_by_each(root, monkeypatch):
     stages = stages_of(root, A, scales=[0.75, 1.5], flip=True)
-    given, see = [], inference.see_mask
-    monkeypatch.setattr(inference, "see_mask", lambda mask, view: (given.append((mask, view)), see(mask, view))[1])
+    given, see = [], sliding_window.see_mask
+    monkeypatch.setattr(sliding_window, "see_mask", lambda mask, view: (given.append((mask, view)), see(mask, view))[1])
     first, second = stages.predict(next(frames()), 1)
-    assert [view for _, view in given] == inference.views(32, 48, stages.geometry)
+    assert [view for _, view in given] == sliding_window.views(32, 48, stages.geometry)
     assert all(mask is first.mask for mask, _ in given)
     assert first.probabilities.shape == second.probabilities.shape == (CLASSES, 32, 48)
 

@@ -86,7 +86,7 @@ def test_torchruns_agent_dies_with_its_parent(tmp_path):
     """Its parent is killed while it imports torch."""
     code = """
         import subprocess, sys, time
-        agent = [sys.executable, "-m", "harness.launchers._agent", "--help"]
+        agent = [sys.executable, "-m", "harness.launch.launchers._agent", "--help"]
         child = subprocess.Popen(agent, stdout=subprocess.DEVNULL)
         print(child.pid, flush=True)
         time.sleep(60)

@@ -15,10 +15,11 @@ import pytest
 from mlflow_server import WITHOUT, free_port
 from tiny_jobs import write_job
 
-from harness.core import journal, plan
-from harness.core.config import compose
-from harness.core.job import Train
+from harness.config.compose import compose
 from harness.engine import checkpoint
+from harness.jobdir import events
+from harness.plan import plan
+from harness.plan.job import Train
 
 REPOSITORY = Path(__file__).parents[2]
 SIGNALS = (  # and the ranks that get it; torchrun and Slurm hand it to all, a person may not
@@ -61,7 +62,7 @@ def demo(root: Path, name: str) -> Path:
 
 def wait_for_step(folder: Path, step: int) -> None:
     deadline = time.monotonic() + 120
-    while not any(event.get("step", 0) >= step for event in journal.read(folder / "events.jsonl")[0]):
+    while not any(event.get("step", 0) >= step for event in events.read(folder / "events.jsonl")[0]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -83,7 +84,7 @@ def test_all_ranks_stop_after_the_same_step(tmp_path: Path, capsys: pytest.Captu
             assert outcomes == [[75, [status, found["step"]]]] * 2
             assert (found["status"], found["exit_code"]) == (status, 75)
             assert checkpoint.latest(folder / "checkpoints", print) == found["step"] >= 3
-            (saved,) = [event for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "checkpoint"]
+            (saved,) = [event for event in events.read(folder / "events.jsonl")[0] if event["event"] == "checkpoint"]
             took[number.name] = saved["time"] - sent  # written when it is on disk under its name
         assert [rank.wait(60) for rank in ranks] == [0, 0]
     finally:

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_jobs import ALONE, train_now, training
 
-from harness.core import journal
-from harness.core.errors import HarnessError, UnfitError
-from harness.core.lease import Claim
+from harness.common.errors import HarnessError, UnfitError
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
+from harness.jobdir import events as journal
+from harness.jobdir.lease import Claim
 from models.contract import Auxiliary, Output
 
 

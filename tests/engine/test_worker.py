@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tiny_jobs import ALONE, counts, evaluation, training
 
-from harness.core import journal
-from harness.core.lease import Claim
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.jobs import Ending
 from harness.engine.runtime import Rank, Stop, Stopped
+from harness.jobdir import events as journal
+from harness.jobdir.lease import Claim
 
 A = "a" * 16
 REPOSITORY = Path(__file__).parents[2]

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.core import metrics, stats
-from harness.core.results import CellResult, Context, build
-from harness.core.table import Table
+from harness.results import metrics, stats
+from harness.results.rows import CellResult, Context, build
+from harness.results.table import Table
 from reports.comparison import render, signed
 
 NAME = "ablation_ensemble"

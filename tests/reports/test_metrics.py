@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.core.results import Context
+from harness.results.rows import Context
 from reports._metrics import table
 
 ALL = {"miou": 60.0, "miou_nanmean": 59.5, "fwiou": 70.25, "accuracy": 80.0, "mean_accuracy": 65.0}

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.core import metrics, plan, stats
-from harness.core.config import compose
-from harness.core.figure import render as drawn
-from harness.core.results import CellResult, Context, build, summary
+from harness.config.compose import compose
+from harness.plan import plan
+from harness.results import metrics, stats
+from harness.results.figure import render as drawn
+from harness.results.rows import CellResult, Context, build, summary
 from reports import momentum
 
 CONTEXT = Context("ablation_momentum", "Memory momentum", "demo", "synthetic", False, ("data: synthetic",))

@@ -8,14 +8,14 @@ from statistics import mean
 
 import pytest
 
-from harness.core import results
-from harness.core import study as studies
-from harness.core.config import compose
-from harness.core.figure import render as drawn
-from harness.core.results import Context
-from harness.core.space import Whole
-from harness.core.study import Study, Trial
-from harness.core.table import Report, report_markdown, to_csv, write
+from harness.config.compose import compose
+from harness.plan import study as studies
+from harness.plan.search_space import Whole
+from harness.plan.study import Study, Trial
+from harness.results import rows as results
+from harness.results.figure import render as drawn
+from harness.results.rows import Context
+from harness.results.table import Report, report_markdown, to_csv, write
 from reports import search
 from reports.search.finding import find, largest, sentence
 

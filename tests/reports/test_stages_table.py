@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.core.results import CellResult, Context, build
+from harness.results.rows import CellResult, Context, build
 from reports import comparison, stages
 
 

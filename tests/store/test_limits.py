@@ -1,6 +1,6 @@
 import pytest
 
-from harness.store.limits import batches, clip, key_of, strings, word
+from harness.tracking.limits import batches, clip, key_of, strings, word
 
 
 @pytest.mark.parametrize(

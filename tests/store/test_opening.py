@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.errors import UnfitError
-from harness.store import opening
-from harness.store.tracking import Tracking
+from harness.common.errors import UnfitError
+from harness.tracking import opening
+from harness.tracking.client import Tracking
 
 PROJECT = Path(opening.__file__).parents[2]
 WITHOUT = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -25,7 +25,7 @@ def imported() -> None:
 
 
 def test_eight_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    code = "from harness.store.tracking import Tracking; t = Tracking(); e = t.experiment('x'); "
+    code = "from harness.tracking.client import Tracking; t = Tracking(); e = t.experiment('x'); "
     code += "print(e, t.parent(e, 'p', 'abc'))"
     env = {**WITHOUT, "PYTHONPATH": str(PROJECT)}
     started = [

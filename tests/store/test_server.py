@@ -11,14 +11,15 @@ import pytest
 from mlflow_server import WITHOUT, Server, served
 from one_model import FILE, TINY, attempt, begun, end, evaluated, made, say
 
-from harness import publish, review
-from harness.core import results
-from harness.core.errors import UnfitError
-from harness.core.job import Train
-from harness.launchers._environment import child_environment
-from harness.publish import Publisher
-from harness.store.tracking import FINGERPRINT, Tracking
-from harness.sync import Sync
+from harness.common.errors import UnfitError
+from harness.launch.launchers._environment import child_environment
+from harness.launch.mlflow_sync import Sync
+from harness.plan.job import Train
+from harness.results import rows
+from harness.tracking import publisher as publish
+from harness.tracking import report_from_mlflow
+from harness.tracking.client import FINGERPRINT, Tracking
+from harness.tracking.publisher import Publisher
 
 EVENTS = [*attempt(0, range(1, 8), 4, 1_800_000_000.0), *attempt(4, range(5, 11), 10, 1_800_001_000.0)]
 
@@ -75,8 +76,8 @@ def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
     place = client.get_experiment(run.experiment_id).artifact_location
     assert place.startswith("mlflow-artifacts:"), "only a local SQLite store is told where artefacts lie"
     assert list((login.folder / "artefacts").rglob("matrices.npz"))
-    (found,) = review.look_up(planned, ("harness",))  # downloads what the server keeps
-    (row,) = results.rows_json(found.frame, [found.context])["experiments"][0]["rows"]
+    (found,) = report_from_mlflow.look_up(planned, ("harness",))  # downloads what the server keeps
+    (row,) = rows.rows_json(found.frame, [found.context])["experiments"][0]["rows"]
     assert row["status"] == "done"
 
 

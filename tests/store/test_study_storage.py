@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from harness.core import study as studies
-from harness.core.config import compose
-from harness.core.errors import UnfitError, UsageError
-from harness.core.study import Study
-from harness.store.search import FileTurn, Keeper, Live, Storage, seen
+from harness.common.errors import UnfitError, UsageError
+from harness.config.compose import compose
+from harness.plan import study as studies
+from harness.plan.study import Study
+from harness.search.storage import FileTurn, Keeper, Live, Storage, seen
 
 M = "decoder.decoder_a.momentum"
 pytestmark = pytest.mark.filterwarnings("error")  # no deprecated and no experimental part of Optuna
@@ -134,7 +134,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.touch()
     code = (
-        "import os, signal, sys; from pathlib import Path; from harness.store.search import FileTurn;"
+        "import os, signal, sys; from pathlib import Path; from harness.search.storage import FileTurn;"
         "FileTurn(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import pandas as pd
 import pytest
 
-from harness.core.errors import UnfitError
-from harness.store import tracking
-from harness.store.tracking import FINGERPRINT, ROLE, SOURCE, Tracking
+from harness.common.errors import UnfitError
+from harness.tracking import client as tracking
+from harness.tracking.client import FINGERPRINT, ROLE, SOURCE, Tracking
 
 PROJECT = Path(tracking.__file__).parents[2]
 WITHOUT = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -72,7 +72,7 @@ def test_a_bare_client_in_that_folder_sees_the_runs(
 
 
 def test_importing_the_file_imports_no_mlflow() -> None:
-    code = "import sys, harness.store.tracking as t; t.Tracking('sqlite:////nowhere/x.db').find(None, ['a']); "
+    code = "import sys, harness.tracking.client as t; t.Tracking('sqlite:////nowhere/x.db').find(None, ['a']); "
     code += "print('mlflow' in sys.modules, 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=WITHOUT, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
