@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import equal_sources
 import pytest
 
 from harness.common.atomic_files import read_json, write_json
@@ -72,3 +73,28 @@ def test_why_names_the_nearest_job_and_the_keys_that_differ(made: Plan):
 def test_why_without_any_finished_job(made: Plan):
     shutil.rmtree(made.root / "jobs")
     assert "nothing like it" in explain.explain(made, "upernet")
+
+
+def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(made: Plan):
+    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
+    path, ran = made.directory(job) / "how.json", dict(equal["before"])
+    write_json(path, {"sources": ran})
+    assert source_changes.changed(made, job) == []
+    write_json(path, {"sources": {**ran, "harness/engine/train.py": "anotherdigest"}})
+    assert source_changes.changed(made, job) == ["harness/engine/train.py"]
+    mine = {**ran, "/theirs/decoders/mine.py": "digest"}
+    write_json(path, {"sources": mine})
+    assert source_changes.changed(made, job) == ["mine.py"]
+
+
+def test_a_source_that_has_changed_since_the_table_shows_on_jobs_of_01(made: Plan, tmp_path: Path, monkeypatch):
+    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
+    write_json(made.directory(job) / "how.json", {"sources": equal["before"]})
+    write_json(tmp_path / "equal.json", {**equal, "now": {**equal["now"], "models/contract.py": "earlier"}})
+    monkeypatch.setattr(source_changes, "EQUAL", tmp_path / "equal.json")
+    assert source_changes.changed(made, job) == ["models/contract.py"]
+
+
+def test_the_table_of_equal_sources_is_of_today():
+    advice = "if no number has moved: python tests/tools/equal_sources.py; else raise the VERSION first"
+    assert read_json(source_changes.EQUAL)["now"] == equal_sources.current(), advice
