@@ -29,7 +29,7 @@ def redacted(value: object) -> str:
 
 
 def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
-    """Tables for people, or the JSON of design §5."""
+    """Tables for people, or the JSON of --json."""
     import pandas as pd
 
     from harness.results.rows import rows_json

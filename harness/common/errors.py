@@ -1,4 +1,4 @@
-"""The mistakes a person can make, each with the exit code the command line ends with (design §5).
+"""The mistakes a person can make, each with the exit code the command line ends with.
 
 A message is one line: what is wrong, where, and what to do. The command line prints it without a traceback.
 """

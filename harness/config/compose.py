@@ -117,7 +117,7 @@ class Config:
         return self.with_seed(later[0]) if later else None
 
     def iterations(self) -> int:
-        """Optimiser steps: epochs × max(1, videos × frames_per_video // batch) (science §1.4)."""
+        """Optimiser steps: epochs × max(1, videos × frames_per_video // batch)."""
         train, videos = self.train, self.content.videos["train"]
         return train.epochs * max(1, videos * train.frames_per_video // train.batch)
 

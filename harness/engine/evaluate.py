@@ -285,7 +285,7 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
 def masks(
     tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
 ) -> Iterator[tuple[Task, Seen]]:
-    """What each task says of the next frame: argmax of the sum of its members' probabilities (science §6).
+    """What each task says of the next frame: argmax of the sum of its members' probabilities.
 
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """

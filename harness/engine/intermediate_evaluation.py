@@ -1,7 +1,7 @@
 """Evaluations on the way: what a training's model is worth before it has ended, for whoever may stop it early.
 
 They are how a training runs, never what it makes: in eval mode, under generators of their own, with no weight, no
-buffer and no batch touched; a training ends with the same bits with them and without (design §2.1, `where`).
+buffer and no batch touched; a training ends with the same bits with them and without (their keys are `where`).
 """
 
 from collections.abc import Mapping

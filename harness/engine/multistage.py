@@ -1,7 +1,7 @@
 """One member at work on one video: what does not depend on P is computed once, and every stage is read off it.
 
 Stage 0 takes P as the decoder asks: the member's own mask of the frame before (Decoder A), or none. Stage s takes the
-member's own mask of stage s - 1 of the same frame, fused over all windows and views first (science §5, A26, A27).
+member's own mask of stage s - 1 of the same frame, fused over all windows and views first (A26, A27 of docs/DEVIATIONS.md).
 
 The exact early exit: a window whose P says the same as the stage before's (`prior_key`: for A and B the class counts on
 R's grid, since Eqs 5-6 know no more of P) has that stage's logits, which are taken again and the window counted.
@@ -105,7 +105,7 @@ class Stages:
                 features = self.model.features(sliding_window.cut(seen[tile.view], tile))
             if offsets:
                 now[index] = features
-            # before the first frame there is the first frame (science §2)
+            # before the first frame there is the first frame
             past = tuple(self._past[max(self._index + offset, 0)][index] for offset in offsets)
             return self.model.decoder.encode(features, past)
 

@@ -119,7 +119,7 @@ def mix(*key: int) -> int:
 
 
 def seed_all(*key: int) -> None:
-    """Seed python, numpy, torch and CUDA as a function of `key`: no generator's state is ever saved (design §2.5)."""
+    """Seed python, numpy, torch and CUDA as a function of `key`: no generator's state is ever saved."""
     seed = mix(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -2,7 +2,7 @@
 
 Shapes: K classes, H × W the frame's own size, h × w a view's. Images are raw RGB 0..255, float32.
 
-Probabilities, not logits, are summed: over windows and views of a member, then over members (science §5, §6). A frame
+Probabilities, not logits, are summed: over windows and views of a member, then over members. A frame
 smaller than a window is padded for the model and the padding is cut from the logits, so it is never counted.
 """
 

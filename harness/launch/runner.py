@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.common import machine
+from harness.common import child, machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, UsageError, refused
 from harness.common.signals import Stopped
@@ -338,7 +338,7 @@ def fetch(config: Config, say: Callable[[str], None]) -> None:
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
         return
     say(f"weights of {section['model']}: from the hub, or from its cache on this machine")
-    command = [sys.executable, "-m", "harness.engine.fetch", section["model"]]
+    command = child.python("-m", "harness.engine.fetch", section["model"])
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

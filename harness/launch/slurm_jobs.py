@@ -1,6 +1,6 @@
 """A plan on a Slurm cluster: each launch is one job, submitted at once, chained to the jobs whose results it needs.
 
-The supervisor runs inside the allocation (design §2.4), so nothing here has to stay: whoever submitted may leave, and
+The supervisor runs inside the allocation, so nothing here has to stay: whoever submitted may leave, and
 `harness status`, or the same command, comes back to it. A job's directory says which Slurm job has it (slurm.json).
 """
 
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from filelock import FileLock
 
+from harness.common import child
 from harness.common.atomic_files import read_json, write_json
 from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
@@ -329,7 +330,7 @@ def leave_running(root: Path) -> str:
     words = [word for word in sys.argv[1:] if word != "--detach"]
     with path.open("w") as file:
         subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", *words],
+            child.python("-m", "harness.cli", *words),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -1,6 +1,6 @@
 """A launch's life, seen from outside: start the worker, follow the jobs' journals, and say truly how each one ended.
 
-Ranks write files; this is the one process that talks to the tracking store (design §2.4). What counts is what the
+Ranks write files; this is the one process that talks to the tracking store. What counts is what the
 files say: a job is finished when its outcome or all its videos are there, whatever a process exited with.
 """
 

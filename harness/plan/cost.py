@@ -7,13 +7,12 @@ stated rate. "GPU" stands for whatever a rank ran on.
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.common import machine
+from harness.common import child, machine
 from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError
 from harness.jobdir import events
@@ -129,17 +128,17 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
         if plan.state(job) != "done":
             members = [member.spec() for member in job.members] if not isinstance(job, Train) else []
             wanted.append({**job.spec(), "classes": job.config.content.classes, "of": members})
-    child = subprocess.run(
-        [sys.executable, "-m", "harness.engine.flops"],
+    counted = subprocess.run(
+        child.python("-m", "harness.engine.flops"),
         input=json.dumps(wanted),
         capture_output=True,
         text=True,
         check=False,
     )
-    if child.returncode:
-        said = child.stderr.strip().splitlines()
+    if counted.returncode:
+        said = counted.stderr.strip().splitlines()
         raise UnfitError(f"FLOPs could not be counted: {said[-1] if said else 'the child process died'}")
-    found: dict[str, dict[str, float]] = json.loads(child.stdout)
+    found: dict[str, dict[str, float]] = json.loads(counted.stdout)
     return found
 
 

@@ -1,4 +1,4 @@
-"""A job is a value: what its number depends on, and nothing else (design §2.1).
+"""A job is a value: what its number depends on, and nothing else.
 
 Two kinds: Train(config, decoder) and Evaluate(members, prior, ...). A job holds the jobs it needs; one model is an
 ensemble of one; stage s is an evaluation whose prior is stage s - 1. Equal fingerprints are the same work.
@@ -181,7 +181,7 @@ class Evaluate(_Job):
 
     @property
     def frames(self) -> str:
-        """Equal for evaluations that read the same frames, which one launch serves together (design §2.3)."""
+        """Equal for evaluations that read the same frames, which one launch serves together."""
         config = self.config
         keys = [config["evaluate"], config.train.crop, config["precision"], self.split]
         return digest([*data_spec(config).values(), *keys])

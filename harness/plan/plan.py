@@ -168,7 +168,7 @@ def experiment(name: str, config: Config) -> Experiment:
 
 
 def launches(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Missing jobs as launches: a training alone; evaluations that read the same frames together (design §2.3)."""
+    """Missing jobs as launches: a training alone; evaluations that read the same frames together."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.frames if isinstance(job, Evaluate) else job.fingerprint, []).append(job)

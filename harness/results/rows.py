@@ -311,7 +311,7 @@ def _reason(cell: pd.DataFrame) -> str | None:
 
 
 def rows_json(frame: pd.DataFrame, contexts: Iterable[Context]) -> dict[str, Any]:
-    """What `report --json` prints (design §5): null where a number is not known, never NaN; `seeds` counts the done.
+    """What `report --json` prints: null where a number is not known, never NaN; `seeds` counts the done.
 
     A row's `reason` is why it is not done, or for a done one why it has no interval.
     """

@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.common import machine
+from harness.common import child, machine
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.launch.supervisor import GRACE, POLL
@@ -119,7 +118,7 @@ def run(
 def start(request: Mapping[str, Any], index: int, part: Mapping[str, str]) -> Member:
     """Start a worker; the storage's URL goes through a pipe, where no list of processes shows it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.search.worker"],
+        child.python("-m", "harness.search.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

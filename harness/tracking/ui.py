@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urljoin, urlsplit
 
+from harness.common import child
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
 from harness.common.signals import Stopped
@@ -55,7 +56,7 @@ def watch(
 ) -> int:
     """Run the server until Ctrl-C and return 0; `log` takes what it says. Raises UnfitError where it ends by itself."""
     server = subprocess.Popen(
-        [sys.executable, *words],
+        child.python(*words),
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=log,

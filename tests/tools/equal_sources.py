@@ -1,8 +1,8 @@
 """Write down that today's sources compute the numbers of 0.1: `python tests/tools/equal_sources.py`.
 
-Run it after a change of a file that source_changes.WITHIN names, if the change moves no number (tests/test_numbers.py
-and the oracle tests say so). It rewrites the half "now" of harness/plan/equal_sources.json; "before" stays, the digests
-of the last commit of 0.1.
+Run it after a change of a file that source_changes.WITHIN names, if the change moves no number (test_numbers.py and the
+oracle tests say so). It rewrites the half "now" of harness/plan/equal_sources.json; "before" stays, the digests of the
+last commit of 0.1.
 """
 
 import json

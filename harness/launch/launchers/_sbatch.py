@@ -6,12 +6,14 @@ be requeued.
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.common import child
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import one_line
 
@@ -117,7 +119,9 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
             return ours if "time" in options else re.sub(r"#SBATCH --time=.*\n", "", ours)
 
     known = set(Executor._valid_parameters())
-    made = Executor(folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)))
+    made = Executor(
+        folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)), python=shlex.join(child.python())
+    )
     given = {key: value for key, value in options.items() if key in known and key not in ("time", "max_num_timeout")}
     rest = {key: value for key, value in options.items() if key not in known and key != "max_num_timeout"}
     if "time" in options:

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.common import child
 from harness.common.signals import PREEMPTED
 from harness.launch.launchers._environment import child_environment
 
@@ -29,7 +29,7 @@ class Launcher:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a") as log:
                 self._worker = subprocess.Popen(
-                    [sys.executable, "-m", "harness.engine.worker", "--serve"],
+                    child.python("-m", "harness.engine.worker", "--serve"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

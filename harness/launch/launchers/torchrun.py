@@ -1,10 +1,10 @@
 """Several ranks on one node by torchrun: NCCL on GPUs, gloo on CPUs."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.common import child
 from harness.launch.launchers._environment import child_environment
 
 
@@ -26,7 +26,7 @@ class Launcher:
     def torchrun(self, *rendezvous: str) -> list[str]:
         """One node's torchrun, up to the job directories."""
         return [
-            *(sys.executable, "-m", "harness.launch.launchers._agent", *rendezvous),
+            *child.python("-m", "harness.launch.launchers._agent", *rendezvous),
             *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
             *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
             *("-m", "harness.engine.worker"),

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.common import child
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import VOID, Dataset, Frame
 from harness.tools.check._held import Broken, expect
@@ -72,7 +72,7 @@ def promises(
 
 def planning(subject: Subject) -> str:
     """With its defaults it is imported without torch and says its classes and numbers of videos."""
-    words = [sys.executable, "-c", ASK, json.dumps([subject.name, subject.folders])]
+    words = child.python("-c", ASK, json.dumps([subject.name, subject.folders]))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     expect(done.returncode == 0, f"with its defaults: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     torch, classes, counts = json.loads(done.stdout.splitlines()[-1])

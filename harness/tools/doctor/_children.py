@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common import child
 from harness.common.errors import HarnessError
 from harness.common.redaction import one_line
 from harness.config import input_digests
@@ -20,7 +20,7 @@ def ask(module: str, question: Mapping[str, Any]) -> dict[str, Any]:
     """A child's answer; {"broken": why} where it has none."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module],
+            child.python("-m", module),
             input=json.dumps(question),
             capture_output=True,
             text=True,
