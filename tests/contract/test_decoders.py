@@ -1,4 +1,4 @@
-"""Every file in models/decoders through the harness: what tests/models does not see of it.
+"""Every file in models/decoders through the harness: what tests/unit/models does not see of it.
 
 That a decoder learns, that its weights file holds all of it, and that frames of a batch do not see one another.
 """

@@ -1,4 +1,4 @@
-"""Every file in models/encoders through the harness: what tests/models does not see of it."""
+"""Every file in models/encoders through the harness: what tests/unit/models does not see of it."""
 
 import copy
 from dataclasses import fields

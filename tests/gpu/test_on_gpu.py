@@ -1,6 +1,6 @@
 """What only a GPU can show: NCCL, every precision, resuming, the paper's size. Without one it says so and skips.
 
-    pytest tests/test_on_gpu.py       # prints distances, losses, peaks; harness is called as a person calls it
+    pytest tests/gpu/test_on_gpu.py       # prints distances, losses, peaks; harness is called as a person calls it
 
 Every body runs on a CPU too, so that all of it but the device's name has been executed: gloo stands for NCCL, bf16 for
 fp16, two threads instead of one for kernels that add up in any order, a tiny model for the paper's.
@@ -22,7 +22,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from engine.test_distributed import free_port
+from mlflow_server import free_port
 from safetensors.torch import load_file
 from torch import Tensor, nn
 

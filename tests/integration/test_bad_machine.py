@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import tiny_jobs
-from test_end_to_end import TINY, environment
+from command_line import TINY, environment
 
 from harness import cli
 from harness.common.errors import UnfitError, refused

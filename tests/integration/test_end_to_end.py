@@ -10,52 +10,10 @@ from pathlib import Path
 
 import one_model
 import pytest
+from command_line import TINY, all_runs, client, environment, harness, tiny_run
 
-TINY = (
-    "data.synthetic.train_videos=4",
-    "data.synthetic.val_videos=3",
-    "data.synthetic.frames=2",
-    "train.epochs=1",
-    "train.batch=4",
-    "train.frames_per_video=2",
-    "train.checkpoint_every=1",
-)
 CELLS = ["upernet", "decoder_a", "decoder_b", "decoder_ab"]
 LONG = ("train.epochs=4000",)  # never ends within a test
-
-
-def environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return {**kept, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
-
-def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words],
-        cwd=folder,
-        env=environment() | env,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-
-
-def tiny_run(folder: Path, *words: str) -> dict:
-    done = harness(folder, "run", "ablation_ensemble", *TINY, *words, "--json")
-    assert done.returncode == 0, done.stderr
-    return {**json.loads(done.stdout), "stderr": done.stderr}
-
-
-def client(folder: Path):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-
-
-def all_runs(folder: Path, clause: str = "") -> list:
-    store = client(folder)
-    return list(store.search_runs([e.experiment_id for e in store.search_experiments()], clause))
 
 
 @pytest.fixture(scope="module")

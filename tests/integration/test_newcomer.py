@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import TINY, harness
 from one_model import FILE
-from test_end_to_end import TINY, harness
 
 from harness.cli import COMMANDS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SMALL = ("train.epochs=1", "train.frames_per_video=1", "train.batch=3")
 
 

@@ -1,8 +1,9 @@
 """The smallest run of every plug-in by a fixed seed, against numbers that were written down (tests/data/pinned.json).
 
 A change that moves numbers must raise a VERSION, or finished runs would pass for what they are not. A failure here
-says which one; `python tests/test_numbers.py --write` pins the new numbers once it is raised, and those of a new
-plug-in. (Delete an entry to pin it afresh without a new VERSION: right only before anyone has results of it.)
+says which one; `PYTHONPATH=tests/support python tests/integration/test_numbers.py --write` pins the new numbers once it
+is raised, and those of a new plug-in. (Delete an entry to pin it afresh without a new VERSION: right only before
+anyone has results of it.)
 Tolerances leave room for another CPU's rounding and for no change of the method.
 """
 
@@ -25,14 +26,14 @@ from harness.engine import jobs, train, worker
 from harness.engine.runtime import Stop
 from harness.jobdir import events as journal
 
-PINNED = Path(__file__).parent / "data" / "pinned.json"
+PINNED = Path(__file__).parents[1] / "data" / "pinned.json"
 KINDS = ("decoders", "encoders", "datasets")
 EVERY = [(kind, name) for kind in KINDS for name in plugins.names(kind)]
 DATA = {**tiny_jobs.DATA, "val_videos": 2, "height": 64, "width": 96}
 # small steps: AdamW's sign and batch norm over few pixels would blow rounding up; decay so strong that it shows
 TRAIN: dict[str, Any] = {"iterations": 6, "crop": 64, "short_side": 64, "lr": 1e-4, "weight_decay": 2.0, "warmup": 1}
 ENCODERS = {"beit": {"model": "tiny"}}  # others by their own defaults
-AGAIN = "python tests/test_numbers.py --write"
+AGAIN = "PYTHONPATH=tests/support python tests/integration/test_numbers.py --write"
 
 
 def narrow(kind: str, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_end_to_end import all_runs, environment, harness
+from command_line import all_runs, environment, harness
 from tiny_study import TINY
 
 from experiments.searches import momentum

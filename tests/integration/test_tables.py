@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from test_end_to_end import TINY, all_runs, harness
+from command_line import TINY, all_runs, harness
 
 
 def test_table_2_shares_the_training_and_stage_0_of_table_1(tmp_path: Path):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_end_to_end import TINY, all_runs, environment
+from command_line import TINY, all_runs, environment
 
 WAIT = """
 import os, time

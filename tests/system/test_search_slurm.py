@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import all_runs
+from searches import trials_end
 from slurm_cluster import Cluster, cluster
-from test_end_to_end import all_runs
-from test_search_command import trials_end
 from test_slurm import WAIT, environment, harness
 from tiny_study import TINY
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import one_model
 import pytest
+from shadows import shadow
 from slurm_cluster import Cluster, cluster
 
 from harness.common.atomic_files import read_json
@@ -102,6 +103,7 @@ def test_every_option_goes_through(tmp_path: Path) -> None:
         "export A=1",
     ):
         assert lines.count(line) == 1, line
+    assert f"{sys.executable} -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
     assert "--cpus-per-task=4 " in lines[-1]  # srun has not inherited it since 22.05
 
 
@@ -114,7 +116,7 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def harness(folder: Path, slurm: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *words]
+    command = [sys.executable, "-P", "-m", "harness.cli", *words]
     env = environment(slurm.environment)
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
 
@@ -169,6 +171,7 @@ def test_none_is_started_beside_another(slurm: Cluster) -> None:
 @pytest.mark.timeout(3 * WAIT)
 def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path) -> None:
     words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=40", "--launcher", "slurm", "--nproc", "1"]
+    shadow(tmp_path, "file")
     left = harness(tmp_path, slurm, *words, "--detach")
     assert left.returncode == 0, left.stderr
     numbers = submitted(tmp_path)

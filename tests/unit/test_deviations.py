@@ -8,7 +8,7 @@ import pytest
 
 from harness.config.compose import compose, leaves
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 TEXT = (PROJECT / "docs" / "DEVIATIONS.md").read_text()
 ROWS = [line.strip("|").split("|") for line in TEXT.splitlines() if line.startswith("| ") and "---" not in line]
 SOURCES = [path for folder in ("harness", "models", "experiments") for path in (PROJECT / folder).rglob("*.py")]

@@ -9,7 +9,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from harness.engine.metrics import confusion
 from harness.results import metrics
 
-ORACLE = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["iou"]
+ORACLE = json.loads((Path(__file__).parents[2] / "data" / "oracle.json").read_text())["iou"]
 
 
 def oracle_confusion():

@@ -2,12 +2,12 @@
 
 import json
 import os
-import socket
 
 import pytest
 import tiny_jobs
 import torch
 import torch.multiprocessing as mp
+from mlflow_server import free_port
 from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
@@ -19,12 +19,6 @@ from harness.engine.runtime import Rank, Stop
 CPU = torch.device("cpu")
 MICRO_BATCHES = (4, 2)  # of a batch of 4: without and with accumulation
 HEAD = {**tiny_jobs.HEADS["decoder_a"], "proj": "ref"}  # whose read has batch statistics of its own
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _rank(index, world, port, root):

@@ -10,7 +10,7 @@ import tiny_jobs
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from test_inference import slow_slide
+from test_sliding_window import slow_slide
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.common.errors import UnfitError
@@ -184,7 +184,7 @@ def test_a_window_exits_exactly_where_its_class_counts_stay(root):
 
 
 def test_the_ensemble_case_of_the_oracle():
-    case = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["ensemble"]
+    case = json.loads((Path(__file__).parents[2] / "data" / "oracle.json").read_text())["ensemble"]
     total = None
     for name in ("logits_A", "logits_B"):
         logits = torch.tensor(case["inputs"][name], dtype=torch.float64).T[:, None]  # (K, 1, pixels)

@@ -8,7 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def start(code: str, *arguments: object, **options):

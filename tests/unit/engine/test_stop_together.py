@@ -21,7 +21,7 @@ from harness.jobdir import events
 from harness.plan import plan
 from harness.plan.job import Train
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SIGNALS = (  # and the ranks that get it; torchrun and Slurm hand it to all, a person may not
     (signal.SIGTERM, (0, 1)),
     (signal.SIGINT, (1,)),

@@ -16,7 +16,7 @@ from harness.jobdir import events as journal
 from harness.jobdir.lease import Claim
 
 A = "a" * 16
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 

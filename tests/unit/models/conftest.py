@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def oracle() -> dict[str, Any]:
-    return json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())
+    return json.loads((Path(__file__).parents[2] / "data" / "oracle.json").read_text())
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def made(*words: str, preset: str = "demo", split: str = "dev") -> Study:
 
 def own(folder: Path, space: str) -> Path:
     """A search of one's own with another space."""
-    text = (Path(__file__).parents[2] / "experiments/searches/momentum.py").read_text()
+    text = (Path(__file__).parents[3] / "experiments/searches/momentum.py").read_text()
     path = folder / "mine.py"
     begin, end = text.index("SPACE = {"), text.index("HOLD_OUT")
     path.write_text(text[:begin] + f"SPACE = {space}\n" + text[end:])

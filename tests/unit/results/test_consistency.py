@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.results.metrics import Consistency, consistency
 
-ORACLE = json.loads((Path(__file__).parents[1] / "data" / "oracle.json").read_text())["vc"]
+ORACLE = json.loads((Path(__file__).parents[2] / "data" / "oracle.json").read_text())["vc"]
 CLASSES = 4
 
 

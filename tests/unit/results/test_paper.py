@@ -93,7 +93,7 @@ def test_silence_is_no_agreement() -> None:
 
 
 def test_the_papers_numbers_stand_nowhere_else_but_in_what_experiments_expect() -> None:
-    project = Path(__file__).resolve().parents[2]
+    project = Path(__file__).resolve().parents[3]
     numbers = {f"{one.miou:.2f}" for one in paper.CELLS.values()}
     numbers |= {f"{one.gain:.2f}" for one in paper.CLAIMS}
     pattern = re.compile(r"(?<![\d.])(?:" + "|".join(map(re.escape, sorted(numbers))) + r")(?![\d.]*\d)")

@@ -258,7 +258,7 @@ def test_a_result_is_done_exactly_if_it_has_a_number(status: str, miou: float | 
         CellResult(TABLE_1, "upernet", "U", 0, status, miou=miou)
 
 
-def test_json_has_designs_schema(frame: pd.DataFrame) -> None:
+def test_json_has_its_schema(frame: pd.DataFrame) -> None:
     made = json.loads(json.dumps(rows_json(frame, [context()]), allow_nan=False))
     assert made["schema"] == 1
     (experiment,) = made["experiments"]

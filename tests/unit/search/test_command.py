@@ -1,13 +1,13 @@
 """What `harness search` does around its trials: where a study is kept, what is refused, what MLflow is left with."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from searches import raising, request, trials_end
 from tiny_study import TINY
 
 from harness.cli import search as command
@@ -23,27 +23,6 @@ from harness.search import command as search
 from harness.search import confirm, worker
 from harness.search.command import Done, Request
 from harness.search.storage import Keeper, Storage
-
-
-def request(folder: Path, **more: Any) -> Request:
-    given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
-    return Request("momentum", 3, **{**given, **more})
-
-
-def trials_end(asked: Request, index: int, display: Display) -> None:
-    """In place of `search.work`: every trial ends with a number, and nothing is trained."""
-    made = asked.make()
-    keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
-    while (live := keeper.take(asked.total)) is not None:
-        live.tell("failed", None, {"reason": "nothing is trained here", "steps": 21, "step": 0})
-        live.lease.renew(released=True)
-
-
-def raising(error: BaseException) -> Callable[..., None]:
-    def work(*arguments: object, **options: object) -> None:
-        raise error
-
-    return work
 
 
 def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ DIE = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_study_storage import keeper
+from test_storage import keeper
 live = keeper(Path(sys.argv[2]), sys.argv[3] or None).take(5)
 print(live.number, live.params["decoder.decoder_a.momentum"], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

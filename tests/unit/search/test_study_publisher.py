@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from one_model import attempt, begun, end, say
-from test_search_command import raising, request, trials_end
+from searches import raising, request, trials_end
 from tiny_study import TINY
 
 from harness.common.atomic_files import write_json

@@ -14,7 +14,7 @@ from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools import check
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 RANKS = "two ranks equal one process"  # two processes that import torch: seconds each
 COST = "its cost"
 TRAINING = ("the loss falls in training", "a video is parsed", "a resumed training is bit-equal")
@@ -110,7 +110,7 @@ def broken(found):
 
 @pytest.mark.parametrize("name", plugins.names("decoders"))
 def test_our_decoders_hold(name):
-    found = run(name, leave_out=(RANKS, TRAINING[2]))  # tests/engine has both
+    found = run(name, leave_out=(RANKS, TRAINING[2]))  # tests/unit/engine has both
     assert broken(found) == {}
     assert len(found) == 16
     assert "GFLOP" in found[COST].text
