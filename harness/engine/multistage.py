@@ -1,7 +1,7 @@
 """One member at work on one video: what does not depend on P is computed once, and every stage is read off it.
 
 Stage 0 takes P as the decoder asks: the member's own mask of the frame before (Decoder A), or none. Stage s takes the
-member's own mask of stage s - 1 of the same frame, fused over all windows and views first (A26, A27 of docs/DEVIATIONS.md).
+member's own mask of stage s - 1 of the same frame, fused over all windows and views first (DEVIATIONS.md, A26, A27).
 
 The exact early exit: a window whose P says the same as the stage before's (`prior_key`: for A and B the class counts on
 R's grid, since Eqs 5-6 know no more of P) has that stage's logits, which are taken again and the window counted.

@@ -233,7 +233,7 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
         files = source_changes.changed(plan, job) if plan.state(job) == "done" else []
         if files:
             path = plan.directory(job) / "accepted.json"
-            write_json(path, {**read_json(path), **source_changes.digests(job)})
+            write_json(path, source_changes.digests(job))
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
