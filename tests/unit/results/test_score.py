@@ -119,7 +119,7 @@ def test_the_truth_scores_100_and_a_constant_its_share(tmp_path, config):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, harness.score; print('torch' in sys.modules, 'mlflow' in sys.modules)"
+    code = "import sys, harness.results.score; print('torch' in sys.modules, 'mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
