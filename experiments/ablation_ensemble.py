@@ -5,7 +5,7 @@ Cost at the paper's setting: three trainings of 42 000 iterations, about 17 GPU-
     harness run ablation_ensemble --preset paper data.vspw.root=DIR
 """
 
-from harness.core.spec import Cell, Config, Evaluate, Train
+from harness.plan.cell import Cell, Config, Evaluate, Train
 
 TITLE = "Table 1 – Ablation study of model ensemble"
 REPORT = "comparison"

@@ -8,7 +8,7 @@ Table 1.
     harness run ablation_momentum --seeds 3 --preset paper data.vspw.root=DIR
 """
 
-from harness.core.spec import Cell, Config, Evaluate, Train
+from harness.plan.cell import Cell, Config, Evaluate, Train
 
 TITLE = "Memory momentum – Decoder A under m and its schedule"
 REPORT = "momentum"

@@ -7,7 +7,7 @@ Table 1 in one command (`harness run ablation_ensemble ablation_stages`) both ar
     harness run ablation_stages --preset paper data.vspw.root=DIR
 """
 
-from harness.core.spec import TRUTH, Cell, Config, Evaluate, Train, stages
+from harness.plan.cell import TRUTH, Cell, Config, Evaluate, Train, stages
 
 TITLE = "Table 2 – Ablation study of multi-stage inference"
 REPORT = "stages"

@@ -6,7 +6,7 @@ Cost: no training beyond Table 1's; 68 windows a frame instead of 3, about 14 GP
     harness run final_framework --preset paper data.vspw.root=DIR
 """
 
-from harness.core.spec import Cell, Config, Evaluate, Train, stages
+from harness.plan.cell import Cell, Config, Evaluate, Train, stages
 
 TITLE = "Final framework"
 REPORT = "comparison"

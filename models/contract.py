@@ -54,7 +54,7 @@ class Output(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """The decoder contract (design §2.7); a decoder without memory and past overrides encode, predict and forward only.
+    """The decoder contract; a decoder without memory and past overrides encode, predict and forward only.
 
     Arguments: `channels` of the four levels, `deepest_channels`, `num_classes` K, and the decoder's own `config`.
     """

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.core.evidence import Curve, Memory
-from harness.core.figure import Figure
-from harness.core.results import Context, difference
-from harness.core.table import signed
+from harness.results.evidence import Curve, Memory
+from harness.results.figure import Figure
+from harness.results.rows import Context, difference
+from harness.results.table import signed
 from reports import _per_class
 from reports._style import MUTED, PAPER, SEQUENCE, canvas, colours, house, whiskers, zero
 

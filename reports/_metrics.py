@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from harness.core.results import Context
-from harness.core.table import Table
+from harness.results.rows import Context
+from harness.results.table import Table
 
 NONE = "–"
 

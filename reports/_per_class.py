@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.core.results import Context
-from harness.core.stats import UnitSums
-from harness.core.table import Table
+from harness.results.rows import Context
+from harness.results.stats import UnitSums
+from harness.results.table import Table
 
 NONE = "–"
 Scores = NDArray[np.float64]

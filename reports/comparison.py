@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.core import paper, stats
-from harness.core.results import ClaimResult, Context, claims, null, summary
-from harness.core.table import Report, Table
-from harness.core.table import signed as with_sign
+from harness.results import paper, stats
+from harness.results.rows import ClaimResult, Context, claims, null, summary
+from harness.results.table import Report, Table
+from harness.results.table import signed as with_sign
 from reports import _figures, _metrics, _per_class
 
 NONE = "–"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from harness.core.figure import Figure
-from harness.core.paper import count
-from harness.core.results import Context, null, summary
-from harness.core.table import Report
+from harness.results.figure import Figure
+from harness.results.paper import count
+from harness.results.rows import Context, null, summary
+from harness.results.table import Report
 from reports import comparison
 from reports._style import SPARE, canvas, house
 from reports.comparison import number, signed

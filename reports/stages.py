@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.core.results import Context
-from harness.core.table import Report
+from harness.results.rows import Context
+from harness.results.table import Report
 from reports import comparison
 from reports.comparison import NONE, Column
 

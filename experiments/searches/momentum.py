@@ -6,7 +6,7 @@ Cost at the paper's setting: 24 trials of at most 37 900 iterations, about 15 GP
     harness search momentum --trials 24 --workers 8 --preset paper data.vspw.root=DIR
 """
 
-from harness.core.space import Choice, Config, Evaluate, Named, Train, Uniform
+from harness.plan.search_space import Choice, Config, Evaluate, Named, Train, Uniform
 
 TITLE = "Search for the memory momentum"
 

@@ -1,6 +1,6 @@
 """The command line: parses and prints, decides nothing. Heavy imports wait until a command needs them.
 
-One file for each group of commands; `options` are the flags they share, `asked` turns words into a plan.
+One file for each group of commands; `options` are the flags they share, `parse` turns words into a plan.
 """
 
 import signal
@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import fitness, jobs, plan, review, run, search
-from harness.core.errors import HarnessError, refused
-from harness.core.stopping import PREEMPTED, Stopped, stop_signals
-from harness.core.voice import out, say
+from harness.cli import diagnose, jobs, plan, reports, run, search
+from harness.common.console import out, say
+from harness.common.errors import HarnessError, refused
+from harness.common.signals import PREEMPTED, Stopped, stop_signals
 
 app = typer.Typer(
     help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
@@ -53,13 +53,13 @@ COMMANDS = (  # in the order of --help
     ("plan", plan.plan),
     ("run", run.run),
     ("status", jobs.status),
-    ("report", review.report),
-    ("ui", review.ui),
+    ("report", reports.report),
+    ("ui", reports.ui),
     ("search", search.search),
-    ("score", review.score),
-    ("predict", review.predict),
-    ("doctor", fitness.doctor),
-    ("check", fitness.check),
+    ("score", reports.score),
+    ("predict", reports.predict),
+    ("doctor", diagnose.doctor),
+    ("check", diagnose.check),
     ("sync", jobs.sync),
     ("gc", jobs.gc),
 )

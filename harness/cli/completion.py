@@ -5,9 +5,9 @@ from pathlib import Path
 
 import typer
 
-from harness.core import plugins
-from harness.core.config import PRESETS
-from harness.core.errors import HarnessError
+from harness.common.errors import HarnessError
+from harness.config import plugins
+from harness.config.compose import PRESETS
 
 Offers = list[tuple[str, str]]  # name, what it is
 
@@ -41,7 +41,7 @@ def presets(incomplete: str) -> Offers:
 
 def folders(context: typer.Context) -> tuple[str, ...]:
     """The plug-in folders of the command that is being typed."""
-    from harness.core import settings
+    from harness.config import settings
 
     given = context.params.get("plugins")
     return tuple(map(str, given)) if given else tuple(settings.resolve().plugins)

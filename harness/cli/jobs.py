@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Json, Root
-from harness.core import settings
-from harness.core.errors import UnfitError
-from harness.core.redact import redact
-from harness.core.voice import out, say
+from harness.common.console import out, say
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
+from harness.config import settings
 
 
 def status(
@@ -22,7 +22,7 @@ def status(
 
     A line a job of the root: step, rate, time to go, launcher, Slurm's queue.
     """
-    from harness import status as jobs
+    from harness.launch import status as jobs
 
     place = Path(settings.resolve(root=root and str(root)).root)
     found = jobs.look(place, everything)
@@ -49,8 +49,8 @@ def sync(
     place = Path(found.root)
     if not (place / "jobs").is_dir():
         raise UnfitError(f"{place}: no root of the harness; give the one of your runs with --root DIR")
-    from harness.store.tracking import Tracking
-    from harness.sync import Sync
+    from harness.launch.mlflow_sync import Sync
+    from harness.tracking.client import Tracking
 
     tracking = Tracking(to or found.tracking_uri, found.prefix)
     tracking.connect()
@@ -75,8 +75,8 @@ def gc(
     A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
     listed. Nothing that a run is at work on is listed or deleted.
     """
-    from harness.core import garbage
-    from harness.status import rehearsing
+    from harness.launch.status import rehearsing
+    from harness.plan import gc as garbage
 
     place = Path(settings.resolve(root=root and str(root)).root)
     found = garbage.garbage(place, rehearsing(place) is not None)

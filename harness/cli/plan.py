@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from harness.cli import completion
-from harness.cli.asked import folders, make_plan
 from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
-from harness.core.errors import UsageError
-from harness.core.voice import out
+from harness.cli.parse import folders, make_plan
+from harness.common.console import out
+from harness.common.errors import UsageError
 
 
 def list_(
@@ -29,7 +29,7 @@ def list_(
     harness list
     harness list decoders --plugins docs/examples
     """
-    from harness.core import plugins as registry
+    from harness.config import plugins as registry
 
     kinds = [*registry.KINDS, "presets"]
     if kind is not None and kind not in kinds:
@@ -72,8 +72,9 @@ def plan(
     harness plan ablation_ensemble --preset paper
     harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
     """
-    from harness.core import cost, views
-    from harness.core.why import explain
+    from harness.cli import plan_text
+    from harness.plan import cost
+    from harness.plan.explain import explain
 
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None and as_json:
@@ -86,6 +87,6 @@ def plan(
     ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
     found = cost.costs(made, cost.count(made) if count else None, rate, ranks)
     if as_json:
-        out(json.dumps({**views.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
+        out(json.dumps({**plan_text.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
     else:
-        out("\n".join([views.plan_text(made), *cost.cost_lines(found)]))
+        out("\n".join([plan_text.plan_text(made), *cost.cost_lines(found)]))

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import completion
-from harness.cli.asked import first_line, make_plan, print_reports, ways
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
-from harness.core.errors import UnfitError, UsageError
-from harness.core.voice import out, say
+from harness.cli.parse import first_line, make_plan, print_reports, ways
+from harness.common.console import out, say
+from harness.common.errors import UnfitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.core.plan import Plan
-    from harness.execute import How, Results
+    from harness.launch.runner import How, Results
+    from harness.plan.plan import Plan
 
 
 def run(
@@ -79,15 +79,15 @@ def run(
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
     say(first_line(made))
-    from harness import cluster, execute
+    from harness.launch import runner, slurm_jobs
 
     if accept is not None:
-        execute.accept(made, say)
-    how = execute.How(
+        runner.accept(made, say)
+    how = runner.How(
         **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic
     )
     if on_slurm:
-        how = cluster.asked(how, slurm or (), settings, made)
+        how = slurm_jobs.asked(how, slurm or (), settings, made)
     if dry_run:
         out(dry(made, how, rehearse))
         return
@@ -117,17 +117,17 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
 
 def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
-    from harness import cluster, execute
-    from harness.show import Display
+    from harness.launch import runner, slurm_jobs
+    from harness.launch.progress import Display
 
     if detach and not on_slurm:
-        execute.able(made, how, say)
-        say(f"running on its own, see {cluster.leave_running(made.root)}; `harness status` shows it")
+        runner.able(made, how, say)
+        say(f"running on its own, see {slurm_jobs.leave_running(made.root)}; `harness status` shows it")
         return None
     with Display() as display:
         if not on_slurm:
-            return execute.run(made, how, display.show, say)
-        results = cluster.run(made, how, display.show, say, detach)
+            return runner.run(made, how, display.show, say)
+        results = slurm_jobs.run(made, how, display.show, say, detach)
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
     return results
@@ -135,16 +135,15 @@ def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Result
 
 def dry(made: "Plan", how: "How", rehearse: bool) -> str:
     """What sbatch would be given."""
-    from harness import cluster
-    from harness import rehearse as rehearsal
+    from harness.launch import rehearsal, slurm_jobs
 
-    return rehearsal.dry(made, how) if rehearse else cluster.dry(made, how)
+    return rehearsal.dry(made, how) if rehearse else slurm_jobs.dry(made, how)
 
 
 def print_rehearsal(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> None:
     """What --rehearse measures, here or in a Slurm job."""
-    from harness import rehearse
-    from harness.show import Display
+    from harness.launch import rehearsal as rehearse
+    from harness.launch.progress import Display
 
     with Display() as display:
         if on_slurm:

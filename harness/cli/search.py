@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import completion
-from harness.cli.asked import print_tables, ways
 from harness.cli.options import Json, Offline, Plugins, Preset, Root
-from harness.core import settings
-from harness.core.errors import UnfitError, UsageError
-from harness.core.voice import out, say
+from harness.cli.parse import print_tables, ways
+from harness.common.console import out, say
+from harness.common.errors import UnfitError, UsageError
+from harness.config import settings
 
 if TYPE_CHECKING:
-    from harness.search import Done, Request
+    from harness.search.command import Done, Request
 
 
 def search(
@@ -85,7 +85,8 @@ def search(
     wrong = [word for word in words or [] if "=" not in word]
     if wrong:
         raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
-    from harness.search import Request, allocation, dry
+    from harness.search import slurm_workers
+    from harness.search.command import Request, dry
 
     request = Request(
         search=name,
@@ -102,7 +103,7 @@ def search(
         **ways(found),
     )
     if found.launcher == "slurm":
-        request = allocation.asked(request, slurm or (), found)
+        request = slurm_workers.asked(request, slurm or (), found)
     if confirm is not None and found.launcher == "slurm":
         raise UsageError(
             "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
@@ -120,8 +121,8 @@ def search(
 
 def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     """Run the study, and confirm its best where that is asked for."""
-    from harness.search import confirmed, run
-    from harness.show import Display
+    from harness.launch.progress import Display
+    from harness.search.command import confirmed, run
 
     with Display() as display:
         done = run(request, workers, display)

@@ -1,5 +1,5 @@
 """What runs in a rank. Importing it takes seconds (torch), so whose child this process is is noted first."""
 
-from harness.core import parent
+from harness.common import parent
 
 __all__ = ["parent"]

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from harness.core import plugins
-from harness.core.data import Dataset
-from harness.core.errors import UnfitError
-from harness.core.hold_out import HoldOut
+from harness.common.errors import UnfitError
+from harness.config import plugins
+from harness.data.contract import Dataset
+from harness.data.hold_out import HoldOut
 from models import segmentor as models
 from models.segmentor import Segmentor
 

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.core.errors import UnfitError
-from harness.core.files import temporary
-from harness.datasets._pictures import shown
+from harness.common.atomic_files import temporary
+from harness.common.errors import UnfitError
+from harness.data.pictures import shown
 
 KEEP = 2  # the newest, and one to fall back to
 WEIGHTS = "weights.safetensors"

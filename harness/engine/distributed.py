@@ -1,4 +1,4 @@
-"""Parallelism, applied from outside: models name no process group, and N ranks equal one process (design §2.6).
+"""Parallelism, applied from outside: models name no process group, and N ranks equal one process.
 
 Shapes: B images of this rank, C channels, H × W positions.
 """

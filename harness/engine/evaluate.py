@@ -19,15 +19,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.core.data import Dataset, Frame
-from harness.core.errors import UnfitError
-from harness.core.job import TRUTH
-from harness.datasets._pictures import read_labels, shown
-from harness.engine import build, checkpoint, inference, jobs, keepsakes, runtime
-from harness.engine.counts import Counts
-from harness.engine.inference import Geometry
+from harness.common.errors import UnfitError
+from harness.data.contract import Dataset, Frame
+from harness.data.pictures import read_labels, shown
+from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
+from harness.engine.evaluation_counts import Counts
+from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
-from harness.engine.stages import Prediction, Stages
+from harness.engine.sliding_window import Geometry
+from harness.plan.job import TRUTH
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -94,7 +94,7 @@ def task(folder: Path) -> Task:
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     how = job["evaluate"]
     window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
-    geometry = inference.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
+    geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
     return Task(folder, job, tuple(job["members"]), job["stage"], geometry, given(job))
 
 
@@ -239,7 +239,7 @@ def run_video(
 ) -> None:
     """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
     counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
-    middle = keepsakes.middle(dataset.frames(split, video))
+    middle = snapshots.middle(dataset.frames(split, video))
     sources = list(dict.fromkeys(one.given for one in tasks if one.given is not None))
     for stages in workers.values():
         stages.start()
@@ -256,7 +256,7 @@ def run_video(
             if kept or name == middle:
                 jobs.ours(one.folder, one.job)()
             if name == middle:
-                keepsakes.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
+                snapshots.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
             if kept:
                 save_mask(one.folder / "masks" / where, seen.mask)
     for one in tasks:
@@ -285,7 +285,7 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
 def masks(
     tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
 ) -> Iterator[tuple[Task, Seen]]:
-    """What each task says of the next frame: argmax of the sum of its members' probabilities (science §6).
+    """What each task says of the next frame: argmax of the sum of its members' probabilities.
 
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """
@@ -326,7 +326,7 @@ class Sum:
 
     def mask(self) -> Tensor:
         """The most probable classes.  # (H, W)"""
-        return self._mask if self._total is None else inference.labels(self._total)
+        return self._mask if self._total is None else sliding_window.labels(self._total)
 
 
 def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:

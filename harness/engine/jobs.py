@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.core import journal, lease, record
-from harness.core.errors import REMEDIES, HarnessError, UnfitError, refused
-from harness.core.journal import Journal
-from harness.core.redact import redact
-from harness.core.stopping import PREEMPTED
-from harness.engine import checkpoint, runtime, trouble
+from harness.common.atomic_files import write_json
+from harness.common.errors import REMEDIES, HarnessError, UnfitError, refused
+from harness.common.redaction import redact
+from harness.common.signals import PREEMPTED
+from harness.engine import checkpoint, error_messages, runtime
 from harness.engine.runtime import Rank
+from harness.jobdir import events as journal
+from harness.jobdir import lease
+from harness.jobdir.events import Journal
 
 
 class Ending(NamedTuple):
@@ -65,7 +67,7 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
         "peak": runtime.peak(rank.device),  # bytes
         "provenance": runtime.provenance(rank),
     }
-    record.write_json(folder / "outcome.json", outcome)
+    write_json(folder / "outcome.json", outcome)
     if rank.first:
         diary = Journal(folder / "events.jsonl")
         diary.write("end", status=ending.status)
@@ -91,7 +93,7 @@ def failure(folder: Path, error: BaseException) -> Ending:
     except UnfitError:
         job = None
     code = error.exit_code if isinstance(error, HarnessError) else 1
-    return Ending("failed", reason=redact(trouble.reason(error, job)), exit_code=code)
+    return Ending("failed", reason=redact(error_messages.reason(error, job)), exit_code=code)
 
 
 def stopped(status: str, step: int) -> Ending:

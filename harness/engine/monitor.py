@@ -14,9 +14,9 @@ from typing import Self
 
 import torch
 
-from harness.core import curves, journal
-from harness.core.journal import Journal
-from harness.core.lease import SupersededError
+from harness.jobdir import events, replay
+from harness.jobdir.events import Journal
+from harness.jobdir.lease import SupersededError
 
 EVERY = 10.0  # seconds
 PATIENCE = 5.0  # seconds that a reading may hold up a rank that is done
@@ -26,7 +26,7 @@ class Monitor:
     """Measures while it is entered: the jobs' `folders` get the same samples. Nothing where no GPU can be asked."""
 
     def __init__(self, folders: Sequence[Path], allowed: Callable[[], None], every: float = EVERY) -> None:
-        self._paths = [curves.system(folder) / f"{node()}.jsonl" for folder in folders]
+        self._paths = [replay.system(folder) / f"{node()}.jsonl" for folder in folders]
         self._allowed, self._every = allowed, every
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -46,7 +46,7 @@ class Monitor:
 
     def _measure(self) -> None:
         with suppress(SupersededError, OSError), ExitStack() as opened:  # ranks say that a disk is full, or a job lost
-            counts = [len(journal.read(path)[0]) for path in self._paths]  # samples of the attempts before
+            counts = [len(events.read(path)[0]) for path in self._paths]  # samples of the attempts before
             diaries = [opened.enter_context(closing(Journal(path, self._allowed))) for path in self._paths]
             while not self._over.wait(self._every):
                 values = readings()

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.core.journal import Journal
 from harness.engine import jobs
 from harness.engine.runtime import Rank
+from harness.jobdir.events import Journal
 
 PROGRESS_EVERY = 0.5  # seconds
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.core.errors import UnfitError
+from harness.common.errors import UnfitError
 from harness.engine.stop import Stop, Stopped
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,7 +119,7 @@ def mix(*key: int) -> int:
 
 
 def seed_all(*key: int) -> None:
-    """Seed python, numpy, torch and CUDA as a function of `key`: no generator's state is ever saved (design §2.5)."""
+    """Seed python, numpy, torch and CUDA as a function of `key`: no generator's state is ever saved."""
     seed = mix(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from harness.core import parent
-from harness.core.stopping import PREEMPTED
+from harness.common import parent
+from harness.common.signals import PREEMPTED
 
 BEATS = 20  # a beat each twentieth of the time after which a silent rank counts as stalled
 

@@ -19,16 +19,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.core import pruning
-from harness.core.data import Dataset
-from harness.core.errors import HarnessError, UnfitError
-from harness.core.files import temporary
-from harness.datasets._stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, jobs, keepsakes, optim, runtime, trouble
+from harness.common.atomic_files import temporary
+from harness.common.errors import HarnessError, UnfitError
+from harness.data.contract import Dataset
+from harness.data.stream import Batch, TrainStream, loader
+from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
+from harness.engine.intermediate_evaluation import Looks
 from harness.engine.jobs import Ending
-from harness.engine.looks import Looks
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
+from harness.jobdir import pruning
 from models.contract import VOID, Output, Target
 from models.segmentor import Segmentor
 
@@ -168,7 +168,7 @@ class Trainer:
             bad = [batch for batch, part in zip(batches, parts, strict=True) if not part.isfinite().all()]
             return self._skip(iteration, found, bad)
         if not math.isfinite(norm):
-            raise trouble.not_finite(iteration, {"gradient": norm}, names(batches))
+            raise error_messages.not_finite(iteration, {"gradient": norm}, names(batches))
         merged = distributed.gather_sums(sums)
         if merged is not None:
             found["momentum"] = self.model.decoder.momentum_at(progress)
@@ -182,7 +182,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
-            raise trouble.not_finite(iteration, {"gradient": math.inf}, names(batches))
+            raise error_messages.not_finite(iteration, {"gradient": math.inf}, names(batches))
         return found
 
     def _norm(self) -> Tensor:
@@ -196,7 +196,7 @@ class Trainer:
         """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
-            raise trouble.not_finite(iteration, found, names(bad))
+            raise error_messages.not_finite(iteration, found, names(bad))
         for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
@@ -343,7 +343,7 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
     check(trainer, step)
     if trainer.rank.first:
         checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
-        keepsakes.memory(folder, trainer.model, step)
+        snapshots.memory(folder, trainer.model, step)
         reporter.checkpoint(step)
 
 
@@ -363,7 +363,7 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     check(trainer, trainer.plan.iterations)
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()
-        keepsakes.memory(folder, trainer.model, trainer.plan.iterations)
+        snapshots.memory(folder, trainer.model, trainer.plan.iterations)
         target = folder / checkpoint.WEIGHTS
         written = temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}

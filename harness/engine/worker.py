@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.core import lease, parent
-from harness.core.lease import SupersededError
-from harness.core.stopping import PREEMPTED
+from harness.common import parent
+from harness.common.signals import PREEMPTED
 from harness.engine.stop import Stop, Stopped
+from harness.jobdir import lease
+from harness.jobdir.lease import SupersededError
 
 STOP = Stop()
 if __name__ == "__main__":  # before torch: a signal that comes during its import is kept

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import execute
-from harness.core import content, results
-from harness.core.errors import UsageError
-from harness.core.plan import Experiment, Plan
-from harness.core.spec import Cell
-from harness.core.study import Study, Trial
-from harness.supervise import Show
+from harness.common.errors import UsageError
+from harness.config import input_digests
+from harness.launch import runner
+from harness.launch.supervisor import Show
+from harness.plan.cell import Cell
+from harness.plan.plan import Experiment, Plan
+from harness.plan.study import Study, Trial
+from harness.results import rows as results
 
 APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_videos": None}
 
@@ -24,7 +25,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
     """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
     if seeds < 1:
         raise UsageError(f"--confirm {seeds}: must be at least 1")
-    whole = content.resolve(study.config.with_values(APART), root)
+    whole = input_digests.resolve(study.config.with_values(APART), root)
     first = whole["seed"]
     config = replace(whole, seeds=tuple(range(first, first + seeds)))
     cells = []
@@ -37,10 +38,10 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 
 
 def run(
-    study: Study, best: Trial, seeds: int, root: Path, how: execute.How, show: Show, say: Callable[[str], None]
-) -> tuple[dict[str, Any] | None, execute.Results]:
+    study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show, say: Callable[[str], None]
+) -> tuple[dict[str, Any] | None, runner.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
-    done = execute.run(plan(study, best, seeds, root), how, show, say)
+    done = runner.run(plan(study, best, seeds, root), how, show, say)
     (finished,) = done.finished
     rows = results.summary(finished.frame, finished.context).set_index("cell")
     ours, base = rows.loc["best"], rows.loc["default"]

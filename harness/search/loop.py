@@ -11,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.core import garbage, lease, record
-from harness.core.errors import UnfitError
-from harness.core.plan import Plan, read_json
-from harness.core.stopping import stop_signals
-from harness.core.study import Study, Trial
-from harness.search.telling import Teller, Telling
-from harness.show import Display
-from harness.store.search import Keeper, Live
-from harness.supervise import Launcher
-from harness.turns import Turns
+from harness.common.atomic_files import read_json
+from harness.common.errors import UnfitError
+from harness.common.signals import stop_signals
+from harness.jobdir import lease
+from harness.launch.progress import Display
+from harness.launch.scheduler import Turns
+from harness.launch.supervisor import Launcher
+from harness.plan import gc
+from harness.plan.plan import Plan
+from harness.plan.study import Study, Trial
+from harness.results import records
+from harness.search.storage import Keeper, Live
+from harness.search.study_publisher import Teller, Telling
 
 ASK = 0.5  # seconds between two looks at what other workers are at
 LOST = 3  # attempts at a trial whose ranks die under it
@@ -62,7 +65,7 @@ class Worker:
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
             self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
-        garbage.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
+        gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         teller = Teller(self.telling, plan, live)
         show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
@@ -106,7 +109,7 @@ def how_it_went(plan: Plan) -> tuple[str, str | None]:
 def score(plan: Plan) -> float:
     """The mIoU that a trial has come to, in percent."""
     ((_, cell),) = plan.experiments[0].cells
-    return record.read_evaluation(plan.directory(cell.job)).final["miou"]
+    return records.read_evaluation(plan.directory(cell.job)).final["miou"]
 
 
 def spent(plan: Plan) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import sys
 import threading
 from typing import Any
 
-from harness import search
-from harness.core.errors import HarnessError, refused
-from harness.core.stopping import PREEMPTED, Stopped, stop_signals
-from harness.core.voice import say
-from harness.show import QUIET, Display
+from harness.common.console import say
+from harness.common.errors import HarnessError, refused
+from harness.common.signals import PREEMPTED, Stopped, stop_signals
+from harness.launch.progress import QUIET, Display
+from harness.search import command
 
 
 def main() -> int:
@@ -24,7 +24,9 @@ def main() -> int:
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            search.work(search.Request(**request), index, Display(QUIET * workers))  # lines: bars would overwrite bars
+            command.work(
+                command.Request(**request), index, Display(QUIET * workers)
+            )  # lines: bars would overwrite bars
     except (HarnessError, OSError) as why:
         error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)

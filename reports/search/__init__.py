@@ -6,10 +6,10 @@ Not a plug-in of the folder above, whose reports are of an experiment's cells.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.paper import count
-from harness.core.results import Context
-from harness.core.study import Study, Trial
-from harness.core.table import Report, Table
+from harness.plan.study import Study, Trial
+from harness.results.paper import count
+from harness.results.rows import Context
+from harness.results.table import Report, Table
 from reports.comparison import NONE, number, signed, title
 from reports.search import figures
 from reports.search.finding import Finding, find, sentence

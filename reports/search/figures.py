@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from harness.core.figure import Figure
-from harness.core.space import Uniform
-from harness.core.study import Study, Trial
+from harness.plan.search_space import Uniform
+from harness.plan.study import Study, Trial
+from harness.results.figure import Figure
 from reports._style import MUTED, PAPER, SPARE, canvas, house
 from reports.search.finding import Finding
 

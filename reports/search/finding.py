@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
 
-from harness.core.paper import count
-from harness.core.study import Study, Trial
-from harness.core.table import signed
+from harness.plan.study import Study, Trial
+from harness.results.paper import count
+from harness.results.table import signed
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
-from harness.launchers._environment import child_environment  # noqa: E402
+from harness.launch.launchers._environment import child_environment  # noqa: E402
 
 if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:  # as every rank has it, read when a process starts
     os.execve(sys.executable, [sys.executable, *sys.argv], child_environment())

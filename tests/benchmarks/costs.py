@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vspw_files import make_vspw
 
-from harness.core import config, metrics, plan
-from harness.datasets import vspw
-from harness.datasets._stream import TrainStream
+from harness.config import compose
+from harness.data.datasets import vspw
+from harness.data.stream import TrainStream
 from harness.engine import build, checkpoint, jobs
 from harness.engine.metrics import confusion
 from harness.engine.optim import adamw
-from harness.launchers._environment import child_environment
+from harness.launch.launchers._environment import child_environment
+from harness.plan import plan
+from harness.results import metrics
 from models.layers import temporal_attention
 
 FRAME = (480, 853)  # VSPW 480p
@@ -179,7 +181,7 @@ def checkpoint_save(measure: Measure, decoder: str = "decoder_a", **widths: int)
 
 def planning(measure: Measure, seeds: int = 143) -> Row:
     """A plan of many jobs with their fingerprints, per job over a plan of one seed's seven."""
-    made = config.compose("demo", [])
+    made = compose.compose("demo", [])
 
     def fingerprints(number: int) -> int:
         return len({job.fingerprint for job in plan.make(["ablation_ensemble"], made, Path("nowhere"), number).jobs})

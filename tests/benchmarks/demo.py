@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
 from tabulate import tabulate  # noqa: E402
 
-from harness.launchers._environment import child_environment  # noqa: E402
+from harness.launch.launchers._environment import child_environment  # noqa: E402
 
 MOST = 1.3  # times the bare loop
 NAMES = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
@@ -37,10 +37,10 @@ def bare(root: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from harness.datasets._stream import TrainStream, loader
+    from harness.data.stream import TrainStream, loader
     from harness.engine import build, evaluate, jobs, runtime, train
     from harness.engine.metrics import confusion
-    from harness.engine.stages import Stages
+    from harness.engine.multistage import Stages
     from models.contract import VOID
 
     rank = runtime.place()

@@ -5,7 +5,7 @@
 
 Training is the engine's own step (Trainer.step: prior, losses, backward, memory, AdamW) on made batches that lie in
 the host's memory; inference is the engine's own windows and stages. FLOPs are counted on fake tensors
-(harness/engine/count.py) and set against the rate of a matmul in the same precision, measured in the same run. The
+(harness/engine/flops.py) and set against the rate of a matmul in the same precision, measured in the same run. The
 baseline is the same step in fp32. A stage's P is drawn at random, so that none exits early.
 """
 
@@ -23,18 +23,19 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
 import torch  # noqa: E402
 from benchmarks.rows import BEIT, MEMBERS  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from harness.core import plugins  # noqa: E402
-from harness.datasets._stream import Batch  # noqa: E402
-from harness.engine import build, count, inference  # noqa: E402
+from harness.config import plugins  # noqa: E402
+from harness.data.stream import Batch  # noqa: E402
+from harness.engine import build, sliding_window  # noqa: E402
+from harness.engine import flops as count  # noqa: E402
+from harness.engine.multistage import Stages  # noqa: E402
 from harness.engine.runtime import DTYPES, Rank  # noqa: E402
-from harness.engine.stages import Stages  # noqa: E402
 from harness.engine.train import Trainer  # noqa: E402
 from models.segmentor import Segmentor  # noqa: E402
 
@@ -175,12 +176,12 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
     image = torch.randint(0, 256, (1, 3, height, width), generator=generator).float().to(setting.device)
     masks = [torch.randint(setting.classes, (height, width), generator=generator) for _ in range(later)]
     masks = [mask.to(setting.device) for mask in masks]
-    geometry = inference.geometry(setting.crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(setting.crop, None, None, (1.0,), False)
     stages, flops = [], 0
     for decoder in members:
         job = setting.job(decoder, precision)
         stages.append(Stages(network(setting, decoder), geometry, precision, setting.device))
-        windows = len(inference.tiles(height, width, geometry, stages[-1].fit))
+        windows = len(sliding_window.tiles(height, width, geometry, stages[-1].fit))
         one = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
         flops += windows * one.window(1 + later)
 
@@ -189,7 +190,7 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
         for member in stages:
             *_, last = member.predict(image, 0, masks)
             total = total + last.probabilities
-        return inference.labels(total)
+        return sliding_window.labels(total)
 
     taken, peak = clock(setting, parse, setting.steps)
     achieved = flops / 1e12 / (taken / 1000)
@@ -251,7 +252,7 @@ def profile(setting: Setting, decoder: str, precision: str) -> str:
     trainer.start(None)
     batch = made_batch(setting, len(trainer.offsets))
     valid = batch.labels[:, -1].numel()
-    geometry = inference.geometry(setting.crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(setting.crop, None, None, (1.0,), False)
     stages = Stages(network(setting, decoder), geometry, precision, setting.device)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, setting.crop, setting.crop, generator=generator).to(setting.device)

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
 import pandas as pd  # noqa: E402
 
-from harness.launchers._environment import child_environment  # noqa: E402
+from harness.launch.launchers._environment import child_environment  # noqa: E402
 
 EVALUATION: dict[str, Sequence[Any]] = {
     "frames": (20, 40, 80, 160),
@@ -87,15 +87,15 @@ def fill(folder: Path, runs: int) -> None:
     """A root and a store with a finished Table 1 and, beside it, as many other finished runs."""
     import finished_root
 
-    from harness import execute
-    from harness.core.record import write_json
-    from harness.store.tracking import FINGERPRINT, PLAN, Tracking
+    from harness.common.atomic_files import write_json
+    from harness.launch import runner
+    from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 
     os.chdir(folder)
     made = finished_root.make(folder / "runs")
     tracking = Tracking()
     tracking.connect()
-    execute.run(made, execute.How(command=("harness",)), lambda _: None, lambda _: None)
+    runner.run(made, runner.How(command=("harness",)), lambda _: None, lambda _: None)
     (real,) = made.experiments
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")
@@ -134,7 +134,7 @@ def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
     """A picture of each kind: the evaluations' seconds and memory, the commands' seconds."""
-    from harness.core.figure import Figure, render
+    from harness.results.figure import Figure, render
     from reports._style import canvas, house
 
     def evaluation() -> Any:

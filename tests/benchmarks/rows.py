@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from benchmarks.measure import Measure, Row, extra_memory, peak_of, shown, sizes
 from torch import Tensor
 
-from harness.core import metrics, plugins, stats
-from harness.engine import count, inference, worker
+from harness.config import plugins
+from harness.engine import flops as count
+from harness.engine import sliding_window, worker
+from harness.engine.multistage import Stages
 from harness.engine.runtime import Stop
-from harness.engine.stages import Stages
+from harness.results import metrics, stats
 from models import segmentor
 from models.layers import context_read, feature_memory
 from models.layers.head import resize
@@ -157,7 +159,7 @@ def _member(name: str, size: str, crop: int, classes: int, widths: dict[str, int
     if hasattr(model.decoder, "memory"):
         model.decoder.memory.rows.normal_()
         model.decoder.memory.initialised.fill_(True)
-    geometry = inference.geometry(crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(crop, None, None, (1.0,), False)
     return Stages(model, geometry, "fp32", torch.device("cpu"))
 
 

@@ -1,0 +1,97 @@
+"""Commands that examine: `harness check` a plug-in, `harness doctor` the machine."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from harness.cli import completion
+from harness.cli.options import Json, Plugins, Preset, Root, Seeds
+from harness.cli.parse import folders, make_plan, redacted
+from harness.common.console import out, say
+from harness.common.errors import UnfitError
+
+
+def check(
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLUGIN",
+            help="A decoder, encoder or data set by name, or the path of its file",
+            autocompletion=completion.of_kinds("decoders", "encoders", "datasets"),
+        ),
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Values of the plug-in's Config")
+    ] = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Check whether a decoder, encoder or data set keeps its contract.
+
+    Tries shapes, gradients, whether the loss falls, stages, two ranks against one, resuming, cost: a line each, with
+    figures, or with what was expected and what came. docs/OWN_DECODER.md has the list. Exit code 1 where one is broken.
+
+    \b
+    harness check frame_difference --plugins docs/examples
+    harness check mine/decoders/mine.py channels=48
+    """
+    from harness.tools import check as contract
+
+    kind, name, own = contract.find(plugin, folders(plugins))
+    say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
+    tell = say if as_json else out
+    found = contract.check(kind, name, own, tell, contract.options(options or []))
+    broken = sum(not one.held for one in found)
+    if as_json:
+        rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
+        out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
+    say(f"{len(found) - broken} of {len(found)} promises hold")
+    if broken:
+        raise typer.Exit(1)
+
+
+def doctor(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERIMENT|KEY=VALUE",
+            help="As for `run`  [built in: ablation_ensemble]",
+            autocompletion=completion.of_kinds("experiments"),
+        ),
+    ] = None,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Read every frame and mask, not a sample")] = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether data, weights, machine and store fit.
+
+    Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
+    line for each thing about data, weights, devices, software, store and disk: fit, UNFIT or a note, with what to do.
+    Exit code 3 where something is unfit.
+
+    \b
+    harness doctor ablation_ensemble --preset paper data.vspw.root=DIR
+    """
+    from harness.tools import doctor as physician
+
+    names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
+    overrides = [word for word in words or [] if "=" in word]
+    made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins)
+    tell = say if as_json else out
+    for key, source in settings.sources.items():
+        tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
+    found = []
+    for one in physician.examine(
+        made.config, made.root, settings.tracking_uri, settings.prefix, plan=made, thorough=thorough, say=say
+    ):
+        tell(physician.line(one))
+        found.append(one)
+    if as_json:
+        origins = {key: {"value": redacted(getattr(settings, key)), "source": s} for key, s in settings.sources.items()}
+        out(json.dumps({**physician.findings_json(found), "settings": origins}, indent=1))
+    if any(one.fit is False for one in found):
+        raise typer.Exit(UnfitError.exit_code)

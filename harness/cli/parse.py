@@ -1,0 +1,126 @@
+"""What a command line asks for: its words and flags as a plan, and a report printed as it was asked for."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.common.console import out, say
+from harness.common.errors import UnfitError, UsageError
+
+SHOWN = 50  # problems of a submission that are printed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.config.compose import Config
+    from harness.config.settings import Resolved
+    from harness.plan.plan import Plan
+    from harness.results.rows import Context
+    from harness.results.table import Report
+
+
+def redacted(value: object) -> str:
+    """A setting for the eye: without passwords."""
+    from harness.common.redaction import redact
+
+    return redact(str(value))
+
+
+def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
+    """Tables for people, or the JSON of --json."""
+    import pandas as pd
+
+    from harness.results.rows import rows_json
+
+    if as_json:
+        frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
+        out(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
+        return
+    for _, _, made in found:
+        print_tables(made)
+
+
+def print_tables(report: "Report") -> None:
+    """A report's tables, as wide as the terminal."""
+    from harness.results.table import plain
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for table in report.tables.values():
+        out("\n" + plain(table, width))
+
+
+def make_plan(
+    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Plan, Resolved]":
+    """Experiments and key=value, in any order, as a plan."""
+    from harness.plan import plan
+
+    names = [word for word in words if "=" not in word]
+    if not names:
+        raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
+    config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
+    return plan.make(names, config, Path(found.root), seeds), found
+
+
+def make_config(
+    overrides: list[str], preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+) -> "tuple[Config, Resolved]":
+    """The configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
+    from harness.config import compose as config
+    from harness.config import settings
+
+    given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
+    found = settings.resolve(**given)
+    places = [f"{key}={value}" for key, value in found.paths.items()]
+    return config.compose(found.preset, [*places, *overrides], found.plugins), found
+
+
+def ways(found: "Resolved") -> dict[str, Any]:
+    """How and where jobs are run, as `runner.How` and a search's request both take it."""
+    return {
+        "launcher": found.launcher,
+        "nproc": found.nproc,
+        "tracking_uri": found.tracking_uri,
+        "prefix": found.prefix,
+        "command": command_line(),
+    }
+
+
+def folders(given: list[Path] | None) -> tuple[str, ...]:
+    """The folders of plug-ins: by flag, else by harness.yaml."""
+    from harness.config import settings
+
+    return tuple(settings.resolve(plugins=given and tuple(map(str, given))).plugins)
+
+
+def first_line(made: "Plan") -> str:
+    """What this is, before anything else is printed."""
+    from harness.plan.plan import setting
+    from harness.results import paper
+
+    facts = setting(made.config)
+    what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
+    verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
+    return f"preset {made.config.preset}: {what}; {verdict}"
+
+
+def command_line() -> tuple[str, ...]:
+    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
+    return ("harness", *map(redacted, sys.argv[1:]))
+
+
+def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
+    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    if as_json:
+        facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
+        out(json.dumps(facts, indent=1))
+    else:
+        for problem in problems[:SHOWN]:
+            out(problem)
+        if len(problems) > SHOWN:
+            out(f"… and {len(problems) - SHOWN} more (--json lists all)")
+    if problems:
+        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
+    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")

@@ -1,0 +1,140 @@
+"""A plan as text and as JSON."""
+
+from typing import Any
+
+from harness.common import machine
+from harness.plan import source_changes
+from harness.plan.job import Evaluate, Job
+from harness.plan.plan import Experiment, Plan, setting
+from harness.results import paper
+from harness.results.records import provenance
+
+PIXEL_BYTES = 0.06  # of a mask as PNG, at most
+FRAME_PIXELS = 480 * 853  # of VSPW
+STATES = ("done", "resumable", "missing")
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """What `plan --json` prints."""
+    return {
+        "schema": 1,
+        "root": str(plan.root),
+        "setting": setting(plan.config),
+        "not_the_paper": paper.not_the_papers(setting(plan.config)),
+        "absent": list(plan.config.content.missing),
+        "experiments": [
+            {
+                "experiment": experiment.name,
+                "title": experiment.title,
+                "digest": experiment.digest,
+                "cells": [
+                    {"cell": cell.name, "method": cell.method, "seed": seed, "job": cell.job.fingerprint}
+                    for seed, cell in experiment.cells
+                ],
+            }
+            for experiment in plan.experiments
+        ],
+        "jobs": [
+            {
+                "fingerprint": job.fingerprint,
+                "name": job.name,
+                "state": plan.state(job),
+                "changed": source_changes.changed(plan, job) if plan.state(job) == "done" else [],
+                "needs": [needed.fingerprint for needed in job.inputs],
+                "identity": job.identity,
+            }
+            for job in plan.jobs
+        ],
+    }
+
+
+def plan_text(plan: Plan) -> str:
+    """What `plan` prints: the setting, the cells of every experiment, the jobs with their state."""
+    lines = setting_lines(plan)
+    for experiment in plan.experiments:
+        lines += ["", *experiment_lines(experiment)]
+    jobs = plan.jobs
+    states = [plan.state(job) for job in jobs]
+    width = max(len(job.name) for job in jobs)
+    lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in STATES if s in states)})"]
+    for job, state in zip(jobs, states, strict=True):
+        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{after(plan, job) if state == 'done' else ''}")
+    for absent in plan.config.content.missing:
+        lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
+    return "\n".join(lines)
+
+
+def after(plan: Plan, job: Job) -> str:
+    """How long a finished job took, and which of its sources have changed since."""
+    seconds = provenance(plan.directory(job)).get("seconds")
+    files = source_changes.changed(plan, job)
+    took = f" in {seconds:.0f} s" if seconds is not None else ""
+    return took + (f", code changed: {', '.join(files)}" if files else "")
+
+
+def setting_lines(plan: Plan) -> list[str]:
+    """The setting in words."""
+    config, train, facts = plan.config, plan.config.train, setting(plan.config)
+    micro = config.micro_batch
+    ranks = f"; {paper.RANKS} ranks × {micro // paper.RANKS} on the paper's machine" if micro % paper.RANKS == 0 else ""
+    different = paper.not_the_papers(facts)
+    memory = [
+        f"{name} {options['init']}, projections {options['proj']}, m {options['momentum']} {options['schedule']}"
+        for name, options in config["decoder"].items()
+        if {"init", "proj", "momentum", "schedule"} <= options.keys()
+    ]
+    return [
+        f"Preset {config.preset}: "
+        + (f"not the paper ({'; '.join(different)})" if different else "the paper's setting"),
+        f"  data       {facts['dataset']}, {facts['classes']} classes, {facts['train_videos']} train and "
+        f"{facts['val_videos']} val videos",
+        f"  encoder    {paper.backbone(facts['encoder'])} ({facts['encoder']}) at {train.crop}",
+        *(f"  memory     {line}" for line in memory),
+        f"  training   AdamW {train.lr:g}, weight decay {train.weight_decay:g}, layer decay {train.layer_decay:g}, "
+        f"warm-up {train.warmup}, crop {train.crop}, {config['precision']}",
+        f"  batch      {train.batch} ({train.batch // micro} micro-batch(es) of {micro} sharing BN statistics{ranks})",
+        f"  here       {sharing(train.batch, micro, machine.gpus())}",
+        f"  schedule   {train.epochs} epochs over {facts['train_videos']} videos × {train.frames_per_video} frame(s) "
+        f"= {config.iterations()} iterations",
+        f"  masks      {masks(plan)}",
+    ]
+
+
+def experiment_lines(experiment: Experiment) -> list[str]:
+    """An experiment's cells, and the paper's numbers for them."""
+    lines = [f"{experiment.title}  [{experiment.name}]"]
+    width = max(16, *(len(cell.label or cell.method) for _, cell in experiment.cells))
+    for seed, cell in experiment.cells:
+        known = paper.published(experiment.name, cell.name)
+        number = f"paper {known.miou:.2f}" if known else ""
+        note = f"left out: {cell.skip}" if cell.skip else number
+        lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
+    return lines
+
+
+def sharing(batch: int, micro_batch: int, gpus: int) -> str:
+    """How a number of GPUs shares out a batch without another number, and what does with less memory."""
+    if gpus < 1:
+        return "no GPU here; one process takes it whole"
+    world = machine.ranks(micro_batch, gpus)
+    idle = f", {gpus - world} idle" if world < gpus else ""
+    said = f"{world} rank(s) × {micro_batch // world}{idle}"
+    theirs = max(1, micro_batch // paper.RANKS)
+    if micro_batch // world <= theirs:
+        return said
+    smaller = world * theirs
+    if smaller < micro_batch and batch % smaller == 0:
+        said += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
+        said += " so another number)"
+    return said
+
+
+def masks(plan: Plan) -> str:
+    """Which masks the evaluations keep, and what that takes on disk, as far as it can be told before they ran."""
+    evaluations = [job for job in plan.jobs if isinstance(job, Evaluate)]
+    if plan.config["evaluate"]["keep_masks"]:
+        each = "every frame of every video, by far the most of the disk: about "
+        return f"{each}{PIXEL_BYTES:g} bytes a pixel, {len(evaluations)} evaluations (evaluate.keep_masks)"
+    videos = sum(plan.config.content.videos.get(job.split) or 0 for job in evaluations)
+    size = videos * FRAME_PIXELS * PIXEL_BYTES / 2**20
+    return f"the middle frame of every video of a labelled split, {videos} in all, at most about {size:.0f} MiB at 480p"

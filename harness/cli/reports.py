@@ -1,0 +1,156 @@
+"""Commands that show what came out: `harness report`, `ui`, `predict`, `score`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
+from harness.cli.parse import command_line, make_config, make_plan, print_problems, print_reports
+from harness.common.console import out, say
+from harness.common.errors import UnfitError, UsageError
+
+
+def report(
+    experiments: Names,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures there")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser")] = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Print an experiment's table from MLflow alone.
+
+    --open shows the whole report.
+
+    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
+    is needed, and what is not in the store is shown as missing.
+
+    \b
+    harness report ablation_ensemble --json
+    MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
+    """
+    made, settings = make_plan(experiments, seeds, preset, root, plugins)
+    from harness.tracking import report_from_mlflow
+
+    if show and folder is None:
+        folder = made.root / "review"
+    found = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
+    if folder is not None:
+        from harness.report import folder as present
+        from harness.tracking import ui
+
+        for one in found:
+            paths = present.write(one.report, one.frame, one.context, folder / one.context.experiment)
+            say("written: " + ", ".join(map(str, paths)))
+            if show:
+                ui.open_page(paths[-1], say)
+    print_reports([(one.frame, one.context, one.report) for one in found], as_json)
+
+
+def ui(
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Whose runs to open  [default: the last one's]")
+    ] = None,
+    port: Annotated[int, typer.Option(metavar="N", help="The port to listen on; the next free one where taken")] = 5000,
+    browse: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser")] = True,
+) -> None:
+    """Open MLflow at the table of paper, ours and gain.
+
+    It listens on this machine only and ends with Ctrl-C. Where the store is a server, the link is all there is to say.
+
+    \b
+    harness ui
+    harness ui ablation_ensemble --port 5050 --no-browser
+    """
+    from harness.config import settings
+    from harness.tracking import ui as service
+    from harness.tracking.client import Tracking
+
+    found = settings.resolve()
+    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse, say)
+
+
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="CHECKPOINT... VIDEO|FRAMES", help="Finished trainings' directories, then what to see"),
+    ],
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where masks and overlay go  [default: SOURCE_masks]")
+    ] = None,
+    stage: Annotated[int, typer.Option(metavar="N", help="How often P is replaced by the mask before (Table 2)")] = 0,
+) -> None:
+    """Predict masks and an overlay video for a video of your own.
+
+    A CHECKPOINT is a finished training's directory, runs/jobs/FINGERPRINT; several are an ensemble. Given again, it
+    goes on from where it was stopped. Frames are a folder of pictures; a video needs the extra `video` (ffmpeg).
+
+    \b
+    harness predict runs/jobs/0123456789abcdef street.mp4
+    harness predict runs/jobs/A runs/jobs/B frames/ --stage 1 --out seen
+    """
+    if len(words) < 2:
+        raise UsageError(
+            "harness predict CHECKPOINT... VIDEO|FRAMES: name a training's directory, then what to predict"
+        )
+    from harness.launch.progress import counter
+    from harness.tools.predict import predict as work
+
+    *checkpoints, source = map(Path, words)
+    target = folder or source.resolve().with_name(f"{source.resolve().stem}_masks")
+    with counter("frames") as show:
+        done = work(checkpoints, source, target, stage, show)
+    out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
+    if done.cut:
+        raise UnfitError(f"{done.cut}; what came before is predicted")
+
+
+def score(
+    masks: Annotated[
+        Path,
+        typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png; its .zip, for a split without labels"),
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What the row is called  [required]")] = "",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split that the masks are of")] = "val",
+    preset: Preset = None,
+    root: Root = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Score a folder of anybody's masks by the official metrics.
+
+    The folder holds VIDEO/FRAME.png for every frame of the split, one class index from 0 a pixel. The score becomes a
+    further row of every table that is made of the same data. Equal masks are scored once. On a split without labels
+    it is checked whether they are what the challenge's server takes.
+
+    \b
+    harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
+    """
+    from harness.launch.progress import counter
+    from harness.results import score as scoring
+    from harness.results import submission
+    from harness.results.records import read_evaluation
+
+    config, settings = make_config(overrides or [], preset, root, plugins)
+    if submission.unlabelled(config, split):
+        with counter("videos") as show:
+            problems = submission.check(masks, config, split, show)
+        print_problems(masks, split, problems, as_json)
+        return
+    with counter("steps") as show:
+        directory = scoring.score(masks, name, config, Path(settings.root), split, show)
+    final = read_evaluation(directory).final
+    if as_json:
+        out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
+        return
+    out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
+    say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")

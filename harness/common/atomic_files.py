@@ -1,0 +1,38 @@
+"""Where a file is written before it gets its name, so that a reader sees all of it or none; small JSON files."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.common.errors import UnfitError
+
+
+def temporary(target: Path) -> Path:
+    """Beside the target, and of this process alone: hosts that share a file system may have equal process ids."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file that is written by rename; {} where it is not there. Raises UnfitError for a damaged one."""
+    try:
+        loaded = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UnfitError(f"{path}: is damaged ({error}); remove it, or the folder it is in") from error
+    if not isinstance(loaded, dict):
+        raise UnfitError(f"{path}: is damaged (no mapping); remove it, or the folder it is in")
+    return loaded
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small JSON file by rename, so that a reader sees all of it or none."""
+    partial = temporary(path)
+    with partial.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

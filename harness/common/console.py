@@ -1,0 +1,35 @@
+"""What people are told: results on stdout, the rest on stderr. A reader who has left ends nothing."""
+
+import os
+import sys
+from typing import TextIO
+
+from harness.common.redaction import redact
+
+
+def out(text: str = "") -> None:
+    """A result, on stdout. Raises OSError where it cannot be written, unless its reader has left (`… | head`)."""
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        _mute(sys.stdout)
+
+
+def say(text: str = "") -> None:
+    """A line for people, on stderr, without passwords; a training goes on if nobody can read it."""
+    try:
+        _write(sys.stderr, redact(text))
+    except OSError:
+        _mute(sys.stderr)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # None: it was closed before we started
+        print(text, file=stream, flush=True)
+
+
+def _mute(stream: TextIO) -> None:
+    """Let what is still to come, and what waits in the buffer, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

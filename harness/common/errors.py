@@ -1,0 +1,45 @@
+"""The mistakes a person can make, each with the exit code the command line ends with.
+
+A message is one line: what is wrong, where, and what to do. The command line prints it without a traceback.
+"""
+
+import errno
+
+
+class HarnessError(Exception):
+    """A mistake that one line can explain; never a defect of the program."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """A wrong name, key, value or flag."""
+
+    exit_code = 2
+
+
+class UnfitError(HarnessError):
+    """Data, weights, store or machine that cannot serve this plan."""
+
+    exit_code = 3
+
+
+KEPT = "what is finished is kept, and the same command goes on from it"
+REMEDIES = {
+    errno.ENOSPC: f"free some space; {KEPT}",
+    errno.EDQUOT: f"free some space; {KEPT}",
+    errno.EROFS: "choose another place{root}, or make it writable",
+    errno.ENOTDIR: "choose another place{root}: a file stands where a folder should",
+    errno.EEXIST: "choose another place{root}: a file stands where a folder should",
+    errno.EACCES: "choose another place{root}, or change its permissions",
+    errno.EPERM: "choose another place{root}, or change its permissions",
+}
+
+
+def refused(error: OSError, place: object = None) -> UnfitError:
+    """What a file system refused, at `place` in a root or else where the error says, and what to do about it."""
+    where = error.filename if place is None else place
+    what = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
+    remedy = remedy.replace("{root}", "" if place is None else " (--root DIR)")
+    return UnfitError(f"{'' if where is None else f'{where}: '}{what}; {remedy}")

@@ -1,0 +1,327 @@
+"""The typed configuration: what runs, never how. Presets and `key=value` are merged into dataclasses by OmegaConf.
+
+Fields marked `where` (paths, workers, intervals of checkpoints) are needed to run a job and stay out of its identity.
+A field that is None is left out of the identity as well, so a new field that defaults to None moves no fingerprint.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.common.errors import UsageError
+from harness.config import plugins
+
+WHERE = {"where": True}
+PRESETS = plugins.PROJECT / "experiments" / "presets"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
+
+    epochs: int = 240
+    batch: int = 16  # images per optimiser step
+    micro_batch: int | None = None  # images that share BN statistics; None: the whole batch
+    frames_per_video: int = 1  # frames drawn of each video per epoch
+    crop: int = 512  # pixels, also the side of a test window
+    short_side: int = 512  # pixels, before random scaling by 0.5 to 2
+    lr: float = 2e-5
+    weight_decay: float = 0.05
+    layer_decay: float = 0.95
+    warmup: int = 1500  # iterations
+    workers: int = field(default=2, metadata=WHERE)
+    checkpoint_every: int = field(default=500, metadata=WHERE)  # iterations
+    log_every: int = field(default=10, metadata=WHERE)  # iterations
+    evaluate_every: int | None = field(default=None, metadata=WHERE)  # iterations; None: not before the end
+    evaluate_split: str = field(default="dev", metadata=WHERE)  # of these evaluations
+    evaluate_videos: int | None = field(default=None, metadata=WHERE)  # at most, spread over the split; None: all
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How masks are predicted; scales, flip and stages belong to an experiment's cells."""
+
+    window: int | None = None  # pixels; None: the crop
+    stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
+    short_side: int | None = None  # pixels; None: frames at their own size
+    keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
+    # a job's directory with its masks, which the stage after it takes as P instead of computing them again
+    prior_masks: str | None = field(default=None, metadata=WHERE)
+    # which video consistency tables print, both are counted; None: official (metrics.Consistency)
+    vc: Literal["official", "strict"] | None = field(default=None, metadata=WHERE)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Digests of what a configuration reads; places stay out. None: made on the fly, or not there yet."""
+
+    splits: Mapping[str, str | None] = field(default_factory=dict)
+    videos: Mapping[str, int] = field(default_factory=dict)
+    classes: int | None = None
+    files: Mapping[str, str | None] = field(default_factory=dict)  # "encoder.beit.weights" -> sha256
+    missing: tuple[str, ...] = ()  # why some of it is not known
+    absent: Mapping[str, str] = field(default_factory=dict)  # split that a data set need not have -> why it has none
+
+
+@dataclass(frozen=True)
+class Config:
+    """A composed configuration: a plain tree, the preset it came from, the plug-in folders and what it reads."""
+
+    tree: Mapping[str, Any]
+    preset: str = "demo"
+    folders: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()  # of the whole plan; the one at hand is tree["seed"]
+    content: Content = field(default_factory=Content)
+
+    def __getitem__(self, section: str) -> Any:
+        return self.tree[section]
+
+    @cached_property
+    def train(self) -> TrainConfig:
+        """The train section, typed."""
+        return TrainConfig(**self.tree["train"])
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that share BN statistics."""
+        return self.train.batch if self.train.micro_batch is None else self.train.micro_batch
+
+    def with_seed(self, seed: int) -> "Config":
+        """The same with another seed."""
+        return replace(self, tree={**self.tree, "seed": seed})
+
+    def with_values(self, values: Mapping[str, Any]) -> "Config":
+        """The same with other values of some keys, dotted as in `key=value`. Raises UsageError for an unknown one."""
+        tree: Mapping[str, Any] = self.tree
+        for key, value in values.items():
+            tree = put(tree, key.split("."), value, key)
+        return replace(self, tree=tree)
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key. Raises UsageError for an unknown one."""
+        found: Any = self.tree
+        for name in key.split("."):
+            found = pick(found, name, key)
+        return found
+
+    def next_seed(self) -> "Config | None":
+        """The same with the plan's next seed, for pairs of equal models; None after the last."""
+        later = [seed for seed in self.seeds if seed > self.tree["seed"]]
+        return self.with_seed(later[0]) if later else None
+
+    def iterations(self) -> int:
+        """Optimiser steps: epochs × max(1, videos × frames_per_video // batch)."""
+        train, videos = self.train, self.content.videos["train"]
+        return train.epochs * max(1, videos * train.frames_per_video // train.batch)
+
+
+def schema(folders: plugins.Folders = ()) -> type:
+    """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
+
+    `extra` (decoders that get a row of their own), `variants` (further ensembles) and `stages` (the last one of a table
+    of stages) choose cells; no job depends on them.
+    """
+
+    def section(kind: str, default: str | None, *more: Any) -> Any:
+        members: list[Any] = [*more] if default is None else [("name", str, field(default=default)), *more]
+        for name, path in plugins.paths(kind, folders).items():
+            config = plugins.read_schema(path).config
+            if config is not None:
+                fitting(config, path)
+                members.append((name, config, field(default_factory=config)))
+        return make_dataclass(kind.capitalize(), members, frozen=True)
+
+    hold_out = ("hold_out", float | None, field(default=None))  # share of the training videos that is the split `dev`
+    data, encoder = section("datasets", "synthetic", hold_out), section("encoders", "beit")
+    decoder = section("decoders", None)
+    return make_dataclass(
+        "Config",
+        [
+            ("seed", int, field(default=0)),
+            ("precision", Literal["fp32", "bf16", "fp16"], field(default="fp32")),
+            ("extra", tuple[str, ...], field(default=())),
+            ("variants", Literal["none", "all"], field(default="none")),
+            ("stages", int, field(default=3)),
+            ("data", data, field(default_factory=data)),
+            ("encoder", encoder, field(default_factory=encoder)),
+            ("decoder", decoder, field(default_factory=decoder)),
+            ("train", TrainConfig, field(default_factory=TrainConfig)),
+            ("evaluate", EvaluateConfig, field(default_factory=EvaluateConfig)),
+        ],
+        frozen=True,
+    )
+
+
+def fitting(config: type, path: Path) -> None:
+    """Raise UsageError for a plug-in's Config whose fields have no default, or none of their type."""
+    if not is_dataclass(config):
+        raise UsageError(f"{path}: Config must be a dataclass: put @dataclass(frozen=True) above it")
+    try:
+        OmegaConf.structured(config())
+    except Exception as error:  # of OmegaConf, or of the class itself
+        said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
+        raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
+
+
+def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
+    """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset or key, or a wrong type."""
+    node = OmegaConf.structured(schema(folders))
+    OmegaConf.set_readonly(node, False)
+    for path in preset_chain(preset):
+        loaded = read_preset(path)
+        loaded.pop("base", None)
+        node = merge(node, loaded, f"preset {path}")
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"[\w.]+", key):
+            raise UsageError(f"'{override}' is no key=value")
+        try:
+            value = OmegaConf.from_dotlist([override])
+        except Exception as error:
+            raise UsageError(f"{override}: {first_line(error)}") from error
+        node = merge(node, value, override)
+    try:
+        tree = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        source = [override for override in overrides if "${" in override] or [f"preset {preset}"]
+        raise UsageError(f"{', '.join(source)}: {explain(error)}") from error
+    config = Config(hashable(tree), Path(preset).stem, tuple(str(Path(folder).resolve()) for folder in folders))
+    check(config)
+    return config
+
+
+def merge(node: Any, value: Any, source: str) -> Any:
+    """OmegaConf's merge; its errors in one line that names the source and the full key."""
+    if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
+        raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
+    try:
+        return OmegaConf.merge(node, value)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{source}: {explain(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {first_line(error)}") from error
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """An OmegaConf error in one line that names the full key."""
+    key = getattr(error, "full_key", None)
+    message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
+    return message + (f" (key {key})" if key and key not in message else "")
+
+
+def preset_chain(preset: str) -> list[Path]:
+    """The preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
+
+    Raises UsageError where one is missing or they form a circle.
+    """
+    chain: list[Path] = []
+    name: str | None = preset
+    while name:
+        path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(found.stem for found in PRESETS.glob("*.yaml"))
+            raise UsageError(
+                f"no preset '{name}'{plugins.suggestion(name, known)}; known: {', '.join(known)}, or a path to a .yaml"
+            )
+        if path.resolve() in [other.resolve() for other in chain]:
+            raise UsageError(f"preset {path}: its bases form a circle")
+        chain.append(path)
+        base = read_preset(path).get("base")
+        name = None if base is None else str(base)
+        if name is not None and name.endswith((".yaml", ".yml")):
+            name = str(path.parent / name)
+    return chain[::-1]
+
+
+def read_preset(path: Path, what: str = "preset") -> Any:
+    """A file's YAML as an OmegaConf node. Raises UsageError where it is not a mapping."""
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise UsageError(f"{what} {path}: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(loaded):
+        raise UsageError(f"{what} {path}: must be a mapping of keys to values")
+    return loaded
+
+
+def check(config: Config) -> None:
+    """What types cannot say. Raises UsageError."""
+    train = config.train
+    for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
+        if getattr(train, name) < 1:
+            raise UsageError(f"train.{name}={getattr(train, name)}: must be at least 1")
+    for name in ("lr", "weight_decay", "layer_decay", "warmup", "workers"):
+        if not 0 <= getattr(train, name) < math.inf:
+            raise UsageError(f"train.{name}={getattr(train, name)}: must be a number that is not negative")
+    for name in ("evaluate_every", "evaluate_videos"):
+        if (number := getattr(train, name)) is not None and number < 1:
+            raise UsageError(f"train.{name}={number}: must be at least 1")
+    if (share := config["data"]["hold_out"]) is not None and not 0 < share < 1:
+        raise UsageError(f"data.hold_out={share}: must lie between 0 and 1, for example 0.1")
+    for name in ("window", "stride", "short_side"):
+        value = config["evaluate"][name]
+        if value is not None and value < 1:
+            raise UsageError(f"evaluate.{name}={value}: must be at least 1")
+    window, stride = config["evaluate"]["window"] or train.crop, config["evaluate"]["stride"]
+    if stride is not None and stride > window:
+        raise UsageError(f"evaluate.stride={stride}: must be at most the window of {window}, or pixels are left out")
+    for name in ("seed", "stages"):
+        if config[name] < 0:
+            raise UsageError(f"{name}={config[name]}: must not be negative")
+    if config.micro_batch < 1 or train.batch % config.micro_batch:
+        raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
+    for kind, section in (("datasets", "data"), ("encoders", "encoder")):
+        plugins.find(kind, config[section]["name"], config.folders)
+    for name in config["extra"]:
+        if not isinstance(name, str):
+            raise UsageError(f"extra={name}: must be names of decoders")
+        try:
+            plugins.find("decoders", name, config.folders)
+        except UsageError as error:
+            raise UsageError(f"extra: {error}") from error
+
+
+def pick(tree: Any, name: str, key: str) -> Any:
+    """One step down a dotted key. Raises UsageError where there is no such key."""
+    if not isinstance(tree, Mapping) or name not in tree:
+        known = list(tree) if isinstance(tree, Mapping) else []
+        raise UsageError(f"no key '{key}'{plugins.suggestion(name, known)}")
+    return tree[name]
+
+
+def put(tree: Mapping[str, Any], names: Sequence[str], value: Any, key: str) -> Mapping[str, Any]:
+    """A copy of a tree with one value changed."""
+    below = pick(tree, names[0], key)
+    return {**tree, names[0]: value if len(names) == 1 else put(below, names[1:], value, key)}
+
+
+def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any]:
+    """The part of a section that enters an identity: neither `where` nor None."""
+    places = {f.name for f in fields(config_class) if f.metadata.get("where")} if is_dataclass(config_class) else set()
+    return {key: value for key, value in section.items() if key not in places and value is not None}
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The values of a plain tree."""
+    if isinstance(tree, dict | list):
+        return [leaf for value in (tree.values() if isinstance(tree, dict) else tree) for leaf in leaves(value)]
+    return [tree]
+
+
+def hashable(tree: Any) -> Any:
+    """Lists as tuples, so that trees compare and a plug-in's Config can be hashed."""
+    if isinstance(tree, dict):
+        return {key: hashable(value) for key, value in tree.items()}
+    return tuple(hashable(value) for value in tree) if isinstance(tree, list) else tree

@@ -1,0 +1,206 @@
+"""The folder is the registry: a plug-in is one file, its name is the file's name, and it exposes fixed names.
+
+`VERSION` and `Config` are read from the source with ast, so that planning imports neither the file nor torch.
+A person's own folder joins as FOLDER/<kind>/<name>.py and may not hide a name of ours.
+"""
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from harness.common.errors import HarnessError, UsageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+KINDS = {
+    "experiments": "experiments",
+    "searches": "experiments/searches",
+    "encoders": "models/encoders",
+    "decoders": "models/decoders",
+    "datasets": "harness/data/datasets",
+    "reports": "reports",
+    "launchers": "harness/launch/launchers",
+}
+SINGULAR = {"datasets": "data set", "searches": "search"}  # the others drop their s
+Folders = Sequence[Path | str]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the core knows of a plug-in without importing it."""
+
+    version: int | None
+    config: type | None  # a frozen dataclass with literal defaults
+
+
+def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
+    """Name -> file of every plug-in of a kind. Raises UsageError where a folder is not there or two hold one name."""
+    for own in folders:
+        if not Path(own).is_dir():
+            raise UsageError(f"{own}: no such folder of plug-ins")
+    found: dict[str, Path] = {}
+    for folder in [PROJECT / KINDS[kind], *(Path(own) / kind for own in folders)]:
+        for path in sorted(folder.glob("*.py")):
+            if path.name.startswith("_"):
+                continue
+            if path.stem in found:
+                raise UsageError(f"{path}: the name '{path.stem}' is taken by {found[path.stem]}; rename the file")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
+                raise UsageError(f"{path.name!r}: a plug-in's name is a-z, 0-9 and _; rename the file")
+            found[path.stem] = path
+    return found
+
+
+def names(kind: str, folders: Folders = ()) -> list[str]:
+    """Names of a kind, sorted."""
+    return sorted(paths(kind, folders))
+
+
+def find(kind: str, name: str, folders: Folders = ()) -> Path:
+    """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
+    known = paths(kind, folders)
+    if name not in known:
+        near = suggestion(name, known)
+        own = "" if near or folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"
+        raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` shows all{own}")
+    return known[name]
+
+
+def suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """' (did you mean ...?)', or nothing where nothing is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def load(kind: str, name: str, folders: Folders = ()) -> ModuleType:
+    """Import a plug-in. Ours by their package, so that they pickle; a person's own by its path."""
+    path = find(kind, name, folders)
+    if path.parent == PROJECT / KINDS[kind]:
+        return importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
+    return load_file(path)
+
+
+def load_named(kind: str, name: str, folders: Folders, needed: Sequence[str]) -> ModuleType:
+    """A plug-in by its name or by a .py file's path. Raises UsageError where it lacks one of the `needed` names."""
+    if not name.endswith(".py"):
+        module = load(kind, name, folders)
+    elif Path(name).is_file():
+        module = load_file(Path(name))
+    else:
+        raise UsageError(f"{name}: no such file")
+    missing = [attribute for attribute in needed if not hasattr(module, attribute)]
+    if missing:
+        what = SINGULAR.get(kind, kind[:-1])
+        raise UsageError(f"{name}: every {what} needs {', '.join(needed)}; {missing[0]} is missing")
+    return module
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file that lies outside the project, once. Raises UsageError where it does not import."""
+    key = "harness_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None  # a .py path always has one
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Whatever a person's own plug-in raises as a UsageError with its file and line; ours raise what they raise."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        own = path.resolve()
+        if own.parent in [PROJECT / folder for folder in KINDS.values()]:
+            raise
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == own]
+        place = f"{path}:{lines[-1]}" if lines else str(path)
+        raise UsageError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+@cache
+def read_schema(path: Path) -> Schema:
+    """VERSION and Config of a file, from its source alone. Raises UsageError where their values are not literal."""
+    tree = parse(path)
+    version: int | None = None
+    config: type | None = None
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and assigned(node) == ["VERSION"]:
+            version = whole_number(node, path)
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            names = {"dataclass": dataclass, "field": dataclasses.field, "Literal": Literal, "__name__": path.stem}
+            body = ast.Module(body=[node], type_ignores=[])
+            try:
+                exec(compile(body, str(path), "exec"), names)
+            except Exception as error:
+                raise UsageError(f"{path}:{node.lineno}: Config must have literal defaults only: {error}") from error
+            config = names["Config"]  # type: ignore[assignment]
+    return Schema(version, config)
+
+
+def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that an assignment gives a value."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [ast.unparse(target) for target in targets]
+
+
+def whole_number(node: ast.Assign | ast.AnnAssign, path: Path) -> int:
+    """The number that VERSION is. Raises UsageError where it is another thing."""
+    value = node.value.value if isinstance(node.value, ast.Constant) else None
+    if type(value) is not int:
+        raise UsageError(f"{path}:{node.lineno}: VERSION must be a whole number, written out")
+    return value
+
+
+def version_of(module_path: str) -> int:
+    """The VERSION of one of our own modules, for example 'harness/engine/train.py'."""
+    version = read_schema(PROJECT / module_path).version
+    assert version is not None
+    return version
+
+
+def parse(path: Path) -> ast.Module:
+    """A file's syntax tree. Raises UsageError where it is no Python."""
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
+    except ValueError as error:  # no UTF-8; a NUL
+        raise UsageError(f"{path}: is no Python source: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def docstring(path: Path) -> str:
+    """A plug-in's docstring, without importing it. Raises UsageError where it is no Python."""
+    return ast.get_docstring(parse(path)) or ""
+
+
+def headline(path: Path) -> str:
+    """The first line of a plug-in's docstring; what is wrong where it is no Python."""
+    try:
+        return (docstring(path).splitlines() or [""])[0]
+    except UsageError as error:
+        return f"(unfit: {error})"

@@ -1,0 +1,138 @@
+"""A person's or a site's defaults, from harness.yaml: how and where, never what a number depends on.
+
+Looked for in the working directory, then in the user's configuration folder; flags win over it. Relative paths are
+taken from the file's own folder, ~ is the home.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.common.errors import UsageError
+from harness.config import compose, plugins
+
+FILE = "harness.yaml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of harness.yaml."""
+
+    preset: str = "demo"
+    root: str = "runs"
+    plugins: tuple[str, ...] = ()  # folders
+    launcher: str = "auto"
+    nproc: int | None = None  # ranks on a node
+    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
+    deterministic: bool = False  # GPU kernels that give the same bits twice, slower
+    nodes: int | None = None  # with Slurm
+    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
+    tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
+    prefix: str = ""  # before the names of MLflow experiments
+    paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and where each of them came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.settings, name)
+
+
+def find() -> Path | None:
+    """The harness.yaml that counts: the working directory's, else the user's."""
+    base = os.environ.get("XDG_CONFIG_HOME") or (os.path.expanduser("~/.config"))
+    places = [Path(FILE), Path(base) / "harness" / FILE]
+    return next((place for place in places if os.path.isfile(place)), None)  # False in a home that is another's
+
+
+def resolve(**flags: Any) -> Resolved:
+    """Flags that were given (not None), then harness.yaml, then the built-in defaults.
+
+    Raises UsageError for a key that is not there, a wrong type, or a path key that would change a number.
+    """
+    path = find()
+    values = {f.name: getattr(Settings(), f.name) for f in fields(Settings)}
+    sources = dict.fromkeys(values, "built in")
+    if path is not None:
+        given = read(path)
+        values |= given
+        sources |= dict.fromkeys(given, str(path))
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        values["tracking_uri"] = os.environ["MLFLOW_TRACKING_URI"]
+        sources["tracking_uri"] = "MLFLOW_TRACKING_URI"
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = value
+            sources[name] = "flag"
+    settings = Settings(**values)
+    if not 0 <= settings.stall < math.inf:
+        raise UsageError(f"stall {settings.stall:g} ({sources['stall']}): minutes, 0 for never")
+    if settings.nproc is not None and settings.nproc < 1:
+        raise UsageError(f"nproc {settings.nproc} ({sources['nproc']}): must be at least 1")
+    check_paths(settings, path)
+    return Resolved(settings, sources)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys that a file gives, typed, its relative paths made absolute. Raises UsageError."""
+    loaded = compose.read_preset(path, "settings")
+    schema = OmegaConf.structured(Settings)
+    OmegaConf.set_readonly(schema, False)
+    try:
+        merged = OmegaConf.to_container(compose.merge(schema, loaded, str(path)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{path}: {compose.explain(error)}") from error
+    assert isinstance(merged, dict)
+    given: dict[str, Any] = {str(key): merged[key] for key in loaded}
+    here = path.resolve().parent
+
+    def place(value: str) -> str:
+        return str(here / os.path.expanduser(value))
+
+    if "root" in given:
+        given["root"] = place(given["root"])
+    if str(given.get("preset")).endswith((".yaml", ".yml")):
+        given["preset"] = place(given["preset"])
+    if "plugins" in given:
+        given["plugins"] = tuple(map(place, given["plugins"]))
+    if "paths" in given:
+        given["paths"] = {key: place(value) for key, value in given["paths"].items()}
+    return given
+
+
+def check_paths(settings: Settings, path: Path | None) -> None:
+    """Raise UsageError for a key under `paths` that is unknown or more than a place."""
+    known = place_keys(settings.plugins)
+    for key in settings.paths:
+        if key not in known:
+            raise UsageError(
+                f"{path}: paths: '{key}' is no key that says where{plugins.suggestion(key, known)}; known: "
+                f"{', '.join(known)}. What a number depends on belongs into a preset"
+            )
+
+
+def place_keys(folders: plugins.Folders) -> list[str]:
+    """All configuration keys that hold a path: marked `path`, or `content` for a file whose digest counts."""
+
+    def visit(cls: Any, prefix: str) -> list[str]:
+        found = []
+        for f in fields(cls):
+            inner = f.default_factory if callable(f.default_factory) else None
+            if is_dataclass(inner):
+                found += visit(inner, f"{prefix}{f.name}.")
+            elif f.metadata.get("path") or f.metadata.get("content"):
+                found.append(prefix + f.name)
+        return found
+
+    return visit(compose.schema(folders), "")

@@ -1,0 +1,49 @@
+"""What a data set owes the harness: videos of frames with class indices, read one frame at a time. No torch.
+
+A file in harness/data/datasets exposes VERSION, a frozen dataclass Config with literal defaults (fields that say where,
+not what, carry metadata {"where": True}) and a class Dataset(config) that has what the protocol below lists.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+VOID = 255
+
+
+class Frame(NamedTuple):
+    """One frame; label holds 0..K-1 and 255 for void, None where a split has no labels."""
+
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    label: NDArray[np.uint8] | None  # (H, W)
+
+
+class Dataset(Protocol):
+    """Videos by split ("train", "val", "test"); every method may raise UnfitError with the file and the remedy."""
+
+    classes: tuple[str, ...]  # K names
+
+    def videos(self, split: str) -> tuple[str, ...]:
+        """Names of the split's videos, in the order of its list."""
+        ...
+
+    def frames(self, split: str, video: str) -> tuple[str, ...]:
+        """Names of a video's frames in time."""
+        ...
+
+    def read(self, split: str, video: str, frame: str) -> Frame:
+        """One frame, decoded."""
+        ...
+
+    def digest(self, split: str) -> str | None:
+        """Digest of what the split is (its list, the class names), never of where it lies; None if made, not read."""
+        ...
+
+    def unit(self, video: str) -> str:
+        """What is resampled for intervals: the video itself, or the recording it was cut from."""
+        ...
+
+    def planned(self, split: str) -> int:
+        """Number of videos, also where the data is absent (then as published)."""
+        ...

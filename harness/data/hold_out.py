@@ -1,0 +1,98 @@
+"""A part of the training videos held out: the split `dev`, for choices that must not be made on `val`.
+
+Whole units are held out (videos, or the recordings they were cut from): two cuts of one recording are nearly the same
+pictures. Units are taken in the order of a digest of their names, so that the choice depends on nothing else: it is
+the same for every seed of the training, and another video on the list moves no other one.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from harness.common.errors import UnfitError
+from harness.data.contract import Dataset, Frame
+
+VERSION = 1
+
+SPLIT = "dev"
+SEED = 0
+
+
+class HoldOut:
+    """A data set whose split `dev` is a `share` of the training videos, and `train` the others (core.data.Dataset)."""
+
+    def __init__(self, dataset: Dataset, share: float) -> None:
+        self.inner, self.share = dataset, share
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":  # pickle asks before there is an inner one
+            raise AttributeError(name)
+        return getattr(self.inner, name)  # classes, dirty
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        return held(self.inner.videos("train"), self.inner.unit, self.share)
+
+    def videos(self, split: str) -> tuple[str, ...]:
+        """Names of the split's videos, in the order of its list. Raises UnfitError where nothing can be held out."""
+        if split not in ("train", SPLIT):
+            return self.inner.videos(split)
+        return tuple(video for video in self.inner.videos("train") if (video in self._held) == (split == SPLIT))
+
+    def frames(self, split: str, video: str) -> tuple[str, ...]:
+        """Names of a video's frames in time."""
+        return self.inner.frames(source(split), video)
+
+    def read(self, split: str, video: str, frame: str) -> Frame:
+        """One frame, decoded."""
+        return self.inner.read(source(split), video, frame)
+
+    def digest(self, split: str) -> str | None:
+        """Of the list that the split is taken from."""
+        return self.inner.digest(source(split))
+
+    def unit(self, video: str) -> str:
+        """What is resampled for intervals."""
+        return self.inner.unit(video)
+
+    def planned(self, split: str) -> int:
+        """Number of videos; where the list is absent, as if each video were a unit."""
+        if split not in ("train", SPLIT):
+            return self.inner.planned(split)
+        try:
+            return len(self.videos(split))
+        except UnfitError:
+            whole = self.inner.planned("train")
+            part = wanted(whole, self.share)
+            return part if split == SPLIT else whole - part
+
+
+def held(videos: Sequence[str], unit: Callable[[str], str], share: float) -> frozenset[str]:
+    """The videos of as many units as make up the share; at least one is held out and at least one is left."""
+    units: dict[str, list[str]] = {}
+    for video in videos:
+        units.setdefault(unit(video), []).append(video)
+    if len(units) < 2:
+        raise UnfitError(f"data.hold_out={share}: the training videos are of one unit, so none can be held out")
+    chosen: list[str] = []
+    for name in sorted(units, key=place)[:-1]:
+        if len(chosen) >= wanted(len(videos), share):
+            break
+        chosen += units[name]
+    return frozenset(chosen)
+
+
+def wanted(videos: int, share: float) -> int:
+    """How many of a number of videos make up the share."""
+    return max(1, round(share * videos))
+
+
+def place(unit: str) -> str:
+    """Where a unit stands in the order in which units are held out."""
+    return hashlib.sha256(f"{SEED} {unit}".encode()).hexdigest()
+
+
+def source(split: str) -> str:
+    """The data set's own split that a split is taken from."""
+    return "train" if split == SPLIT else split

@@ -1,0 +1,56 @@
+"""What an evaluation keeps of a video, whatever its number of frames. Shapes: K classes; masks and labels (H, W)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.common.atomic_files import temporary
+from harness.engine import checkpoint
+from harness.engine.metrics import confusion
+from harness.results.metrics import Consistency
+
+
+class Counts:
+    """What a task learns of one video."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.consistency = Consistency(num_classes)
+        self.frames = 0
+        self.labelled = 0  # pixels of frames that have labels
+        self.stage: dict[str, Any] = {}  # what `compare` has counted
+
+    def add(self, mask: Tensor, label: Tensor | None) -> None:
+        """Take in a frame's mask and labels, both (H, W)."""
+        self.frames += 1
+        if label is not None:
+            self.labelled += label.numel()
+            self.confusion += confusion(label, mask, self.confusion.shape[0])
+            self.consistency.add(label.cpu().numpy(), mask.to(torch.uint8).cpu().numpy())
+
+    def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
+        """Take in how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
+        if before is not None:
+            found = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
+            for key, value in found.items():
+                if value is not None:
+                    self.stage[key] = self.stage.get(key, 0) + value
+
+    def save(self, path: Path, allowed: Callable[[], None] = lambda: None) -> None:
+        """Write by rename: confusion (K, K), rows are truth; frames; void, the pixels that truth leaves out;
+        vc, the totals of `metrics.Consistency` (variants, windows, 2).
+
+        Of a stage also what `compare` counts. `allowed` raises where another attempt has the job by now.
+        """
+        counts = self.confusion.cpu().numpy()
+        stage = {key: int(value) for key, value in self.stage.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = temporary(path)
+        with written.open("wb") as file:
+            void, vc = self.labelled - int(counts.sum()), self.consistency.totals
+            np.savez(file, **{"confusion": counts, "frames": self.frames, "void": void, "vc": vc, **stage})  # type: ignore[arg-type]
+        checkpoint.replace(written, path, allowed)

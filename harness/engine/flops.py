@@ -1,0 +1,122 @@
+"""FLOPs and parameters of jobs, without weights or memory: models are built and run on torch's fake tensors.
+
+(They are meta tensors that name a device, which autocast inside the models asks for.)
+
+Reads a JSON list of job descriptions from stdin (job.yaml's content, "classes", and for an evaluation its members'
+as "of") and prints {fingerprint: {"flops", "parameters"}}. FLOPs are of an iteration for a training: forward, twice as
+much backward, and the pass without gradient that makes frame N-1's mask, where the decoder takes it; and of a video of
+mean length with all members, windows and views for an evaluation.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.common.errors import UnfitError
+from harness.engine import build, sliding_window
+from models.segmentor import Segmentor
+
+KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def main() -> int:
+    """Answer what stdin asks; a job whose data are not at hand gets no answer."""
+    answers = {}
+    for job in json.load(sys.stdin):
+        try:
+            answers[job["fingerprint"]] = training(job) if job["kind"] == "train" else evaluation(job)
+        except UnfitError:
+            continue
+    print(json.dumps(answers))
+    return 0
+
+
+def fake_model(job: Mapping[str, Any], classes: int) -> tuple[Segmentor, FakeTensorMode]:
+    """The job's model without storage: built on meta, then said to be on the CPU."""
+    with torch.device("meta"):
+        model = build.segmentor(job, classes)
+    mode = FakeTensorMode()
+    with mode:
+        for module in model.modules():
+            for name, value in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return model.eval(), mode
+
+
+def attention(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Of softmax(Q Kᵀ) V, shapes (B, heads, positions, channels): torch counts its CPU kernel as nothing."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
+
+
+def counter() -> FlopCounterMode:
+    """Torch's counter, attention on a CPU included."""
+    return FlopCounterMode(display=False, custom_mapping={KERNEL: attention})
+
+
+class Flops(NamedTuple):
+    """Of one window: the encoder, what a decoder does once, and what it does for every stage."""
+
+    features: int
+    encode: int
+    predict: int
+
+    def window(self, stages: int = 1) -> int:
+        """Of a window that is predicted for a number of stages."""
+        return self.features + self.encode + self.predict * stages
+
+
+def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
+    """What one image's passes take."""
+    with mode, torch.no_grad():
+        with counter() as features_counter:
+            features = model.features(torch.empty(1, 3, height, width))
+        with counter() as encode_counter:
+            cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
+        with counter() as predict_counter:
+            model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
+    return Flops(*(one.get_total_flops() for one in (features_counter, encode_counter, predict_counter)))
+
+
+def training(job: Mapping[str, Any]) -> dict[str, float]:
+    """Of one iteration."""
+    model, mode = fake_model(job, job["classes"])
+    one = passes(model, mode, job["train"]["crop"], job["train"]["crop"])
+    decoder = model.decoder
+    past = one.features * len(decoder.past)
+    with_gradient = 3 * (one.window() + (past if decoder.past_grad else 0))
+    without = one.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    without += 0 if decoder.past_grad else past
+    flops = job["train"]["batch"] * (with_gradient + without)
+    return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def evaluation(job: Mapping[str, Any]) -> dict[str, float]:
+    """Of one video: windows of its first frame, mean number of frames. Raises UnfitError without data."""
+    dataset, split, how = build.dataset(job), job["split"], job["evaluate"]
+    videos = dataset.videos(split)
+    frames = [dataset.frames(split, video) for video in videos]
+    height, width = dataset.read(split, videos[0], frames[0][0]).image.shape[:2]
+    flops = parameters = 0.0
+    for member in job["of"]:
+        model, mode = fake_model(member, job["classes"])
+        encoder: Any = model.encoder
+        window = how["window"] or member["train"]["crop"]
+        geometry = sliding_window.geometry(window, how["stride"], how["short_side"], job["scales"], job["flip"])
+        fit = sliding_window.Fit(encoder.size, encoder.multiple)
+        parameters += sum(p.numel() for p in model.parameters())
+        for tile in sliding_window.tiles(height, width, geometry, fit):
+            flops += passes(model, mode, tile.height, tile.width).window(1 + job["stage"])
+    return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

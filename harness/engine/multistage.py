@@ -1,0 +1,175 @@
+"""One member at work on one video: what does not depend on P is computed once, and every stage is read off it.
+
+Stage 0 takes P as the decoder asks: the member's own mask of the frame before (Decoder A), or none. Stage s takes the
+member's own mask of stage s - 1 of the same frame, fused over all windows and views first (DEVIATIONS.md, A26, A27).
+
+The exact early exit: a window whose P says the same as the stage before's (`prior_key`: for A and B the class counts on
+R's grid, since Eqs 5-6 know no more of P) has that stage's logits, which are taken again and the window counted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.engine import runtime, sliding_window
+from harness.engine.sliding_window import Fusion, Geometry, Tile, View
+from models.contract import Features
+from models.segmentor import Segmentor
+
+LIMIT = 8 * 2**30  # bytes of caches and logits held a frame; windows beyond it are encoded again for every stage
+
+
+class Prediction(NamedTuple):
+    """What a member says of a frame for one P."""
+
+    probabilities: Tensor  # (K, H, W)
+    mask: Tensor  # (H, W) int64, their argmax
+    windows: int
+    exited: int | None  # windows whose P said what the stage before's had; None where no stage is before
+
+
+class Stages:
+    """Masks of a video's frames, which must come in order; `start` before each video."""
+
+    def __init__(self, model: Segmentor, geometry: Geometry, precision: str, device: torch.device) -> None:
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval()
+        self.geometry = geometry
+        self.precision = precision
+        self.device = device
+        encoder: Any = model.encoder
+        self.fit = sliding_window.Fit(encoder.size, encoder.multiple)
+        self.start()
+
+    def start(self) -> None:
+        """Forget the video before."""
+        self._index = -1
+        self._size: tuple[int, int] | None = None
+        self._previous: Tensor | None = None  # (H, W), stage 0's mask of the frame before
+        self._past: dict[int, dict[int, Features]] = {}  # frame -> tile -> features, as far back as the decoder reads
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor, last: int, given: Sequence[Tensor] = ()) -> Iterator[Prediction]:
+        """Stages 0 to `last` of the next frame, image (1, 3, H, W) raw RGB; then one for each mask (H, W) given as P.
+
+        Take all of them before the next frame: stage 0's mask is carried over. Raises UnfitError for a window that
+        the encoder cannot take.
+        """
+        height, width = image.shape[-2:]
+        if self._size != (height, width):  # a frame of another size cannot be read against those before it
+            self.start()
+            self._size = (height, width)
+        self._index += 1
+        tiles = sliding_window.tiles(height, width, self.geometry, self.fit)
+        views = sliding_window.views(height, width, self.geometry)
+        room = LIMIT if last + len(given) > 0 else 0
+        windows = Windows(self.model.decoder, self._encoder(image.to(self.device), tiles, views), room)
+        prior = self._previous
+        for stage in range(last + 1):
+            seen = self._read(windows, prior, tiles, views)
+            prior = seen.mask
+            if stage == 0 and self.model.decoder.prior == "previous":
+                self._previous = prior
+            yield seen if stage else seen._replace(exited=None)
+        for mask in given:
+            yield self._read(windows, mask.to(self.device), tiles, views)._replace(exited=None)
+        self._forget()
+
+    def _read(self, windows: "Windows", prior: Tensor | None, tiles: list[Tile], views: list[View]) -> Prediction:
+        """The frame for one P (H, W), fused over all windows and views."""
+        assert self._size is not None
+        fusion, exited = Fusion(*self._size, self.geometry), 0
+        seen = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
+        for index, tile in enumerate(tiles):
+            part = None if seen is None else sliding_window.cut_mask(seen[tile.view], tile)
+            with runtime.autocast(self.device, self.precision):
+                logits, same = windows.predict(index, part)
+            fusion.add(tile, logits)
+            exited += same
+        fused = fusion.probabilities()
+        return Prediction(fused, sliding_window.labels(fused), len(tiles), exited)
+
+    def _encoder(self, image: Tensor, tiles: list[Tile], views: list[View]) -> Callable[[int], Any]:
+        """A function from a tile's index to its cache; features that later frames read are computed once."""
+        seen = [sliding_window.see(image.float(), view) for view in views]
+        now: dict[int, Features] = {}
+        offsets = self.model.decoder.past
+        if offsets:
+            self._past[self._index] = now
+
+        def encode(index: int) -> Any:
+            features = now.get(index)
+            if features is None:
+                tile = tiles[index]
+                crop = sliding_window.cut(seen[tile.view], tile, self.model.mean)  # padding that is normalised to 0
+                features = self.model.features(crop)
+            if offsets:
+                now[index] = features
+            # before the first frame there is the first frame
+            past = tuple(self._past[max(self._index + offset, 0)][index] for offset in offsets)
+            return self.model.decoder.encode(features, past)
+
+        return encode
+
+    def _forget(self) -> None:
+        """Drop features that no later frame reads."""
+        now = self._past.get(self._index, {})
+        self._past[self._index] = {tile: self.model.decoder.remember(features) for tile, features in now.items()}
+        oldest = self._index + 1 + min(self.model.decoder.past, default=0)
+        for index in [index for index in self._past if index < oldest]:
+            del self._past[index]
+
+
+class Windows:
+    """A frame's windows by tile: caches, made on first use, and the logits of the P before, as far as `room` allows."""
+
+    def __init__(self, decoder: Any, encode: Callable[[int], Any], room: int) -> None:
+        self._decoder = decoder
+        self._encode = encode
+        self._room = room  # bytes
+        self._caches: dict[int, Any] = {}
+        self._logits: dict[int, Tensor] = {}
+        self._keys: dict[int, Tensor] = {}
+
+    def predict(self, index: int, prior: Tensor | None) -> tuple[Tensor, bool]:
+        """A tile's logits for P, and whether P says what the one before said: then the logits are those, unchanged."""
+        cache = self.cache(index)
+        key = self._decoder.prior_key(cache, prior)
+        before = self._keys.get(index)
+        same = key is not None and before is not None and torch.equal(key, before)
+        if same and index in self._logits:
+            return self._logits[index], True
+        logits = self._decoder.predict(cache, prior)
+        if key is None:
+            self._keys.pop(index, None)
+            return logits, False
+        self._keys[index] = key
+        if index in self._logits or (index in self._caches and self._fits(logits)):
+            self._logits[index] = logits
+        return logits, same
+
+    def cache(self, index: int) -> Any:
+        """All that does not depend on P, computed once if it can be held."""
+        if index in self._caches:
+            return self._caches[index]
+        cache = self._encode(index)
+        if self._fits(cache):
+            self._caches[index] = cache
+        return cache
+
+    def _fits(self, value: Any) -> bool:
+        """Take room for a value, if there is enough."""
+        needed = nbytes(value)
+        fits = needed <= self._room
+        self._room -= needed if fits else 0
+        return fits
+
+
+def nbytes(value: Any) -> int:
+    """Bytes of all tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(nbytes, value.values()))
+    return sum(map(nbytes, value)) if isinstance(value, tuple | list) else 0

@@ -1,0 +1,195 @@
+"""A frame's views (scales, flips), their sliding windows, and how probabilities are fused back to the frame.
+
+Shapes: K classes, H × W the frame's own size, h × w a view's. Images are raw RGB 0..255, float32.
+
+Probabilities, not logits, are summed: over windows and views of a member, then over members. A frame
+smaller than a window is padded for the model and the padding is cut from the logits, so it is never counted.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.common.errors import UnfitError
+from models.contract import VOID
+
+
+class Box(NamedTuple):
+    """A window's place in its view; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class View(NamedTuple):
+    """One look at a frame: its size after scaling, and whether it is mirrored."""
+
+    height: int
+    width: int
+    flip: bool
+
+
+class Tile(NamedTuple):
+    """One window of one view, and the size it is padded to for the model."""
+
+    view: int
+    box: Box
+    height: int
+    width: int
+
+
+class Geometry(NamedTuple):
+    """How a frame becomes windows; equal geometries of a member share all their work."""
+
+    window: int
+    stride: int
+    short_side: int | None  # None: the frame's own size
+    scales: tuple[float, ...]
+    flip: bool
+
+
+class Fit(NamedTuple):
+    """What an encoder accepts: a fixed square, or any multiple of a number of pixels."""
+
+    size: int | None
+    multiple: int
+
+
+def geometry(window: int, stride: int | None, short_side: int | None, scales: Sequence[float], flip: bool) -> Geometry:
+    """The geometry of an evaluation; the default stride is two thirds of the window (341 of 512)."""
+    return Geometry(window, stride or round(window * 2 / 3), short_side, tuple(scales), flip)
+
+
+def views(height: int, width: int, geometry: Geometry) -> list[View]:
+    """Every scale, and with `flip` every scale mirrored right after it."""
+    short = geometry.short_side or min(height, width)
+    found = []
+    for scale in geometry.scales:
+        factor = short * scale / min(height, width)
+        size = max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))  # mmcv's rounding
+        found += [View(*size, mirrored) for mirrored in ((False, True) if geometry.flip else (False,))]
+    return found
+
+
+def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
+    """Windows that cover a view, row by row; the last of a row or column is moved back to end at the border.
+
+    Source: mmsegmentation's `slide_inference`. A view smaller than the window has one box, the view itself.
+    """
+    rows = [
+        (max(0, min(top + window, height) - window), min(top + window, height))
+        for top in _starts(height, window, stride)
+    ]
+    columns = [
+        (max(0, min(left + window, width) - window), min(left + window, width))
+        for left in _starts(width, window, stride)
+    ]
+    return [Box(top, left, bottom, right) for top, bottom in rows for left, right in columns]
+
+
+def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
+    """All windows of all views of a frame. Raises UnfitError where the encoder cannot take the window."""
+    window, stride = geometry.window, geometry.stride
+    if fit.size is not None and fit.size != window:
+        raise UnfitError(f"evaluate.window={window}: the encoder takes {fit.size} only; set evaluate.window={fit.size}")
+    found = []
+    for index, view in enumerate(views(height, width, geometry)):
+        for box in boxes(view.height, view.width, window, stride):
+            sides = (box.bottom - box.top, box.right - box.left)
+            padded = (
+                (fit.size, fit.size) if fit.size else [math.ceil(side / fit.multiple) * fit.multiple for side in sides]
+            )
+            found.append(Tile(index, box, *padded))
+    return found
+
+
+def see(image: Tensor, view: View) -> Tensor:
+    """The image (B, 3, H, W) as a view shows it: mirrored, then resized.  # (B, 3, h, w)"""
+    image = image.flip(-1) if view.flip else image
+    if image.shape[-2:] == (view.height, view.width):
+        return image
+    return F.interpolate(image, (view.height, view.width), mode="bilinear", align_corners=False)
+
+
+def see_mask(mask: Tensor, view: View) -> Tensor:
+    """A mask (H, W) as a view shows it, by nearest neighbour, which is not its own mirror image.  # (h, w)"""
+    mask, size = mask.flip(-1) if view.flip else mask, (view.height, view.width)
+    if mask.shape == size:
+        return mask
+    return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
+
+
+def cut(seen: Tensor, tile: Tile, colour: Tensor) -> Tensor:
+    """A tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
+    part = seen[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    whole = colour.to(part).expand(*part.shape[:-2], tile.height, tile.width).clone()
+    whole[..., : part.shape[-2], : part.shape[-1]] = part
+    return whole
+
+
+def cut_mask(seen: Tensor, tile: Tile) -> Tensor:
+    """A tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
+    part = seen[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    whole = part.new_full((1, tile.height, tile.width), VOID)
+    whole[0, : part.shape[-2], : part.shape[-1]] = part
+    return whole
+
+
+class Fusion:
+    """Sums a frame's window probabilities in place, view by view; tiles come in the order of `tiles`."""
+
+    def __init__(self, height: int, width: int, geometry: Geometry) -> None:
+        self.size = (height, width)
+        self.views = views(height, width, geometry)
+        self._total: Tensor | None = None  # (K, H, W), over finished views
+        self._sum: Tensor | None = None  # (K, h, w), over the windows of the view at hand
+        self._count: Tensor | None = None  # (h, w)
+        self._view = 0
+
+    def add(self, tile: Tile, logits: Tensor) -> None:
+        """Take in a tile's logits (1, K, ·, ·): resized to the tile, padding cut off, softmax."""
+        if tile.view != self._view:
+            self._finish_view()
+            self._view = tile.view
+        view, box = self.views[tile.view], tile.box
+        plain = logits.float().contiguous()  # channels last, the softmax below would copy the large tensor instead
+        whole = F.interpolate(plain, (tile.height, tile.width), mode="bilinear", align_corners=False)[0]
+        if self._sum is None or self._count is None:
+            self._sum = whole.new_zeros(whole.shape[0], view.height, view.width)
+            self._count = whole.new_zeros(view.height, view.width)
+        part = (slice(box.top, box.bottom), slice(box.left, box.right))
+        self._sum[:, *part] += whole[:, : box.bottom - box.top, : box.right - box.left].softmax(0)
+        self._count[*part] += 1
+
+    def probabilities(self) -> Tensor:
+        """The mean over views, after the last tile; each pixel sums to 1.  # (K, H, W)"""
+        self._finish_view()
+        assert self._total is not None
+        return self._total / len(self.views)
+
+    def _finish_view(self) -> None:
+        assert self._sum is not None
+        assert self._count is not None
+        mean = self._sum.div_(self._count)
+        if mean.shape[-2:] != self.size:
+            mean = F.interpolate(mean[None], self.size, mode="bilinear", align_corners=False)[0]
+        if self.views[self._view].flip:
+            mean = mean.flip(-1)
+        self._total = mean if self._total is None else self._total.add_(mean)
+        self._sum = self._count = None
+
+
+def _starts(length: int, window: int, stride: int) -> Iterator[int]:
+    steps = max(length - window + stride - 1, 0) // stride + 1
+    return (step * stride for step in range(steps))
+
+
+def labels(probabilities: Tensor) -> Tensor:
+    """The most probable class of every pixel; void never.  # (K, H, W) -> (H, W) int64"""
+    return torch.argmax(probabilities, dim=0)

@@ -1,0 +1,271 @@
+"""Who runs a job: every attempt is a numbered file in its directory, and the highest number holds the job.
+
+    jobs/<fingerprint>/attempts/000002.json    {"count": 41, "released": false, "user": …, "host": …, "pid": …, …}
+
+A holder raises its file's counter; whoever waits looks whether the counter moves, by its own monotonic clock, so that
+the clocks of two machines need not agree. Only one process can make the next file (link, which shared file systems
+keep), so a job is taken over once. The number is the attempt's token: a rank whose number is not the highest any more
+writes nothing.
+"""
+
+import getpass
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.common.atomic_files import temporary
+from harness.common.errors import HarnessError
+
+RENEW = 5.0  # seconds between two counts of a holder
+DEAD = 60.0  # seconds without a count after which a holder elsewhere is dead; on this machine its process is looked at
+
+
+class SupersededError(HarnessError):
+    """A later attempt has taken the job: what this one still has in hand must not be written."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What an attempt's file says of who made it."""
+
+    number: int
+    count: int = 0
+    released: bool = False
+    user: str = "somebody"
+    host: str = "an unknown host"
+    machine: str | None = None  # boot and process namespace: equal where process ids mean the same processes
+    pid: int = 0
+    born: str | None = None  # when the process started, so that another one of the same number is not taken for it
+
+    @property
+    def who(self) -> str:
+        """For people."""
+        return f"{self.user}'s run on {self.host} (process {self.pid})"
+
+    @property
+    def here(self) -> bool:
+        """Whether its process can be seen from here."""
+        return self.machine is not None and self.machine == machine()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process is known to be dead; never where that cannot be seen from here."""
+        return self.here and birth(self.pid) != self.born
+
+
+@dataclass
+class Lease:
+    """A job that this process holds."""
+
+    directory: Path
+    holder: Holder
+    lost: bool = field(default=False, init=False)  # a later attempt has it
+
+    @property
+    def number(self) -> int:
+        """The attempt's token."""
+        return self.holder.number
+
+    def ours(self) -> bool:
+        """Whether no later attempt was made, by the files as they are now; `lost` is set where one was."""
+        self.lost = self.lost or latest(self.directory) != self.number
+        return not self.lost
+
+    def renew(self, released: bool = False) -> None:
+        """Count on; `lost` is set where somebody took this process for dead."""
+        if not self.ours():
+            return
+        self.holder = Holder(**{**asdict(self.holder), "count": self.holder.count + 1, "released": released})
+        path = path_of(self.directory, self.number)
+        partial = temporary(path)
+        partial.write_text(json.dumps(asdict(self.holder)))
+        partial.replace(path)
+
+
+class Claim:
+    """One process's wish to run a job: asked again and again, it is granted once the job is free."""
+
+    def __init__(self, directory: Path, dead: float = DEAD) -> None:
+        self.directory, self.dead = directory, dead
+        self.holder: Holder | None = None  # whom we wait for
+        self._since = 0.0  # when what we see of the holder last changed
+
+    def take(self) -> Lease | None:
+        """The lease, or None while another process holds the job."""
+        seen = latest_holder(self.directory)
+        if seen is not None and not self._free(seen):
+            return None
+        number = 1 + (seen.number if seen else 0)
+        ours = Holder(number, user=user(), host=socket.gethostname(), machine=machine(), pid=os.getpid(), born=birth())
+        path = path_of(self.directory, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not make(path, json.dumps(asdict(ours))):  # somebody was faster
+            return None
+        self.holder = None
+        return Lease(self.directory, ours)
+
+    def _free(self, seen: Holder) -> bool:
+        if seen.released or seen.gone:
+            return True
+        now = time.monotonic()
+        if seen != self.holder:
+            self.holder, self._since = seen, now
+        return now - self._since >= self.dead
+
+
+@contextmanager
+def kept(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
+    """Count on in a thread of its own, which a store or a disk that is slow does not hold up; release at the end."""
+    held, done = list(leases), threading.Event()
+
+    def count() -> None:
+        while not done.wait(every):
+            for lease in held:
+                _renew(lease)
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        for lease in held:
+            _renew(lease, released=True)
+
+
+def _renew(lease: Lease, released: bool = False) -> None:
+    try:
+        lease.renew(released)
+    except OSError:  # a full or absent disk: whoever waits will take us for dead, and we shall see that
+        return
+
+
+def make(path: Path, text: str) -> bool:
+    """Make a file that is not there; False where it is. Whole at once, where the file system has hard links."""
+    partial = temporary(path)
+    partial.write_text(text)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+    finally:
+        partial.unlink()
+    return True
+
+
+def path_of(directory: Path, number: int) -> Path:
+    """Where an attempt's file lies."""
+    return directory / "attempts" / f"{number:06d}.json"
+
+
+def stacks(directory: Path, number: int, rank: int) -> Path:
+    """Where a rank of an attempt leaves its threads' stacks if it stalls; touched while it works."""
+    return directory / "stacks" / f"attempt-{number}-rank-{rank:03d}.txt"
+
+
+def latest(directory: Path) -> int:
+    """The number of the last attempt; 0 where there was none."""
+    try:
+        names = os.listdir(directory / "attempts")
+    except FileNotFoundError:
+        return 0
+    return max((int(name[:-5]) for name in names if name[:-5].isdecimal() and name.endswith(".json")), default=0)
+
+
+def latest_holder(directory: Path) -> Holder | None:
+    """Who made the last attempt, released or not; unknown by name where its file is not wholly written."""
+    number = latest(directory)
+    return read(directory, number) if number else None
+
+
+def read(directory: Path, number: int) -> Holder:
+    """An attempt's file."""
+    try:
+        found: dict[str, Any] = json.loads(path_of(directory, number).read_text())
+        return Holder(**{**found, "number": number})
+    except (OSError, ValueError, TypeError):
+        return Holder(number)
+
+
+def held(directory: Path) -> Holder | None:
+    """Who holds a job as far as one look can tell; None where it is free, or its holder elsewhere counts no more."""
+    seen = latest_holder(directory)
+    if seen is None or seen.released or seen.gone:
+        return None
+    return seen if seen.here or counts(directory) else None
+
+
+def counts(directory: Path) -> bool:
+    """Whether the last attempt's file was written in the last DEAD seconds, by the file system's own clock."""
+    probe = temporary(directory / "attempts" / "now")
+    try:
+        probe.touch()  # first: whoever writes in a folder sees what others have made there
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # a root that we may only read
+        now = time.time()
+    try:
+        with path_of(directory, latest(directory)).open() as file:  # opened: a network file system then asks its server
+            return now - os.fstat(file.fileno()).st_mtime < DEAD
+    except OSError:
+        return False
+
+
+def check(directory: Path, number: int | None) -> None:
+    """Raise SupersededError where a later attempt has the job; a job that is run without a lease has no number."""
+    if number is not None and latest(directory) != number:
+        raise SupersededError(f"{directory.name}: attempt {number} was taken over by a later one; nothing is written")
+
+
+@cache
+def machine() -> str | None:
+    """Names the kernel's boot and the process namespace; None where neither is known."""
+    if sys.platform != "linux":
+        return f"{socket.gethostname()}"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def birth(pid: int | None = None) -> str | None:
+    """When a process (by default this one) started, in the kernel's ticks; None where it is dead."""
+    pid = os.getpid() if pid is None else pid
+    if sys.platform != "linux":
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "alive"
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]  # state, starttime
+
+
+def user() -> str:
+    """Who this is, for people."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return str(os.getuid())

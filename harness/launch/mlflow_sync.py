@@ -1,0 +1,169 @@
+"""What a root holds and MLflow does not: told now, from the files alone, on any host that sees both.
+
+Trainings that nobody runs any more get their true status; finished work and reports that the store lacks are told;
+with `follow`, what is at work is told as it goes. Saying it twice changes nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.common.atomic_files import read_json
+from harness.common.errors import UnfitError
+from harness.jobdir import events as journal
+from harness.launch import runner
+from harness.launch.status import DAMAGED, LIVE, Status, look, read
+from harness.plan import gc, saved_plans
+from harness.plan.job import Job, Train
+from harness.plan.outcome import ENDED, FAILED, of_plan
+from harness.plan.plan import Plan
+from harness.tracking.client import FINGERPRINT, PLAN, Tracking
+from harness.tracking.publisher import Publisher
+
+LOST = "its supervisor died and left no word; the same command goes on"
+EVERY = 10.0  # seconds between two looks of --follow
+
+
+@dataclass
+class Sync:
+    """One root and one store; `afresh` trusts no note of what the store was told before."""
+
+    root: Path
+    tracking: Tracking
+    say: Callable[[str], None]
+    afresh: bool = False
+    publishers: dict[str, Publisher] = field(default_factory=dict)  # by the plan's digest
+    offsets: dict[Job, int] = field(default_factory=dict)  # bytes of a live job's journal that were told
+    refused: set[str] = field(default_factory=set)  # plans that cannot be made again, by the reason
+    concluded: dict[str, object] = field(default_factory=dict)  # by the plan's digest: as what its report was told
+
+    def once(self) -> int:
+        """Tell all that is there; how many jobs are at work or waiting. Raises UnfitError where the store is away."""
+        statuses = {one.fingerprint: one for one in look(self.root, everything=True)}
+        for plan, why in saved_plans.plans(self.root):
+            why = why if plan is None else damage(plan, statuses)
+            if plan is not None and not why:
+                self.tell(plan, statuses)
+            elif why not in self.refused:
+                self.refused.add(why)
+                self.say(f"left out: {why}")
+        self.close_strays(statuses)
+        end_rehearsal(self.root / "rehearsal", self.tracking, self.say)
+        return sum(one.state in LIVE for one in statuses.values())
+
+    def follow(self, every: float = EVERY) -> None:
+        """Again and again until nothing is at work or waiting; a store that is away is asked again."""
+        while True:
+            try:
+                live = self.once()
+                if not live:
+                    return
+            except UnfitError as error:
+                self.say(f"{error}; tried again")
+            time.sleep(every)
+
+    def tell(self, plan: Plan, statuses: dict[str, Status]) -> None:
+        """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
+        (experiment,) = plan.experiments
+        publisher = self.publishers.setdefault(
+            experiment.digest, Publisher(plan, self.tracking, self.say, afresh=self.afresh)
+        )
+        lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
+        known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
+        live = {job for job, one in known.items() if one.state in LIVE}
+        failures = failed(lacking, known)
+        for job, one in known.items():
+            if one.state == "running":
+                self.tell_live(plan, publisher, job)
+            elif one.state not in LIVE:
+                self.offsets.pop(job, None)
+                self.tell_dead(plan, publisher, job, one)
+        for job in [job for job in self.offsets if job in experiment.jobs and job not in lacking]:
+            del self.offsets[job]
+        status = of_plan(lacking, failures, live)
+        state = (status, publisher.done(experiment), dict(failures))
+        begun = known or len(lacking) < len(experiment.jobs)
+        if begun and self.concluded.get(experiment.digest) != state:
+            how = runner.How(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
+            made = runner.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+            self.concluded[experiment.digest] = state if made.away is None else None
+        self.correct(plan, publisher, status)
+
+    def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:
+        """What a job that is at work has written since the last look."""
+        path = plan.directory(job) / "events.jsonl"
+        if job not in self.offsets:
+            publisher.begin(job)
+        events, self.offsets[job] = journal.read(path, self.offsets.get(job, 0))
+        publisher.hear(job, events)
+        publisher.drain(job)
+
+    def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, known: Status) -> None:
+        """A training that ended without a result, or that nobody ended: its points, and its true status."""
+        if not isinstance(job, Train) or not (plan.directory(job) / "how.json").exists():
+            return
+        outcome = read_json(plan.directory(job) / "outcome.json") or {"status": "lost", "reason": LOST}
+        status = ENDED.get(outcome["status"], "FAILED")
+        if publisher.told(job) == (status, outcome["status"]):
+            return
+        publisher.begin(job)
+        publisher.end(job, status, outcome)
+        self.say(f"{known.name}: {outcome['status']}, {status} in MLflow now")
+
+    def correct(self, plan: Plan, publisher: Publisher, status: str) -> None:
+        """A plan's run that says RUNNING though nobody is at work gets its end, and the other way round."""
+        run = publisher.known(plan.experiments[0])
+        if run is not None and run.status != status:
+            if status == "RUNNING":
+                self.tracking.resume(run.run_id)
+            else:
+                self.tracking.finish(run.run_id, status)
+
+    def close_strays(self, statuses: dict[str, Status]) -> None:
+        """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
+        for run in self.tracking.running():
+            known = statuses.get(run.tags.get(FINGERPRINT, ""))
+            if known is None or known.state in (*LIVE, DAMAGED):
+                continue
+            if read_json(self.root / "jobs" / known.fingerprint / "how.json").get("made") == run.tags.get(
+                "harness.made"
+            ):
+                self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
+                self.say(f"{known.name}: a run that was left RUNNING is closed")
+
+
+def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+    """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
+    own = set(saved_plans.digests(root))
+    made = {read(path).get("made") for path in (root / "jobs").glob("*/how.json")} - {None}
+    if not own or gc.at_work(root / "jobs"):
+        return
+    for run in rehearsals(tracking).running():
+        if run.tags.get(PLAN) in own or run.tags.get("harness.made") in made:
+            tracking.finish(run.run_id, "KILLED")
+            say(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
+
+
+def rehearsals(tracking: Tracking) -> Tracking:
+    """The same store, in which a rehearsal's experiments are rehearsal/…."""
+    return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
+
+
+def damage(plan: Plan, statuses: Mapping[str, Status]) -> str:
+    """Which damaged file keeps a plan from being told; empty where none does."""
+    found = (statuses.get(job.fingerprint) for job in plan.jobs)
+    return next((str(one.reason) for one in found if one is not None and one.state == DAMAGED), "")
+
+
+def failed(lacking: Sequence[Job], known: Mapping[Job, Status]) -> dict[Job, str]:
+    """Why jobs have failed, or can do nothing without one that has; `lacking`: those not done, inputs first."""
+    found: dict[Job, str] = {}
+    for job in lacking:
+        one = known.get(job)
+        broken = [needed for needed in job.inputs if needed in found]
+        if one is not None and one.state in ("died", *FAILED):
+            found[job] = one.reason or one.state
+        elif broken and (one is None or one.state not in LIVE):
+            found[job] = f"needs '{broken[0].name}', which failed"
+    return found

@@ -1,0 +1,241 @@
+"""A rehearsal: every job for three steps and two videos, with the real launcher, batch, backbone and tracking.
+
+Each training is stopped after its first step, resumed from its checkpoint, and walks through its schedule in three
+steps, so both ways to a prior are seen. It lives in root/rehearsal, which no plan and no report reads, and in MLflow
+experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside whose allocation all launches run.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.common.atomic_files import read_json, write_json
+from harness.common.console import out, say
+from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.signals import PREEMPTED, Stopped, stop_signals
+from harness.config.settings import resolve
+from harness.jobdir import events as journal
+from harness.launch import slurm_jobs
+from harness.launch.launchers import _sbatch
+from harness.launch.mlflow_sync import end_rehearsal, rehearsals
+from harness.launch.progress import Display
+from harness.launch.runner import How, choose, connected, fetch, fit, writable
+from harness.launch.scheduler import Turns
+from harness.launch.status import left_by, rehearsal, rehearsing
+from harness.launch.supervisor import Show
+from harness.plan import gc
+from harness.plan import saved_plans as plans
+from harness.plan.cost import STATE, Cost, cost_lines
+from harness.plan.job import Evaluate, Job, Train, digest
+from harness.plan.plan import Plan, launches
+from harness.tracking.client import Tracking
+from harness.tracking.publisher import Publisher
+
+STEPS, PAUSE, VIDEOS = 3, 1, 2
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Rehearsal(Plan):
+    """The plan, cut short."""
+
+    def spec(self, job: Job) -> dict[str, Any]:
+        """The job's description with fewer steps or videos; its fingerprint stands, its directory is another root's."""
+        told = super().spec(job)
+        if isinstance(job, Train):
+            often = {"checkpoint_every": STEPS, "log_every": 1}
+            return {**told, "iterations": STEPS, "pause": PAUSE, "train": {**told["train"], **often}}
+        return {**told, "videos": VIDEOS}
+
+    def videos(self, job: Evaluate) -> list[str]:
+        """The first two."""
+        return super().videos(job)[:VIDEOS]
+
+
+def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+    """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
+    with alone(plan.root):
+        return rehearsed(plan, how, show, say)
+
+
+def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+    """The same, where no other is at work."""
+    short, tracking = prepared(plan, how, say)
+    publisher = Publisher(short, None if tracking is None else rehearsals(tracking), say)
+    launcher, facts = choose(short, how)
+    turns = Turns(short, short.jobs, say)
+    status = "FAILED"
+    try:
+        publisher.open(short.jobs)
+        turns.run(launcher, publisher, show, facts)
+        status = "FAILED" if turns.failures else "FINISHED"
+    except Stopped:
+        status = "KILLED"
+        raise
+    finally:
+        launcher.close()
+        for experiment in short.experiments:
+            publisher.close(experiment, status)
+    if turns.failures:
+        told = "; ".join(f"{job.name}: {reason}" for job, reason in turns.failures.items())
+        raise HarnessError(f"the rehearsal failed: {told}")
+    found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
+    return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """While a root's rehearsal is made or run. Raises UsageError where another one is."""
+    writable(root)
+    lock = FileLock(root / ".rehearsal.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"a rehearsal is at work in {root / 'rehearsal'}; wait for it or end it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsal, Tracking | None]:
+    """The rehearsal of a plan in an empty folder, and the store.
+
+    Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
+    """
+    root = plan.root / "rehearsal"
+    if gc.at_work(root / "jobs"):
+        raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
+    if not how.inside and (number := rehearsing(plan.root)):
+        raise UsageError(
+            f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
+            f"(and where squeue does not answer here, delete {rehearsal(plan.root)})"
+        )
+    fit(plan.config)
+    if any(isinstance(job, Train) for job in plan.jobs):
+        fetch(plan.config, say)
+    tracking = connected(how, say)
+    if tracking is not None:
+        end_rehearsal(root, tracking, say)
+    shutil.rmtree(root, ignore_errors=True)
+    writable(root)
+    short = Rehearsal(plan.experiments, root)
+    plans.keep(short, how.command)
+    return short, tracking
+
+
+def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:
+    """What a launch's rehearsal says: peak memory and pace, and the cost of the whole."""
+    job, folder = launch[0], short.directory(launch[0])
+    outcome = read_json(folder / "outcome.json")
+    events = journal.read(folder / "events.jsonl")[0]
+    world = outcome["provenance"].get("world", 1)
+    names = tuple(one.fingerprint for one in launch)
+    if isinstance(job, Train):
+        paces = [e["values"]["time/iterations_per_second"] for e in events if e["event"] == "metrics"]
+        seconds = job.config.iterations() / paces[-1]
+        weights = (folder / "weights.safetensors").stat().st_size
+        line = f"{job.name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 / paces[-1]:.0f} ms a step"
+        kept, passing = gc.size(folder), STATE * 3 * weights
+        return [(line, Cost(names, job.name, seconds * world, seconds, kept, passing, "rehearsed"))]
+    tried, videos = len(short.videos(job)), len(plan.videos(job))
+    (begun,), (loaded,) = ([e["time"] for e in events if e["event"] == name] for name in ("begin", "loaded"))
+    each = (events[-1]["time"] - loaded) * min(world, tried) / tried  # a rank takes a video
+    seconds = loaded - begun + each * videos / world
+    name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
+    kept = sum(gc.size(short.directory(one)) for one in launch) * videos // tried
+    line = f"{name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 * each:.0f} ms a video"
+    return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
+
+
+# --- by Slurm
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
+
+    root: Path
+    plans: tuple[str, ...]
+    how: Mapping[str, Any]  # of runner.How
+
+    def __call__(self) -> None:
+        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
+
+        A signal leaves nothing: Slurm may run it again.
+        """
+        kept = self.root / "rehearsal"
+        found: dict[str, Any]
+        try:
+            plan = Plan(tuple(plans.restore(kept, digest) for digest in self.plans), self.root)
+            how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
+            with stop_signals(), Display() as display:
+                found = {"lines": rehearse(plan, how, display.show, say)}
+        except Stopped as stop:
+            say(f"stopped by {stop}")
+            sys.exit(PREEMPTED)
+        except HarnessError as error:
+            found = {"reason": str(error), "exit_code": error.exit_code}
+        write_json(left_by(self.root, os.environ["SLURM_JOB_ID"]), found)
+        out("\n".join(found.get("lines", [found.get("reason", "")])))
+        sys.exit(found.get("exit_code", 0))
+
+
+def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
+    """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
+
+    Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
+    touches no Slurm job.
+    """
+    number = begun(plan, how, say)
+    say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log(plan, number)}")
+    short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), left_by(plan.root, number)
+    if detach and not left.exists():
+        return None
+    slurm_jobs.accompany(short, {number: plan.jobs}, show, say, left.exists)
+    found = read_json(left)
+    rehearsal(plan.root).unlink(missing_ok=True)
+    if "lines" not in found:
+        why = found.get("reason") or f"Slurm job {number} ended without a result, see {slurm_jobs.log(plan, number)}"
+        raise next(
+            (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
+        )(why)
+    return list(found["lines"])
+
+
+def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
+    """The Slurm job of the same command whose result nobody has seen; else a new one."""
+    asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
+    known = read_json(rehearsal(plan.root))
+    if known.get("asked") == asked and (left_by(plan.root, known["id"]).exists() or rehearsing(plan.root)):
+        return str(known["id"])
+    with alone(plan.root):
+        prepared(plan, how, say)
+        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        rehearsal(plan.root).parent.mkdir(exist_ok=True)
+        write_json(rehearsal(plan.root), {"id": number, "asked": asked})
+    return number
+
+
+def executor(plan: Plan, how: How) -> Any:
+    """submitit's executor for it."""
+    names = ", ".join(experiment.name for experiment in plan.experiments)
+    return _sbatch.executor(plan.root.resolve() / "slurm" / "%j", how.slurm, f"harness rehearsal of {names}")
+
+
+def work(plan: Plan, how: How) -> Work:
+    """What the Slurm job is to do, as a value."""
+    digests = tuple(experiment.digest for experiment in plan.experiments)
+    return Work(plan.root.resolve(), digests, slurm_jobs.handed_on(how))
+
+
+def dry(plan: Plan, how: How) -> str:
+    """The batch script that its sbatch would be given."""
+    return _sbatch.script(executor(plan, how))

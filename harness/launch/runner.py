@@ -1,0 +1,391 @@
+"""From a plan to results: skip what is finished, run what is missing launch by launch, and write the report."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.common import child, machine
+from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UnfitError, UsageError, refused
+from harness.common.signals import Stopped
+from harness.config import input_digests, plugins
+from harness.config.compose import Config
+from harness.jobdir import lease
+from harness.launch.launchers._environment import child_environment
+from harness.launch.scheduler import Turns
+from harness.launch.supervisor import Launcher, Show, describe
+from harness.plan import saved_plans, source_changes
+from harness.plan.cell import Cell
+from harness.plan.job import Job, Train
+from harness.plan.outcome import FAILED, of_plan
+from harness.plan.plan import Experiment, Plan
+from harness.report import folder as present
+from harness.results import records, rows, score, submission
+from harness.results.rows import Context
+from harness.results.table import Report
+from harness.tracking import publish_report
+from harness.tracking.client import Tracking
+from harness.tracking.publisher import Publisher
+
+
+@dataclass(frozen=True)
+class How:
+    """How to run, never what: nothing of it enters a fingerprint."""
+
+    launcher: str = "auto"
+    nproc: int | None = None  # ranks on a node
+    nodes: int = 1
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch, as the person gave them
+    only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
+    inside: bool = False  # an allocation: a store that cannot be reached from here is told later
+    offline: bool = False
+    tracking_uri: str | None = None
+    prefix: str = ""  # before the names of MLflow experiments
+    rerun: str | None = None  # 'changed', or a cell's name
+    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
+    deterministic: bool = False  # on GPUs: kernels that give the same bits twice
+    command: tuple[str, ...] = tuple(sys.argv)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One experiment's outcome: its results frame and its report, written to `folder`."""
+
+    experiment: Experiment
+    frame: pd.DataFrame
+    context: Context
+    report: Report
+    folder: Path
+    away: str | None = None  # why the store was not told, where it did not answer
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an invocation came to."""
+
+    finished: tuple[Finished, ...]
+    executed: int  # jobs run now
+    already: int  # jobs that were done before
+    elsewhere: int  # jobs that another run finished meanwhile
+    failures: Mapping[Job, str]  # job -> reason
+    where: str  # how to open the store; empty where nothing was told
+    away: str | None  # why the store was not told, where it did not answer
+
+
+def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
+    """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
+    todo = missing(plan, how, say)
+    already = sum(plan.state(job) == "done" for job in plan.jobs)
+    stuck = blocked(plan, todo)
+    todo = [job for job in todo if job not in stuck]
+    turns = Turns(plan, list(todo), say, failures=stuck)
+    failures = turns.failures
+    stopped: Stopped | None = None
+    with ready(plan, how, todo) as worker:
+        publisher = Publisher(plan, connected(how, say), say)
+        saved_plans.keep(plan, how.command)
+        with closing(plan, publisher, failures, how):
+            if worker is not None:
+                launcher, facts = worker
+                ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
+                say(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
+                publisher.open(todo)
+                try:
+                    turns.run(launcher, publisher, show, facts)
+                except Stopped as stop:
+                    stopped = stop
+                finally:
+                    launcher.close()
+            finished = tuple(
+                conclude(plan, one, publisher, failures, how, ended(plan, one, failures, how), bool(todo))
+                for one in plan.experiments
+            )
+    if stopped is not None:
+        raise stopped
+    away = next((one.away for one in finished if one.away), None)
+    where = "" if away else publisher.link(plan.experiments[0])
+    return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+
+
+@contextmanager
+def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher, dict[str, Any]] | None]:
+    """What runs the jobs, getting ready while the store is asked, and its provenance; None where nothing is to do."""
+    if not todo:
+        yield None
+        return
+    launcher, facts = choose(plan, how)
+    try:
+        launcher.warm()
+        yield launcher, facts
+    finally:
+        launcher.close()
+
+
+@contextmanager
+def closing(plan: Plan, publisher: Publisher, failures: Mapping[Job, str], how: How) -> Iterator[None]:
+    """Where something goes wrong, or a signal comes at the report, the plan's runs in MLflow end all the same."""
+    try:
+        yield
+    except (Exception, Stopped) as error:
+        for experiment in plan.experiments:
+            if ended(plan, experiment, failures, how) != "RUNNING":
+                publisher.close(experiment, "KILLED" if isinstance(error, Stopped) else "FAILED")
+        raise
+
+
+def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
+    """What is to be run here. Raises UnfitError where data or the root is unfit."""
+    writable(plan.root)
+    if how.rerun is not None:
+        able(plan, how, say)  # before anything is moved
+        set_aside(plan, how.rerun, say)
+    wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
+    found = [job for job in wanted if plan.state(job) != "done"]
+    if found:
+        fit(plan.config)
+        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
+            fetch(plan.config, say)
+    return found
+
+
+def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
+    """Raise what would end a run before its first job: UnfitError or UsageError."""
+    writable(plan.root)
+    fit(plan.config)
+    choose(plan, how)
+    connected(how, say)
+
+
+def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
+    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
+    if how.offline:
+        return None
+    tracking = Tracking(how.tracking_uri, how.prefix)
+    try:
+        tracking.connect()
+    except UnfitError as error:
+        if not how.inside:
+            raise
+        say(f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it")
+        return None
+    return tracking
+
+
+def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
+    """Why jobs cannot be had: they ended badly, or need a job that is neither done nor run here."""
+    found: dict[Job, str] = {}
+    for job in plan.jobs:
+        outcome = read_json(plan.directory(job) / "outcome.json")
+        absent = [needed for needed in job.inputs if plan.state(needed) != "done" and needed not in todo]
+        if plan.state(job) == "done":
+            continue
+        if job not in todo and outcome.get("status") in (*FAILED, "cancelled"):
+            found[job] = str(outcome.get("reason") or outcome["status"])
+        elif job in todo and absent:
+            found[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in found else 'was not run'}"
+    return found
+
+
+def selected(plan: Plan, which: str) -> list[Job]:
+    """Finished jobs that `which` names ('changed', or a cell), and the evaluations that rest on them.
+
+    Raises UsageError for a word that is neither.
+    """
+    jobs = [job for job in plan.jobs if plan.state(job) == "done"]
+    if which == "changed":
+        chosen = {job for job in jobs if source_changes.changed(plan, job)}
+    else:
+        cells = [cell for experiment in plan.experiments for _, cell in experiment.cells if cell.name == which]
+        if not cells:
+            known = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
+            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(known)}")
+        chosen = {job for cell in cells for job in [*cell.job.inputs, cell.job]}
+    return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
+
+
+def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
+    """Move finished jobs out of the way, so that they are run again; nothing is deleted.
+
+    Raises UsageError for a job that another run is at.
+    """
+    chosen = selected(plan, which)
+    for job in chosen:
+        if (holder := lease.held(plan.directory(job))) is not None:
+            raise UsageError(f"--rerun {which}: {job.name} is at work in {holder.who}; wait for it or end it")
+    for job in chosen:
+        target = plan.root / "replaced" / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        plan.directory(job).rename(target)
+        say(f"run again: {job.name}; the old results are kept in {target}")
+
+
+def accept(plan: Plan, say: Callable[[str], None]) -> None:
+    """Sign off, for every finished job, the sources that have changed since it ran."""
+    for job in plan.jobs:
+        files = source_changes.changed(plan, job) if plan.state(job) == "done" else []
+        if files:
+            path = plan.directory(job) / "accepted.json"
+            write_json(path, source_changes.digests(job))
+            say(f"accepted: {job.name}: {', '.join(files)}")
+
+
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], how: How) -> str:
+    """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
+    lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
+    held = [job for job in lacking if lease.held(plan.directory(job)) is not None]
+    others = [job for job in lacking if how.inside and job.fingerprint not in (how.only or ())]
+    return of_plan(lacking, failures, held, others)
+
+
+def conclude(
+    plan: Plan,
+    experiment: Experiment,
+    publisher: Publisher,
+    failures: Mapping[Job, str],
+    how: How,
+    status: str,
+    worked: bool,
+) -> Finished:
+    """Tell the store what is done, build the report and write it under the root.
+
+    The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
+    """
+    away: str | None = None
+    runs: Mapping[str, str] = {}
+    link = ""
+    try:
+        told = publisher.up_to_date(experiment)
+        if not told:
+            publisher.catch_up(experiment)
+        runs = publisher.runs(experiment)
+        link = publisher.pages(experiment)
+    except UnfitError as error:
+        away = str(error)
+    cells = [
+        rows.result(experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **read(plan, cell, failures))
+        for order, (seed, cell) in enumerate(experiment.cells)
+    ]
+    frame = rows.build([*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))])
+    folder = plan.root / "reports" / experiment.name
+    evidence = present.collect(plan, experiment, cells, how.command, folder)
+    facts = rows.context(experiment, how.command, evidence, link)
+    with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
+        report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
+    present.write(report, frame, facts, folder)
+    if away is None and (worked or not told):
+        try:
+            publisher.report(experiment, report, folder, status)
+            publish_report.review(publisher, experiment, frame, facts)
+            publisher.complete(experiment)
+        except UnfitError as error:
+            away = str(error)
+    return Finished(experiment, frame, facts, report, folder, away)
+
+
+def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
+    """What the root's files say of a cell."""
+    directory = plan.directory(cell.job)
+    if cell.skip is not None:
+        return {"status": "missing", "reason": cell.skip}
+    if plan.state(cell.job) == "done":
+        found = records.read_evaluation(directory)
+        if not found.labelled:
+            return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
+        made = records.joined([*(records.provenance(plan.directory(job)) for job in cell.job.inputs), found.provenance])
+        unit_of = input_digests.units(cell.job.config, found.videos)
+        known = {key: made.get(key) for key in ("commit", "dirty", "device")}
+        return {
+            "status": "done",
+            "miou": found.final["miou"],
+            "metrics": found.final,
+            "units": len(set(unit_of.values())),
+            "videos": found.videos,
+            "unit_of": unit_of,
+            "moved": found.moved,
+            "exited": found.exited,
+            "versions": made.get("versions") or {},
+            "changed": ", ".join(changed(plan, cell)) or None,
+            **known,
+        }
+    if cell.job in failures:
+        return {"status": "failed", "reason": failures[cell.job]}
+    return {"status": "missing", "reason": read_json(directory / "outcome.json").get("reason") or "not run yet"}
+
+
+def changed(plan: Plan, cell: Cell) -> list[str]:
+    """Sources of a cell's evaluation and trainings that are no longer what they ran with."""
+    return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
+
+
+def fit(config: Config) -> None:
+    """Raise UnfitError where data or weights that the plan needs are not there."""
+    if config.content.missing:
+        raise UnfitError(config.content.missing[0])
+
+
+def fetch(config: Config, say: Callable[[str], None]) -> None:
+    """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
+    name = config["encoder"]["name"]
+    section = config["encoder"].get(name, {})
+    if not section.get("pretrained") or section.get("weights") or not section.get("model"):
+        return
+    say(f"weights of {section['model']}: from the hub, or from its cache on this machine")
+    command = child.python("-m", "harness.engine.fetch", section["model"])
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UnfitError(f"{why}: set encoder.{name}.weights=FILE (docs/DATA.md), or run `harness doctor`")
+
+
+def writable(root: Path) -> None:
+    """Make the root, or raise UnfitError."""
+    try:
+        (root / "jobs").mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable.{os.getpid()}"
+        probe.write_bytes(b"x")  # an empty file fits on a full disk
+        probe.unlink()
+    except OSError as error:
+        raise refused(error, root) from error
+
+
+def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
+    """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
+    name, nproc = how.launcher, how.nproc
+    if how.inside:  # what was asked of sbatch is here now
+        name = "slurm" if how.nodes > 1 else "torchrun" if nproc != 1 else "inline"
+    micro, here = plan.config.micro_batch, machine.gpus()
+    fitting = machine.ranks(micro, here, how.nodes)  # as `plan` says in its line `here`
+    if name == "auto":
+        name = "torchrun" if (nproc or fitting) > 1 else "inline"
+    nproc = nproc or (fitting if name == "torchrun" else 1)
+    if name == "inline" and nproc > 1:
+        raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
+    if nproc < 1 or micro % (nproc * how.nodes):
+        sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
+        raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
+    if 0 < here < nproc and (how.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
+        raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
+    module = plugins.load("launchers", name, plan.config.folders)
+    facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
+    return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, facts)
+
+
+def source() -> dict[str, Any]:
+    """Commit of the harness and whether its files differ from it; unknown outside git."""
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", *words], cwd=plugins.PROJECT, capture_output=True, text=True, check=False)
+        return answer.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "--short=12", "HEAD") or None, "dirty": bool(git("status", "--porcelain"))}
+    except OSError:
+        return {"commit": None, "dirty": None}

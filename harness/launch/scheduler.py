@@ -1,0 +1,122 @@
+"""A plan's missing jobs in turn, each run by one of all the processes that want it.
+
+Two people who run overlapping plans on one root share the work: a job that another run holds (jobdir/lease.py) is left
+to it while there is something else to do, and then waited for; its result is taken as it comes out.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.common.atomic_files import read_json
+from harness.common.signals import stop_signals
+from harness.jobdir import lease
+from harness.jobdir.lease import Claim, Lease
+from harness.launch.supervisor import Launcher, Show, supervise
+from harness.plan.job import Job
+from harness.plan.outcome import FAILED
+from harness.plan.plan import Plan, launches
+from harness.tracking.publisher import Publisher
+
+ASK = 1.0  # seconds between two looks at jobs that others run
+
+
+@dataclass
+class Turns:
+    """What has come of a plan's missing jobs so far; true at any moment, also after a signal."""
+
+    plan: Plan
+    waiting: list[Job]
+    say: Callable[[str], None]
+    failures: dict[Job, str] = field(default_factory=dict)  # job -> reason
+    executed: int = 0  # jobs run here
+    elsewhere: int = 0  # jobs that another run has finished meanwhile
+
+    def __post_init__(self) -> None:
+        self._claims = {job: Claim(self.plan.directory(job)) for job in self.waiting}
+        self._told: set[tuple[Job, str]] = set()
+        self._stalled: set[Job] = set()  # and run again, once
+
+    def run(self, launcher: Launcher, publisher: Publisher, show: Show, facts: Mapping[str, Any]) -> None:
+        """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
+        while self.waiting:
+            before = len(self.waiting)
+            for launch in launches(self.waiting):
+                held = self.take(self.able(launch))
+                if held:
+                    with lease.kept(held.values()):
+                        self.executed += len(held)
+                        outcomes = supervise(self.plan, held, launcher, publisher, show, facts)
+                    self.note(outcomes)
+            if len(self.waiting) == before:
+                with stop_signals():
+                    time.sleep(ASK)
+
+    def able(self, launch: Sequence[Job]) -> list[Job]:
+        """The jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
+        able = []
+        for job in launch:
+            broken = [needed for needed in job.inputs if needed in self.failures]
+            if broken:
+                self.fail(job, f"needs '{broken[0].name}', which failed")
+            elif not any(needed in self.waiting for needed in job.inputs):
+                able.append(job)
+        return able
+
+    def take(self, jobs: Sequence[Job]) -> dict[Job, Lease]:
+        """Those that are ours to run; what another run has finished, or failed at while we waited, is taken from it."""
+        held: dict[Job, Lease] = {}
+        for job in jobs:
+            claim = self._claims[job]
+            awaited = claim.holder
+            if awaited is not None and (reason := failed_in(awaited.number, job, self.plan)):
+                self.fail(job, f"{reason} (in {awaited.who})")
+                continue
+            got = None if self.plan.state(job) == "done" else claim.take()
+            if self.plan.state(job) == "done":
+                if got is not None:
+                    got.renew(released=True)
+                self.elsewhere += 1
+                self.waiting.remove(job)
+            elif got is not None:
+                held[job] = got
+            else:
+                seen = claim.holder  # None where somebody was faster just now
+                if seen is not None and (job, seen.who) not in self._told:
+                    self._told.add((job, seen.who))
+                    self.say(f"{job.name}: {seen.who} has it; its result is taken when it is there")
+        return held
+
+    def note(self, outcomes: Mapping[Job, Mapping[str, Any]]) -> None:
+        """Take a launch's outcomes in; a job that another run took over from us is waited for."""
+        for job, outcome in outcomes.items():
+            if outcome["status"] == "finished":
+                self.waiting.remove(job)
+            elif outcome["status"] in ("superseded", "paused"):
+                self.executed -= 1
+                self._claims[job] = Claim(self.plan.directory(job))
+            elif outcome["status"] == "stalled" and job not in self._stalled:
+                self._stalled.add(job)
+                self.executed -= 1
+                self.say(f"{job.name}: {outcome['reason']}; it was ended and goes on from its last checkpoint")
+            else:
+                self.fail(job, str(outcome.get("reason") or outcome["status"]))
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Done with, without a result."""
+        self.failures[job] = reason
+        self.waiting.remove(job)
+
+
+def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
+    """Why the attempt that we waited for has failed; None where it has not, or where a later one was made.
+
+    What stalled is nobody's failure yet: whoever comes first goes on with it.
+    """
+    seen = lease.latest_holder(plan.directory(job))
+    if seen is None or not seen.released or seen.number != attempt:
+        return None
+    outcome = read_json(plan.directory(job) / "outcome.json")
+    word = outcome.get("status")
+    return str(outcome.get("reason")) if word in FAILED and word != "stalled" else None

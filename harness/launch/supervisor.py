@@ -1,0 +1,329 @@
+"""A launch's life, seen from outside: start the worker, follow the jobs' journals, and say truly how each one ended.
+
+Ranks write files; this is the one process that talks to the tracking store. What counts is what the
+files say: a job is finished when its outcome or all its videos are there, whatever a process exited with.
+"""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UnfitError, refused
+from harness.common.redaction import one_line
+from harness.common.signals import Stopped, stop_signals
+from harness.jobdir import events as journal
+from harness.jobdir import pruning
+from harness.jobdir.lease import Lease
+from harness.jobdir.lease import stacks as stacks_path
+from harness.plan import source_changes
+from harness.plan.job import Evaluate, Job, Train
+from harness.plan.outcome import ENDED
+from harness.plan.plan import Plan
+from harness.tracking.publisher import Publisher
+
+POLL = 0.1  # seconds between two looks at the files
+GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, and two steps besides
+HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
+STALL = 10.0  # minutes without a step after which a launch is ended
+
+
+class Launcher(Protocol):
+    """What a file of harness/launch/launchers provides as its class Launcher(nproc, logs)."""
+
+    log: Path
+
+    def warm(self) -> None:
+        """Get ready for the first launch while other things are done; may do nothing."""
+
+    def start(self, directories: Sequence[Path]) -> None:
+        """Start a launch without waiting for it."""
+
+    def running(self) -> bool:
+        """Whether it is still at work."""
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on."""
+
+    def close(self) -> None:
+        """End the worker."""
+
+
+@dataclass
+class Progress:
+    """How far a job is, for whoever shows it."""
+
+    job: Job
+    step: int = 0
+    steps: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    offset: int = 0  # bytes of the journal that were read
+    pace: float = 0.0  # seconds a step, or a video, as last told
+    told: float = 0.0  # unix seconds, when `step` was
+
+
+Show = Callable[[Progress], None]
+
+
+class Watch:
+    """Why a launch that goes on should be ended; asked at every look."""
+
+    def __init__(self, plan: Plan, launch: Mapping[Job, Lease], stall: float) -> None:
+        self.plan, self.launch, self.stall = plan, launch, stall  # seconds; 0: for ever
+        self._beats: list[int] = []
+        self._moved = self._asked = time.monotonic()
+        self._failed: float | None = None  # when all jobs had failed
+
+    def __call__(self) -> str | None:
+        """'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
+        if any(lease.lost for lease in self.launch.values()):
+            return "superseded"
+        now = time.monotonic()
+        if now - self._asked < 1:
+            return None
+        self._asked = now
+        (job, lease), *_ = self.launch.items()
+        beats = [path.stat().st_mtime_ns for path in stacks(self.plan, job, lease)]
+        if beats != self._beats:  # another time than before, by whatever clock
+            self._beats, self._moved = beats, now
+        if self.stall and now - self._moved > 1.1 * self.stall + 2:  # the ranks' own watchdogs have written by then
+            return "stalled"
+        if all(read_json(self.plan.directory(one) / "outcome.json").get("status") == "failed" for one in self.launch):
+            self._failed = self._failed or now
+            return "failed" if now - self._failed > HANGING else None
+        return None
+
+
+def stacks(plan: Plan, job: Job, lease: Lease) -> list[Path]:
+    """What the ranks touch while they work, and leave their threads' stacks in if they stall."""
+    return sorted(stacks_path(plan.directory(job), lease.number, 0).parent.glob(f"attempt-{lease.number}-*.txt"))
+
+
+def supervise(
+    plan: Plan,
+    launch: Mapping[Job, Lease],
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    how: Mapping[str, Any],
+) -> dict[Job, dict[str, Any]]:
+    """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
+
+    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
+    lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
+    Where something goes wrong here the launch is ended, and the store is told that what has not ended has failed.
+    """
+    try:
+        return to_its_end(plan, launch, launcher, publisher, show, how)
+    except Exception as error:
+        end(launcher)
+        for job, lease in launch.items():
+            if lease.ours():
+                outcome = left_by(plan, job) or {"status": "failed", "reason": one_line(error)}
+                publisher.end(job, ENDED[outcome["status"]], outcome)
+        raise
+
+
+def left_by(plan: Plan, job: Job) -> dict[str, Any]:
+    """The outcome that the ranks have written; {} where there is none, or none that can be read."""
+    try:
+        return read_json(plan.directory(job) / "outcome.json")
+    except UnfitError:
+        return {}
+
+
+def to_its_end(
+    plan: Plan,
+    launch: Mapping[Job, Lease],
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    how: Mapping[str, Any],
+) -> dict[Job, dict[str, Any]]:
+    """The same, as far as all goes well."""
+    progress = {job: Progress(job) for job in launch}
+    stall = 60 * float(how.get("stall", STALL))
+    stopped: Stopped | None = None
+    ended: str | None = None
+    with stop_signals():
+        try:
+            for job, lease in launch.items():
+                prepare(plan, job, lease, how)
+                progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+                publisher.begin(job)
+            launcher.start([plan.directory(job) for job in launch])
+            ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
+            if ended is not None:
+                end(launcher)
+        except Stopped as stop:
+            stopped = stop
+    if stopped is not None:
+        stop_launch(plan, launcher, publisher, show, progress, stopped)
+    if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
+        if stopped is not None:
+            raise stopped
+        return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
+    word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.directory(next(iter(launch)))}/stacks"
+    outcomes = {job: conclude(plan, job, launcher, stopped, word if ended == "stalled" else None) for job in launch}
+    if stopped is None and any(outcome["status"] in ("preempted", "cancelled") for outcome in outcomes.values()):
+        stopped = Stopped(signal.SIGTERM)  # a scheduler signalled the ranks themselves
+    for job in launch:
+        follow(plan, publisher, show, progress[job])
+        publisher.end(job, ENDED[outcomes[job]["status"]], outcomes[job])
+    if stopped is not None:  # also where the launch was through by then: what comes after it must not begin
+        raise stopped
+    return outcomes
+
+
+def end(launcher: Launcher) -> None:
+    """End a launch at once."""
+    launcher.signal(signal.SIGKILL)
+    while launcher.running():
+        time.sleep(POLL)
+
+
+def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
+    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
+    directory = plan.directory(job)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "outcome.json").unlink(missing_ok=True)
+        pruning.forget(directory)
+        attempt = {"attempt": lease.number, "stall": 60 * how.get("stall", STALL)}
+        extra = {**attempt, "deterministic": how.get("deterministic", False)}
+        write_json(directory / "job.yaml", {**plan.spec(job), **extra})  # JSON is YAML
+        made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
+        write_json(directory / "how.json", {**how, "made": made, "sources": source_changes.digests(job)})
+    except OSError as error:
+        raise refused(error, directory) from error
+
+
+def wait(
+    plan: Plan,
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    progress: Mapping[Job, Progress],
+    enough: Callable[[], str | None],
+) -> str | None:
+    """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
+    while launcher.running():
+        for job in progress:
+            follow(plan, publisher, show, progress[job])
+        if (reason := enough()) is not None:
+            return reason
+        time.sleep(POLL)
+    return None
+
+
+def stop_launch(
+    plan: Plan,
+    launcher: Launcher,
+    publisher: Publisher,
+    show: Show,
+    progress: Mapping[Job, Progress],
+    stopped: Stopped,
+) -> None:
+    """Pass the signal on and wait for the checkpoints; after `grace` or a second signal the worker is killed."""
+    launcher.signal(stopped.number)
+    deadline = time.monotonic() + grace(progress.values())
+    with stop_signals():
+        try:
+            late = wait(
+                plan, launcher, publisher, show, progress, lambda: "late" if time.monotonic() > deadline else None
+            )
+        except Stopped:
+            late = "asked twice"
+    if late:
+        end(launcher)
+
+
+def grace(progress: Iterable[Progress]) -> float:
+    """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
+    return GRACE + 2 * max((one.pace for one in progress if isinstance(one.job, Train)), default=0.0)
+
+
+def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> None:
+    """Read what a job's journal has gained, tell the store, and show how far it is."""
+    job = progress.job
+    events, progress.offset = journal.read(plan.directory(job) / "events.jsonl", progress.offset)
+    if not events:
+        return
+    for event in events:
+        if event["event"] == "begin":
+            progress.steps = event["steps"]
+        if event["event"] == "log":
+            progress.messages.append(event["message"])
+        if event["event"] in ("progress", "metrics") and event["step"] > progress.step:
+            progress.pace = (event["time"] - progress.told) / (event["step"] - progress.step)
+        if "step" in event and event["event"] in ("begin", "progress", "checkpoint", "metrics"):
+            progress.step, progress.told = event["step"], event["time"]
+        if event["event"] in ("progress", "metrics"):
+            progress.values.update(event.get("values") or {})
+    publisher.hear(job, events)
+    show(progress)
+
+
+def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> dict[str, Any]:
+    """How a job ended; an end that cannot be written down is none, for the next run would not know of it."""
+    try:
+        return outcome_of(plan, job, launcher, stopped, stalled)
+    except OSError as error:
+        why = refused(error, plan.directory(job))
+        return {"status": "failed", "reason": str(why), "exit_code": why.exit_code}
+
+
+def outcome_of(
+    plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None
+) -> dict[str, Any]:
+    """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
+    directory = plan.directory(job)
+    outcome = read_json(directory / "outcome.json")
+    if isinstance(job, Evaluate):
+        wanted = set(plan.videos(job))
+        there = {path.stem for path in (directory / "videos").glob("*.npz")}
+        if wanted <= there and outcome.get("status") in (None, "finished"):
+            outcome = finish_evaluation(directory, len(wanted))
+    if not outcome:
+        status = stopped.status if stopped else "stalled" if stalled else "lost"
+        reason = str(stopped) if stopped else stalled or f"the worker died: {last_line(launcher.log)}"
+        outcome = {"status": status, "reason": reason, "exit_code": 1}
+        write_json(directory / "outcome.json", outcome)
+    return outcome
+
+
+def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
+    """Write the outcome that no rank can know alone: all videos are there."""
+    events, _ = journal.read(directory / "events.jsonl")
+    begins = [event for event in events if event["event"] == "begin"]
+    kept = ("device", "threads", "world", "versions")
+    peaks = [event["bytes"] for event in events if event["event"] == "peak"]  # one an attempt
+    outcome = {
+        "status": "finished",
+        "reason": None,
+        "exit_code": 0,
+        "seconds": journal.spent(events),
+        "step": videos,
+        **({"peak": max(peaks)} if peaks else {}),
+        "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
+    }
+    write_json(directory / "outcome.json", outcome)
+    return outcome
+
+
+def last_line(log: Path) -> str:
+    """The last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
+    return f"{one_line(said[-1], 200)} (see {log})" if said else f"it left no word (see {log})"
+
+
+def describe(launcher: str, nproc: int, command: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+    """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
+    return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}

@@ -1,0 +1,99 @@
+"""What lies under a root that nobody refers to, and what it weighs.
+
+Every plan that is run leaves root/plans/<digest>.json with the fingerprints of its jobs, a search one for each trial;
+that is what "referred to" means. A plan is forgotten by deleting its file. Never listed: what a living run holds,
+score rows, reports, and what the harness did not make.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UnfitError
+from harness.jobdir import lease
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that may go."""
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def referred(root: Path) -> set[str]:
+    """Fingerprints that some plan names."""
+    return {name for path in (root / "plans").rglob("*.json") for name in read_json(path).get("jobs", ())}
+
+
+def refer(root: Path, name: str, jobs: list[str]) -> None:
+    """Note jobs (fingerprints) that no experiment names: those of a search's trial, under root/plans/trials."""
+    path = root / "plans" / "trials" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"jobs": jobs})
+
+
+def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
+    """What may go, largest first. `rehearsing`: somebody is to rehearse there, though no job of it is begun.
+
+    Raises UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
+    """
+    if any((root / "jobs").glob("*/job.yaml")) and not (root / "plans").is_dir():
+        raise UnfitError(f"{root}: has jobs and no plans/, so what refers to them is not known; nothing is listed")
+    return sorted(_items(root, referred(root), rehearsing), key=lambda item: -item.bytes)
+
+
+def _items(root: Path, known: set[str], rehearsing: bool) -> Iterator[Item]:
+    for job in sorted((root / "jobs").glob("*")):
+        if not (job / "job.yaml").exists() or lease.held(job) is not None:
+            continue
+        done = read_json(job / "outcome.json").get("status") == "finished"
+        if job.name not in known:
+            yield Item(job, "no plan under plans/ names it", size(job))
+            continue
+        if done and any((job / "checkpoints").glob("*")):
+            yield Item(job / "checkpoints", "the training is finished", size(job / "checkpoints"))
+        for path in [*job.glob(".*.tmp"), *job.glob("*/.*.tmp")]:
+            if not (done and path.parent.name == "checkpoints"):
+                yield Item(path, "half-written by a process that died", size(path))
+    for path in sorted((root / "replaced").glob("*")):
+        yield Item(path, "run again since (--rerun)", size(path))
+    rehearsal = root / "rehearsal"
+    if rehearsal.is_dir() and not rehearsing and not at_work(rehearsal / "jobs"):
+        yield Item(rehearsal, "left by --rehearse", size(rehearsal))
+
+
+def delete(root: Path, items: list[Item]) -> int:
+    """Delete them, but for what somebody has begun meanwhile; bytes that are free now."""
+    freed = 0
+    for item in items:
+        if _begun(root, item.path):
+            continue
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
+        else:
+            item.path.unlink(missing_ok=True)
+        freed += item.bytes
+    return freed
+
+
+def _begun(root: Path, path: Path) -> bool:
+    kind, *rest = path.relative_to(root).parts
+    if kind == "rehearsal":
+        return at_work(path / "jobs")
+    return kind == "jobs" and lease.held(root / kind / rest[0]) is not None
+
+
+def at_work(jobs: Path) -> bool:
+    """Whether somebody is at work on one of the jobs in a folder."""
+    return any(lease.held(job) is not None for job in jobs.glob("*/"))
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(below.stat().st_size for below in path.rglob("*") if below.is_file())

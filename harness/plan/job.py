@@ -1,0 +1,262 @@
+"""A job is a value: what its number depends on, and nothing else.
+
+Two kinds: Train(config, decoder) and Evaluate(members, prior, ...). A job holds the jobs it needs; one model is an
+ensemble of one; stage s is an evaluation whose prior is stage s - 1. Equal fingerprints are the same work.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from harness.common.errors import UsageError
+from harness.config import plugins
+from harness.config.compose import Config, EvaluateConfig, TrainConfig, used
+from harness.data import hold_out
+
+TRUTH: Literal["truth"] = "truth"  # as a prior: P is the frame's own labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Job(ABC):
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything that the job's number depends on."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of the sha256 of the identity."""
+        return digest(self.identity)
+
+    @cached_property
+    def recipe(self) -> str:
+        """The fingerprint without content digests: how a reviewer without the data finds the same job."""
+        return digest(without_content(self.identity))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Job) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+
+@dataclass(frozen=True, eq=False)
+class Train(_Job):
+    """One training of one decoder."""
+
+    config: Config
+    decoder: str
+
+    def __post_init__(self) -> None:
+        plugins.find("decoders", self.decoder, self.config.folders)
+
+    @property
+    def inputs(self) -> tuple["Job", ...]:
+        """The jobs that must be done first."""
+        return ()
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"train {self.decoder} seed {self.config['seed']}"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the weights depend on."""
+        config = self.config
+        train = used(config["train"], TrainConfig)
+        if config.micro_batch == config.train.batch:
+            train.pop("micro_batch", None)  # the default, written out
+        return {
+            "kind": "train",
+            "seed": config["seed"],
+            "precision": config["precision"],
+            "data": data_identity(config, "train"),
+            "encoder": plugin_identity(config, "encoder", "encoders", config["encoder"]["name"]),
+            "decoder": plugin_identity(config, "decoder", "decoders", self.decoder),
+            "train": train,
+            "version": plugins.version_of("harness/engine/train.py"),
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """What a worker needs to run it: the content of job.yaml."""
+        config = self.config
+        encoder = config["encoder"]["name"]
+        return {
+            "kind": "train",
+            "fingerprint": self.fingerprint,
+            "seed": config["seed"],
+            "precision": config["precision"],
+            "data": data_spec(config),
+            "encoder": {"name": encoder, "config": config["encoder"].get(encoder, {})},
+            "decoder": {"name": self.decoder, "config": config["decoder"].get(self.decoder, {})},
+            "train": {**config["train"], "micro_batch": config.micro_batch},
+            "evaluate": evaluate_spec(config),  # of the evaluations on the way
+            "iterations": config.iterations(),
+            "plugins": list(config.folders),
+            "identity": self.identity,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluate(_Job):
+    """One evaluation of one model or of an ensemble: argmax of the sum of its members' class probabilities (paper §3).
+
+    With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage, paper §4), or the
+    truth. Raises UsageError for a prior of other models, frames or views: its masks are not this one's stage before.
+    """
+
+    members: tuple[Train, ...]
+    prior: "Evaluate | Literal['truth'] | None" = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    split: str = "val"
+
+    def __post_init__(self) -> None:
+        assert self.members, "an ensemble has at least one member"
+        object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda job: job.fingerprint)))
+        before = self.before
+        if before is not None:
+            for what in ("members", "split", "scales", "flip"):
+                if getattr(before, what) != getattr(self, what):
+                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {what}; a stage keeps them")
+            if before.prior == TRUTH:
+                raise UsageError(f"{self.name}: its prior had the truth as P; stages begin at stage 0")
+
+    @property
+    def config(self) -> Config:
+        """The configuration that its members share, up to the seed."""
+        return self.members[0].config
+
+    @property
+    def inputs(self) -> tuple["Job", ...]:
+        """The jobs that must be done first; a prior stage is computed off the same features, not read."""
+        return tuple(dict.fromkeys(self.members))
+
+    @property
+    def before(self) -> "Evaluate | None":
+        """The stage before, whose mask P is."""
+        return self.prior if isinstance(self.prior, Evaluate) else None
+
+    @property
+    def stage(self) -> int:
+        """How many times P has been replaced by the mask before."""
+        return 0 if self.before is None else self.before.stage + 1
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        who = " + ".join(sorted(member.decoder for member in self.members))
+        seeds = sorted({member.config["seed"] for member in self.members})
+        views = f" at {len(self.scales)} scales" if len(self.scales) > 1 else ""
+        extra = f" stage {self.stage}" if self.stage else " with P = truth" if self.prior == TRUTH else ""
+        extra += views + (" and flipped" if self.flip else "") + (f" on {self.split}" if self.split != "val" else "")
+        return f"evaluate {who}{extra} seed {','.join(map(str, seeds))}"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the masks and their counts depend on."""
+        config = self.config
+        identity: dict[str, Any] = {
+            "kind": "evaluate",
+            "members": [member.fingerprint for member in self.members],
+            "recipes": [member.recipe for member in self.members],
+            "precision": config["precision"],
+            "data": data_identity(config, self.split),
+            "split": self.split,
+            "scales": list(self.scales),
+            "flip": self.flip,
+            "evaluate": used(config["evaluate"], EvaluateConfig),
+            "version": plugins.version_of("harness/engine/evaluate.py"),
+        }
+        if self.before is not None:
+            identity["prior"] = self.before.fingerprint
+            identity["stage"] = self.stage
+        elif self.prior is not None:
+            identity["prior"] = self.prior
+        return identity
+
+    @property
+    def frames(self) -> str:
+        """Equal for evaluations that read the same frames, which one launch serves together."""
+        config = self.config
+        keys = [config["evaluate"], config.train.crop, config["precision"], self.split]
+        return digest([*data_spec(config).values(), *keys])
+
+    def spec(self) -> dict[str, Any]:
+        """What a worker needs to run it: the content of job.yaml."""
+        config = self.config
+        return {
+            "kind": "evaluate",
+            "fingerprint": self.fingerprint,
+            "members": [member.fingerprint for member in self.members],
+            "prior": self.prior if self.before is None else self.before.fingerprint,
+            "stage": self.stage,
+            "scales": list(self.scales),
+            "flip": self.flip,
+            "split": self.split,
+            "precision": config["precision"],
+            "data": data_spec(config),
+            "evaluate": evaluate_spec(config),
+            "plugins": list(config.folders),
+            "identity": self.identity,
+        }
+
+
+Job = Train | Evaluate
+
+
+def plugin_identity(config: Config, section: str, kind: str, name: str) -> dict[str, Any]:
+    """Name, VERSION, options and file digests of one plug-in: the other plug-ins' sections never enter."""
+    known = plugins.read_schema(plugins.find(kind, name, config.folders))
+    identity = {
+        "name": name,
+        "version": known.version,
+        "options": used(config[section].get(name, {}), known.config),
+    }
+    content = {key: value for key, value in config.content.files.items() if key.startswith(f"{section}.{name}.")}
+    return {**identity, "content": content} if content else identity
+
+
+def data_identity(config: Config, split: str) -> dict[str, Any]:
+    """The data set by name, VERSION, options and the digest of one split; what is held out, where that matters."""
+    identity = plugin_identity(config, "data", "datasets", config["data"]["name"])
+    source, share = hold_out.source(split), config["data"]["hold_out"]
+    if share is not None and source == "train":
+        identity["hold_out"] = {"share": share, "version": hold_out.VERSION}
+    found = config.content.splits.get(source)
+    return {**identity, "content": {source: found}} if found else identity
+
+
+def data_spec(config: Config) -> dict[str, Any]:
+    """What a worker needs to build the data set."""
+    name, share = config["data"]["name"], config["data"]["hold_out"]
+    held = {} if share is None else {"hold_out": share}
+    return {"name": name, "config": config["data"].get(name, {}), **held}
+
+
+def evaluate_spec(config: Config) -> dict[str, Any]:
+    """How masks are predicted, the window's default filled in."""
+    return {**config["evaluate"], "window": config["evaluate"]["window"] or config.train.crop}
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_content(identity: Any) -> Any:
+    """An identity as it is where neither data nor weights are at hand."""
+    if isinstance(identity, dict):
+        dropped = ("content", "members") if identity.get("prior") == TRUTH else ("content", "members", "prior")
+        kept = {k: without_content(v) for k, v in identity.items() if k not in dropped}
+        given = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
+        if given:  # which files there are, if not what is in them: weights or none is another result
+            kept["given"] = given
+        # members stand in the order of their fingerprints, which content decides
+        return {**kept, "recipes": sorted(kept["recipes"])} if "recipes" in kept else kept
+    return identity

@@ -1,0 +1,37 @@
+"""The words that a job's outcome.json ends with, and what they come to for whoever looks.
+
+finished   the result is there             failed      its reason says why
+pruned     a search had a better one       lost        its ranks died without a word
+preempted  by a scheduler's signal         stalled     no step for too long
+paused     a rehearsal's first half        cancelled   by Ctrl-C; or never begun, since what it needs is not there
+"""
+
+from collections.abc import Container, Sequence
+
+from harness.plan.job import Job
+
+ENDED = {  # the status of its run in MLflow
+    **{"finished": "FINISHED", "pruned": "FINISHED"},
+    **{"preempted": "KILLED", "cancelled": "KILLED", "paused": "KILLED"},
+    **{"failed": "FAILED", "lost": "FAILED", "stalled": "FAILED"},
+}
+FAILED = tuple(word for word, status in ENDED.items() if status == "FAILED")
+OVER = ("finished", "pruned", "cancelled", "failed", "lost")  # nobody takes it up by himself; what stalls goes on once
+
+
+def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job], to_come: Container[Job] = ()) -> str:
+    """The status of a plan's run in MLflow, by its jobs that are not done (inputs first).
+
+    `live` are at work or in a queue, `to_come` will be begun unless what they need has failed. What is nobody's and
+    has not failed was left by somebody who was stopped.
+    """
+    if any(job in live for job in lacking):
+        return "RUNNING"
+    lost: set[Job] = set()
+    for job in lacking:
+        if job in failed or any(needed in lost for needed in job.inputs):
+            lost.add(job)
+    left = [job for job in lacking if job not in lost]
+    if any(job in to_come for job in left):
+        return "RUNNING"
+    return "KILLED" if left else "FAILED" if lost else "FINISHED"

@@ -1,0 +1,87 @@
+"""Plans that were run, kept in the root: what makes a table again from the root alone, without the command.
+
+<root>/plans/<digest>.json    one experiment: where its file is, the resolved configuration, the cells' jobs
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from harness.common.atomic_files import write_json
+from harness.common.errors import HarnessError, UnfitError
+from harness.config.compose import Config, Content, hashable
+from harness.plan import plan
+from harness.plan.plan import Experiment, Plan
+
+
+def keep(made: Plan, command: Sequence[str]) -> None:
+    """Write down every experiment of a plan; the youngest file is the plan that was run last."""
+    for experiment in made.experiments:
+        path = made.root / "plans" / f"{experiment.digest}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = experiment.config
+        facts = {
+            "schema": 1,
+            "command": list(command),
+            "experiment": experiment.source,
+            "preset": config.preset,
+            "plugins": list(config.folders),
+            "seeds": list(config.seeds),
+            "tree": config.tree,
+            "content": asdict(config.content),
+            "jobs": [job.fingerprint for job in experiment.jobs],
+        }
+        write_json(path, facts)
+
+
+def digests(root: Path) -> list[str]:
+    """The plans that the root keeps, in the order in which they were last run."""
+    return [path.stem for path in sorted((root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime)]
+
+
+def facts(root: Path, digest: str) -> dict[str, Any]:
+    """What is written of one plan. Raises UnfitError where it cannot be read."""
+    path = root / "plans" / f"{digest}.json"
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+        return loaded
+    except (OSError, ValueError) as error:
+        raise UnfitError(f"{path}: cannot be read ({error}); run the plan again") from error
+
+
+def restore(root: Path, digest: str) -> Experiment:
+    """One experiment as it was planned. Raises UnfitError where today's code or plug-ins make other jobs of it."""
+    kept = facts(root, digest)
+    try:
+        content = {**kept["content"], "missing": tuple(kept["content"]["missing"])}
+        config = replace(
+            Config(hashable(kept["tree"]), kept["preset"], tuple(kept["plugins"])),
+            seeds=tuple(kept["seeds"]),
+            content=Content(**content),
+        )
+        experiment = plan.experiment(kept["experiment"], config)
+    except (HarnessError, KeyError, TypeError) as error:
+        raise UnfitError(f"plan {digest} ({called(kept)}): cannot be made again: {error}") from error
+    if experiment.digest != digest:
+        raise UnfitError(
+            f"plan {digest} ({called(kept)}): the code has changed since, its jobs are others now; "
+            "check out the commit that ran it (how.json of its jobs), or run it again"
+        )
+    return experiment
+
+
+def plans(root: Path) -> Iterator[tuple[Plan | None, str]]:
+    """Every plan of the root, one experiment each, oldest first; (None, why) where it cannot be made again."""
+    for digest in digests(root):
+        try:
+            yield Plan((restore(root, digest),), root), ""
+        except UnfitError as error:
+            yield None, str(error)
+
+
+def called(kept: Mapping[str, Any]) -> str:
+    """A plan's name for people."""
+    source = str(kept.get("experiment"))
+    return f"{Path(source).stem if source.endswith('.py') else source}, preset {kept.get('preset')}"

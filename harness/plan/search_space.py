@@ -1,0 +1,88 @@
+"""What a search's file is written with: the axes of its space, and names of a sampler and a pruner, as values.
+
+A search is one file under experiments/searches/ with a docstring (question, cost, command) and the names that
+plan/study.py lists. Nothing here knows what samples it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.common.errors import UsageError
+from harness.config.compose import Config
+from harness.plan.job import Evaluate, Train
+
+__all__ = ["Choice", "Config", "Evaluate", "Named", "Train", "Uniform", "Whole"]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number from `low` to `high`, both included; `log`: uniform in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    label: str = ""  # what a trial's name calls it: "m" makes "m=0.031"
+
+    def check(self, key: str) -> None:
+        """Raise UsageError for a range that holds nothing."""
+        if self.log and self.low <= 0:
+            raise UsageError(f"{key}: a logarithmic range must lie above 0, not [{self.low:g}, {self.high:g}]")
+        if not self.low < self.high < float("inf"):
+            raise UsageError(f"{key}: [{self.low:g}, {self.high:g}] is no range")
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def said(self) -> str:
+        """For people, and to compare by."""
+        return f"{'log-' if self.log else ''}uniform in [{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class Whole(Uniform):
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        return isinstance(value, int) and super().holds(value)
+
+    def said(self) -> str:
+        """For people, and to compare by."""
+        return f"whole, {super().said()}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    options: tuple[Any, ...]
+    label: str = ""
+
+    def check(self, key: str) -> None:
+        """Raise UsageError where there is nothing to choose."""
+        if len(set(self.options)) < 2:
+            raise UsageError(f"{key}: {list(self.options)} leaves nothing to choose")
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        return value in self.options
+
+    def said(self) -> str:
+        """For people, and to compare by."""
+        return f"one of {', '.join(map(str, self.options))}"
+
+
+Axis = Uniform | Choice
+
+
+@dataclass(frozen=True)
+class Named:
+    """A sampler or a pruner by its name, with options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)

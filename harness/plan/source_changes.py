@@ -1,0 +1,102 @@
+"""The sources that a job's numbers come from, as digests: so that a changed file shows on results made before it.
+
+A job's sources are the engine's entry of its kind and the plug-ins it uses, with everything of models/,
+harness/engine/, harness/data/ (but hold_out, which has a VERSION) and the metrics that they import; read from the
+import statements, nothing is run.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from harness.common.atomic_files import read_json
+from harness.config import plugins
+from harness.plan.job import Job, Train
+from harness.plan.plan import Plan
+
+WITHIN = (
+    "models/",
+    "harness/engine/",
+    "harness/data/datasets/",
+    "harness/data/contract.py",
+    "harness/data/stream.py",
+    "harness/data/augmentation.py",
+    "harness/data/pictures.py",
+    "harness/results/metrics.py",
+)
+EQUAL = Path(__file__).with_name("equal_sources.json")  # files of 0.1, and those that compute the same today
+
+
+def digests(job: Job) -> dict[str, str]:
+    """File -> 12 hex digits of the sha256 of its text, for all sources of a job; our own files by relative path."""
+    return {label(path): digest(path) for path in sorted(closure(*entries(job)))}
+
+
+def entries(job: Job) -> list[Path]:
+    """Where a job's computation starts: the engine, and the plug-ins it uses."""
+    config = job.config
+    kind = "train" if isinstance(job, Train) else "evaluate"
+    decoders = [job.decoder] if isinstance(job, Train) else [member.decoder for member in job.members]
+    return [
+        plugins.PROJECT / "harness" / "engine" / f"{kind}.py",
+        plugins.find("datasets", config["data"]["name"], config.folders),
+        plugins.find("encoders", config["encoder"]["name"], config.folders),
+        *(plugins.find("decoders", name, config.folders) for name in decoders),
+    ]
+
+
+def closure(*paths: Path) -> set[Path]:
+    """Files and, as far as they lie WITHIN, all that they import."""
+    found: set[Path] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [other for other in imports(path) if label(other).startswith(WITHIN)]
+    return found
+
+
+@cache
+def imports(path: Path) -> tuple[Path, ...]:
+    """The project's files that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = plugins.PROJECT / (name.replace(".", "/") + ".py")
+            if file.is_file():
+                found.append(file)
+    return tuple(dict.fromkeys(found))
+
+
+@cache
+def digest(path: Path) -> str:
+    """12 hex digits of the sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def label(path: Path) -> str:
+    """A file's path inside the project, or its own path for a person's own plug-in."""
+    return path.relative_to(plugins.PROJECT).as_posix() if path.is_relative_to(plugins.PROJECT) else str(path)
+
+
+def changed(plan: Plan, job: Job) -> list[str]:
+    """Return the sources of a finished job that differ from what it ran with, or from what was accepted since."""
+    directory = plan.directory(job)
+    ran = read_json(directory / "accepted.json") or read_json(directory / "how.json").get("sources")
+    if ran is None:
+        return []
+    now = digests(job)
+    if any(name.startswith("harness/core/") for name in ran):  # by 0.1; nothing is computed in harness/core since
+        equal = read_json(EQUAL)
+        ran = {name: value for name, value in ran.items() if value != equal["before"].get(name)}
+        now = {name: value for name, value in now.items() if value != equal["now"].get(name)}
+    names = {Path(name).name if Path(name).is_absolute() else name: value for name, value in now.items()}
+    before = {Path(name).name if Path(name).is_absolute() else name: value for name, value in ran.items()}
+    return sorted(name for name in names.keys() | before.keys() if names.get(name) != before.get(name))

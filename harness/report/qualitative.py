@@ -1,0 +1,215 @@
+"""Panels to look at: a frame, its truth, each row's mask, and where two rows part; the truth decides who is right.
+
+Which videos: the best, the median and the worst by gain in mIoU, and a few that are always the same. A row's masks are
+those that its evaluation kept (engine/snapshots: the middle frame of every video).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from harness.common.errors import HarnessError
+from harness.config import input_digests
+from harness.data.contract import VOID, Dataset
+from harness.plan.cell import TRUTH, Cell
+from harness.plan.plan import Experiment, Plan
+from harness.results import metrics, records
+from harness.results.palette import VOID_COLOUR, palette
+from harness.results.table import signed
+
+FIXED = 3  # videos that are shown whatever the gains are
+TILE = 264  # pixels across
+CAPTION = 22  # pixels down
+COLUMNS = 4
+RIGHT, WRONG, NEITHER = (0, 158, 115), (213, 94, 0), (240, 228, 66)  # who is right where two rows part
+SCENE = 0.35  # of the frame is left under the differences
+
+Pixels = NDArray[np.uint8]
+
+
+class Pair(NamedTuple):
+    """Two cells that are compared, video by video."""
+
+    ours: Cell
+    over: Cell
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: `file` is its name, `title` says why this video, `alt` what is to be seen."""
+
+    file: str
+    title: str
+    alt: str
+    image: Image.Image
+    classes: tuple[str, ...]  # that stand in its truth, to explain the colours
+
+
+def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
+    """The panels of the first seed; none where no gain is known, or the data is not at hand."""
+    cells = [cell for seed, cell in experiment.cells if seed == experiment.cells[0][0]]
+    done = [cell for cell in cells if plan.state(cell.job) == "done"]
+    pair = compared(done)
+    if pair is None:
+        return []
+    gains = gain_by_video(plan, pair)
+    try:
+        dataset = input_digests.build_dataset(experiment.config)
+        split = pair.ours.job.split
+        names = content_order(dataset, split, gains)
+        return [
+            panel
+            for number, (video, why) in enumerate(chosen(gains, names).items())
+            if (panel := one(plan, done, pair, dataset, split, video, why, number)) is not None
+        ]
+    except HarnessError:
+        return []
+
+
+def compared(done: Sequence[Cell]) -> Pair | None:
+    """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet. A row that is told P is none."""
+    names = {cell.name: cell for cell in done}
+    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior != TRUTH]
+    return pairs[-1] if pairs else None
+
+
+def gain_by_video(plan: Plan, pair: Pair) -> dict[str, float]:
+    """mIoU of a video less that of the baseline, in percent; a video without truth is left out."""
+    ours, base = (records.read_evaluation(plan.directory(cell.job)).videos for cell in pair)
+    gains = {video: 100 * (metrics.miou(ours[video]) - metrics.miou(base[video])) for video in ours if video in base}
+    return {video: gain for video, gain in gains.items() if np.isfinite(gain)}
+
+
+def content_order(dataset: Dataset, split: str, gains: Mapping[str, float]) -> list[str]:
+    """Videos that have a gain, in the split's order."""
+    return [video for video in dataset.videos(split) if video in gains]
+
+
+def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
+    """Video -> why it is shown; each once."""
+    if not names:
+        return {}
+    ranked = sorted(names, key=lambda video: (-gains[video], video))
+    why = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+    found: dict[str, str] = {}
+    for word, video in why.items():
+        found.setdefault(video, word)
+    places = np.linspace(0, len(names) - 1, min(FIXED, len(names))).round().astype(int)
+    for place in places.tolist():
+        found.setdefault(names[place], "fixed")
+    return {video: f"{word} ({signed(gains[video], 1)} points)" for video, word in found.items()}
+
+
+def one(
+    plan: Plan, done: Sequence[Cell], pair: Pair, dataset: Dataset, split: str, video: str, why: str, number: int
+) -> Panel | None:
+    """The panel of a video; None where its evaluations kept no mask of it."""
+    masks = {cell.name: mask for cell in done if (mask := kept(plan.directory(cell.job) / "samples" / video))}
+    if pair.ours.name not in masks or pair.over.name not in masks:
+        return None
+    frames = {frame for frame, _ in masks.values()}
+    if len(frames) > 1:
+        return None
+    (frame,) = frames
+    image, truth = dataset.read(split, video, frame)
+    shape = image.shape[:2]
+    seen = {name(cell): masks[cell.name][1] for cell in done if cell.name in masks}
+    if truth is None or any(mask.shape != shape for mask in seen.values()):
+        return None
+    colours = palette(len(dataset.classes))
+    ours, base = masks[pair.ours.name][1], masks[pair.over.name][1]
+    mine, other = name(pair.ours), name(pair.over)
+    title = f"{mine} and {other} part"
+    tiles = [("frame", image), ("truth", colours[truth])]
+    tiles += [(f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in seen.items()]
+    tiles.append((title, parted(image, truth, ours, base)))
+    right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
+    alt = (
+        f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(seen)}, and where "
+        f"{mine} and {other} part: {mine} alone is right in {right} pixels, {other} alone in {wrong} of {truth.size}."
+    )
+    present = tuple(int(index) for index in np.unique(truth) if index != VOID)
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
+    file = f"{number}-{why.split()[0]}-{stem}.png"
+    return Panel(file, f"{why}: {video}, frame {frame}", alt, mosaic(tiles), tuple(dataset.classes[i] for i in present))
+
+
+def name(cell: Cell) -> str:
+    """As the table's first column has it."""
+    return cell.label or cell.method
+
+
+def kept(folder: Path) -> tuple[str, Pixels] | None:
+    """The frame and the mask that an evaluation kept of a video."""
+    for path in sorted(folder.glob("*.png")):
+        try:
+            with Image.open(path) as picture:
+                return path.stem, np.array(picture)
+        except OSError:
+            continue
+    return None
+
+
+def score(truth: Pixels, mask: Pixels, classes: int) -> str:
+    """The frame's share of right pixels."""
+    valid = (truth != VOID) & (truth < classes)
+    return f"{100 * (truth[valid] == mask[valid]).mean():.0f}% right" if valid.any() else ""
+
+
+def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
+    """The frame in faint grey; where the two differ, green: ours is right, orange: the other is, yellow: neither."""
+    grey = image.mean(axis=2, keepdims=True)
+    scene = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
+    differ = (ours != base) & (truth != VOID)
+    scene[differ] = NEITHER
+    scene[differ & (ours == truth)] = RIGHT
+    scene[differ & (base == truth)] = WRONG
+    scene[truth == VOID] = VOID_COLOUR
+    return scene
+
+
+def mosaic(tiles: Sequence[tuple[str, Pixels]]) -> Image.Image:
+    """Captioned tiles, COLUMNS a row; small frames are enlarged without smoothing, large ones reduced."""
+    height, width = tiles[0][1].shape[:2]
+    size = (TILE, max(1, round(TILE * height / width)))
+    how = Image.Resampling.NEAREST
+    rows = -(-len(tiles) // COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * (TILE + 8) - 8, rows * (size[1] + CAPTION + 6) - 6), "white")
+    pen, letters = ImageDraw.Draw(whole), font()
+    for index, (caption, pixels) in enumerate(tiles):
+        left, top = index % COLUMNS * (TILE + 8), index // COLUMNS * (size[1] + CAPTION + 6)
+        smooth = caption == "frame" and width > TILE
+        picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS if smooth else how)
+        whole.paste(picture, (left, top + CAPTION))
+        pen.text((left, top + 3), fitting(caption, letters), fill=(40, 40, 40), font=letters)
+    return whole
+
+
+def fitting(caption: str, letters: Any) -> str:
+    """A caption cut to its tile."""
+    short = " ".join(caption.split())
+    while letters.getlength(short) > TILE and len(short) > 1:
+        short = short[:-2].rstrip() + "…"
+    return short
+
+
+def font(size: int = 13) -> Any:
+    """DejaVu Sans, which matplotlib brings along."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, Any]]:
+    """Write every panel's PNG; returns what panels.json says of them. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for panel in panels:
+        panel.image.save(folder / panel.file, optimize=True)
+    return [{"file": panel.file, "title": panel.title, "alt": panel.alt, "classes": panel.classes} for panel in panels]

@@ -1,0 +1,253 @@
+"""Any folder of predicted masks, scored by the official metrics: a row to set beside our own.
+
+Shapes: K classes, H × W pixels.
+
+A folder holds FOLDER/VIDEO/FRAME.png for every frame of a split, one class index 0..K-1 a pixel, as VSPW's server
+takes them. A score is what its masks and its data are: <root>/scores/<16 hex digits>/ with videos/VIDEO.npz as
+evaluations write them (confusion (K, K), rows are the truth; frames; void), and score.json when all are there.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.common.atomic_files import temporary, write_json
+from harness.common.errors import UnfitError, UsageError
+from harness.config import input_digests
+from harness.config.compose import Config
+from harness.data.contract import Dataset
+from harness.data.pictures import read_labels, shown
+from harness.plan.job import data_identity, digest
+from harness.plan.plan import Experiment
+from harness.results.metrics import Consistency
+from harness.results.records import RunRecord, read_evaluation
+from harness.results.rows import CellResult
+
+VERSION = 1  # of the counting: raised when a change moves numbers
+LONGEST = 60  # characters of a name
+
+
+class Job(NamedTuple):
+    """What is scored, against what, and where the counts go."""
+
+    folder: Path
+    dataset: Dataset
+    split: str
+    directory: Path
+
+    def file(self, video: str) -> Path:
+        """Where a video's counts lie."""
+        return self.directory / "videos" / f"{video}.npz"
+
+
+def quiet(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def score(
+    folder: Path, name: str, config: Config, root: Path, split: str = "val", show: Callable[[int, int], None] = quiet
+) -> Path:
+    """Score a folder of masks; returns the score's directory. Equal masks are scored once, videos done stay done.
+
+    `show` hears of videos done and their total; each counts twice, as its masks are first read and checked, then
+    compared with the truth. Raises UsageError for a name that is unfit or taken, UnfitError for masks that are
+    missing, damaged or of another size, for a label that is no class, and for data that is not there or has no labels.
+    """
+    check_name(name)
+    dataset = input_digests.build_dataset(config)
+    data = identity(config, dataset, split)
+    frames = listed(folder, dataset, split)
+    masks: dict[str, str] = {}
+    for video, stems in frames.items():
+        show(len(masks), 2 * len(frames))
+        masks[video] = digest_of(folder, video, stems, len(dataset.classes))
+    directory = root / "scores" / digest([VERSION, data, split, masks])
+    check_free(name, directory, data, split)
+    if not (directory / "score.json").exists():
+        try:
+            seconds = count_all(Job(folder, dataset, split, directory), frames, masks, show)
+            facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
+            write_json(directory / "score.json", facts)
+        except OSError as error:
+            why = f"cannot be written: {error.strerror or error}"
+            raise UnfitError(f"{shown(directory)}: {why}; free some space, or give another --root") from error
+    show(2 * len(frames), 2 * len(frames))
+    return directory
+
+
+def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, RunRecord]]:
+    """Name and record of each finished score of the configuration's data, by name; none where the data is absent."""
+    try:
+        data = identity(config, input_digests.build_dataset(config), split)
+    except UnfitError:
+        return []
+    found = []
+    for directory, facts in finished(root):
+        if (facts["data"], facts["split"]) == (data, split) and facts["version"] == VERSION:
+            known = {key: facts[key] for key in ("name", "split", "seconds")}
+            found.append((facts["name"], replace(read_evaluation(directory), provenance=known)))
+    return sorted(found, key=lambda one: one[0])
+
+
+def rows(experiment: Experiment, found: Iterable[tuple[str, RunRecord]]) -> list[CellResult]:
+    """Scores on an experiment's data, as rows below its own; none has a paper's number or a gain."""
+    last = len(experiment.cells)
+    return [
+        CellResult(
+            experiment=experiment.name,
+            cell=f"score_{name}",
+            label=f"{name} (masks)",
+            seed=0,
+            status="done",
+            method=name,
+            fingerprint=one.fingerprint,
+            miou=one.final["miou"],
+            metrics=one.final,
+            units=len(set(unit_of.values())),
+            videos=one.videos,
+            unit_of=unit_of,
+            order=last + place,
+        )
+        for place, (name, one) in enumerate(found)
+        for unit_of in [input_digests.units(experiment.config, one.videos)]
+    ]
+
+
+def identity(config: Config, dataset: Dataset, split: str) -> dict[str, Any]:
+    """The data that a score rests on, as jobs know it. Raises UnfitError where it is not there."""
+    splits = {**config.content.splits, split: dataset.digest(split)}
+    known = data_identity(replace(config, content=replace(config.content, splits=splits)), split)
+    plain: dict[str, Any] = json.loads(json.dumps(known))  # tuples as lists, as score.json gives them back
+    return plain
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that would not stand in one cell of a table."""
+    if not name.strip():
+        raise UsageError("--name is empty: say what made the masks, for example --name PSPNet")
+    for unfit, why in (
+        (len(name) > LONGEST, f"is longer than {LONGEST} characters"),
+        (not name.isprintable(), "holds a line break or another character that does not print"),
+        ("/" in name or "\\" in name, "holds a path separator"),
+        (name != " ".join(name.split()), "has spaces at an end or in a row"),
+    ):
+        if unfit:
+            raise UsageError(f"--name {name[:LONGEST]!r} {why}; give a short name of one line")
+
+
+def check_free(name: str, directory: Path, data: dict[str, Any], split: str) -> None:
+    """Raises UsageError where the name belongs to other masks of the same data, or the masks have another name."""
+    for other, facts in finished(directory.parents[1]):
+        if other.name == directory.name:
+            if facts["name"] != name:
+                raise UsageError(f"these masks are scored as {facts['name']!r} already: use that name, not {name!r}")
+        elif (facts["name"], facts["data"], facts["split"], facts["version"]) == (name, data, split, VERSION):
+            raise UsageError(f"--name {name!r} belongs to other masks ({other.name}); give another, such as '{name} 2'")
+
+
+def finished(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Directories of the scores that are whole, with their facts; what cannot be read is none."""
+    for path in sorted((root / "scores").glob("*/score.json")):
+        try:
+            facts = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(facts, dict) and {"name", "data", "split", "version", "seconds"} <= facts.keys():
+            yield path.parent, facts
+
+
+def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, ...]]:
+    """Frames of each video of the split. Raises UnfitError where the folder lacks some or the split has no labels."""
+    if not os.path.isdir(folder):
+        raise UnfitError(f"{shown(folder)}: no such folder; it should hold VIDEO/FRAME.png for the {split} split")
+    videos = dataset.videos(split)
+    absent = [video for video in videos if not os.path.isdir(folder / video)]
+    if absent:
+        raise UnfitError(
+            f"{shown(folder)}: lacks {len(absent)} of the {split} split's {len(videos)} videos, {absent[0]!r} first; "
+            "add their masks"
+        )
+    frames = {video: dataset.frames(split, video) for video in videos}
+    first = videos[0], frames[videos[0]][0]
+    if dataset.read(split, *first).label is None:
+        raise UnfitError(f"the {split} split has no labels to score by; score a split that has")
+    wanted = [folder / video / f"{stem}.png" for video, stems in frames.items() for stem in stems]
+    missing = [path for path in wanted if not os.path.isfile(path)]
+    if missing:
+        raise UnfitError(
+            f"{shown(missing[0])}: no such mask ({len(missing)} of {len(wanted)} are missing); add them, one a frame"
+        )
+    return frames
+
+
+def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int) -> str:
+    """sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
+    found = hashlib.sha256(json.dumps(video).encode())
+    for stem in stems:
+        take(found, stem, read_labels(folder / video / f"{stem}.png", num_classes))
+    return found.hexdigest()
+
+
+def take(found: Any, stem: str, mask: NDArray[np.uint8]) -> None:
+    """Add a frame to a digest."""
+    found.update(json.dumps([stem, *mask.shape]).encode())
+    found.update(mask.tobytes())
+
+
+def count_all(
+    job: Job, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
+) -> float:
+    """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
+    (job.directory / "videos").mkdir(parents=True, exist_ok=True)
+    seconds = 0.0
+    for done, (video, stems) in enumerate(frames.items()):
+        show(len(frames) + done, 2 * len(frames))
+        target = job.file(video)
+        if not target.exists():
+            begun = time.monotonic()
+            counts = count(job, video, stems, masks[video])
+            partial = temporary(target)
+            with partial.open("wb") as file:
+                np.savez(file, **counts, seconds=time.monotonic() - begun)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        with np.load(target, allow_pickle=False) as saved:
+            seconds += float(saved["seconds"])
+    return seconds
+
+
+def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[str, Any]:
+    """One video's confusion (K, K), rows are the truth; its frames; pixels that the truth leaves out; its vc.
+
+    Raises UnfitError for a mask of another size than its frame's, and where the masks are no longer the `expected`.
+    """
+    classes, labelled = len(job.dataset.classes), 0
+    confusion, consistency = np.zeros((classes, classes), np.int64), Consistency(classes)
+    found = hashlib.sha256(json.dumps(video).encode())
+    for stem in stems:
+        truth = job.dataset.read(job.split, video, stem).label
+        assert truth is not None  # a split has labels or has none
+        path = job.folder / video / f"{stem}.png"
+        mask = read_labels(path, classes)
+        take(found, stem, mask)
+        if mask.shape != truth.shape:
+            (height, width), (rows, columns) = mask.shape, truth.shape
+            raise UnfitError(f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; save it at that size")
+        valid = truth < classes
+        pairs = truth[valid].astype(np.int64) * classes + mask[valid]
+        confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        consistency.add(truth, mask)
+        labelled += truth.size
+    if found.hexdigest() != expected:
+        raise UnfitError(f"{shown(job.folder / video)}: changed while it was read; score it again when it is whole")
+    void = labelled - int(confusion.sum())
+    return {"confusion": confusion, "frames": len(stems), "void": void, "vc": consistency.totals}

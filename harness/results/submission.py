@@ -1,0 +1,122 @@
+"""Masks of a split without labels, as the challenge's server takes them: whole or not, and packed into one file.
+
+A submission is a folder, or a .zip of what is in it, of VIDEO/FRAME.png for every frame of the split and nothing else:
+one channel of 8 bits, a class index 0..K-1 a pixel, the frame's own size. Shapes: H × W pixels.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harness.common.atomic_files import temporary
+from harness.common.errors import UnfitError
+from harness.config import input_digests
+from harness.config.compose import Config
+from harness.data.contract import Dataset
+from harness.data.pictures import read_labels, shown
+from harness.plan.cell import Cell
+from harness.plan.plan import Plan
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # equal masks make equal files
+
+
+class Masks:
+    """The files of a folder or of a .zip. Raises UnfitError where it is neither."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._zip: zipfile.ZipFile | None = None
+        if os.path.isdir(place):
+            found = (path for path in place.rglob("*") if not path.is_dir())
+            self.names = {path.relative_to(place).as_posix() for path in found}
+        else:
+            try:
+                self._zip = zipfile.ZipFile(place)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UnfitError(f"{shown(place)}: neither a folder of masks nor a .zip of one ({error})") from error
+            self.names = {name for name in self._zip.namelist() if not name.endswith("/")}
+
+    def data(self, name: str) -> bytes | None:
+        """A file's bytes where it is packed; None in a folder. Raises UnfitError for a damaged one."""
+        if self._zip is None:
+            return None
+        try:
+            return self._zip.read(name)
+        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise UnfitError(f"{shown(self.place / name)}: cannot be unpacked ({error}); pack it again") from error
+
+
+def unlabelled(config: Config, split: str) -> bool:
+    """Whether a split has frames but no labels. Raises UnfitError where its data is not there."""
+    dataset = input_digests.build_dataset(config)
+    videos = dataset.videos(split)
+    if not videos:
+        raise UnfitError(f"the data set has no video in its {split} split")
+    return dataset.read(split, videos[0], dataset.frames(split, videos[0])[0]).label is None
+
+
+def quiet(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def check(place: Path, config: Config, split: str, show: Callable[[int, int], None] = quiet) -> list[str]:
+    """What the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
+
+    `show` hears of videos done and their total. Raises UnfitError for what is no submission at all.
+    """
+    return list(problems(Masks(place), input_digests.build_dataset(config), split, show))
+
+
+def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, int], None]) -> Iterator[str]:
+    """Missing frames, wrong sizes, labels that are no class, files that are none: video by video, then what is left."""
+    videos, known = dataset.videos(split), set()
+    for done, video in enumerate(videos):
+        show(done, len(videos))
+        for frame in dataset.frames(split, video):
+            name = f"{video}/{frame}.png"
+            known.add(name)
+            if name not in masks.names:
+                yield f"{shown(name)}: missing"
+                continue
+            try:
+                mask = read_labels(masks.place / name, len(dataset.classes), masks.data(name), np.uint8)
+            except UnfitError as error:
+                yield str(error)
+                continue
+            size = dataset.read(split, video, frame).image.shape[:2]
+            if mask.shape != size:
+                (height, width), (rows, columns) = mask.shape, size
+                yield f"{shown(name)}: is {width}×{height}, its frame {columns}×{rows}"
+    show(len(videos), len(videos))
+    yield from (f"{shown(name)}: no frame of the {split} split; take it out" for name in sorted(masks.names - known))
+
+
+def pack(masks: Path, target: Path) -> None:
+    """Zip a folder of masks with VIDEO/FRAME.png at its top, by rename. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = temporary(target)
+    with zipfile.ZipFile(partial, "w") as packed:  # stored: a PNG is compressed already
+        for path in sorted(masks.glob("*/*.png")):
+            packed.writestr(zipfile.ZipInfo(path.relative_to(masks).as_posix(), EPOCH), path.read_bytes())
+    partial.replace(target)
+
+
+def of_cell(plan: Plan, cell: Cell) -> str:
+    """Pack the masks of a finished evaluation without labels into the root, once and checked; where they lie, in words.
+
+    Names the first problem where they are not what the server takes.
+    """
+    target = plan.root / "submissions" / f"{cell.job.split}_{cell.job.fingerprint}.zip"
+    if not target.exists():
+        folder = plan.directory(cell.job) / "masks"
+        found = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
+        if found:
+            return f"not packed: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+        try:
+            pack(folder, target)
+        except OSError as error:
+            return f"not packed: {shown(target)}: {error.strerror or error}"
+    return f"no truth to score by; checked and packed for the server as {shown(target)}"

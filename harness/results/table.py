@@ -1,0 +1,213 @@
+"""Tables as values, and their Markdown, CSV, LaTeX and terminal forms. Names come from data: each form escapes them."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import tabulate as tables
+from tabulate import tabulate
+
+from harness.results import figure
+from harness.results.figure import Figure
+
+tables.MIN_PADDING = 0  # a header needs no more room than its letters
+WIDTH = 100  # columns of a terminal that a table should fit
+TEXT = 24  # columns that a text gets in a table that is too wide
+
+MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$])")
+LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "{}$&%#_"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        '"': r"\textquotedbl{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "×": r"$\times$",
+        "–": "--",
+        "—": "---",
+        "…": r"\ldots{}",
+        "·": r"$\cdot$",
+        "§": r"\S{}",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of display strings; `raw` holds the same rows unrounded, for CSV."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    align: str = ""  # one of l, c, r a column
+    bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # (row, column) of the best
+    raw: tuple[Mapping[str, Any], ...] = ()
+    links: Mapping[tuple[int, int], str] = field(default_factory=dict)  # (row, column) -> where it leads
+
+    def __post_init__(self) -> None:
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"{self.title}: a column's name stands twice")
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.title}: a row has not {len(self.columns)} cells")
+        object.__setattr__(self, "align", self.align or "l" * len(self.columns))
+        if not re.fullmatch(f"[lcr]{{{len(self.columns)}}}", self.align):
+            raise ValueError(f"{self.title}: align '{self.align}' must have one of l, c, r a column")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file of reports/ returns: tables and figures by name, and the lines above them.
+
+    `appendix` holds tables too long to be printed; they are written like the others.
+    """
+
+    title: str
+    tables: Mapping[str, Table]
+    command: str = ""
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    appendix: Mapping[str, Table] = field(default_factory=dict)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with a sign and a real minus; what rounds to nothing has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def clean(text: str) -> str:
+    """One line without control characters: no name moves a cursor, breaks a row or hides what follows."""
+    return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKDOWN.sub(r"\\\1", clean(text)).replace("&", "&amp;")
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return clean(text).translate(LATEX)
+
+
+def markdown(table: Table) -> str:
+    """A heading, a pipe table, notes as a list."""
+    rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
+    names = {"l": "left", "c": "center", "r": "right"}
+    align = [names[letter] for letter in table.align] if rows else None
+    headers = [markdown_text(column) for column in table.columns]
+    body = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    parts = [f"## {markdown_text(table.title)}", body]
+    if table.notes:
+        parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_cell(table: Table, row: int, column: int) -> str:
+    """A cell's text, bold for the best, a link where it leads somewhere."""
+    text = markdown_text(table.rows[row][column])
+    text = f"**{text}**" if (row, column) in table.bold else text
+    link = table.links.get((row, column))
+    return text if link is None else f"[{text}](<{clean(link).replace('>', '%3E').replace('|', '%7C')}>)"
+
+
+def to_csv(table: Table) -> str:
+    """The raw values, full precision, empty where not known; the display strings where a table has no raw values."""
+    out = io.StringIO()
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    raw = [dict(row) for row in table.raw] or rows
+    writer = csv.DictWriter(out, list(raw[0]) if raw else list(table.columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: clean(v) if isinstance(v, str) else v for k, v in row.items()} for row in raw)
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    r"""A table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
+    import pandas as pd  # slow to import, and needed by few commands
+
+    rows = [
+        [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_cell(cell) for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    frame = pd.DataFrame(rows, columns=[latex_text(column) for column in table.columns], dtype=object)
+    body = frame.style.hide(axis="index").to_latex(hrules=True, column_format=table.align).rstrip()
+    notes = [rf"\par\smallskip{{\footnotesize {latex_text(note)}}}" for note in table.notes]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", body, *notes, r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def latex_cell(text: str) -> str:
+    r"""A cell's text; behind the \\ of the row before, a [ or a * at its start would be an argument of it."""
+    escaped = latex_text(text)
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
+
+
+def plain(table: Table, width: int | None = None) -> str:
+    """For a terminal of `width` columns, or for a log: None, where notes stay whole so that they can be searched for.
+
+    A table that is too wide gets headers and texts of several lines; a number is never broken.
+    """
+    columns = [[clean(text) for text in column] for column in zip(table.columns, *table.rows, strict=True)]
+    if sum(max(map(len, column)) + 2 for column in columns) - 2 > (width or WIDTH):
+        columns = [narrow(column, letter == "l") for column, letter in zip(columns, table.align, strict=True)]
+    headers, *rows = zip(*columns, strict=True)
+    names = {"l": "left", "c": "center", "r": "right"}
+    align = [names[letter] for letter in table.align] if rows else None
+    body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    notes = [f"  {clean(note)}" for note in table.notes]
+    if width:
+        notes = [fill(note, max(width, TEXT), subsequent_indent="    ") for note in notes]
+    return "\n".join([clean(table.title), "", body, *notes]) + "\n"
+
+
+def narrow(column: Sequence[str], text: bool) -> list[str]:
+    """A column, header first, in lines: words of at most TEXT characters, a header no wider than what it heads."""
+    header, *cells = column
+    if text:
+        cells = [fill(cell, TEXT) for cell in cells]
+    room = max([1, *(len(line) for cell in cells for line in cell.split("\n"))])
+    return [fill(header, room, break_long_words=False, break_on_hyphens=False), *cells]
+
+
+def report_markdown(report: Report, appendix: bool = False) -> str:
+    """The report; where it is one table of the same title, the title stands once."""
+    titles = {table.title for table in report.tables.values()}
+    parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
+    parts += [f"{markdown_text(note)}\n" for note in report.notes]
+    parts += [markdown(table) for table in [*report.tables.values(), *(report.appendix.values() if appendix else ())]]
+    if report.command:
+        parts.append("    " + clean(report.command) + "\n")  # an indented code block needs no escape
+    return "\n".join(parts)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
+
+    Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"report.md": report_markdown(report, appendix=True)}
+    for name, table in {**report.tables, **report.appendix}.items():
+        texts[f"{stem(name)}.csv"] = to_csv(table)
+        texts[f"{stem(name)}.tex"] = latex(table)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    drawn = [path for name, one in report.figures.items() for path in figure.save(one, folder, stem(name))]
+    return [folder / name for name in texts] + drawn
+
+
+def stem(name: str) -> str:
+    """A table's or a figure's name as a file's."""
+    return re.sub(r"[^\w-]", "_", name)

@@ -1,0 +1,136 @@
+"""`harness check`: does a decoder, an encoder or a data set keep its contract, and where does it not?
+
+Every promise is checked by itself: one that is broken says in a line what was expected and what came, and the others
+go on. What is measured is real: a training, a resumed training and two gloo ranks of a tiny BEiT, in a temporary
+directory. The contracts are models/contract.py, models/segmentor.py (Encoder) and harness/data/contract.py.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.common.errors import UsageError
+from harness.config import plugins
+from harness.tools.check import _source
+from harness.tools.check._held import Broken, Held, expect, explain, held
+
+__all__ = ["KINDS", "Broken", "Held", "check", "checks", "expect", "explain", "find", "line", "options"]
+
+KINDS = {"decoders": "Decoder", "encoders": "Encoder", "datasets": "Dataset"}  # what a file of a kind exposes
+Say = Callable[[str], None]
+
+
+def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path, ...]]:
+    """Kind, name and folders of a plug-in given by its name or by the path FOLDER/<kind>/<name>.py.
+
+    Raises UsageError where there is none, where two kinds have one of that name, or where the path is not of that form.
+    """
+    known = tuple(Path(folder).resolve() for folder in folders)
+    if word.endswith(".py"):
+        path = Path(word).resolve()
+        if not path.is_file():
+            raise UsageError(f"{word}: no such file")
+        ours = {plugins.PROJECT / plugins.KINDS[kind]: kind for kind in KINDS}
+        if path.parent in ours:
+            return ours[path.parent], path.stem, known
+        if path.parent.name not in KINDS:
+            raise UsageError(f"{word}: a plug-in lies in a folder called {', '.join(KINDS)}; move it to one")
+        own = path.parent.parent
+        return path.parent.name, path.stem, known if own in known else (*known, own)
+    names = {kind: plugins.names(kind, known) for kind in KINDS}
+    kinds = [kind for kind, found in names.items() if word in found]
+    if not kinds:
+        near = plugins.suggestion(word, [name for found in names.values() for name in found])
+        raise UsageError(f"no decoder, encoder or data set '{word}'{near}; is its folder given by --plugins?")
+    if len(kinds) > 1:
+        raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give the path of its file")
+    return kinds[0], word, known
+
+
+def options(words: Collection[str]) -> dict[str, Any]:
+    """`field=value` words, for example root=DIR or data.vspw.root=DIR, as fields of the plug-in's Config.
+
+    Raises UsageError for a word of another form.
+    """
+    from omegaconf import OmegaConf
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{word}' is no field=value of the plug-in's Config")
+        try:
+            read = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+        except Exception as error:  # YAML's own
+            raise UsageError(f"{word}: {' '.join(str(error).split())}") from error
+        assert isinstance(read, dict)
+        found[key.rpartition(".")[2]] = read["value"]
+    return found
+
+
+def check(
+    kind: str,
+    name: str,
+    folders: plugins.Folders,
+    say: Say,
+    given: Mapping[str, Any] | None = None,
+    leave_out: Collection[str] = (),
+) -> list[Held]:
+    """Check a plug-in, telling `say` a line for each promise as it is known; all of them at the end.
+
+    `given` are fields of its Config, `leave_out` titles of promises to leave unchecked. Raises UsageError where there
+    is no such plug-in.
+    """
+    found = []
+    for one in checks(kind, name, folders, given, leave_out):
+        say(line(one))
+        found.append(one)
+    return found
+
+
+def checks(
+    kind: str,
+    name: str,
+    folders: plugins.Folders = (),
+    given: Mapping[str, Any] | None = None,
+    leave_out: Collection[str] = (),
+) -> Iterator[Held]:
+    """The promises of a plug-in's kind, each as soon as it is known; arguments as for `check`."""
+    path = plugins.find(kind, name, folders).resolve()
+    yield held("VERSION and Config are literal", partial(_source.source, path), path)
+    imported = held("it imports", lambda: _source.exposes(plugins.load(kind, name, folders), path, KINDS[kind]), path)
+    yield imported
+    if not imported.held:
+        return
+    module = plugins.load(kind, name, folders)
+    known = [one.name for one in dataclasses.fields(module.Config)] if dataclasses.is_dataclass(module.Config) else []
+    for field in given or {}:
+        if known and field not in known:
+            near = plugins.suggestion(field, known)
+            raise UsageError(f"{name}: its Config has no field '{field}'{near}; it has {', '.join(known)}")
+    made = held("Config can be made", lambda: shown(module.Config(**(given or {}))), path)
+    yield made
+    if not made.held:
+        return
+    if kind == "datasets":
+        from harness.tools.check import _dataset as suite
+    elif kind == "encoders":
+        from harness.tools.check import _encoder as suite  # type: ignore[no-redef]
+    else:
+        from harness.tools.check import _decoder as suite  # type: ignore[no-redef]
+    for what, action in suite.promises(name, path, module, tuple(map(str, folders)), given or {}):
+        if what not in leave_out:
+            yield held(what, action, path)
+
+
+def shown(config: Any) -> str:
+    """A Config's fields in a line. Raises Broken where it is no dataclass."""
+    expect(dataclasses.is_dataclass(config), "expected a dataclass: put @dataclass(frozen=True) above it")
+    return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
+
+
+def line(one: Held) -> str:
+    """A promise as people read it."""
+    return f"{'ok    ' if one.held else 'BROKEN'} {one.what:<38} {one.text}"

@@ -1,0 +1,259 @@
+"""What a data set owes (harness.data.contract): videos in order, frames of a fixed form, the same from everywhere.
+
+Shapes: H × W pixels of a frame; a label is 0..K-1, or 255 for void.
+"""
+
+import dataclasses
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from harness.common import child
+from harness.common.errors import HarnessError, UnfitError
+from harness.data.contract import VOID, Dataset, Frame
+from harness.tools.check._held import Broken, expect
+
+LABELLED = ("train", "val")
+FEW = 3  # videos of a split, and frames of a video, that are read
+ASK = """
+import json, sys
+from harness.config import plugins
+name, folders = json.loads(sys.argv[1])
+module = plugins.load("datasets", name, folders)
+data = module.Dataset(module.Config())
+print(json.dumps(["torch" in sys.modules, len(data.classes), [data.planned(split) for split in ("train", "val")]]))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The data set at hand."""
+
+    name: str
+    module: ModuleType
+    folders: tuple[str, ...]
+    config: Any
+
+    def make(self) -> Dataset:
+        """The data set."""
+        made: Dataset = self.module.Dataset(self.config)
+        return made
+
+
+def promises(
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A data set's promises: title, and the action that says how it is held or raises."""
+    del path
+    subject = Subject(name, module, folders, module.Config(**given))
+    suite: dict[str, Callable[[Subject], str]] = {
+        "planning needs no torch and no data": planning,
+        "videos are as planned": videos,
+        "frames are in time": frames,
+        "images and labels have their form": form,
+        "the test split gives images": test_split,
+        "reading is repeatable": repeatable,
+        "the digest says what, not where": digest,
+        "every video has a unit": units,
+        "what is not there is an error of a line": absent,
+        "training draws from it": stream,
+    }
+    for what, action in suite.items():
+        yield what, partial(action, subject)
+
+
+def planning(subject: Subject) -> str:
+    """With its defaults it is imported without torch and says its classes and numbers of videos."""
+    words = child.python("-c", ASK, json.dumps([subject.name, subject.folders]))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    expect(done.returncode == 0, f"with its defaults: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    torch, classes, counts = json.loads(done.stdout.splitlines()[-1])
+    expect(not torch, "expected the file to import without torch; import it where it is used, or not at all")
+    expect(2 <= classes < VOID, f"expected 2 to 254 classes, got {classes}")
+    expect(all(count > 0 for count in counts), f"expected `planned` to be positive for train and val, got {counts}")
+    return f"{classes} classes, {counts[0]} + {counts[1]} videos planned with its defaults"
+
+
+def videos(subject: Subject) -> str:
+    """Each labelled split is a tuple of different names, as many as `planned` says."""
+    data = subject.make()
+    classes = data.classes
+    named = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
+    expect(named and len(set(classes)) == len(classes), "expected classes to be a tuple of different names")
+    counts = []
+    for split in LABELLED:
+        found = data.videos(split)
+        expect(isinstance(found, tuple), f"expected a tuple of {split} videos, got a {type(found).__name__}")
+        expect(len(set(found)) == len(found), f"expected different names in {split}, some come twice")
+        expect(found, f"expected videos in {split}, found none")
+        planned = data.planned(split)
+        expect(planned == len(found), f"{split} has {len(found)} videos, `planned` says {planned}")
+        expect(found == data.videos(split), f"{split}: two calls of `videos` gave two orders")
+        counts.append(f"{len(found)} {split}")
+    return f"{len(classes)} classes, {', '.join(counts)} videos"
+
+
+def natural(name: str) -> list[Any]:
+    """A name's parts with its numbers as numbers, so that 10 follows 9."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
+
+
+def frames(subject: Subject) -> str:
+    """A video's frames are different names in the order of their numbers."""
+    data = subject.make()
+    lengths = []
+    for split in LABELLED:
+        for video in data.videos(split):
+            names = data.frames(split, video)
+            expect(isinstance(names, tuple) and names, f"{video}: expected a tuple of frames, got {names!r:.80}")
+            expect(len(set(names)) == len(names), f"{video}: a frame comes twice")
+            wanted = tuple(sorted(names, key=natural))
+            first = next((pair for pair in zip(names, wanted, strict=True) if pair[0] != pair[1]), None)
+            expect(
+                first is None,
+                f"{video}: expected frames by number, {first and first[0]} is where {first and first[1]} should",
+            )
+            lengths.append(len(names))
+    return f"{len(lengths)} videos of {min(lengths)} to {max(lengths)} frames"
+
+
+def some(data: Dataset, split: str) -> Iterator[tuple[str, str]]:
+    """A few videos and frames of a split: the first ones and each video's last."""
+    for video in data.videos(split)[:FEW]:
+        names = data.frames(split, video)
+        yield from ((video, name) for name in dict.fromkeys((*names[: FEW - 1], names[-1])))
+
+
+def form(subject: Subject) -> str:
+    """Images are (H, W, 3) uint8, labels (H, W) uint8 of 0..K-1 and 255, one size a video."""
+    data = subject.make()
+    sizes: dict[str, set[tuple[int, ...]]] = {}
+    seen: set[int] = set()
+    for split in LABELLED:
+        for video, name in some(data, split):
+            frame = data.read(split, video, name)
+            sizes.setdefault(video, set()).add(_form(frame, f"{video}/{name}", len(data.classes)))
+            assert frame.label is not None
+            seen |= set(np.unique(frame.label).tolist())
+    mixed = [video for video, found in sizes.items() if len(found) > 1]
+    expect(not mixed, f"{', '.join(mixed)}: expected frames of one size, got {sizes[mixed[0]] if mixed else ''}")
+    shown = sorted({size for found in sizes.values() for size in found})
+    labelled = sorted(seen - {VOID})
+    expect(labelled, "expected labelled pixels, all are void")
+    return (
+        f"{', '.join(f'{height} × {width}' for height, width in shown[:3])}; {len(labelled)} classes in what was read"
+    )
+
+
+def _form(frame: Any, where: str, num_classes: int) -> tuple[int, ...]:
+    """The size of a labelled frame of the right form. Raises Broken for another."""
+    expect(isinstance(frame, Frame), f"{where}: expected harness.data.contract.Frame, got {type(frame).__name__}")
+    image, label = frame
+    expect(label is not None, f"{where}: expected a label")
+    for what, value in (("image", image), ("label", label)):
+        expect(isinstance(value, np.ndarray) and value.dtype == np.uint8, f"{where}: expected the {what} in uint8")
+    expect(image.ndim == 3 and image.shape[2] == 3, f"{where}: expected an image (H, W, 3), got {image.shape}")
+    expect(label.shape == image.shape[:2], f"{where}: image {image.shape}, but label {label.shape}")
+    wrong = sorted({int(value) for value in np.unique(label) if value >= num_classes and value != VOID})
+    expect(not wrong, f"{where}: expected labels in 0..{num_classes - 1} or 255, got {wrong[:5]}")
+    return tuple(label.shape)
+
+
+def test_split(subject: Subject) -> str:
+    """A frame of the test split, which may be left out, has an image; its label may be None."""
+    data = subject.make()
+    try:
+        names = data.videos("test")
+    except UnfitError as error:
+        return f"no test split: {error}"
+    if not names:
+        return "no test videos"
+    first = data.frames("test", names[0])[0]
+    image, label = data.read("test", names[0], first)
+    expect(image.dtype == np.uint8 and image.ndim == 3, f"{names[0]}/{first}: got {image.dtype} {image.shape}")
+    expect(label is None or label.shape == image.shape[:2], f"{names[0]}/{first}: label of another size than its image")
+    return f"{len(names)} videos, {'without' if label is None else 'with'} labels"
+
+
+def repeatable(subject: Subject) -> str:
+    """Another object reads the same frames in another order."""
+    data = subject.make()
+    wanted = list(some(data, "train"))
+    again = subject.make()
+    before = [data.read("train", *one) for one in wanted]
+    after = [again.read("train", *one) for one in reversed(wanted)][::-1]
+    for (video, name), one, other in zip(wanted, before, after, strict=True):
+        same = np.array_equal(one.image, other.image) and np.array_equal(one.label, other.label)  # type: ignore[arg-type]
+        expect(same, f"{video}/{name}: another image or label when read again, in another order")
+    return f"{len(wanted)} frames equal, backwards and from another object"
+
+
+def digest(subject: Subject) -> str:
+    """The digest is the same for the same data at another path: its folders seen through links."""
+    here = subject.make()
+    found = {split: here.digest(split) for split in LABELLED}
+    odd = [value for value in found.values() if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value)]
+    expect(not odd, f"expected None or a sha256 in hex, got {odd[:1]}")
+    places = [field.name for field in dataclasses.fields(subject.config) if field.metadata.get("where")]
+    with TemporaryDirectory() as root:
+        moved = {}
+        for name in places:
+            value = getattr(subject.config, name)
+            if isinstance(value, str) and Path(value).exists():
+                moved[name] = str(Path(root) / name)
+                Path(moved[name]).symlink_to(Path(value).resolve())
+        there: Dataset = subject.module.Dataset(dataclasses.replace(subject.config, **moved))
+        for split, value in found.items():
+            expect(there.digest(split) == value, f"{split}: another digest for the same data at another path")
+    shown = ", ".join(f"{split} {value[:8] if value else 'None (made, not read)'}" for split, value in found.items())
+    return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no place to move'}"
+
+
+def units(subject: Subject) -> str:
+    """Each video belongs to a unit that intervals resample."""
+    data = subject.make()
+    found = []
+    for split in LABELLED:
+        of = [data.unit(video) for video in data.videos(split)]
+        expect(all(isinstance(unit, str) and unit for unit in of), f"{split}: expected a unit's name for every video")
+        found.append(f"{len(set(of))} of {len(of)} {split} videos")
+    return f"units: {', '.join(found)}"
+
+
+def absent(subject: Subject) -> str:
+    """A split, video or frame that is not there is a HarnessError of one line."""
+    data = subject.make()
+    video = data.videos("val")[0]
+    asked: dict[str, Callable[[], object]] = {
+        "a split": lambda: data.videos("no such split"),
+        "a video": lambda: data.frames("val", "no such video"),
+        "a frame": lambda: data.read("val", video, "no such frame"),
+    }
+    for what, action in asked.items():
+        try:
+            action()
+        except HarnessError as error:
+            expect("\n" not in str(error), f"{what} that is not there: expected one line, got {str(error)!r:.100}")
+            continue
+        raise Broken(f"{what} that is not there: expected UnfitError or UsageError, nothing was raised")
+    return "split, video and frame"
+
+
+def stream(subject: Subject) -> str:
+    """Training samples with the frame before: the same from this process and from a worker."""
+    from harness.data.stream import TrainStream, loader
+
+    made = TrainStream(subject.make(), offsets=(-1, 0), crop=32, short_side=32, seed=0)
+    wanted = [[0, 1], [2, 3]]
+    for one, other in zip(loader(made, wanted, 0), loader(made, wanted, 1), strict=True):
+        same = one.frames.equal(other.frames) and one.labels.equal(other.labels) and one.names == other.names
+        expect(same, f"{', '.join(one.names)}: a worker drew another sample than this process")
+    return "4 samples of 2 frames, equal with and without a worker"

@@ -1,0 +1,391 @@
+"""What a decoder owes (models/contract.py), on features drawn at random: shapes, gradients, priors, memory, weights.
+
+Shapes: B images, K classes, H × W pixels of the image. What takes a whole training is in _training.py.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine import train
+from harness.tools.check import _cost, _ranks, _training
+from harness.tools.check._held import Broken, expect
+from models import contract
+from models.contract import VOID, Features, Target
+
+CHANNELS, DEEPEST, CLASSES = (8, 10, 12, 6), 9, 5
+CASES = ((2, 4, 32, 32, 32), (5, 2, 64, 96, 16), (124, 2, 96, 160, 32))  # K, B, H, W, stride of the deepest map
+SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
+WIDE, NARROW = 64, 16  # a width of a Config's default from which on it is narrowed, and to what
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The decoder at hand, with its Config narrowed so that a check takes seconds."""
+
+    name: str
+    path: Path
+    module: ModuleType
+    folders: tuple[str, ...]
+    config: Any
+
+    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+        """A small training of it on the tiny BEiT."""
+        decoder = _training.section(self.name, self.config)
+        return _training.job(iterations, self.folders, decoder=decoder, **options)
+
+    def make(self, num_classes: int = CLASSES) -> contract.Decoder:
+        """A decoder with the same random weights each time."""
+        torch.manual_seed(0)
+        decoder: contract.Decoder = self.module.Decoder(CHANNELS, DEEPEST, num_classes, self.config)
+        return decoder
+
+    def taught(self) -> contract.Decoder:
+        """A decoder in eval mode whose batch statistics and memory, if any, have seen a batch."""
+        decoder = self.make()
+        with torch.no_grad():
+            output = step(decoder)
+        if output.sums is not None:
+            decoder.update(output.sums, 0.5)
+        return decoder.eval()
+
+
+def promises(
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A decoder's promises: title, and the action that says how it is held or raises."""
+    subject = Subject(name, path, module, folders, narrow(module, given))
+    suite: dict[str, Callable[[], str]] = {
+        "attributes are valid": partial(attributes, subject),
+        "logits have the right shape": partial(shapes, subject),
+        "gradients reach every parameter": partial(gradients, subject),
+        "a batch without labels is harmless": partial(no_labels, subject),
+        "bf16 works": partial(half, subject),
+        "predict is repeatable": partial(repeatable, subject),
+        "priors are taken": partial(priors, subject),
+        "update moves buffers only": partial(update, subject),
+        "sums merge as the batch does": partial(sums, subject),
+        "weights survive a round trip": partial(round_trip, subject),
+        "the loss falls in training": partial(_training.loss_falls, subject),
+        "a video is parsed": partial(_training.video, subject),
+        "a resumed training is bit-equal": partial(_training.resume, subject),
+        "two ranks equal one process": partial(_ranks.two_ranks, subject),
+        "its cost": lambda: _cost.cost(module, subject.config, module.Config(**given)),
+    }
+    yield from suite.items()
+
+
+def narrow(module: ModuleType, given: Mapping[str, Any]) -> Any:
+    """The Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
+    whole = module.Config(**given)
+    wide = {
+        field.name: NARROW
+        for field in dataclasses.fields(whole)
+        if field.name not in given and type(getattr(whole, field.name)) is int and getattr(whole, field.name) >= WIDE
+    }
+    small = dataclasses.replace(whole, **wide)
+    try:
+        module.Decoder(CHANNELS, DEEPEST, CLASSES, small)
+    except Exception:  # widths that belong together, say: its own defaults are the ones to check
+        return whole
+    return small
+
+
+def features(batch: int = 4, height: int = 64, width: int = 64, stride: int = 16, seed: int = 0) -> Features:
+    """Random features of `batch` images; the deepest map is at 1/stride."""
+    draw = torch.Generator().manual_seed(seed)
+    levels = tuple(
+        torch.randn(batch, channels, height // reduction, width // reduction, generator=draw)
+        for channels, reduction in zip(CHANNELS, (4, 8, 16, 32), strict=True)
+    )
+    return Features(levels, torch.randn(batch, DEEPEST, height // stride, width // stride, generator=draw))
+
+
+def earlier(decoder: contract.Decoder, *shape: int) -> tuple[Features, ...]:
+    """Random features of every earlier frame that the decoder reads."""
+    batch, height, width, stride = shape or SHAPE
+    return tuple(features(batch, height, width, stride, seed=1 + index) for index in range(len(decoder.past)))
+
+
+def target(batch: int = 4, height: int = 64, width: int = 64, num_classes: int = CLASSES) -> Target:
+    """Labels without the last class where there are more than two, with a strip of void."""
+    draw = torch.Generator().manual_seed(7)
+    labels = torch.randint(0, max(2, num_classes - 1), (batch, height, width), generator=draw)
+    labels[:, :8] = VOID
+    return Target(labels, torch.arange(batch) + 11)
+
+
+def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | None = None) -> contract.Output:
+    """A training step's output on random features."""
+    torch.manual_seed(3)
+    aim = target() if aim is None else aim
+    if prior is None and decoder.prior == "previous":  # the trainer always has one for it
+        prior = aim.labels.flip(0)
+    return decoder.train()(features(), earlier(decoder), prior, aim)
+
+
+def backward(output: contract.Output, aim: Target) -> float:
+    """The trainer's loss of an output; gradients are added to the parameters'."""
+    found = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
+    found.backward()
+    return float(found.detach())
+
+
+def cached(decoder: contract.Decoder, *shape: int) -> Any:
+    """The decoder's cache of random features."""
+    return decoder.encode(features(*shape), earlier(decoder, *shape))
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors of nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def finite(what: str, *values: Tensor) -> None:
+    """Raises Broken where a value is not finite."""
+    bad = sum(int((~value.isfinite()).sum()) for value in values)
+    expect(not bad, f"expected {what} to be finite, {bad} of {sum(value.numel() for value in values)} values are not")
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The greatest absolute difference."""
+    return float((one.float() - other.float()).abs().max()) if one.numel() else 0.0
+
+
+def attributes(subject: Subject) -> str:
+    """The class attributes have the values that trainer and evaluator understand."""
+    decoder = subject.make()
+    expect(isinstance(decoder, contract.Decoder), "expected Decoder to be a subclass of models.contract.Decoder")
+    expect(decoder.prior in ("none", "previous", "own"), f"prior is {decoder.prior!r}, not none, previous or own")
+    past = decoder.past
+    expect(isinstance(past, tuple) and all(type(offset) is int and offset < 0 for offset in past), f"past is {past!r}")
+    expect(list(past) == sorted(set(past)), f"past is {past}: expected each offset once, oldest first")
+    expect(0 <= decoder.gt_warmup <= 1, f"gt_warmup is {decoder.gt_warmup}, not a share of training in 0..1")
+    moments = [decoder.momentum_at(tenth / 10) for tenth in range(11)]
+    expect(all(0 <= value <= 1 for value in moments), f"momentum_at leaves 0..1: {moments}")
+    return f"past {past}, prior {decoder.prior}, gt_warmup {decoder.gt_warmup:g}; checked with {subject.config}"
+
+
+def shapes(subject: Subject) -> str:
+    """Logits are (B, K, ·, ·), in training and for one image, for any K and any window."""
+    seen = []
+    for num_classes, batch, height, width, stride in CASES:
+        decoder, aim = subject.make(num_classes), target(batch, height, width, num_classes)
+        shape = (batch, height, width, stride)
+        output = decoder.train()(features(*shape), earlier(decoder, *shape), aim.labels, aim)
+        single = (1, height, width, stride)
+        with torch.inference_mode():
+            decoder.eval()
+            alone = decoder.predict(cached(decoder, *single), torch.zeros(1, height, width, dtype=torch.long))
+        outputs = [("forward", output.logits, batch), ("predict", alone, 1)]
+        outputs += [(f"auxiliary {one.name!r}", one.logits, batch) for one in output.auxiliary]
+        for what, logits, images in outputs:
+            came = f"{what} gave {tuple(logits.shape)} {logits.dtype} for {images} images of {height} × {width}"
+            expect(logits.ndim == 4 and logits.shape[:2] == (images, num_classes), f"{came}, K = {num_classes}")
+            expect(logits.is_floating_point(), came)
+            finite(f"the logits of {what}", logits.detach())
+        names = [one.name for one in output.auxiliary]
+        expect(len({*names, "loss"}) == len(names) + 1, f"expected auxiliaries of different names, got {names}")
+        seen.append(f"{tuple(alone.shape)} of {height} × {width}")
+    return ", ".join(seen)
+
+
+def gradients(subject: Subject) -> str:
+    """Every trainable parameter has a finite gradient in some step of a training; so have the features."""
+    decoder, aim = subject.make(), target()
+    losses = []
+    given = [aim.labels] if decoder.prior != "none" else []
+    for prior in [None, *given]:  # the second step reads what the first has taught the memory
+        output = step(decoder, prior)
+        losses.append(backward(output, aim))
+        if output.sums is not None:
+            decoder.update(output.sums, 0.5)
+    trainable = [(name, value) for name, value in decoder.named_parameters() if value.requires_grad]
+    without = [name for name, value in trainable if value.grad is None]
+    expect(not without, f"expected a gradient for every parameter, none came for {', '.join(without[:5])}")
+    for name, value in trainable:
+        assert value.grad is not None
+        finite(f"the gradient of {name}", value.grad)
+    zero = [name for name, value in trainable if value.grad is not None and not value.grad.any()]
+    note = f"; all 0 so far: {', '.join(zero[:3])}" if zero else ""
+    return f"{len(trainable)} parameters, loss {losses[-1]:.3g}{note}"
+
+
+def no_labels(subject: Subject) -> str:
+    """A batch of void has loss 0, finite gradients, and leaves a finite memory."""
+    decoder = subject.taught().train()
+    aim = Target(torch.full((4, 64, 64), VOID), torch.arange(4))
+    # P as frame N-1 has it; a mask without any class only comes with warm-up, and `priors` has that
+    output = step(decoder, target().labels if decoder.prior == "previous" else None, aim)
+    loss = backward(output, aim)
+    expect(loss == 0, f"expected loss 0 for a batch without labels, got {loss}")
+    finite("the gradients", *(value.grad for value in decoder.parameters() if value.grad is not None))
+    if output.sums is not None:
+        decoder.update(output.sums, 0.5)
+    finite("the buffers", *(value for value in decoder.buffers() if value.is_floating_point()))
+    return "loss 0, gradients and buffers finite"
+
+
+def half(subject: Subject) -> str:
+    """Under bfloat16 autocast the step runs, its gradients are finite, and sums stay in float32."""
+    decoder, aim = subject.make(), target()
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        output = step(decoder)
+    loss = backward(output, aim)
+    finite("the gradients", *(value.grad for value in decoder.parameters() if value.grad is not None))
+    lossy = {str(value.dtype) for value in tensors(output.sums) if value.dtype in (torch.bfloat16, torch.float16)}
+    expect(not lossy, f"expected class sums in float32, got {', '.join(sorted(lossy))}")
+    return f"logits {str(output.logits.dtype).removeprefix('torch.')}, loss {loss:.3g}"
+
+
+@torch.inference_mode()
+def repeatable(subject: Subject) -> str:
+    """The same cache and prior give bit-equal logits, whatever was predicted or drawn between; nothing is changed."""
+    decoder = subject.taught()
+    state = {name: value.clone() for name, value in decoder.state_dict().items()}
+    prior, other = target().labels, torch.zeros(4, 64, 64, dtype=torch.long)
+    torch.manual_seed(1)
+    cache = cached(decoder)
+    before = [value.clone() for value in tensors(cache)]
+    first = decoder.predict(cache, prior).clone()
+    torch.manual_seed(2)
+    decoder.predict(cache, other)
+    for index, (now, then) in enumerate(zip(tensors(cache), before, strict=True)):
+        expect(
+            torch.equal(now, then),
+            f"predict changed tensor {index} of the cache {tuple(now.shape)} in place, by {difference(now, then):.3g}",
+        )
+    again = difference(decoder.predict(cache, prior), first)
+    expect(again == 0, f"the same cache and prior gave other logits, max difference {again:.3g}: random or stateful?")
+    anew = difference(decoder.predict(cached(decoder), prior), first)
+    expect(anew == 0, f"a cache computed again gave other logits, max difference {anew:.3g}: is encode random?")
+    moved = [name for name, value in decoder.state_dict().items() if not torch.equal(value, state[name])]
+    expect(not moved, f"expected prediction to leave the weights alone, it changed {', '.join(moved[:3])}")
+    return "max difference 0 from one cache and from a cache computed again"
+
+
+@torch.inference_mode()
+def priors(subject: Subject) -> str:
+    """With no prior, a given one, and one that is void everywhere the logits are finite; "none" ignores them all."""
+    decoder = subject.taught()
+    cache = cached(decoder)
+    one, other = (torch.full((4, 64, 64), index) for index in (0, 1))
+    parted = torch.cat([one[:, :32], other[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
+    cases = {"no prior": None, "a prior": one, "a void prior": torch.full_like(one, VOID)}
+    cases |= {"a prior in two halves": parted, "the halves exchanged": parted.flip(1)}
+    found = {}
+    for what, prior in cases.items():
+        found[what] = decoder.predict(cache, prior).clone()
+        finite(f"the logits for {what}", found[what])
+    keys = {what: decoder.prior_key(cache, prior) for what, prior in cases.items()}
+    for (what, key), (than, said) in combinations(keys.items(), 2):
+        alike = key is not None and said is not None and torch.equal(key, said)
+        gap = difference(found[what], found[than])
+        expect(
+            not alike or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
+        )
+    untaught = subject.make().eval()
+    finite("the logits before training", untaught.predict(cached(untaught), one))
+    changed = difference(found["a prior"], decoder.predict(cache, other))
+    expect(
+        decoder.prior != "none" or changed == 0,
+        f'prior is "none", yet another prior moved the logits by {changed:.3g}: say "own" or "previous"',
+    )
+    if decoder.prior == "none":
+        return "ignored, as `prior` says"
+    note = "" if changed else "; these two gave the same logits"
+    return f"max difference {changed:.3g} between a prior of class 0 and one of class 1{note}"
+
+
+def update(subject: Subject) -> str:
+    """`forward` leaves the memory alone, `update` moves it, and nothing that a checkpoint would miss."""
+    decoder = subject.make()
+    with torch.no_grad():
+        step(decoder)  # batch statistics have moved; from here on only the memory may
+    norms = {name for name, _ in decoder.named_buffers() if name.endswith(("running_mean", "running_var", "_tracked"))}
+    before = copy.deepcopy(decoder.state_dict())
+    output = step(decoder)
+    moved = changed_names(decoder, before) - norms
+    expect(not moved, f"expected forward to read the memory only, it changed {', '.join(sorted(moved))}")
+    loose = [
+        f"{name}.{key}".lstrip(".")
+        for name, module in decoder.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+    expect(not loose, f"{', '.join(loose)}: a tensor that no checkpoint holds; use register_buffer")
+    own = type(decoder).update is not contract.Decoder.update
+    if output.sums is None:
+        expect(not own, "Decoder has an `update` of its own, but forward returns no sums: the memory would never move")
+        return "no memory: forward returns no sums"
+    expect(own, "forward returns sums, but Decoder has no `update` of its own: the memory would never move")
+    before = copy.deepcopy(decoder.state_dict())
+    decoder.update(output.sums, 0.5)
+    moved = changed_names(decoder, before)
+    parameters = moved & {name for name, _ in decoder.named_parameters()}
+    expect(not parameters, f"expected update to move buffers only, it changed {', '.join(sorted(parameters))}")
+    finite("the buffers", *(value for value in decoder.buffers() if value.is_floating_point()))
+    return f"moved {', '.join(sorted(moved)) or 'nothing'}"
+
+
+def changed_names(decoder: contract.Decoder, before: Mapping[str, Tensor]) -> set[str]:
+    """Names of the tensors that are not what they were."""
+    return {name for name, value in decoder.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@torch.no_grad()
+def sums(subject: Subject) -> str:
+    """Class sums are a detached NamedTuple of tensors, and those of two halves merge to those of the whole batch."""
+    with torch.enable_grad():
+        output = step(subject.make())
+    decoder = subject.taught()
+    whole = _sums(decoder, slice(0, 4))
+    if whole is None:
+        return "no memory: forward returns no sums"
+    expect(isinstance(whole, tuple) and hasattr(whole, "_fields"), f"sums are a {type(whole).__name__}, no NamedTuple")
+    wrong = [name for name, value in whole._asdict().items() if not isinstance(value, Tensor)]
+    expect(not wrong, f"expected the fields of sums to be tensors; {', '.join(wrong)} are not")
+    held_on = [name for name, value in output.sums._asdict().items() if value.requires_grad]
+    expect(not held_on, f"expected detached sums; {', '.join(held_on)} hold a graph")
+    merged = _sums(decoder, slice(0, 2)).merge(_sums(decoder, slice(2, 4)))
+    for name, one, other in zip(whole._fields, whole, merged, strict=True):
+        expect(one.shape == other.shape, f"{name} is {tuple(one.shape)}, merged {tuple(other.shape)}")
+        gap, scale = difference(one, other), float(one.abs().max()) if one.numel() else 0.0
+        expect(
+            gap <= 1e-4 + 1e-4 * scale, f"{name} of two halves, merged, is off by {gap:.3g} (values up to {scale:.3g})"
+        )
+    return f"{type(whole).__name__}({', '.join(whole._fields)}), two halves merge to the whole"
+
+
+def _sums(decoder: contract.Decoder, rows: slice) -> Any:
+    """Sums of a part of a fixed batch, in eval mode so that no batch statistics come in."""
+    aim, now = target(), features()
+    past = earlier(decoder)
+    seen, *before = (Features(tuple(level[rows] for level in one.levels), one.deepest[rows]) for one in (now, *past))
+    return decoder(seen, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])).sums
+
+
+@torch.no_grad()
+def round_trip(subject: Subject) -> str:
+    """A fresh decoder with the same state gives bit-equal logits."""
+    decoder, fresh = subject.taught(), subject.make()
+    state = decoder.state_dict()
+    try:
+        fresh.load_state_dict(copy.deepcopy(state))
+    except RuntimeError as error:
+        raise Broken(f"a fresh decoder does not take the state: {error}") from error
+    prior = target().labels
+    gap = difference(decoder.predict(cached(decoder), prior), fresh.eval().predict(cached(fresh), prior))
+    expect(gap == 0, f"with the saved weights the logits differ by {gap:.3g}: some state is no buffer or parameter")
+    return f"{len(state)} tensors, max difference 0"

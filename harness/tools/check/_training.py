@@ -1,0 +1,175 @@
+"""What only a training shows: the loss falls, a stop costs nothing, a video is parsed. The engine's own, made small.
+
+Shapes: K classes, H × W pixels of a frame.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+
+from harness.engine import build, checkpoint, sliding_window, train
+from harness.engine.multistage import Stages
+from harness.engine.runtime import Rank, Stop
+from harness.jobdir import events as journal
+from harness.tools.check._held import Broken, expect
+
+CPU = torch.device("cpu")
+DATA = {"classes": 4, "train_videos": 4, "val_videos": 1, "frames": 3, "height": 32, "width": 48, "objects": 2}
+TINY_BEIT = {"name": "beit", "config": {"model": "tiny"}}
+UPERNET_WIDTHS = {"channels": 8, "aux_channels": 8}
+NARROW_UPERNET = {"name": "upernet", "config": UPERNET_WIDTHS}
+STEPS, EDGE, FALL = 30, 5, 0.9  # of a training; steps averaged at each end; what the loss has to come below
+NUMBER = "a" * 16  # stands for a job's fingerprint
+
+
+class Subject(Protocol):
+    """A plug-in that can be trained."""
+
+    @property
+    def path(self) -> Path: ...
+    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+        """A small training job of it; `options` go to the train section."""
+        ...
+
+
+class StopsAt(Stop):
+    """A stop that is asked for as soon as a checkpoint is there."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        super().__init__()
+
+    @property
+    def status(self) -> str | None:
+        """Preempted, once the checkpoint is written."""
+        return "preempted" if self._file.exists() else None
+
+    @status.setter
+    def status(self, value: str | None) -> None:
+        assert value is None
+
+
+def section(name: str, config: Any) -> dict[str, Any]:
+    """A plug-in as a job names it."""
+    return {"name": name, "config": dataclasses.asdict(config)}
+
+
+def job(
+    iterations: int,
+    folders: tuple[str, ...] = (),
+    encoder: Mapping[str, Any] = TINY_BEIT,
+    decoder: Mapping[str, Any] = NARROW_UPERNET,
+    crop: int = 32,
+    **options: Any,
+) -> dict[str, Any]:
+    """A training job of four-class synthetic videos; `options` go to its train section."""
+    return {
+        "kind": "train",
+        "fingerprint": NUMBER,
+        "seed": 0,
+        "precision": "fp32",
+        "data": {"name": "synthetic", "config": DATA},
+        "encoder": dict(encoder),
+        "decoder": dict(decoder),
+        "train": {
+            "epochs": 1,
+            "batch": 4,
+            "micro_batch": None,
+            "frames_per_video": 1,
+            "crop": crop,
+            "short_side": crop,
+            "lr": 1e-2,
+            "weight_decay": 0.05,
+            "layer_decay": 1.0,
+            "warmup": 3,
+            "workers": 0,
+            "checkpoint_every": 10 * STEPS,
+            "log_every": 1,
+            **options,
+        },
+        "iterations": iterations,
+        "plugins": list(folders),
+    }
+
+
+def run(root: Path, description: Mapping[str, Any], stop: Stop | None = None) -> Path:
+    """Train in this process; the job's directory, which a second call goes on in."""
+    folder = root / "jobs" / description["fingerprint"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.yaml").write_text(json.dumps(description), encoding="utf-8")
+    train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), stop or Stop())
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    """The loss of every iteration."""
+    events, _ = journal.read(folder / "events.jsonl")
+    return [event["values"]["train/loss"] for event in events if event["event"] == "metrics"]
+
+
+def loss_falls(subject: Subject) -> str:
+    """On a few synthetic videos the loss ends lower than it began."""
+    with TemporaryDirectory() as root:
+        found = losses(run(Path(root), subject.job(STEPS)))
+    first, last = (sum(part) / EDGE for part in (found[:EDGE], found[-EDGE:]))
+    text = f"loss {first:.2f} → {last:.2f} in {len(found)} steps"
+    if last > FALL * first:
+        raise Broken(f"{text}: expected it to fall by a tenth at least")
+    return text
+
+
+def resume(subject: Subject) -> str:
+    """Four iterations, and two with two more after a stop, leave bit-equal weights."""
+    description = subject.job(4, checkpoint_every=1)
+    with TemporaryDirectory() as whole, TemporaryDirectory() as parts:
+        expected = load_file(run(Path(whole), description) / "weights.safetensors")
+        checkpoints = Path(parts) / "jobs" / NUMBER / "checkpoints"
+        run(Path(parts), description, StopsAt(checkpoint.path_of(checkpoints, 2)))
+        expect(
+            checkpoint.latest(checkpoints, print) == 2, "expected the stopped training to leave a checkpoint of step 2"
+        )
+        torch.rand(5)  # a generator elsewhere must not matter
+        found = load_file(run(Path(parts), description) / "weights.safetensors")
+    gaps = {name: float((value.float() - found[name].float()).abs().max()) for name, value in expected.items()}
+    other = [name for name, gap in gaps.items() if gap != 0]
+    if other:
+        raise Broken(
+            f"{len(other)} of {len(gaps)} tensors differ after 4 steps and after 2 + 2, by up to"
+            f" {max(gaps.values()):.3g}, {other[0]} first: some state is in no checkpoint"
+        )
+    return f"{len(expected)} tensors after 4 steps and after 2 + 2, max difference 0"
+
+
+def video(subject: Subject) -> str:
+    """The evaluator takes the decoder through a video, in windows, in two stages."""
+    description = subject.job(2)
+    dataset = build.dataset(description)
+    model = build.segmentor(description, len(dataset.classes))
+    with TemporaryDirectory() as root:
+        model.load_state_dict(load_file(run(Path(root), description) / "weights.safetensors"))
+    geometry = sliding_window.geometry(description["train"]["crop"], None, None, (1.0,), False)
+    runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
+    for index, (one, other) in enumerate(zip(*runs, strict=True)):
+        expect(torch.equal(one, other), f"stage {index % 2} of frame {index // 2} differs when the video is seen again")
+    totals = torch.stack([one.sum(0) for one in runs[0]])
+    gap = float((totals - 1).abs().max())
+    expect(gap < 1e-4, f"expected probabilities that sum to 1, off by {gap:.3g}")
+    moved = max(float((stage - first).abs().max()) for first, stage in zip(runs[0][::2], runs[0][1::2], strict=True))
+    frames = f"{len(runs[0]) // 2} frames of {tuple(runs[0][0].shape[1:])} in windows of {geometry.window}"
+    return f"{frames}; stage 1 moves probabilities by up to {moved:.2g}"
+
+
+def _parse(stages: Stages, dataset: Any) -> list[torch.Tensor]:
+    """Probabilities (K, H, W) of stages 0 and 1 of each frame of the first val video."""
+    name = dataset.videos("val")[0]
+    found = []
+    for frame in dataset.frames("val", name):
+        image = torch.from_numpy(dataset.read("val", name, frame).image).permute(2, 0, 1)[None]
+        found += [seen.probabilities.clone() for seen in stages.predict(image, 1)]
+    return found

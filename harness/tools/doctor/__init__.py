@@ -1,0 +1,53 @@
+"""`harness doctor`: whether data, weights, devices, software, store and disk can serve a configuration, and why not.
+
+Nothing is made or changed, but for the digests remembered under a root that is there; no network is asked but the
+tracking server; no pickle is executed. torch and timm are imported in child processes only, so that a broken
+installation is a finding and not a traceback.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.config.compose import Config
+from harness.plan.plan import Plan, Train
+from harness.tools.doctor import _children, _data, _devices, _disk, _software, _store, _weights
+from harness.tools.doctor._finding import Finding, findings_json, line
+
+__all__ = ["Finding", "examine", "findings_json", "line"]
+
+MOUNTS = Path("/proc/mounts")
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+    del text
+
+
+def examine(
+    config: Config,
+    root: Path,
+    tracking_uri: str | None,
+    prefix: str = "",
+    *,
+    plan: Plan | None = None,
+    thorough: bool = False,
+    mounts: Path = MOUNTS,
+    say: Callable[[str], None] = quiet,
+) -> Iterator[Finding]:
+    """Findings as they come: software and devices, weights, disk, store, and the data, which may take longest.
+
+    `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample; `say`
+    hears of progress within a part. Nothing is raised for what is unfit: it is found.
+    """
+    say("importing torch, torchvision and timm")
+    machine = _children.machine()
+    yield from _software.examine(machine)
+    yield from _devices.examine(machine, config)
+    missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
+    decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
+    say("building the encoder and reading its weights")
+    models = _children.models(config, decoders)
+    yield from _weights.examine(config, root, models)
+    yield from _disk.examine(root, missing, models, mounts)
+    yield from _store.examine(tracking_uri, prefix, mounts)
+    yield from _data.examine(config, thorough, say)

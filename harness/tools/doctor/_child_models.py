@@ -1,0 +1,183 @@
+"""Child of the doctor: reads weights files without executing a pickle, builds the encoder and counts parameters."""
+
+import json
+import pickletools
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.config import plugins
+from harness.tools.doctor._child import answer
+from models import segmentor
+from models.encoders import _weights
+
+OURS = "this harness's own"
+
+
+def main() -> None:
+    """Answer the question on stdin."""
+    with answer() as out:
+        question = json.load(sys.stdin)
+        found: dict[str, Any] = {"files": {key: inspect(path) for key, path in question["files"].items()}}
+        try:
+            found |= build(question)
+        except Exception as error:  # of an encoder, which may be a person's own
+            found["error"] = short(error)
+        found["hub"] = hub(question["encoder"]["config"])
+        json.dump(found, out)
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """Tensors, bytes, layout and, of a checkpoint of ours, classes; or why it cannot be read. No code of it runs."""
+    try:
+        state = _weights.read(path)
+    except (OSError, ValueError) as error:
+        cause = str(error.__cause__ or error)  # torch's own message names what the pickle asks for
+        return {"error": short(error), "asks": asks(cause, path)}
+    known = layout(state)
+    return {
+        "tensors": len(state),
+        "bytes": sum(value.numel() * value.element_size() for value in state.values()),
+        "layout": known,
+        "classes": classes(state) if known == OURS else None,
+        "self_supervised": "rel_pos_bias.relative_position_bias_table" in state,
+    }
+
+
+def asks(message: str, path: str) -> str:
+    """What a refused pickle wanted to call, by torch's message or its own bytes; empty for other failures."""
+    if "weights_only" not in message.lower() and "weights only" not in message.lower():
+        return ""
+    for word in ("GLOBAL ", "Unsupported global: ", "Unsupported class "):
+        if word in message:
+            return message.split(word, 1)[1].split()[0].strip("`'\".,")
+    return ", ".join(imports(path)[:5]) or "code of its own"
+
+
+def imports(path: str) -> list[str]:
+    """The names that a plain pickle would import, by disassembling it: nothing of it runs."""
+    found: list[str] = []
+    words: list[str] = []
+    try:
+        with open(path, "rb") as opened:
+            for opcode, argument, _ in pickletools.genops(opened):
+                if opcode.name == "GLOBAL":
+                    found.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    found.append(".".join(words[-2:]))
+                elif isinstance(argument, str):
+                    words.append(argument)
+    except ValueError:  # no pickle from some byte on
+        pass
+    return [name for name in dict.fromkeys(found) if not name.startswith(("torch.", "collections."))]
+
+
+def layout(state: Mapping[str, Tensor]) -> str:
+    """Whose names the tensors have."""
+    heads = {name.split(".", 1)[0] for name in state}
+    if {"encoder", "decoder"} <= heads:
+        return OURS
+    if "backbone" in heads and "decode_head" in heads:
+        return "a segmentation toolbox's"
+    if any(name.endswith("relative_position_index") for name in state) or "rel_pos_bias" in heads:
+        return "the original BEiT repository's"
+    return "timm's"
+
+
+def classes(state: Mapping[str, Tensor]) -> int | None:
+    """Classes of a checkpoint of ours: rows of its classifier's last weight."""
+    rows = [
+        len(value)
+        for name, value in state.items()
+        if name.startswith("decoder.classifier") and name.endswith("weight") and value.ndim == 4
+    ]
+    return rows[-1] if rows else None
+
+
+def build(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder with its weights where files are given, and the number of parameters with each decoder.
+
+    Networks are built on the meta device, which checks shapes and holds no numbers; for real where one cannot be.
+    """
+    encoder = plugins.load("encoders", question["encoder"]["name"], question["plugins"])
+    config = settings(encoder, question["encoder"]["config"])
+    found: dict[str, Any] = {"parameters": {}, "fit": None}
+    made = lightly(lambda: encoder.Encoder(config, question["crop"]))
+    found["encoder"] = parameters(made)
+    for name, section in question["decoders"].items():
+        decoder = plugins.load("decoders", name, question["plugins"])
+        own = settings(decoder, section)
+        whole = encoder, config, decoder, own, question["classes"], question["crop"]
+        found["parameters"][name] = parameters(lightly(partial(segmentor.build, *whole)))
+    if question["files"]:
+        try:
+            fill(made, partial(encoder.Encoder, config, question["crop"]))
+            found["fit"] = ""
+        except (OSError, ValueError) as error:
+            found["fit"] = short(error)
+    return found
+
+
+def lightly(build: Callable[[], Any]) -> Any:
+    """What `build` makes, on the meta device if that can be."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except ValueError:  # the network's own word on its options
+        raise
+    except Exception:  # an operation that the meta device has not
+        return build()
+
+
+def fill(encoder: Any, again: Callable[[], Any]) -> None:
+    """Load the encoder's weights, into one with numbers if it must be. Raises ValueError where they do not fit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the meta device keeps no numbers
+            encoder.load_pretrained()
+    except (OSError, ValueError):
+        raise
+    except Exception:
+        again().load_pretrained()
+
+
+def settings(module: Any, section: Mapping[str, Any]) -> Any:
+    """A plug-in's Config of JSON, which has no tuples."""
+    return module.Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in section.items()})
+
+
+def parameters(module: torch.nn.Module) -> int:
+    """Numbers that training moves."""
+    return sum(value.numel() for value in module.parameters())
+
+
+def hub(section: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where `pretrained` weights come from, and whether this machine has them already; None for no hub's name."""
+    if not section.get("pretrained") or not section.get("model"):
+        return None
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        known = timm.get_pretrained_cfg(section["model"])
+    except Exception:  # a name of no model of timm's: building the encoder says so
+        return None
+    if known is None or not known.hf_hub_id:
+        return None
+    names = ("model.safetensors", "pytorch_model.bin")
+    cached = any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
+    return {"id": known.hf_hub_id, "cached": cached}
+
+
+def short(error: Exception) -> str:
+    """An exception's first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The data set of the configuration: lists, videos, frames, labels. For any data set; _vspw adds what files show."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.common.errors import HarnessError, UnfitError
+from harness.config import input_digests
+from harness.config.compose import Config
+from harness.data.contract import VOID, Dataset, Frame
+from harness.tools.doctor import _vspw
+from harness.tools.doctor._finding import Finding, count, reason, some, unfit
+
+PART = "data"
+SPLITS = ("train", "val", "test")
+UNLABELLED = "test"
+SAMPLE = 24  # frames of a split that are decoded, spread over its videos
+CHUNK = 64  # frames read by one thread before it reports
+MOST_DIRTY = 0.05  # share of pixels from which values that are no class mean a wrong class list
+REMEDY = "docs/DATA.md says how the data must lie"
+
+Pair = tuple[str, str]  # video, frame
+
+
+@dataclass
+class Sample:
+    """What reading some frames came to."""
+
+    frames: int = 0
+    pixels: int = 0
+    void: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
+    classes: set[int] = field(default_factory=set)
+    dirty: Counter[int] = field(default_factory=Counter)  # pixels by stored value that is no class
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, other: "Sample") -> None:
+        """Take in what another sample found."""
+        self.frames += other.frames
+        self.pixels += other.pixels
+        self.void += other.void
+        self.sizes.update(other.sizes)
+        self.classes |= other.classes
+        self.dirty.update(other.dirty)
+        self.broken += other.broken
+
+
+def examine(config: Config, thorough: bool, say: Callable[[str], None]) -> Iterator[Finding]:
+    """Findings of every split; trouble with the test split, which no table needs, is a note."""
+    name = config["data"]["name"]
+    try:
+        dataset = input_digests.build_dataset(config)
+        classes = dataset.classes
+    except HarnessError as error:
+        yield unfit(PART, error, f"correct data.{name}; {REMEDY}")
+        return
+    twice = [one for one, times in Counter(classes).items() if times > 1]
+    if twice or not 0 < len(classes) < VOID:
+        text = f"{len(classes)} classes, named twice: {some(twice) or 'none'}"
+        yield Finding(PART, False, text, f"give each class one name, {VOID - 1} classes at most")
+    yield Finding(PART, True, f"{name}: {len(classes)} classes: {some(classes)}")
+    if name == "vspw":
+        yield from _vspw.class_list(dataset)
+    said: set[str] = set()
+    for split in SPLITS:
+        for finding in examine_split(config, dataset, split, thorough, say):
+            if split == UNLABELLED and finding.fit is False:
+                finding = Finding(PART, None, f"{finding.text} (no table needs the test split)", finding.remedy)
+            text = finding.text.removesuffix(" (no table needs the test split)")
+            if text not in said:  # a root that is not there is missed by every split
+                said.add(text)
+                yield finding
+
+
+def examine_split(
+    config: Config, dataset: Dataset, split: str, thorough: bool, say: Callable[[str], None]
+) -> Iterator[Finding]:
+    """The list, each video's frames, the files, and a sample of frames or all of them."""
+    try:
+        videos = dataset.videos(split)
+    except HarnessError as error:
+        yield unfit(PART, error, REMEDY)
+        return
+    frames, broken = list_frames(dataset, split, videos)
+    lengths = [len(names) for names in frames.values()]
+    text = f"{split}: {count(len(videos), 'video')}, {count(sum(lengths), 'frame')}"
+    spans = f"{min(lengths)} to {max(lengths)}" if len(set(lengths)) > 1 else str(*set(lengths))
+    yield Finding(PART, True, text + (f" ({spans} a video)" if lengths else ""))
+    if broken:
+        first = unfit(PART, UnfitError(next(iter(broken.values()))), REMEDY)
+        text = f"{split}: {len(broken)} of {count(len(videos), 'video')} cannot be used ({some(broken)}): {first.text}"
+        yield Finding(PART, False, text, first.remedy)
+    if config["data"]["name"] == "vspw":
+        yield from _vspw.expected(dataset, split, len(videos), sum(lengths))
+        yield from _vspw.files(dataset, split, videos)
+    pairs = [(video, frame) for video, names in frames.items() for frame in names]
+    if pairs:
+        wanted = pairs if thorough else spread(pairs, SAMPLE)
+        yield from judge(split, sample(config, split, wanted, say), len(dataset.classes), thorough)
+
+
+def list_frames(
+    dataset: Dataset, split: str, videos: Sequence[str]
+) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
+    """Frames by video, and by video why it has none."""
+    frames: dict[str, tuple[str, ...]] = {}
+    broken: dict[str, str] = {}
+    for video in videos:
+        try:
+            frames[video] = dataset.frames(split, video)
+        except Exception as error:  # a person's own data set has its own errors
+            broken[video] = reason(error)
+    return frames, broken
+
+
+def spread(pairs: Sequence[Pair], number: int) -> list[Pair]:
+    """Up to `number` frames at equal distances, the first and the last among them."""
+    chosen = np.linspace(0, len(pairs) - 1, min(number, len(pairs))).round().astype(int)
+    return [pairs[index] for index in dict.fromkeys(chosen.tolist())]
+
+
+def sample(config: Config, split: str, pairs: Sequence[Pair], say: Callable[[str], None]) -> Sample:
+    """Decode frames, in threads where they are many; `say` hears how far it is."""
+    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
+    total = Sample()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(chunks))) as pool:
+        for found in pool.map(lambda chunk: read(config, split, chunk), chunks):
+            total.add(found)
+            if len(chunks) > 1:
+                say(f"{split}: {total.frames + len(total.broken)} of {len(pairs)} frames read")
+    return total
+
+
+def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
+    """Decode frames one by one, by a data set of its own, whose count of dirty values is then theirs alone."""
+    dataset, found = input_digests.build_dataset(config), Sample()
+    for video, frame in pairs:
+        try:
+            one = dataset.read(split, video, frame)
+        except Exception as error:
+            found.broken.append(reason(error))
+            continue
+        problem = check(one, split, len(dataset.classes))
+        if problem:
+            found.broken.append(f"{split} {video} {frame}: {problem}; {REMEDY}")
+            continue
+        found.frames += 1
+        found.sizes[one.image.shape[1], one.image.shape[0]] += 1
+        if one.label is not None:
+            values, times = np.unique(one.label, return_counts=True)
+            pixels = dict(zip(values.tolist(), times.tolist(), strict=True))
+            found.void += pixels.pop(VOID, 0)
+            found.pixels += one.label.size
+            found.classes |= set(pixels)
+    found.dirty.update(getattr(dataset, "dirty", {}))
+    return found
+
+
+def check(frame: Frame, split: str, classes: int) -> str:
+    """What a frame owes the harness and lacks; empty for nothing."""
+    image, label = frame
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        return f"the image is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
+    if label is None:
+        return "" if split == UNLABELLED else "has no label"
+    if label.shape != image.shape[:2] or label.dtype != np.uint8:
+        return f"the label is {label.dtype} {label.shape}, the image {image.shape[:2]}"
+    highest = int(label[label != VOID].max(initial=0))
+    return f"label {highest} of {classes} classes" if highest >= classes else ""
+
+
+def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
+    """Findings of the frames that were read."""
+    which = "every frame" if thorough else f"a sample of {found.frames + len(found.broken)} frames"
+    if found.broken:
+        first = unfit(PART, UnfitError(found.broken[0]), REMEDY)
+        text = f"{split}: {len(found.broken)} of {which} cannot be read: {first.text}"
+        yield Finding(PART, False, text, first.remedy)
+    if not found.frames:
+        return
+    sizes = [f"{width}×{height} ({times})" for (width, height), times in found.sizes.most_common()]
+    text = f"{split}: {which} read: {some(sizes)}"
+    if found.pixels:
+        text += f"; {len(found.classes)} of {classes} classes seen, {found.void / found.pixels:.1%} of pixels void"
+    if found.pixels and not found.classes:
+        yield Finding(PART, False, text, f"masks must hold class numbers 1 to {classes}; {REMEDY}")
+        return
+    yield Finding(PART, True, text)
+    if found.dirty:
+        share = sum(found.dirty.values()) / found.pixels
+        values = some(f"{value} ({pixels} pixels)" for value, pixels in found.dirty.most_common())
+        text = (
+            f"{split}: mask values that are no class, in {which}: {values}, {share:.2%} of pixels; they count as void"
+        )
+        much = share > MOST_DIRTY
+        yield Finding(PART, False if much else None, text, "correct the class list or the masks" if much else "")

@@ -1,0 +1,144 @@
+"""The encoder's weights: there, what kind of file, whose layout, and whether they fit. No pickle is executed."""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config import input_digests
+from harness.config.compose import Config
+from harness.tools.doctor import _children
+from harness.tools.doctor._finding import Finding, count, size
+
+PART = "weights"
+WHERE = "docs/DATA.md says where weights come from"
+CONVERT = "where you trust the file, save its tensors as safetensors once (docs/DATA.md, Weights)"
+MAX_HEADER = 100_000_000  # bytes, the format's own limit
+
+
+def examine(config: Config, root: Path, models: Mapping[str, Any]) -> Iterator[Finding]:
+    """The files that the encoder in use names, the hub's weights, and whether the encoder can be built and filled."""
+    name, crop = config["encoder"]["name"], config.train.crop
+    section = config["encoder"].get(name, {})
+    files = input_digests.content_files(config)
+    readable = True
+    for key, path in files.items():
+        for finding in file(key, Path(path).expanduser(), root, models, _children.classes(config)):
+            readable &= finding.fit is not False
+            yield finding
+    if "broken" in models or "error" in models:
+        why = models.get("broken") or models["error"]
+        remedy = f"choose another model or train.crop (encoder.{name}), or mend the installation"
+        yield Finding(PART, False, f"encoder {name} cannot be built for windows of {crop}: {why}", remedy)
+        return
+    yield Finding(PART, True, f"encoder {name}: {models['encoder'] / 1e6:.1f} M parameters, windows of {crop}")
+    if files and readable:
+        yield from fit(name, models)
+    elif section.get("pretrained") and not files:
+        yield from hub(name, models["hub"])
+    elif not files:
+        yield Finding(PART, None, f"encoder {name} starts from random weights (neither weights nor pretrained is set)")
+
+
+def fit(name: str, models: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the files fill the encoder."""
+    if not models["fit"]:
+        yield Finding(PART, True, f"encoder {name} takes these weights")
+        return
+    remedy = f"give the weights of this very model, or set encoder.{name}.model to theirs; {WHERE}"
+    yield Finding(PART, False, f"encoder {name} does not take them: {models['fit']}", remedy)
+
+
+def file(key: str, path: Path, root: Path, models: Mapping[str, Any], classes: int | None) -> Iterator[Finding]:
+    """One file: kind, size and digest from its bytes; tensors and layout from the child that read it."""
+    if not path.is_file():
+        yield Finding(PART, False, f"{key}={path}: no such file", f"set {key}=FILE; {WHERE}")
+        return
+    try:
+        what, problem, remedy = kind(path)
+        if not problem:
+            digest = input_digests.file_digest(path, root)
+            yield Finding(PART, True, f"{path}: {what}, {size(path.stat().st_size)}, sha256 {digest}")
+    except OSError as error:
+        problem, remedy = f"cannot be read ({error.strerror})", "set its permissions so that you can read it"
+    if problem:
+        yield Finding(PART, False, f"{path}: {problem}", remedy)
+        return
+    yield from inside(path, models.get("files", {}).get(key, {}), classes)
+
+
+def inside(path: Path, found: Mapping[str, Any], classes: int | None) -> Iterator[Finding]:
+    """What the child found in a file."""
+    if found.get("asks"):
+        text = f"{path}: a pickle that would run code ({found['asks']}); it was refused and nothing of it ran"
+        yield Finding(PART, False, text, CONVERT)
+    elif "error" in found:
+        yield Finding(PART, False, found["error"], f"fetch it again; {WHERE}")
+    elif found:
+        own = found["classes"]
+        trained = f", trained for {own} classes" if own else ""
+        yield Finding(PART, None, f"{path}: {count(found['tensors'], 'tensor')}, {found['layout']} layout{trained}")
+        if own and classes and own != classes:
+            text = f"{path}: trained for {own} classes, the data set has {classes}"
+            yield Finding(PART, False, text, "use the checkpoint with the data set that it was trained on")
+        if found["self_supervised"]:
+            text = f"{path}: self-supervised only; the paper starts from weights that were fine-tuned on ImageNet-22k"
+            yield Finding(PART, None, text, "take beit_large_patch16_224_pt22k_ft22k (docs/DATA.md)")
+
+
+def kind(path: Path) -> tuple[str, str, str]:
+    """What a file is by its first bytes; else the problem and its remedy."""
+    with path.open("rb") as opened:
+        head = opened.read(64)
+    again = f"fetch it again; {WHERE}"
+    if not head:
+        return "", "0 bytes", again
+    if head.startswith(b"version https://git-lfs"):
+        return "", "a Git LFS pointer, not the file it points to", "run `git lfs pull` where it came from"
+    if head.lstrip()[:1] == b"<":
+        return "", "a web page, not weights: the download met a login or an error", again
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER:
+        problem = damage(path, int.from_bytes(head[:8], "little"))
+        if not problem and path.suffix != ".safetensors":
+            return "", "safetensors under another name", f"rename it to {path.stem}.safetensors"
+        return "safetensors", problem, again
+    if path.suffix == ".safetensors":
+        return "", "no safetensors file, whatever its name says", again
+    if head.startswith(b"PK"):
+        return ("torch", "", "") if zipfile.is_zipfile(path) else ("", "a torch file that was cut off", again)
+    if head.startswith(b"\x80"):
+        return "torch (the old format)", "", ""
+    return "", "neither safetensors nor a torch file", f"give a .safetensors, .pt or .pth file; {WHERE}"
+
+
+def damage(path: Path, header: int) -> str:
+    """What is wrong with a safetensors file: its header is no JSON, or the tensors end before they should."""
+    with path.open("rb") as opened:
+        opened.seek(8)
+        try:
+            tensors = json.loads(opened.read(header))
+            end = max(
+                (entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return "a safetensors file with a damaged header"
+    whole = 8 + header + end
+    there = path.stat().st_size
+    return "" if there == whole else f"a safetensors file of {there} bytes where its header says {whole}"
+
+
+def hub(name: str, found: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Weights that timm fetches: here already, or to be fetched at the first run."""
+    local = f"or set encoder.{name}.weights=FILE; {WHERE}"
+    if found is None:
+        yield Finding(PART, None, f"encoder {name}: pretrained=true, from where is the encoder's own business")
+    elif found["cached"]:
+        yield Finding(PART, True, f"{found['id']} is in the hub's cache on this machine")
+    elif os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        text = f"{found['id']} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
+        yield Finding(PART, False, text, f"fetch it on a machine with network, {local}")
+    else:
+        text = f"{found['id']} is not in the hub's cache: the first training fetches it, which needs network"
+        yield Finding(PART, None, text, f"on nodes without network fetch it before, {local}")

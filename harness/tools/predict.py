@@ -1,0 +1,277 @@
+"""Masks and an overlay video for a person's own video or folder of frames, from finished trainings.
+
+A checkpoint is a finished training's directory (job.yaml and weights.safetensors); several are an ensemble, as in
+Table 1's last row. Left in the folder:
+
+    masks/NAME.png      palette indices, at the frame's own size      overlays/NAME.jpg   frame and mask, with a legend
+    overlay.mp4         where the extra `video` is installed          state.pt            to go on from after a stop
+
+Videos are decoded by ffmpeg (imageio-ffmpeg ships it); a folder of frames needs nothing.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from harness.common.errors import UnfitError, UsageError
+from harness.data.pictures import read_image, shown
+from harness.engine import build, evaluate, jobs, multistage, sliding_window
+from harness.engine.multistage import Stages
+from harness.plan.job import digest
+from harness.report.qualitative import font
+from harness.results.palette import palette
+from models.contract import Features
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+OPACITY = 0.55
+NAMED = 12  # classes in a legend at most, the largest first
+EVERY = 25  # frames between two states
+STATE_LIMIT = 2**29  # bytes; a larger state is not written, and a stopped prediction starts anew
+RATE = 15.0  # frames a second of a folder's overlay
+
+Pixels = NDArray[np.uint8]
+
+
+class Shot(NamedTuple):
+    """A frame and the name that its mask gets."""
+
+    name: str
+    image: Pixels  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames in time, how many they are by their own account, and how many a second."""
+
+    length: int
+    rate: float
+    shots: Callable[[], Iterator[Shot]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a prediction left; `new` frames were predicted now, `cut` says where the source broke off."""
+
+    folder: Path
+    frames: int
+    new: int
+    overlay: Path
+    cut: str = ""
+
+
+class Model(NamedTuple):
+    """An ensemble's members at work, what they call their classes, and what their masks depend on."""
+
+    members: tuple[Stages, ...]
+    classes: tuple[str, ...]
+    key: str
+
+
+def predict(
+    checkpoints: Sequence[Path],
+    source: Path,
+    folder: Path,
+    stage: int = 0,
+    show: Callable[[int, int], None] | None = None,
+) -> Done:
+    """Predict `source` into `folder`; `stage` is how often P is replaced by the mask before it.
+
+    Raises UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
+    """
+    clip = opened(source)
+    model = load(checkpoints, stage, source)
+    colours = palette(len(model.classes))
+    for name in ("masks", "overlays"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    start = resume(folder, model)
+    count, cut = 0, ""
+    try:
+        for count, shot in enumerate(clip.shots(), 1):
+            if count > start:
+                mask = segment(model, shot.image, stage)
+                save(folder, shot, mask, colours, model.classes)
+                if count % EVERY == 0:
+                    keep(folder, model, count)
+            if show is not None:
+                show(count, max(clip.length, count))
+    except UnfitError as error:
+        if count == 0:
+            raise
+        cut = str(error)
+    if count == 0:
+        raise UnfitError(f"{shown(source)}: holds no frame that can be read")
+    keep(folder, model, count)
+    return Done(folder, count, max(0, count - start), film(folder, clip.rate), cut)
+
+
+def opened(source: Path) -> Clip:
+    """A folder of pictures in the order of their names, or a video. Raises UnfitError."""
+    if source.is_dir():
+        paths = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
+        if not paths:
+            raise UnfitError(f"{shown(source)}: holds no picture ({', '.join(PICTURES)})")
+        if len({path.stem for path in paths}) < len(paths):
+            raise UnfitError(f"{shown(source)}: two pictures differ in their suffix only; give each its own name")
+        return Clip(len(paths), RATE, lambda: (Shot(path.stem, read_image(path)) for path in paths))
+    if not source.is_file():
+        raise UnfitError(f"{shown(source)}: no such video or folder of frames")
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UnfitError(
+            f"{shown(source)}: videos need ffmpeg: pip install 'memory-vsp-harness[video]', or give frames"
+        )
+    return video(source)
+
+
+def video(source: Path) -> Clip:
+    """A video as ffmpeg decodes it. Raises UnfitError where it cannot be opened."""
+    import imageio_ffmpeg
+
+    try:
+        reader = imageio_ffmpeg.read_frames(str(source), pix_fmt="rgb24")
+        facts = next(reader)
+        reader.close()
+    except Exception as error:
+        raise UnfitError(f"{shown(source)}: no video that ffmpeg can open; is it whole?") from error
+    length = max(0, round(facts["duration"] * facts["fps"]))
+
+    def shots() -> Iterator[Shot]:
+        count = 0
+        frames = imageio_ffmpeg.read_frames(str(source), pix_fmt="rgb24")
+        try:
+            width, height = next(frames)["size"]
+            for count, data in enumerate(frames, 1):
+                image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+                yield Shot(f"{count:08d}", image.copy())
+        except (OSError, RuntimeError, StopIteration) as error:
+            raise UnfitError(f"{shown(source)}: breaks off after {count} frames; is the file whole?") from error
+        if count < 0.9 * length - 1:
+            raise UnfitError(f"{shown(source)}: {count} of about {length} frames could be read; is the file whole?")
+
+    return Clip(length, float(facts["fps"]) or RATE, shots)
+
+
+def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
+    """The trainings as one ensemble, as their own evaluation would set them up. Raises UsageError, UnfitError."""
+    if stage < 0:
+        raise UsageError(f"--stage {stage}: must not be negative")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    members, prints = [], []
+    names: list[tuple[str, ...]] = []
+    for folder in checkpoints:
+        job = jobs.read(folder)
+        if job.get("kind") != "train":
+            raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
+        classes = tuple(build.dataset(job).classes)
+        if names and classes != names[0]:
+            raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
+        network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
+        how = job.get("evaluate", {})
+        window = how.get("window") or job["train"]["crop"]
+        geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), (1.0,), False)
+        members.append(Stages(network, geometry, job["precision"], device))
+        names.append(classes)
+        prints.append(job["fingerprint"])
+    return Model(tuple(members), names[0], digest([sorted(prints), stage, str(source.resolve())]))
+
+
+def segment(model: Model, image: Pixels, stage: int) -> Pixels:
+    """The ensemble's mask of the next frame: argmax of the sum of its members' probabilities.  # (H, W)"""
+    device = model.members[0].device
+    picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
+    total: Any = None
+    for member in model.members:
+        *_, last = member.predict(picture, stage)
+        total = last.probabilities if total is None else total + last.probabilities
+    return sliding_window.labels(total).to(torch.uint8).cpu().numpy()
+
+
+def save(folder: Path, shot: Shot, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> None:
+    """A frame's mask and overlay, the mask last: it says that the frame is done."""
+    overlay(shot.image, mask, colours, classes).save(folder / "overlays" / f"{shot.name}.jpg", quality=90)
+    picture = Image.fromarray(mask)
+    picture.putpalette(colours.tobytes())
+    written = folder / "masks" / f".{shot.name}.tmp"
+    picture.save(written, format="png")
+    written.replace(folder / "masks" / f"{shot.name}.png")
+
+
+def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> Image.Image:
+    """The frame under its mask's colours, and below it a legend of the classes that it holds; sides are even."""
+    blended = (1 - OPACITY) * image + OPACITY * colours[mask]
+    height, width = mask.shape
+    width, height = max(2, width - width % 2), max(2, height - height % 2)  # as video codecs want it
+    strip = 2 * 11 if width < 320 else 2 * 22
+    whole = Image.new("RGB", (width, height + strip), "white")
+    whole.paste(Image.fromarray(blended.astype(np.uint8)[:height, :width]))
+    pen, letters = ImageDraw.Draw(whole), font(9 if width < 320 else 14)
+    counts = np.bincount(mask.ravel(), minlength=len(classes))
+    left, top, line = 4, height, strip // 2
+    for index in [int(i) for i in np.argsort(-counts)[:NAMED] if counts[i]]:
+        need = line + letters.getlength(classes[index]) + 10
+        if left + need > width and left > 4:
+            left, top = 4, top + line
+            if top + line > height + strip:
+                break
+        pen.rectangle((left, top + 3, left + line - 7, top + line - 4), fill=tuple(colours[index].tolist()))
+        pen.text((left + line - 3, top + 1), classes[index], fill="black", font=letters)
+        left += round(need)
+    return whole
+
+
+def keep(folder: Path, model: Model, count: int) -> None:
+    """Write what the members know after `count` frames, by rename; not where it is too large."""
+    state = [{name: value for name, value in vars(member).items() if name[0] == "_"} for member in model.members]
+    if multistage.nbytes([list(one.values()) for one in state]) > STATE_LIMIT:
+        return
+    written = folder / f".state.{os.getpid()}.tmp"
+    torch.save({"key": model.key, "count": count, "state": state}, written)
+    written.replace(folder / "state.pt")
+
+
+def resume(folder: Path, model: Model) -> int:
+    """How many frames are done; the members are set back to that frame.
+
+    Raises UsageError for another's folder, UnfitError for a state that cannot be read.
+    """
+    path = folder / "state.pt"
+    if not path.is_file():
+        return 0
+    try:
+        with torch.serialization.safe_globals([Features]):
+            found = torch.load(path, map_location=model.members[0].device, weights_only=True)
+        key = found["key"]
+    except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+        raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
+    if key != model.key:
+        raise UsageError(f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out")
+    for member, state in zip(model.members, found["state"], strict=True):
+        vars(member).update(state)
+    return int(found["count"])
+
+
+def film(folder: Path, rate: float) -> Path:
+    """overlay.mp4 of the overlays that have the first one's size; their folder where ffmpeg is not there."""
+    paths = sorted((folder / "overlays").glob("*.jpg"))
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        return folder / "overlays"
+    import imageio_ffmpeg
+
+    first = read_image(paths[0])
+    target, size = folder / "overlay.mp4", (first.shape[1], first.shape[0])
+    writer = imageio_ffmpeg.write_frames(str(target), size, fps=rate, macro_block_size=2, quality=7)
+    writer.send(None)
+    for path in paths:
+        image = read_image(path)
+        same = image.shape == first.shape
+        writer.send(image if same else np.asarray(Image.fromarray(image).resize(size)))
+    writer.close()
+    return target

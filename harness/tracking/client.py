@@ -1,0 +1,398 @@
+"""MLflow, and nothing else of the harness knows it: runs, points, artefacts, and finding what came out.
+
+The client's methods only: no active run, no MLFLOW_RUN_ID (a child would become its parent, mlflow #15713). MLflow is
+imported when it is first spoken to. Every failure of it is an UnfitError of one line without passwords.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from filelock import FileLock
+
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
+from harness.tracking.limits import (
+    DIGEST_CHARS,
+    ENTITIES,
+    NOTE_CHARS,
+    PAGE,
+    PARAM_CHARS,
+    POINTS,
+    TAG_CHARS,
+    batches,
+    clip,
+    key_of,
+    strings,
+    user,
+    word,
+)
+from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
+SOURCE = "harness.source"  # the run that did the work, where a cell shares it
+SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+STATUSES = ("FINISHED", "FAILED", "KILLED")
+
+FEW = 16  # up to so many fingerprints are asked for one by one; tags know no IN
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run as the server knows it."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    artifact_uri: str
+
+
+def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
+    """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
+
+    @wraps(method)
+    def wrapped(self: "Tracking", *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except failures() as error:
+            raise UnfitError(
+                f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
+            ) from error
+
+    return wrapped
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow and those it stands on raise."""
+    theirs = ("mlflow.exceptions.MlflowException", "requests.exceptions.RequestException")
+    return (OSError, sqlite3.Error, ImportError, *imported(*DATABASE, *theirs))
+
+
+class Tracking:
+    """One MLflow server or database.
+
+    Arguments: `uri`, by default MLFLOW_TRACKING_URI, else SQLite in the working directory as MLflow itself has it;
+    `prefix` goes before the names of experiments ("site/ablation_ensemble"). Nothing is opened before the first call.
+    Raises UnfitError for a URI that MLflow cannot serve; so does every method where MLflow fails.
+    """
+
+    def __init__(self, uri: str | None = None, prefix: str = ""):
+        self.uri = absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+        self.prefix = prefix.rstrip("/") + "/" if prefix else ""
+        self._client: Any = None
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a local SQLite store; None for servers and other databases."""
+        return Path(self.uri.partition(":///")[2].partition("?")[0]) if self.uri.startswith("sqlite") else None
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do when it fails."""
+        if self.database:
+            return f"check that {self.database} can be read and written"
+        return "check MLFLOW_TRACKING_URI and that the server answers"
+
+    @speaks
+    def connect(self) -> Any:
+        """The client, after a first call that proves that it works; a fresh database is set up by one process."""
+        if self._client is None:
+            quiet()
+            with self._lock():
+                probe(self.uri, self.database)
+                from mlflow import MlflowClient
+
+                client = MlflowClient(tracking_uri=self.uri)
+                with impatient():
+                    client.search_experiments(max_results=1)
+            self._client = client
+        return self._client
+
+    def _lock(self) -> FileLock:
+        """Held for what only one process may do at a time; processes on other machines are not kept out."""
+        if self.database:
+            self.database.parent.mkdir(parents=True, exist_ok=True)
+            return FileLock(f"{self.database}.lock", timeout=600)
+        name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        return FileLock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock", timeout=600)
+
+    # --- experiments and runs
+
+    @speaks
+    def experiment(self, name: str) -> str:
+        """The id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
+        client, full = self.connect(), self.prefix + name
+        with self._lock():
+            known = client.get_experiment_by_name(full)
+            if known is None:
+                place = str(self.database.parent / "mlruns" / full) if self.database else None
+                return str(client.create_experiment(full, artifact_location=place))
+        if known.lifecycle_stage != "active":
+            raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
+        return str(known.experiment_id)
+
+    @speaks
+    def parent(
+        self,
+        experiment_id: str,
+        name: str,
+        plan: str,
+        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> str:
+        """The run of a plan, by its digest: made once, continued by the same plan."""
+        self.connect()
+        with self._lock():
+            known = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
+            own = [run for run in known if PARENT not in run.tags]
+            if own:
+                return own[0].run_id
+            note = {NOTE: clip(description, TAG_CHARS)} if description else {}
+            return self._create(experiment_id, name, {**(tags or {}), **note, PLAN: plan}, params)
+
+    @speaks
+    def child(
+        self,
+        experiment_id: str,
+        parent_id: str,
+        name: str,
+        key: Mapping[str, str],
+        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
+        self.connect()
+        with self._lock():
+            for run in self.children(experiment_id, parent_id, key):
+                return run.run_id
+            return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params)
+
+    def _create(self, experiment_id: str, name: str, tags: Mapping[str, Any], params: Mapping[str, Any] | None) -> str:
+        origin = {"mlflow.user": user(), "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+        run = self.connect().create_run(experiment_id, run_name=name, tags=origin | strings(tags, TAG_CHARS))
+        self.params(run.info.run_id, params or {})
+        return str(run.info.run_id)
+
+    @speaks
+    def resume(self, run_id: str) -> None:
+        """Set a run RUNNING again."""
+        self.connect().update_run(run_id, status="RUNNING")
+
+    @speaks
+    def finish(self, run_id: str, status: str) -> None:
+        """End a run: FINISHED, FAILED or KILLED; again with another status corrects it. MLflow has no 'pruned'."""
+        if status not in STATUSES:
+            raise ValueError(f"status '{status}', not one of {', '.join(STATUSES)}")
+        self.connect().set_terminated(run_id, status)
+
+    # --- what a run holds
+
+    @speaks
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        """Metric points, in batches; a point that the run already has is not doubled, so a journal may be replayed."""
+        client = self.connect()
+        from mlflow.entities import Metric
+
+        unique = dict.fromkeys((key_of(key), repr(float(value)), int(step), int(at)) for key, value, step, at in points)
+        metrics = [Metric(key, float(value), at, step) for key, value, step, at in unique]
+        for batch in batches(metrics, POINTS):
+            client.log_batch(run_id, metrics=batch)
+
+    @speaks
+    def tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
+        """Set tags; None values are left out, long ones cut at MLflow's 8000 characters."""
+        client = self.connect()
+        from mlflow.entities import RunTag
+
+        for batch in batches([RunTag(k, v) for k, v in strings(tags, TAG_CHARS).items()], ENTITIES):
+            client.log_batch(run_id, tags=batch)
+
+    @speaks
+    def params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Set parameters. MLflow's never change: a key that the run already has keeps its first value."""
+        wanted = strings(params, PARAM_CHARS)
+        if not wanted:
+            return
+        client = self.connect()
+        from mlflow.entities import Param
+
+        known = client.get_run(run_id).data.params
+        for batch in batches([Param(k, v) for k, v in wanted.items() if k not in known], ENTITIES):
+            client.log_batch(run_id, params=batch)
+
+    @speaks
+    def dataset(self, run_id: str, name: str, digest: str | None, context: str, source: str) -> None:
+        """Link a data set ("training" or "eval") by the first 32 hex digits of its digest; None: made, not read."""
+        client = self.connect()
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        short = (digest or "generated")[:DIGEST_CHARS]
+        entity = Dataset(name=name, digest=short, source_type="local", source=json.dumps({"uri": redact(source)}))
+        client.log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+    @speaks
+    def describe(self, run_id: str, markdown: str) -> None:
+        """The run's description, cut at MLflow's 8000 characters."""
+        self.connect().set_tag(run_id, NOTE, clip(markdown, TAG_CHARS))
+
+    @speaks
+    def note(self, experiment_id: str, markdown: str) -> None:
+        """The experiment's description, cut at MLflow's 20 000 characters; its first line is the banner's title."""
+        self.connect().set_experiment_tag(experiment_id, NOTE, clip(markdown, NOTE_CHARS))
+
+    @speaks
+    def text(self, run_id: str, path: str, text: str) -> None:
+        """An artefact from a string; again replaces it."""
+        self.connect().log_text(run_id, text, path)
+
+    @speaks
+    def json(self, run_id: str, path: str, value: Any) -> None:
+        """An artefact from a JSON value; again replaces it."""
+        self.connect().log_text(run_id, json.dumps(value, indent=1, allow_nan=False), path)
+
+    @speaks
+    def file(self, run_id: str, local: Path, folder: str | None = None) -> None:
+        """A file as an artefact, in a folder of the run; again replaces it."""
+        self.connect().log_artifact(run_id, str(local), folder)
+
+    @speaks
+    def table(self, run_id: str, path: str, frame: "pd.DataFrame") -> None:
+        """A frame as an artefact that MLflow shows as a table; again replaces it (MLflow's log_table would append)."""
+        client = self.connect()
+        client.log_text(run_id, frame.to_json(orient="split", index=False), path)
+        tables = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in tables:
+            client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
+
+    # --- what came out
+
+    @speaks
+    def get(self, run_id: str) -> Found:
+        """One run."""
+        return found(self.connect().get_run(run_id))
+
+    @speaks
+    def has(self, run_id: str) -> bool:
+        """Whether the store holds a run: it may have been emptied since."""
+        client = self.connect()
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
+
+    @speaks
+    def find(
+        self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
+    ) -> dict[str, Found]:
+        """The newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
+
+        A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
+        the answer; a store that is not there yet answers {} and is not made.
+        """
+        wanted = {word(value) for value in values}
+        if not wanted or (self.database and not self.database.exists()):
+            return {}
+        where = self._experiments(experiment)
+        clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
+        answer: dict[str, Found] = {}
+        for clause in clauses:
+            status = "attributes.status = 'FINISHED' and " if ended else ""
+            for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
+                value = run.tags[tag]
+                first = value not in answer or (SOURCE in answer[value].tags and SOURCE not in run.tags)
+                if value in wanted and first:
+                    answer[value] = run
+        return answer
+
+    @speaks
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
+        """The runs under a run whose tags hold all of `key`, oldest first."""
+        simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
+        clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
+        known = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
+        return [run for run in known if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
+
+    @speaks
+    def running(self, experiment: str | None = None) -> list[Found]:
+        """Runs of ours that are RUNNING, or that nobody ended; oldest first."""
+        if self.database and not self.database.exists():
+            return []
+        clause = f"attributes.status = 'RUNNING' and tags.`{ROLE}` LIKE '%'"
+        return list(self._search(self._experiments(experiment), clause, "attributes.start_time ASC"))
+
+    @speaks
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """An artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(self.connect().download_artifacts(run_id, path, str(folder)))
+
+    @speaks
+    def link(self, run_id: str) -> str:
+        """Where a person sees the run: the server's page, or the command that opens a database."""
+        place = f"#/experiments/{self.get(run_id).experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        if self.uri.startswith("http"):
+            return f"{redact(self.uri).rstrip('/')}/{place}"
+        return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{place}"
+
+    def _experiments(self, name: str | None) -> list[str]:
+        """Ids: of one experiment, or of all that carry the prefix."""
+        client = self.connect()
+        if name is not None:
+            known = client.get_experiment_by_name(self.prefix + name)
+            return [] if known is None else [known.experiment_id]
+        pages = paged(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
+        return [known.experiment_id for known in pages if known.name.startswith(self.prefix)]
+
+    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[Found]:
+        """Runs of some experiments, page by page."""
+        client = self.connect()
+        if experiments:
+            search = client.search_runs
+            yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
+
+
+def found(run: Any) -> Found:
+    """MLflow's run as ours."""
+    info, data = run.info, run.data
+    name = info.run_name or ""
+    return Found(
+        info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
+    )
+
+
+def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Everything that a search with page tokens finds."""
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,90 @@
+"""How a store of MLflow's is opened: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
+
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from harness.common.errors import UnfitError
+from harness.common.redaction import one_line, redact
+
+DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
+PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
+
+
+def absolute(uri: str) -> str:
+    """The URI with a SQLite file's place made absolute. Raises UnfitError for folders and stores in memory."""
+    scheme, colon, rest = uri.partition(":")
+    if scheme == "file" or (not colon and uri not in ("databricks", "databricks-uc")):
+        raise UnfitError(
+            f"MLflow keeps no runs in folders any more ({redact(uri)}): use sqlite:////absolute/path/mlflow.db, "
+            "and `mlflow migrate-filestore` for old runs"
+        )
+    if not scheme.startswith("sqlite"):
+        return uri
+    path, question, query = rest.removeprefix("///").partition("?")
+    if not rest.startswith("///") or path in ("", ":memory:"):
+        raise UnfitError(f"{uri}: other processes cannot see it; use sqlite:////absolute/path/mlflow.db")
+    return f"{scheme}:///{Path(path).absolute()}{question}{query}"
+
+
+def quiet() -> None:
+    """Before MLflow is imported: no telemetry (both names are read, mlflow/telemetry/utils.py), no chatter."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    for name, value in (
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # alembic follows it
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # it would print a URI's password, and into our JSON
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "30"),  # seconds; a supervisor that waits MLflow's minutes watches no ranks
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """One attempt of PATIENCE seconds for requests inside: whether a server answers is known soon."""
+    short = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    before = {key: os.environ.get(key) for key in short}
+    os.environ.update(short)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def probe(uri: str, database: Path | None) -> None:
+    """Fail at once where a database cannot be opened; MLflow itself would try again for minutes."""
+    if database:
+        with closing(sqlite3.connect(database, timeout=20)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    elif not uri.startswith(("http", "databricks")):
+        import sqlalchemy
+
+        seconds = {"connect_timeout": PATIENCE} if uri.startswith(("postgresql", "mysql")) else {}
+        engine = sqlalchemy.create_engine(uri, connect_args=seconds)
+        engine.connect().close()
+        engine.dispose()
+
+
+def imported(*names: str) -> list[type[Exception]]:
+    """Exceptions by "module.Name", of modules that are imported by now: what is not cannot have raised."""
+    known = (name.rpartition(".") for name in names)
+    return [getattr(sys.modules[module], name) for module, _, name in known if module in sys.modules]
+
+
+def told(error: Exception) -> str:
+    """What a failure says, in one line: of nested network errors the innermost, of a missing driver its package."""
+    if isinstance(error, ImportError):
+        return f"{one_line(error)}: a driver is not installed (for PostgreSQL: the extra `postgres`)"
+    cause = re.search(r"Caused by (.*)", " ".join(str(error).split()))
+    return f"no answer ({one_line(cause[1].rstrip(')'))})" if cause else one_line(error)

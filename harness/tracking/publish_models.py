@@ -1,0 +1,88 @@
+"""Models in MLflow's registry: which of a plan's are registered, under what name, and what their cards say."""
+
+import pandas as pd
+
+from harness.plan.job import Evaluate
+from harness.plan.plan import Experiment, setting
+from harness.results import records
+from harness.results.rows import Context, null
+from harness.tracking import registry
+from harness.tracking.client import FINGERPRINT
+from harness.tracking.publisher import Publisher
+
+LARGE = 50_000_000  # bytes that take a while to send
+
+
+def register(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, context: Context) -> None:
+    """Every plainly evaluated model of the plan as a version in the registry, members before their ensembles."""
+    assert publisher.tracking is not None
+    runs = {
+        row["fingerprint"]: row["run_id"]
+        for _, row in frame[frame["experiment"] == context.experiment].iterrows()
+        if row["status"] == "done" and null(row["run_id"]) is not None
+    }
+    jobs = [cell.job for _, cell in experiment.cells if cell.job.fingerprint in runs and plain(cell.job)]
+    for job in sorted(dict.fromkeys(jobs), key=lambda job: len(job.members)):
+        folder = publisher.plan.directory(job)
+        files = [folder / "job.yaml"]
+        if len(job.members) == 1:
+            trained = publisher.plan.directory(job.members[0])
+            files = [trained / "job.yaml", trained / "weights.safetensors"]
+        if not all(path.is_file() for path in files):  # somebody has made room
+            continue
+        name, key = model_name(job), model_key(publisher, job)
+        size = sum(path.stat().st_size for path in files)
+        with publisher.alone():
+            if size > LARGE and registry.version(publisher.tracking, name, key) is None:
+                publisher.say(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
+            card = card_of(publisher, job, context)
+            version = registry.register(publisher.tracking, name, runs[job.fingerprint], key, files, card)
+            miou = records.read_evaluation(folder).final["miou"]
+            registry.name_best(publisher.tracking, name, version, miou, context.comparable)
+
+
+def plain(job: Evaluate) -> bool:
+    """Whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
+    return job.split == "val" and job.prior is None and job.scales == (1.0,) and not job.flip
+
+
+def model_name(job: Evaluate) -> str:
+    """What a model is called in the registry: 'vspw-decoder-a', 'vspw-decoder-a+decoder-b'."""
+    who = "+".join(sorted(member.decoder for member in job.members)).replace("_", "-")
+    return f"{job.config['data']['name']}-{who}"
+
+
+def model_key(publisher: Publisher, job: Evaluate) -> dict[str, str]:
+    """What identifies a model: its training as it was made, or for an ensemble its evaluation, which names them."""
+    maker = job.members[0] if len(job.members) == 1 else job
+    made = records.provenance(publisher.plan.directory(maker)).get("made")
+    return {FINGERPRINT: maker.fingerprint, "harness.made": str(made)}
+
+
+def card_of(publisher: Publisher, job: Evaluate, context: Context) -> str:
+    """A model's card: what it is, its numbers, what they may be compared with, and how to use it."""
+    assert publisher.tracking is not None
+    found = records.read_evaluation(publisher.plan.directory(job))
+    facts = setting(job.config)
+    seeds = ", ".join(str(seed) for seed in sorted({member.config["seed"] for member in job.members}))
+    lines = [
+        f"# {model_name(job)}, seed {seeds}",
+        f"{facts['encoder']}, trained on {facts['dataset']} videos for {facts['iterations']} iterations of batch "
+        f"{facts['batch']} at {facts['crop']} pixels, preset {job.config.preset}.",
+        f"| on val, {len(found.videos)} videos | percent |\n|---|---:|\n"
+        + "\n".join(f"| {key} | {value:.2f} |" for key, value in found.final.items()),
+    ]
+    if context.reason:
+        lines.append(f"Not the paper's setting ({context.reason}): do not set these numbers beside the paper's.")
+    if len(job.members) > 1:
+        known = []
+        for one in (Evaluate((member,)) for member in job.members):
+            number = registry.version(publisher.tracking, model_name(one), model_key(publisher, one))
+            known.append(model_name(one) + (f" (version {number})" if number else ""))
+        lines.append(f"An ensemble, the argmax of summed probabilities, of {', '.join(known)}.")
+    folders = " ".join(str(publisher.plan.directory(member)) for member in job.members)
+    lines += [
+        f"Use it: `harness predict {folders} VIDEO`",
+        "Weights carry the terms of the data and of the pretrained encoder that they were made from (docs/DATA.md).",
+    ]
+    return "\n\n".join(lines) + "\n"

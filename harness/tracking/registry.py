@@ -1,0 +1,70 @@
+"""MLflow's model registry: a model as a version of a registered model, found again by its tags.
+
+Files go into a LoggedModel of the run that has the model's numbers (safetensors and JSON as they are: MLflow's own
+flavours would serialise the network anew).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.tracking.client import Tracking, speaks
+from harness.tracking.limits import clip, word
+
+CARD_CHARS = 100_000  # MLflow's limit of a registry's text
+MIOU = "harness.miou"  # tag of a version
+BEST, PROTOCOL = "best", "paper-protocol"  # aliases: the highest mIoU; the newest that was made as the paper says
+
+
+def registered(tracking: Tracking, name: str) -> str:
+    """A registered model's name, with the prefix, in MLflow's alphabet."""
+    return re.sub(r"[^\w+ -]", "-", tracking.prefix + name)
+
+
+@speaks
+def version(tracking: Tracking, name: str, key: Mapping[str, str]) -> str | None:
+    """The version whose tags hold all of `key`; None where there is none."""
+    clauses = [f"name = '{registered(tracking, name)}'", *(f"tags.`{k}` = '{word(v)}'" for k, v in key.items())]
+    found = tracking.connect().search_model_versions(" and ".join(clauses), max_results=1)
+    return str(found[0].version) if found else None
+
+
+@speaks
+def name_best(tracking: Tracking, name: str, version: str, miou: float, protocol: bool) -> None:
+    """Give a version its aliases: BEST where no other version has more mIoU (percent), PROTOCOL where it is asked."""
+    client, full = tracking.connect(), registered(tracking, name)
+    client.set_model_version_tag(full, version, MIOU, f"{miou:.4f}")
+    best = client.get_registered_model(full).aliases.get(BEST)
+    held = client.get_model_version(full, best).tags.get(MIOU, "-inf") if best else "-inf"
+    if best != version and miou > float(held):
+        client.set_registered_model_alias(full, BEST, version)
+    if protocol:
+        client.set_registered_model_alias(full, PROTOCOL, version)
+
+
+@speaks
+def register(
+    tracking: Tracking, name: str, run_id: str, key: Mapping[str, str], files: Sequence[Path], card: str
+) -> str:
+    """Make a run's model a version of `name`, which is made at the first need; returns the version.
+
+    `card` is Markdown. A version with the tags of `key` keeps its files and gets the card.
+    """
+    client, full = tracking.connect(), registered(tracking, name)
+    card = clip(card, CARD_CHARS)
+    known = version(tracking, name, key)
+    if known is not None:
+        if client.get_model_version(full, known).description != card:
+            client.update_model_version(full, known, card)
+        return known
+    if not client.search_registered_models(f"name = '{full}'", max_results=1):
+        client.create_registered_model(full)
+    tags, place = dict(key), client.get_run(run_id).info.experiment_id
+    made = client.create_logged_model(place, name=full, source_run_id=run_id, tags=tags, model_type="segmentation")
+    for path in files:
+        client.log_model_artifact(made.model_id, str(path))
+    client.finalize_logged_model(made.model_id, "READY")
+    given = client.create_model_version(
+        full, made.artifact_location, run_id, tags=tags, description=card, model_id=made.model_id
+    )
+    return str(given.version)

@@ -1,0 +1,133 @@
+"""A report from MLflow alone: the plan's cells are looked up by fingerprint; neither torch nor the root is needed."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from harness.common.errors import UnfitError
+from harness.config import input_digests, plugins
+from harness.plan.cell import Cell
+from harness.plan.plan import Experiment, Plan
+from harness.report import folder as present
+from harness.results import records, rows, score
+from harness.results.evidence import Evidence
+from harness.results.rows import Context
+from harness.results.table import Report
+from harness.tracking import view
+from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
+
+RECIPE = "harness.recipe"  # the fingerprint without content digests
+VERSIONS = "harness.version."
+
+
+@dataclass(frozen=True)
+class Review:
+    """One experiment as MLflow knows it."""
+
+    frame: pd.DataFrame
+    context: Context
+    report: Report
+
+
+def look_up(
+    plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "", folder: Path | None = None
+) -> list[Review]:
+    """Every experiment of a plan. Raises UnfitError where the store does not answer.
+
+    What its run has left to be shown, panels among it, is copied into FOLDER/EXPERIMENT where a folder is given.
+
+    Where the data is not at hand, cells are found by their recipe: the newest run of the same configuration.
+    """
+    tracking = Tracking(uri, prefix)
+    tracking.connect()
+    blind = bool(plan.config.content.missing)
+    reviews = []
+    for experiment in plan.experiments:
+        names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
+        found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
+        shown = fetch(tracking, found.values(), None if folder is None else folder / experiment.name)
+        cells = [
+            rows.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name), shown))
+            for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
+        ]
+        frame = rows.build([*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))])
+        context = rows.context(experiment, command, shown, view.pages(tracking, experiment.name))
+        module = plugins.load("reports", experiment.report, experiment.config.folders)
+        with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
+            reviews.append(Review(frame, context, module.render(frame, context)))
+    return reviews
+
+
+def scores(
+    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[Found]
+) -> list[tuple[str, records.RunRecord]]:
+    """Other people's masks by name: what the plan's run holds, and what is scored under the root but not told yet."""
+    cell = of_plan(runs)
+    told = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
+    known = {run.params["method"]: unpack(tracking, run) for run in told if run.status == "FINISHED"}
+    return sorted({**known, **dict(score.scores(plan.root, experiment.config))}.items())
+
+
+def of_plan(runs: Iterable[Found]) -> Found | None:
+    """The newest cell that belongs to a plan's run."""
+    return next((run for run in runs if PARENT in run.tags), None)
+
+
+def unpack(tracking: Tracking, run: Found) -> records.RunRecord:
+    """What a run counted. Raises UnfitError where it holds no counts."""
+    with TemporaryDirectory() as folder:
+        return records.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
+
+
+def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evidence:
+    """The evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
+    cell = of_plan(runs)
+    if cell is None:
+        return Evidence()
+    parent = cell.tags[PARENT]
+    try:
+        with TemporaryDirectory() as place:
+            evidence = present.read_evidence(tracking.download(parent, f"report/{present.EVIDENCE}", Path(place)))
+            if evidence.panels and folder is not None:
+                pictures = tracking.download(parent, "report/panels", Path(place))
+                shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)
+    except UnfitError:  # told by an older harness
+        return Evidence()
+    return evidence
+
+
+def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None, shown: Evidence) -> dict[str, Any]:
+    """What MLflow says of a cell: its tags, one confusion matrix a video, and why it is not done."""
+    if cell.skip is not None:
+        return {"status": "missing", "reason": cell.skip}
+    if run is None:
+        return dict(shown.undone.get(cell.job.recipe, {"status": "missing", "reason": "not in MLflow"}))
+    tags = run.tags
+    known = unpack(tracking, run)
+    if not known.labelled:
+        return {
+            "status": "unlabelled",
+            "reason": f"masks of {len(known.videos)} videos, made under the root of its run",
+        }
+    unit_of = input_digests.units(experiment.config, known.videos)
+    return {
+        "status": "done",
+        "miou": known.final["miou"],
+        "metrics": known.final,
+        "moved": known.moved,
+        "exited": known.exited,
+        "run_id": run.run_id,
+        "units": len(set(unit_of.values())),
+        "videos": known.videos,
+        "unit_of": unit_of,
+        "commit": tags.get("harness.commit"),
+        "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),
+        "device": tags.get("harness.device"),
+        "changed": shown.changed.get(cell.job.recipe),
+        "versions": {key.removeprefix(VERSIONS): value for key, value in tags.items() if key.startswith(VERSIONS)},
+    }

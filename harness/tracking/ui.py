@@ -1,0 +1,157 @@
+"""`mlflow ui` on the store that the harness writes to, opened at the view that a reviewer wants."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+from urllib.parse import urljoin, urlsplit
+
+from harness.common import child
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
+from harness.common.signals import Stopped
+from harness.tracking import view
+from harness.tracking.client import Tracking
+
+HOST = "127.0.0.1"
+PATIENCE = 300.0  # seconds until the server must answer
+TRIES = 20  # ports after the one wished for
+
+
+def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool, say: Callable[[str], None]) -> int:
+    """Serve until Ctrl-C and return 0; for a store that is a server, only print where to look."""
+    where = place(tracking, experiment)
+    if tracking.uri.startswith("http"):
+        print(f"{redact(tracking.uri).rstrip('/')}/{where}")
+        return 0
+    if tracking.database is not None and not tracking.database.exists():
+        raise UnfitError(f"{tracking.database}: no such store; run an experiment first, or set MLFLOW_TRACKING_URI")
+    chosen = free_port(port)
+    if chosen != port:
+        say(f"port {port} is taken: {chosen}")
+    words = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(chosen), "--workers", "1"]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = tracking.uri  # no list of processes shows its password
+    with tempfile.TemporaryFile() as log:  # not a pipe: one that nobody empties stops the server
+        return watch(words, environment, log, f"http://{HOST}:{chosen}/{where}", browse, say)
+
+
+def watch(
+    words: list[str],
+    environment: dict[str, str],
+    log: IO[bytes],
+    link: str,
+    browse: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Run the server until Ctrl-C and return 0; `log` takes what it says. Raises UnfitError where it ends by itself."""
+    server = subprocess.Popen(
+        child.python(*words),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+        start_new_session=True,  # a Ctrl-C is ours; we end it and all that it started
+    )
+    try:
+        await_answer(server, link, log)
+        print(link, flush=True)
+        if not display():
+            login = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
+            port = urlsplit(link).port
+            say(f"no display here; from your own machine: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
+        elif browse:
+            webbrowser.open(link)
+        say("Ctrl-C ends it")
+        server.wait()
+        raise UnfitError(f"mlflow ui ended by itself: {last_words(log)}")
+    except (KeyboardInterrupt, Stopped):
+        say("ended")
+        return 0
+    finally:
+        end(server)
+
+
+def place(tracking: Tracking, experiment: str | None) -> str:
+    """The view of an experiment's runs, of the store's newest where none is named; the front page without one."""
+    name = experiment or newest(tracking)
+    found = view.shared(tracking, name) if name else None
+    if experiment and found is None:
+        raise UnfitError(f"no runs of '{experiment}' in {redact(tracking.uri)}; run it first")
+    return view.place(*found) if found else "#/experiments?workflowType=machine_learning"
+
+
+def newest(tracking: Tracking) -> str | None:
+    """The experiment with a view that changed last."""
+    if tracking.database is not None and not tracking.database.exists():
+        return None
+    return view.newest(tracking)
+
+
+def free_port(wished: int) -> int:
+    """The port wished for, or the next that is free. Raises UnfitError where none is."""
+    for port in range(wished, wished + TRIES):
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise UnfitError(f"no free port from {wished} to {wished + TRIES - 1}; choose one with --port")
+
+
+def await_answer(server: "subprocess.Popen[bytes]", link: str, log: IO[bytes]) -> None:
+    """Wait until the server answers. Raises UnfitError where it ends or stays silent."""
+    ending = time.monotonic() + PATIENCE
+    while time.monotonic() < ending:
+        if server.poll() is not None:
+            raise UnfitError(f"mlflow ui did not start: {last_words(log)}")
+        try:
+            with urllib.request.urlopen(urljoin(link, "/health"), timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise UnfitError(f"mlflow ui did not answer within {PATIENCE:.0f} s")
+
+
+def last_words(log: IO[bytes]) -> str:
+    """The last line that it wrote, without a password."""
+    log.seek(0)
+    text = log.read().decode(errors="replace")
+    return redact((text.strip().splitlines() or ["it said nothing"])[-1][:300])
+
+
+def end(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and its workers; nothing is left behind."""
+    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def display() -> bool:
+    """Whether a browser can be opened here."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_page(path: Path, say: Callable[[str], None]) -> None:
+    """Open a report's page in the browser, or say where it lies."""
+    if display():
+        webbrowser.open(path.resolve().as_uri())
+    else:
+        say(f"no display here; the page: {path}")

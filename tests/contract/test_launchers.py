@@ -1,0 +1,120 @@
+"""Every file in harness/launch/launchers: a launch starts, ends, can be stopped, and leaves nobody behind."""
+
+import inspect
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_jobs import training
+
+from harness.common.atomic_files import read_json
+from harness.config import plugins
+from harness.jobdir import events
+from harness.launch.launchers._environment import child_environment
+from harness.launch.supervisor import Launcher
+
+NAMES = plugins.names("launchers")
+LOCAL = [name for name in NAMES if name in ("inline", "torchrun")]  # others need a machine of their own
+METHODS = ("warm", "start", "running", "signal", "close")
+
+
+@pytest.fixture(params=LOCAL)
+def launcher(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HARNESS_THREADS", "1")
+    made: Launcher = plugins.load("launchers", request.param).Launcher(1, tmp_path / "logs")
+    yield made
+    if made.running() and made.log.exists():  # a test broke off: let the ranks end before what watches them
+        made.signal(signal.SIGTERM)
+        wait(made)
+    made.close()
+
+
+def wait(launcher: Launcher, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while launcher.running():
+        assert time.monotonic() < deadline, launcher.log.read_text()
+        time.sleep(0.05)
+
+
+def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(
+        event["event"] == "metrics" and event["step"] >= step for event in events.read(folder / "events.jsonl")[0]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_what_the_supervisor_calls(name: str, tmp_path: Path) -> None:
+    cls = plugins.load("launchers", name).Launcher
+    assert cls.__doc__
+    for method in METHODS:
+        theirs = inspect.signature(getattr(Launcher, method)).parameters
+        assert list(inspect.signature(getattr(cls, method)).parameters) == list(theirs)
+    assert list(inspect.signature(cls).parameters)[:2] == ["nproc", "logs"]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_making_one_starts_nothing(name: str, tmp_path: Path) -> None:
+    made = plugins.load("launchers", name).Launcher(1, tmp_path / "logs")
+    assert made.log.parent == tmp_path / "logs"
+    made.signal(signal.SIGTERM)
+    made.close()
+    made.close()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_launches_run_one_after_the_other(launcher: Launcher, tmp_path: Path) -> None:
+    good = training(tmp_path, "a" * 16, "upernet", iterations=1)
+    bad = training(tmp_path, "b" * 16, "upernet", encoder={"name": "beit", "config": {"model": "beit_of_nobody"}})
+    for folder, status in ((bad, "failed"), (good, "finished")):
+        launcher.start([folder])
+        wait(launcher)
+        assert read_json(folder / "outcome.json")["status"] == status
+    assert launcher.log.is_file()
+
+
+@pytest.mark.slow
+def test_a_signal_is_passed_on_and_a_checkpoint_is_left(launcher: Launcher, tmp_path: Path) -> None:
+    folder = training(tmp_path, "a" * 16, "upernet", iterations=100_000, checkpoint_every=100_000)
+    launcher.start([folder])
+    wait_for_step(folder, 1)
+    assert launcher.running()
+    launcher.signal(signal.SIGTERM)
+    wait(launcher)
+    assert read_json(folder / "outcome.json")["status"] == "preempted"
+    assert list((folder / "checkpoints").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_its_launch(launcher: Launcher, tmp_path: Path) -> None:
+    folder = training(tmp_path, "a" * 16, "upernet", iterations=100_000, checkpoint_every=100_000)
+    launcher.start([folder])
+    wait_for_step(folder, 1)
+    launcher.signal(signal.SIGKILL)
+    wait(launcher)
+    lengths, journal_file = [0, 1], folder / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while lengths[-1] != lengths[-2] and time.monotonic() < deadline:
+        time.sleep(5)  # many iterations
+        lengths.append(journal_file.stat().st_size)
+    assert lengths[-1] == lengths[-2], "a rank outlived its launch"
+    assert not (folder / "outcome.json").exists()
+
+
+def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")  # as some containers have it
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
+    monkeypatch.setenv("HARNESS_STORAGE", "postgresql://me:secret@host/study")
+    monkeypatch.setenv("OTHER", "kept")
+    found = child_environment()
+    assert not {"MLFLOW_TRACKING_URI", "HARNESS_STORAGE", "RANK", "WORLD_SIZE"} & set(found)
+    assert found["OTHER"] == "kept"
+    assert json.dumps(found)
+    assert os.environ["MLFLOW_TRACKING_URI"]

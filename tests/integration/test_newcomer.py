@@ -1,0 +1,58 @@
+"""The guides' own commands, as a newcomer gives them, at the smallest size there is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import TINY, harness
+from one_model import FILE
+
+from harness.cli import COMMANDS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SMALL = ("train.epochs=1", "train.frames_per_video=1", "train.batch=3")
+
+
+def test_a_decoder_of_ones_own_is_a_row(tmp_path: Path):
+    words = ("ablation_ensemble", "extra=[frame_difference]", "--plugins", str(DOCS / "examples"))
+    assert f"harness run {words[0]} '{words[1]}' --plugins docs/examples" in (DOCS / "OWN_DECODER.md").read_text()
+    done = harness(tmp_path, "run", *words, *TINY, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "9 jobs executed" in done.stderr
+    *_, mine = json.loads(done.stdout)["experiments"][0]["rows"]
+    assert (mine["cell"], mine["status"], mine["paper_miou"]) == ("frame_difference", "done", None)
+    assert mine["gain"] is not None
+
+
+def test_a_data_set_drawn_by_a_script(tmp_path: Path):
+    draw = [sys.executable, str(DOCS / "examples" / "draw_videos.py")]
+    assert subprocess.run([*draw, "balls"], cwd=tmp_path, check=False).returncode == 0
+    assert "usage" in subprocess.run(draw, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+    data = ("data.name=vspw", "data.vspw.root=balls", *SMALL)
+    healthy = harness(tmp_path, "doctor", *data)
+    assert healthy.returncode == 0, healthy.stdout
+    assert "3 classes" in healthy.stdout
+    done = harness(tmp_path, "run", FILE, *data, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = harness(tmp_path, "report", FILE, *data, "--json")
+    assert json.loads(shown.stdout)["experiments"][0]["rows"] == json.loads(done.stdout)["experiments"][0]["rows"]
+    (tmp_path / "balls" / "data" / "night" / "mask" / "00000000.png").write_bytes(b"")
+    broken = harness(tmp_path, "doctor", *data)
+    assert broken.returncode == 3
+    assert "0 bytes" in broken.stdout
+
+
+@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
+def test_every_command_explains_itself(tmp_path: Path, name: str):
+    done = harness(tmp_path, name, "--help")
+    assert done.returncode == 0
+    assert f"harness {name}" in done.stdout
+    assert len(done.stdout.splitlines()) > 8
+
+
+def test_completion_knows_experiments_and_decoders(tmp_path: Path):
+    asked = {"_HARNESS_COMPLETE": "complete_bash", "COMP_WORDS": "harness run abl", "COMP_CWORD": "2"}
+    done = harness(tmp_path, **asked)
+    assert "ablation_ensemble" in done.stdout.split()

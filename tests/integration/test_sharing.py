@@ -1,0 +1,65 @@
+"""Two people, one root: real `harness run` processes of overlapping plans, and what is left of a killed one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.common.atomic_files import read_json
+from harness.jobdir import events
+
+EXPERIMENT = '''"""One cell."""
+from harness.plan.cell import Cell, Evaluate, Train
+
+TITLE, REPORT = "One cell", "comparison"
+
+
+def cells(config):
+    return [Cell(name, name, Evaluate((Train(config, name),))) for name in {names!r}]
+'''
+TINY = (
+    *("data.synthetic.train_videos=2", "data.synthetic.val_videos=2", "data.synthetic.frames=2"),
+    *("train.batch=2", "train.epochs=40", "train.checkpoint_every=10", "--offline"),
+)
+
+
+def start(folder: Path, name: str, *cells: str) -> "subprocess.Popen[str]":
+    file = folder / f"{name}.py"
+    file.write_text(EXPERIMENT.format(names=cells))
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    command = [sys.executable, "-m", "harness.cli", "run", str(file), *TINY]
+    return subprocess.Popen(command, cwd=folder, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def training(folder: Path, decoder: str) -> Path:
+    """The directory of a training, once it is at work."""
+    deadline = time.monotonic() + 500
+    while time.monotonic() < deadline:
+        for path in folder.glob("runs/jobs/*"):
+            job = read_json(path / "job.yaml")
+            if job.get("kind") == "train" and job["decoder"]["name"] == decoder and (path / "events.jsonl").exists():
+                return path
+        time.sleep(0.1)
+    raise AssertionError(f"no training of {decoder} began")
+
+
+def begins(job: Path) -> int:
+    return sum(event["event"] == "begin" for event in events.read(job / "events.jsonl")[0])
+
+
+def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
+    mine = start(tmp_path, "mine", "upernet")
+    job = training(tmp_path, "upernet")
+    theirs = start(tmp_path, "theirs", "upernet", "decoder_b")
+    told = {run.pid: run.communicate(timeout=900)[1] for run in (mine, theirs)}
+    assert (mine.returncode, theirs.returncode) == (0, 0), told
+    assert f"(process {mine.pid}) has it" in told[theirs.pid]
+    assert "2 jobs executed, 0 were done already, 2 done by another run" in told[theirs.pid]
+    assert "2 jobs executed, 0 were done already" in told[mine.pid]
+    jobs = list(tmp_path.glob("runs/jobs/*"))
+    assert len(jobs) == 4
+    assert [begins(one) for one in jobs] == [1] * 4
+    assert {path.name for one in jobs for path in (one / "attempts").iterdir()} == {"000001.json"}
+    assert json.loads((job / "attempts" / "000001.json").read_text())["released"]

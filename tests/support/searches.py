@@ -1,0 +1,32 @@
+"""Requests of a search, and what stands in place of its work."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiny_study import TINY
+
+from harness.launch.progress import Display
+from harness.search.command import Request
+from harness.search.storage import Keeper, Storage
+
+
+def request(folder: Path, **more: Any) -> Request:
+    given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
+    return Request("momentum", 3, **{**given, **more})
+
+
+def trials_end(asked: Request, index: int, display: Display) -> None:
+    """In place of `search.work`: every trial ends with a number, and nothing is trained."""
+    made = asked.make()
+    keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
+    while (live := keeper.take(asked.total)) is not None:
+        live.tell("failed", None, {"reason": "nothing is trained here", "steps": 21, "step": 0})
+        live.lease.renew(released=True)
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def work(*arguments: object, **options: object) -> None:
+        raise error
+
+    return work

@@ -1,0 +1,137 @@
+"""The whole report as a file, also in a real browser."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import finished_root
+import pytest
+from system_parts import need, program
+
+from harness.launch import runner
+from harness.launch.runner import Finished, How
+from harness.report import html_report
+from harness.results import stats
+from harness.results.evidence import Evidence
+
+COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "RESAMPLES", 200)
+        yield
+
+
+def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
+    """The report of a root as it stands; nothing is run."""
+    from harness.tracking.publisher import Publisher
+
+    experiment = plan.experiments[0]
+    by_cell = {cell.name: cell.job for _, cell in experiment.cells}
+    broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
+    publisher = Publisher(plan, None, print)
+    return runner.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("many")
+    return report(finished_root.make(root, seeds=2, without=("decoder_b/1",)))
+
+
+def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
+    text = (many.folder / html_report.NAME).read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', text)
+    assert len(sources) > 8
+    assert all(source.startswith("data:") for source in sources)
+    assert "<script" not in text
+    assert text.count("<img") == len(re.findall(r'<img [^>]*alt="[^"]{20,}"', text)) >= 8
+    for said in ("Decoder A over UPerNet", "not comparable", "7 of 8", "0123456789ab", "best (", "worst (", "median ("):
+        assert said in text
+    assert "extra=[&lt;b&gt;&amp;amp;]" in text or "extra=[&lt;b&gt;&amp;]" in text
+    assert "<b>&]" not in text
+
+
+def test_figures_tables_and_panels_are_files(many: Finished) -> None:
+    names = {path.name for path in many.folder.iterdir()}
+    for figure in ("gains", "gains_by_class", "learning_curves", "memory_similarity", "memory_drift"):
+        assert {f"{figure}.png", f"{figure}.svg"} <= names
+    assert {"report.md", "evidence.json", "ablation_ensemble_by_class.csv", "index.html"} <= names
+    assert len(list((many.folder / "panels").glob("*.png"))) == len(many.context.evidence.panels) >= 3
+    by_class = many.report.appendix["ablation_ensemble_by_class"]
+    assert len(by_class.rows) == 8
+    assert many.context.evidence == Evidence.from_json(many.context.evidence.to_json())
+
+
+def test_missing_failed_and_one_seed_are_said(tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path, videos=5, without=("decoder_b",), decoder_ab="out of memory <i>")
+    done = report(made, {"decoder_ab": "out of memory <i>"})
+    text = (done.folder / html_report.NAME).read_text()
+    assert "Not all of it is there" in text
+    assert "Decoder B: missing: not run yet" in text
+    assert "Decoder A+B: failed: out of memory &lt;i&gt;" in text
+    assert "no verdict" in text
+    assert "fewer than 20 units" in text
+
+
+def test_stages_have_a_curve_of_one_colour_and_panels_of_their_own(tmp_path: Path) -> None:
+    done = report(finished_root.make(tmp_path, experiment="ablation_stages"))
+    assert "Decoder A: stage 0 " in done.report.figures["stages"].alt
+    assert (done.folder / "stages.svg").is_file()
+    (panel, *_) = done.context.evidence.panels
+    rows = ["stage 0", "stage 1", "stage 2", "stage 3", "P = truth"]
+    assert f"the masks of {', '.join(f'Decoder A, {row}' for row in rows)}, and where" in panel["alt"]
+    assert "Decoder A, stage 3 and Decoder A, stage 0 part" in panel["alt"]  # not P = truth, which is told the answer
+
+
+def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: Path) -> None:
+    frame = many.frame.assign(commit="a" * 40 + ", " + "b" * 40)
+    text = html_report.render(many.report, frame, many.context, tmp_path)
+    assert f"{'a' * 12}, {'b' * 12}" in text
+    assert f"git checkout {'a' * 12}   # rows also ran at {'b' * 12}" in text
+
+
+def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path, without=("upernet", "decoder_a", "decoder_b", "decoder_ab"))
+    started = time.process_time()
+    text = (report(made).folder / html_report.NAME).read_text()
+    assert "0 of 4" in text
+    assert "No panels" in text
+    assert time.process_time() - started < 15
+
+
+def test_names_from_data_are_text(many: Finished, tmp_path: Path) -> None:
+    nasty = '<script>alert(1)</script>"$x_1$'
+    frame = many.frame.assign(label=nasty)
+    context = replace(many.context, title=nasty, command=nasty, evidence=replace(many.context.evidence, command=nasty))
+    made = runner.plugins.load("reports", "comparison", ()).render(frame, context)
+    text = html_report.render(made, frame, context, tmp_path)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("width", [1280, 820])
+def test_a_browser_shows_it(many: Finished, width: int) -> None:
+    need("chromium")
+    from playwright.sync_api import sync_playwright
+
+    said: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": width, "height": 1000})
+        shown.on("console", lambda message: said.append(message.text))
+        shown.on("pageerror", lambda error: said.append(str(error)))
+        shown.on("request", lambda request: None if request.url.startswith("data:") else said.append(request.url))
+        address = (many.folder / html_report.NAME).as_uri()
+        shown.goto(address)
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth || i.clientWidth > innerWidth).length"
+        assert shown.evaluate(broken) == 0
+        assert shown.locator("h2").first.inner_text() == "Verdicts"
+        browser.close()
+    assert said == [address]

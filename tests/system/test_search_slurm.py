@@ -1,0 +1,176 @@
+"""A search by Slurm: what a job is told and what it is not, and a study on a real cluster of one machine."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import all_runs
+from searches import trials_end
+from slurm_cluster import Cluster, cluster
+from test_slurm import WAIT, environment, harness
+from tiny_study import TINY
+
+from harness.cli import search as command
+from harness.common.errors import UnfitError, UsageError
+from harness.config.settings import Resolved, Settings
+from harness.launch.launchers import _sbatch
+from harness.launch.launchers._sbatch import State
+from harness.launch.progress import Display
+from harness.plan import cost
+from harness.search import command as search
+from harness.search import slurm_workers
+from harness.search.command import Request
+
+SECRET = "postgresql://me:hush@127.0.0.1:1/none"
+
+
+def request(folder: Path, *flags: str, **more: Any) -> Request:
+    given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
+    asked = Request("momentum", 3, **{**given, "launcher": "slurm", "nproc": 1, **more})
+    return slurm_workers.asked(asked, flags, Resolved(Settings(), {}))
+
+
+def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "count", lambda plan: {})
+    lines = search.dry(request(tmp_path, "partition=gpu", "time=2-00"), 3)
+    assert "# each of 3 Slurm job(s)" in lines
+    assert "#SBATCH --partition=gpu" in lines
+    assert "#SBATCH --time=2-00" in lines
+    assert "--job-name='harness search momentum'" in "".join(lines)
+
+
+def test_a_confirmation_is_refused_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--confirm trains where it is called"):
+        command.search("momentum", launcher="slurm", nproc=1, confirm=3)
+    with pytest.raises(UsageError, match="--nodes and --slurm go with --launcher slurm"):
+        command.search("momentum", slurm=["partition=gpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
+    asked = request(tmp_path, "gpus_per_node=2", "nodes=2", nproc=None)
+    assert (asked.nodes, asked.nproc) == (2, 2)
+    assert (asked.how.nodes, asked.how.nproc, asked.how.slurm["nodes"]) == (2, 2, 2)
+    with pytest.raises(UsageError, match="how many ranks has a node"):
+        request(tmp_path, nproc=None)
+
+
+def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(tmp_path, storage=SECRET, tracking_uri="http://me:hush@nowhere")
+    handed: list[tuple[slurm_workers.Work, str]] = []
+    monkeypatch.setattr(
+        _sbatch, "submit", lambda made, work: handed.append((work, os.environ[slurm_workers.URL])) or str(len(handed))
+    )
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: {"7": State("RUNNING")} if ids else {})
+    storage = search.Storage(SECRET, asked.folder("momentum"))
+    storage.folder.mkdir(parents=True)
+    assert slurm_workers.submit(asked, 2, "momentum", storage, print) == ["1", "2"]
+    assert [url for _, url in handed] == [SECRET] * 2
+    assert slurm_workers.URL not in os.environ
+    assert b"hush" not in pickle.dumps(handed[0][0])
+    assert "hush" not in "".join(slurm_workers.dry(asked, "momentum"))
+    assert slurm_workers.submit(asked, 2, "momentum", storage, print)[0] == "7", "what is at it already is not doubled"
+    assert len(handed) == 3
+
+
+def test_a_job_that_did_not_get_the_storage_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv(slurm_workers.URL, raising=False)
+    with pytest.raises(SystemExit) as left:
+        slurm_workers.work(request(tmp_path))()
+    assert left.value.code == UnfitError.exit_code
+    assert "--slurm export must include ALL" in capsys.readouterr().err
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_workers, "LOOK", 0.01)
+    monkeypatch.setattr(slurm_workers.slurm_jobs, "GONE", 0.05)
+    monkeypatch.setattr(_sbatch, "submit", lambda made, work: "7")
+
+
+@pytest.mark.usefixtures("quick")
+def test_jobs_that_end_before_the_study_has_its_trials_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
+    with pytest.raises(UnfitError, match=r"Slurm jobs 7 have ended with 0 of 3 trials \(see .*7_0_log.out\)"):
+        search.run(request(tmp_path), 1, Display())
+    assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_still_waits_when_the_study_is_through_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, cancelled = request(tmp_path), []
+
+    def queue(ids: list[str]) -> dict[str, State]:
+        if ids:
+            trials_end(asked, 0, Display())
+        return dict.fromkeys(ids, State("PENDING", "Resources"))
+
+    monkeypatch.setattr(_sbatch, "queue", queue)
+    monkeypatch.setattr(_sbatch, "cancel", cancelled.append)
+    done = search.run(asked, 1, Display())
+    assert [trial.state for trial in done.trials] == ["failed"] * 3
+    assert cancelled == [["7"]]
+    said = capsys.readouterr().err
+    assert "Slurm job 7: PENDING (Resources)" in said
+    assert "trial 2 m=0.9 poly: failed: nothing is trained here (3 of 3)" in said
+
+
+# --- on a cluster
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
+def test_a_study_is_left_and_come_back_to(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["search", "momentum", *TINY, "train.epochs=10", "--trials", "5", "--workers", "2"]
+    words += ["--launcher", "slurm", "--nproc", "1", "--slurm", "cpus_per_task=1"]
+    command = [sys.executable, "-m", "harness.cli", *words]
+    env = environment(slurm.environment)
+    left = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    noted = tmp_path / "runs" / "searches" / "momentum" / "slurm.json"
+    deadline = time.monotonic() + WAIT
+    while not (noted.exists() and list(tmp_path.rglob("events.jsonl"))):
+        assert left.poll() is None, left.communicate()[1]
+        assert time.monotonic() < deadline, slurm.said()
+        time.sleep(0.2)
+    left.send_signal(signal.SIGINT)
+    _, said = left.communicate(timeout=120)
+    assert left.returncode == 75, said
+    assert "the Slurm jobs go on" in said
+    numbers = json.loads(noted.read_text())["ids"]
+    assert len(numbers) == 2
+
+    back = harness(tmp_path, slurm, *words, "--json")
+    assert back.returncode == 0, back.stderr
+    assert json.loads(noted.read_text())["ids"] == numbers
+    trials = json.loads(back.stdout)["trials"]
+    assert [trial["number"] for trial in trials] == list(range(5))
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    assert {slurm.wait(number, "COMPLETED", "CANCELLED") for number in numbers} == {"COMPLETED"}
+    runs = all_runs(tmp_path)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 6
+    logs = [(tmp_path / "runs" / "slurm" / number / f"{number}_0_log.out").read_text() for number in numbers]
+    assert all("trial " in log for log in logs)

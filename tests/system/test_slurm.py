@@ -1,0 +1,304 @@
+"""Slurm: what sbatch is told, and a plan on a real cluster of one machine, from submission to the table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import one_model
+import pytest
+from shadows import shadow
+from slurm_cluster import Cluster, cluster
+
+from harness.common.atomic_files import read_json
+from harness.common.errors import UsageError
+from harness.jobdir import events as journal
+from harness.launch.launchers import _sbatch
+
+WAIT = 1200  # seconds; a loaded machine starts torch in minutes
+SECRET = "planted-hush-7"  # MLflow's password, in the environment of all that is run here
+
+
+# --- what sbatch is told
+
+
+def test_options_of_flags_win_and_setup_lines_add_up() -> None:
+    base = {"partition": "cpu", "setup": "umask 2", "mail-type": "END"}
+    found = _sbatch.parse(
+        ["partition=gpu", "exclusive", "requeue=false", "setup=module load cuda", "container-image=a:b=c"], base
+    )
+    assert found == {
+        "requeue": False,
+        "partition": "gpu",
+        "mail_type": "END",
+        "exclusive": True,
+        "container_image": "a:b=c",
+        "setup": ["umask 2", "module load cuda"],
+    }
+
+
+@pytest.mark.parametrize(
+    "flag", ["output=x", "dependency=afterok:1", "ntasks=8", "=x", "nodes=many", "max_num_timeout=x"]
+)
+def test_what_the_harness_sets_itself_is_refused(flag: str) -> None:
+    with pytest.raises(UsageError):
+        _sbatch.parse([flag], {})
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks"),
+    [
+        ({"gpus_per_node": 8}, 8),
+        ({"gpus_per_node": "a100:4"}, 4),
+        ({"gres": "gpu:v100:2"}, 2),
+        ({"gres": "gpu:8(S:0-1)"}, 8),
+        ({"gres": "lscratch:500"}, None),
+        ({"gres": "gpu:4,lscratch:500"}, 4),
+        ({"gpus_per_node": 0}, 0),
+        ({"partition": "x"}, None),
+    ],
+)
+def test_ranks_follow_the_gpus_that_are_asked_for(options: dict[str, object], ranks: int | None) -> None:
+    assert _sbatch.ranks(options) == ranks
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [(90, 90), ("90:30", 91), ("12:00:00", 720), ("1-00", 1440), ("2-12:30", 3630), ("infinite", None)],
+)
+def test_time_limits_as_sbatch_reads_them(limit: object, minutes: int | None) -> None:
+    assert _sbatch.minutes(limit) == minutes
+
+
+def script(tmp_path: Path, *flags: str, after: tuple[str, ...] = ()) -> list[str]:
+    made = _sbatch.executor(tmp_path / "%j", _sbatch.parse(flags, {}), "a name", after)
+    return _sbatch.script(made).splitlines()
+
+
+def test_no_option_is_invented(tmp_path: Path) -> None:
+    options = {line.split("=")[0].removeprefix("#SBATCH --") for line in script(tmp_path) if line.startswith("#SBATCH")}
+    ours = {"job-name", "nodes", "ntasks-per-node", "open-mode", "output", "signal", "requeue"}
+    assert options == ours
+
+
+def test_every_option_goes_through(tmp_path: Path) -> None:
+    flags = ["partition=gpu", "account=lab", "qos=high", "time=1-12:00:00", "constraint=a100|h100", "gres=gpu:8"]
+    flags += ["container-image=/x.sqsh", "setup=module load cuda", "setup=export A=1", "cpus-per-task=4", "mem=0"]
+    lines = script(tmp_path, *flags, after=("7", "8"))
+    for line in (
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=lab",
+        "#SBATCH --qos=high",
+        "#SBATCH --time=1-12:00:00",
+        "#SBATCH --constraint='a100|h100'",
+        "#SBATCH --gres=gpu:8",
+        "#SBATCH --container-image=/x.sqsh",
+        "#SBATCH --mem=0",
+        "#SBATCH --dependency=afterany:7:8",
+        "module load cuda",
+        "export A=1",
+    ):
+        assert lines.count(line) == 1, line
+    assert f"{sys.executable} -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
+    assert "--cpus-per-task=4 " in lines[-1]  # srun has not inherited it since 22.05
+
+
+# --- on a cluster
+
+
+def environment(extra: dict[str, str]) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "SLURM_"))}
+    return {**kept, "MLFLOW_TRACKING_PASSWORD": SECRET, "HARNESS_THREADS": "1", "OMP_NUM_THREADS": "1", **extra}
+
+
+def harness(folder: Path, slurm: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "harness.cli", *words]
+    env = environment(slurm.environment)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
+
+
+def assert_no_secret(folder: Path) -> None:
+    """In no file: scripts, what submitit pickles, logs, jobs, reports, the store."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in files)
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+def submitted(folder: Path) -> dict[str, str]:
+    """Kind of job -> number of its Slurm job."""
+    found = [read_json(path) for path in (folder / "runs" / "jobs").glob("*/slurm.json")]
+    return {facts["name"].split()[0]: facts["id"] for facts in found}
+
+
+def job(folder: Path, kind: str) -> Path:
+    return next(
+        path.parent
+        for path in (folder / "runs" / "jobs").glob("*/slurm.json")
+        if read_json(path)["name"].startswith(kind)
+    )
+
+
+def wait_for_checkpoint(folder: Path, slurm: Cluster, after: int = 0) -> None:
+    deadline = time.monotonic() + WAIT
+    while True:
+        events = journal.read(job(folder, "train") / "events.jsonl")[0]
+        if any(event["event"] == "checkpoint" and event["step"] > after for event in events):
+            return
+        assert time.monotonic() < deadline, log_of(folder, "train") + slurm.said()
+        time.sleep(0.1)
+
+
+def log_of(folder: Path, kind: str) -> str:
+    path = Path(read_json(job(folder, kind) / "slurm.json")["log"])
+    return path.read_text() if path.exists() else "no log"
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+def test_none_is_started_beside_another(slurm: Cluster) -> None:
+    with pytest.raises(pytest.skip.Exception, match="slurmctld is running"), cluster():
+        raise AssertionError("a second cluster")
+
+
+@pytest.mark.timeout(3 * WAIT)
+def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=40", "--launcher", "slurm", "--nproc", "1"]
+    shadow(tmp_path, "file")
+    left = harness(tmp_path, slurm, *words, "--detach")
+    assert left.returncode == 0, left.stderr
+    numbers = submitted(tmp_path)
+    assert f"Slurm job {numbers['evaluate']} after {numbers['train']}: evaluate" in left.stderr
+    assert slurm.state(numbers["evaluate"]) == "PENDING Dependency"
+
+    wait_for_checkpoint(tmp_path, slurm)
+    shown = json.loads(harness(tmp_path, slurm, "status", "--json").stdout)["jobs"]
+    states = {one["name"].split()[0]: one for one in shown}
+    assert (states["train"]["state"], states["evaluate"]["state"]) == ("running", "queued")
+    assert states["train"]["slurm"] == numbers["train"]
+    assert states["train"]["queue"].startswith("RUNNING")
+    assert states["train"]["steps"] == 80
+
+    slurm.run("scancel", "--signal=USR2", numbers["train"])  # what comes before a time limit and a preemption
+    slurm.wait_for_requeue(numbers["train"])
+    assert slurm.state(numbers["evaluate"]) == "PENDING Dependency"  # a requeued job has not ended
+
+    back = harness(tmp_path, slurm, *words, "--json")  # the same command comes back to the same Slurm jobs
+    assert back.returncode == 0, back.stderr + log_of(tmp_path, "train")
+    assert submitted(tmp_path) == numbers
+    (row,) = json.loads(back.stdout)["experiments"][0]["rows"]
+    assert row["status"] == "done"
+    begins = [event for event in journal.read(job(tmp_path, "train") / "events.jsonl")[0] if event["event"] == "begin"]
+    assert [event["step"] > 0 for event in begins] == [False, True], "it went on from its checkpoint"
+    assert {slurm.wait(number, "COMPLETED") for number in numbers.values()} == {"COMPLETED"}
+
+    from mlflow import MlflowClient
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3  # plan, training, cell
+    (training,) = [run for run in runs if run.data.tags["harness.role"] == "train"]
+    steps = [point.step for point in store.get_metric_history(training.info.run_id, "train/loss")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 80
+    assert_no_secret(tmp_path)
+
+
+@pytest.mark.timeout(2 * WAIT)
+def test_what_needs_a_failed_job_is_cancelled_with_the_reason(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "encoder.beit.model=beit_of_nobody", "--offline"]
+    done = harness(tmp_path, slurm, *words, "--launcher", "slurm", "--nproc", "1")
+    assert done.returncode == 1, done.stderr
+    numbers = submitted(tmp_path)
+    assert slurm.wait(numbers["train"], "FAILED") == "FAILED"
+    assert slurm.wait(numbers["evaluate"], "CANCELLED") == "CANCELLED"
+    reason = "needs 'train upernet seed 0', which failed"
+    assert read_json(job(tmp_path, "evaluate") / "outcome.json")["reason"] == reason
+    assert f"failed: evaluate upernet seed 0: {reason}" in done.stderr
+    assert reason in harness(tmp_path, slurm, "status").stdout
+
+
+@pytest.mark.timeout(WAIT)
+def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "--rehearse", "--launcher", "slurm", "--nproc", "2"]
+    done = harness(tmp_path, slurm, *words)
+    assert done.returncode == 0, done.stderr
+    training, evaluation, *cost = done.stdout.splitlines()
+    assert training.startswith("train upernet seed 0: peak ")
+    assert "ms a video" in evaluation
+    assert "rehearsed" in "\n".join(cost)
+    (number,) = [path.name for path in (tmp_path / "runs" / "slurm").iterdir() if path.is_dir()]
+    assert slurm.wait(number, "COMPLETED") == "COMPLETED"
+    jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
+    begins = [event for event in journal.read(jobs["train"] / "events.jsonl")[0] if event["event"] == "begin"]
+    assert [(event["step"], event["world"]) for event in begins] == [(0, 2), (1, 2)]
+    assert not list((tmp_path / "runs" / "jobs").iterdir())
+
+    failed = harness(tmp_path, slurm, *words, "encoder.beit.model=beit_of_nobody", "--offline")
+    assert failed.returncode == 1
+    assert "beit_of_nobody" in failed.stderr.splitlines()[-1]
+    assert_no_secret(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * WAIT)
+def test_a_preempted_job_gives_way_and_goes_on(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=60", "--offline", "--launcher", "slurm"]
+    left = harness(tmp_path, slurm, *words, "--nproc", "1", "--slurm", "cpus-per-task=2", "--detach")
+    assert left.returncode == 0, left.stderr
+    wait_for_checkpoint(tmp_path, slurm)
+    urgent = slurm.run(
+        "sbatch", "--parsable", "--partition=urgent", "--cpus-per-task=2", "--wrap=sleep 5", "--output=/dev/null"
+    )
+    slurm.wait(urgent, "COMPLETED")
+    slurm.wait(submitted(tmp_path)["evaluate"], "COMPLETED")
+    begins = [event for event in journal.read(job(tmp_path, "train") / "events.jsonl")[0] if event["event"] == "begin"]
+    assert len(begins) == 2
+    assert begins[1]["step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
+def test_scancel_leaves_a_checkpoint_and_the_same_command_submits_again(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=4000", "--offline", "--launcher", "slurm"]
+    harness(tmp_path, slurm, *words, "--nproc", "1", "--detach")
+    first = submitted(tmp_path)
+    wait_for_checkpoint(tmp_path, slurm)
+    slurm.run("scancel", first["train"])
+    slurm.wait(first["train"], "CANCELLED")
+    assert slurm.wait(first["evaluate"], "FAILED", "COMPLETED") == "FAILED"  # it finds nothing to evaluate
+    left = read_json(job(tmp_path, "evaluate") / "outcome.json")
+    assert (left["status"], left["reason"]) == ("cancelled", "needs 'train upernet seed 0', which was not run")
+    assert read_json(job(tmp_path, "train") / "outcome.json")["status"] == "preempted"
+    harness(tmp_path, slurm, *words, "--nproc", "1", "--detach")
+    again = submitted(tmp_path)
+    assert again["train"] != first["train"]
+    slurm.run("scancel", *again.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
+def test_who_only_watches_may_leave(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=4000", "--offline", "--launcher", "slurm"]
+    command = [sys.executable, "-m", "harness.cli", *words, "--nproc", "1"]
+    env = environment(slurm.environment)
+    watching = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + WAIT
+    while len(list((tmp_path / "runs" / "jobs").glob("*/slurm.json"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    wait_for_checkpoint(tmp_path, slurm)
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 75
+    assert "the Slurm jobs go on" in said
+    numbers = submitted(tmp_path)
+    assert slurm.state(numbers["train"]).startswith("RUNNING")
+    slurm.run("scancel", *numbers.values())

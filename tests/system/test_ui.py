@@ -1,0 +1,230 @@
+"""`harness ui` and what a reviewer finds in MLflow: the real server in a real browser, on a root written by hand."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import finished_root
+import numpy as np
+import pytest
+from PIL import Image
+from system_parts import need, program
+
+from harness.common.errors import UnfitError
+from harness.config import input_digests
+from harness.launch import runner
+from harness.launch.runner import How
+from harness.plan.job import Job
+from harness.plan.plan import Plan
+from harness.results import score, stats
+from harness.tracking import publish_report, report_from_mlflow, ui
+from harness.tracking.client import Tracking
+from harness.tracking.publisher import Publisher
+
+THEIRS = "Their net"
+
+
+def zeros(folder: Path, plan: Plan) -> Path:
+    """Masks of val that say class 0 everywhere."""
+    data = input_digests.build_dataset(plan.config)
+    for video in data.videos("val"):
+        (folder / video).mkdir(parents=True)
+        for stem in data.frames("val", video):
+            Image.fromarray(np.zeros_like(data.read("val", video, stem).label)).save(folder / video / f"{stem}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store that heard of a finished Table 1; its root is elsewhere."""
+    folder = tmp_path_factory.mktemp("ui")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "RESAMPLES", 200)
+        made = finished_root.make(folder / "root")
+        score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
+        done = runner.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
+        assert done.away is None
+        yield uri
+
+
+def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
+    tracking = Tracking(store)
+    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC"))
+    by_name = {run.name: run for run in cells}
+    ours = by_name["decoder_a/seed0"]
+    assert ours.metrics["paper/miou"] == 61.24
+    assert ours.metrics["delta/miou"] == round(ours.metrics["delta/miou"], 2)
+    assert "delta/paper" not in ours.metrics  # synthetic videos are not the paper's
+    assert ours.tags["harness.verdict"] == stats.NOT_COMPARABLE
+    assert by_name["train/decoder_a/seed0"].tags["harness.memory"] == "step-000000200"
+
+
+def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Path) -> None:
+    from harness.report import folder as present
+
+    made = finished_root.make(tmp_path / "elsewhere", without=tuple(finished_root.CELLS))
+    (one,) = report_from_mlflow.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
+    assert len(one.context.evidence.panels) >= 3
+    paths = present.write(one.report, one.frame, one.context, tmp_path / "out" / one.context.experiment)
+    theirs = one.frame[one.frame["method"] == THEIRS]  # told as a run of the plan, so it needs no root either
+    assert theirs["status"].tolist() == ["done"]
+    text = paths[-1].read_text()
+    assert THEIRS in text
+    assert "5 of 5" in text
+    assert text.count("<img") >= 8
+
+
+def test_a_reviewer_learns_why_a_cell_is_not_done(store: str, tmp_path: Path) -> None:
+    made = finished_root.make(tmp_path / "root", videos=3, without=("decoder_a",), decoder_ab="out of memory")
+    (experiment,) = made.experiments
+    reasons = {cell.job: "out of memory" for _, cell in experiment.cells if cell.name == "decoder_ab"}
+    told(made, store, reasons, worked=True)
+    elsewhere = finished_root.make(tmp_path / "elsewhere", videos=3, without=tuple(finished_root.CELLS))
+    (one,) = report_from_mlflow.look_up(elsewhere, ["harness", "report", "x"], store)
+    found = {row["cell"]: (row["status"], row["reason"]) for _, row in one.frame.iterrows()}
+    assert found["decoder_ab"] == ("failed", "out of memory")
+    assert found["decoder_a"] == ("missing", "not run yet")
+    assert found["upernet"][0] == "done"
+
+
+def test_a_store_that_goes_away_before_the_review_is_told_the_next_time(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished_root.make(tmp_path, videos=4)
+
+    def away(*_: object) -> None:
+        raise UnfitError("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_report, "review", away)
+        assert told(made, store, {}, worked=True).away == "the store does not answer"
+    assert told(made, store, {}, worked=False).away is None
+    tracking = Tracking(store)
+    fingerprints = [cell.job.fingerprint for _, cell in made.experiments[0].cells]
+    assert all("paper/miou" in run.metrics for run in tracking.find("ablation_ensemble", fingerprints).values())
+
+
+def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> None:
+    words = ["report", "ablation_ensemble", *finished_root.OVERRIDES, "data.synthetic.val_videos=24"]
+    words += ["--root", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    code = (
+        "import sys, time\nfrom harness.cli import main\nbegun = time.process_time()\n"
+        f"assert not main({words!r})\n"
+        "assert 'torch' not in sys.modules\nprint(time.process_time() - begun)\n"
+    )
+    environment = os.environ | {"MLFLOW_TRACKING_URI": store}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "out").rglob("index.html")
+    assert page.read_text().count("<img") >= 8
+    assert float(done.stdout.split()[-1]) < 15  # its own seconds: others may be at work here
+
+
+def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> runner.Finished:
+    """What the store hears of a plan's end."""
+    how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
+    publisher = Publisher(plan, tracking, print)
+    return runner.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
+
+
+def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(words: list[str], env: dict[str, str], **_: object) -> None:
+        started.append((words, env))
+        raise UnfitError("stop here")
+
+    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(UnfitError, match="stop here"):
+        ui.serve(Tracking("postgresql://me:hush@db.lab/mlflow"), None, 5000, False, print)
+    ((words, environment),) = started
+    assert "hush" not in " ".join(words)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:hush@db.lab/mlflow"
+
+
+def test_the_browser_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(ui.webbrowser, "open", opened.append)
+    said: list[str] = []
+    monkeypatch.setattr(ui, "display", lambda: False)
+    ui.open_page(tmp_path / "index.html", said.append)
+    assert opened == []
+    assert said == [f"no display here; the page: {tmp_path / 'index.html'}"]
+    monkeypatch.setattr(ui, "display", lambda: True)
+    ui.open_page(tmp_path / "index.html", said.append)
+    assert opened == [(tmp_path / "index.html").as_uri()]
+
+
+def test_a_server_s_link_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert ui.serve(Tracking("http://user:secret@mlflow.lab:5000/"), None, 5000, True, print) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("mlflow.lab:5000/#/x\n")
+    assert "secret" not in said
+
+
+def test_a_taken_port_gets_the_next() -> None:
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < ui.free_port(port) < port + ui.TRIES
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnfitError, match="no such store"):
+        ui.serve(Tracking(f"sqlite:///{tmp_path}/none.db"), None, 5000, False, print)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> None:
+    need("chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    kept = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "ui", "ablation_ensemble", "--port", "5987"],
+        cwd=tmp_path,
+        env=kept | {"MLFLOW_TRACKING_URI": store},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        link = server.stdout.readline().strip()
+        assert "viewStateShareKey=" in link
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1900, "height": 1000})
+            page.set_default_timeout(120_000)
+            page.goto(link)
+            expect(page.get_by_text("decoder_ab/seed0").first).to_be_visible(timeout=120_000)
+            expect(page.get_by_text("paper/miou").first).to_be_visible()
+            expect(page.get_by_text("Table 1").first).to_be_visible()
+            page.screenshot(path=str(tmp_path / "view.png"))
+            tracking = Tracking(store)
+            parent = next(
+                run
+                for run in tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC")
+                if "harness.plan" in run.tags
+            )
+            address = link.partition("#")[0]
+            run = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}/artifacts/report/index.html"
+            page.goto(f"{address}{run}?workflowType=machine_learning")
+            expect(page.frame_locator("iframe").get_by_text("Verdicts")).to_be_visible(timeout=120_000)
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, said = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert "ssh -L" in said
+    with socket.socket() as probe:
+        assert probe.connect_ex((ui.HOST, int(link.split(":")[2].split("/")[0]))) != 0  # nothing is left

@@ -1,0 +1,423 @@
+import json
+import math
+import signal
+
+import pytest
+import tiny_jobs
+import torch
+from safetensors.torch import load_file
+from tiny_jobs import ALONE, train_now, training
+
+from harness.common.errors import HarnessError, UnfitError
+from harness.engine import checkpoint, jobs, train, worker
+from harness.engine.runtime import Rank, Stop
+from harness.jobdir import events as journal
+from harness.jobdir.lease import Claim
+from models.contract import Auxiliary, Output
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def stop_at(monkeypatch, iteration, status="preempted"):
+    """A Stop that is set while the given iteration runs."""
+    stop = Stop()
+    step = train.Trainer.step
+
+    def wrapped(self, now, *rest):
+        if now == iteration:
+            stop.status = status
+        return step(self, now, *rest)
+
+    monkeypatch.setattr(train.Trainer, "step", wrapped)
+    return stop
+
+
+@pytest.mark.parametrize("decoder", sorted(tiny_jobs.HEADS))
+def test_resumed_training_is_bit_equal(tmp_path, monkeypatch, decoder):
+    whole = train_now(training(tmp_path / "whole", decoder=decoder))
+    parts = training(tmp_path / "parts", decoder=decoder)
+    with monkeypatch.context() as patch:
+        stop = stop_at(patch, 2)
+        assert train.train(parts, ALONE, stop) == (
+            "preempted",
+            3,
+            "stopped by a signal at step 3; run the same command again",
+            75,
+        )
+    assert checkpoint.latest(parts / "checkpoints", print) == 3
+    torch.rand(5)  # a generator elsewhere must not matter
+    train_now(parts)
+    expected, found = weights(whole), weights(parts)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_damaged_checkpoint_is_told_and_costs_only_its_iterations(tmp_path, monkeypatch):
+    whole, parts = train_now(training(tmp_path / "whole")), training(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        train.train(parts, ALONE, stop_at(patch, 4, "cancelled"))
+    checkpoint.path_of(parts / "checkpoints", 5).write_bytes(b"torn")
+    train_now(parts)
+    events, _ = journal.read(parts / "events.jsonl")
+    second = [event for event in events if event["event"] == "begin"][1]
+    assert (second["attempt"], second["step"]) == (2, 4)
+    assert any(event["event"] == "log" and "step-000000005.pt" in event["message"] for event in events)
+    assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
+
+
+def test_memory_moves_and_is_saved(tmp_path):
+    state = weights(train_now(training(tmp_path)))
+    assert state["decoder.memory.initialised"].any()
+    assert state["decoder.memory.rows"][state["decoder.memory.initialised"]].abs().sum(1).min() > 0
+
+
+def test_journal_tells_the_whole_story(tmp_path):
+    folder = train_now(training(tmp_path, log_every=2))
+    events, _ = journal.read(folder / "events.jsonl")
+    begin = events[0]
+    assert (begin["event"], begin["attempt"], begin["step"], begin["steps"], begin["unit"]) == (
+        "begin",
+        1,
+        0,
+        6,
+        "iterations",
+    )
+    metrics = [event for event in events if event["event"] == "metrics"]
+    assert [event["step"] for event in metrics] == [2, 4, 6]
+    assert set(metrics[0]["values"]) == {
+        "train/loss",
+        "train/coarse",
+        "train/auxiliary",
+        "train/lr",
+        "train/momentum",
+        "time/iterations_per_second",
+    }
+    assert [event["step"] for event in events if event["event"] == "checkpoint"] == [2, 4, 6]
+    assert not list((folder / "checkpoints").glob("*"))
+
+
+def test_accumulated_losses_add_up_to_the_batch(tmp_path):
+    """The first iteration's forward differs by batch norm only, so compare parts of one output."""
+    del tmp_path
+    logits, labels = torch.randn(4, 3, 2, 2), torch.randint(0, 3, (4, 8, 8))
+    labels[:2, :6] = 255  # uneven numbers of valid pixels
+    valid = int((labels != 255).sum())
+    auxiliary = torch.randn(4, 3, 1, 1)
+
+    def part(rows):
+        output = Output(logits[rows], (Auxiliary("aux", auxiliary[rows], 0.4),))
+        return train.losses(output, labels[rows], valid)["loss"]
+
+    whole = part(slice(0, 4))
+    assert torch.allclose(part(slice(0, 2)) + part(slice(2, 4)), whole, atol=1e-6)
+    full = torch.nn.functional.interpolate(logits, (8, 8), mode="bilinear")
+    wide = auxiliary.expand(4, 3, 8, 8)
+    mean = torch.nn.functional.cross_entropy
+    expected = mean(full, labels, ignore_index=255) + 0.4 * mean(wide, labels, ignore_index=255)
+    assert torch.allclose(whole, expected, atol=1e-6)
+
+
+def test_batch_without_valid_pixels_contributes_nothing():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = train.losses(Output(logits), torch.full((1, 4, 4), 255), 0)["loss"]
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_micro_batches_are_the_same_samples(tmp_path):
+    whole = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": None}}, 1)
+    split = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": 4}}, 2)
+    assert list(train.positions(whole, 0, 0)) == [list(range(8)), list(range(8, 16))]
+    ranks = [list(train.positions(split, rank, 1)) for rank in range(2)]
+    assert ranks == [[[8, 9], [12, 13]], [[10, 11], [14, 15]]]
+
+
+def test_accumulation_trains_and_moves_memory_once_an_iteration(tmp_path, monkeypatch):
+    updates = []
+    folder = training(tmp_path, micro_batch=2, batch=4, iterations=2)
+    from models.decoders.decoder_a import Decoder
+
+    update = Decoder.update
+    monkeypatch.setattr(
+        Decoder, "update", lambda self, sums, m: (updates.append(int(sums.pixels.sum())), update(self, sums, m))
+    )
+    train_now(folder)
+    assert len(updates) == 2
+    assert all(0 < pixels <= 4 * 32 * 32 for pixels in updates)
+    assert max(updates) > 2 * 32 * 32  # more than one micro-batch can hold
+
+
+def test_ranks_must_share_a_micro_batch():
+    with pytest.raises(UnfitError, match="3 ranks"):
+        train.plan({"iterations": 1, "train": {"batch": 8, "micro_batch": 4}}, 3)
+
+
+def test_fp16_needs_a_gpu(tmp_path):
+    with pytest.raises(UnfitError, match="fp16 needs a GPU"):
+        train.train(training(tmp_path, precision="fp16"), ALONE, Stop())
+
+
+def test_bf16_trains_with_a_float32_memory(tmp_path):
+    state = weights(train_now(training(tmp_path, precision="bf16", iterations=2)))
+    assert state["decoder.memory.rows"].dtype == torch.float32
+    assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_loss_that_is_not_finite_ends_before_weights_take_it(tmp_path):
+    folder = training(tmp_path)
+    job = json.loads((folder / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, Rank(0, 1, torch.device("cpu"), 1))
+    trainer.start(None)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    batch = train.Batch(
+        torch.full((2, 2, 3, 32, 32), math.nan), torch.zeros(2, 2, 32, 32, dtype=torch.uint8), torch.arange(2), ("", "")
+    )
+    with pytest.raises(HarnessError, match="not finite at iteration 0"):
+        trainer.step(0, [batch], 2 * 32 * 32)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+    assert not trainer.model.decoder.memory.initialised.any()
+
+
+def test_truth_is_the_prior_at_first_and_a_prediction_later(tmp_path):
+    job = json.loads((training(tmp_path) / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    assert trainer.offsets == (-1, 0)
+    frames, labels = torch.zeros(1, 2, 3, 32, 32), torch.stack([torch.full((32, 32), value) for value in (1, 2)])[None]
+    assert torch.equal(trainer._prior(frames, labels, 0.0), labels[:, 0])  # frame N-1's
+    later = trainer._prior(frames, labels, 0.5)
+    assert torch.equal(later, train.predict(trainer.model, frames[:, 0]))
+    assert trainer.model.training
+
+
+def test_own_prior_is_the_truth_of_the_frame_itself_then_none(tmp_path):
+    job = json.loads((training(tmp_path, decoder="decoder_b") / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    assert trainer.offsets == (-2, -1, 0)
+    labels = torch.stack([torch.full((32, 32), value) for value in (0, 1, 2)])[None]
+    frames = torch.zeros(1, 3, 3, 32, 32)
+    assert torch.equal(trainer._prior(frames, labels, 0.0), labels[:, 2])
+    assert trainer._prior(frames, labels, 0.5) is None
+
+
+def test_signal_sets_the_flag(monkeypatch):
+    stop = Stop()
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)}
+    try:
+        stop.install()
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.status == "preempted"
+        signal.raise_signal(signal.SIGINT)
+        assert stop.status == "preempted"  # the first word stands
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@pytest.mark.parametrize("decoder", ["decoder_a", "decoder_b"])
+def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decoder):
+    """Autocast caches weights that it casts; cast under no_grad first, they would have no gradient afterwards."""
+    job = json.loads((training(tmp_path, decoder=decoder, precision="bf16") / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    trainer.model.decoder.memory.initialised.fill_(True)
+    trainer.model.decoder.memory.rows.normal_()
+    frames = len(trainer.offsets)
+    batch = train.Batch(
+        torch.randint(0, 256, (2, frames, 3, 32, 32), dtype=torch.uint8),
+        torch.randint(0, 4, (2, frames, 32, 32), dtype=torch.uint8),
+        torch.arange(2),
+        ("", ""),
+    )
+    trainer._backward(batch, 2 * 32 * 32, progress=0.9)
+    missing = [name for name, parameter in trainer.model.named_parameters() if parameter.grad is None]
+    assert missing == []
+
+
+def a_batch(value, name):
+    frames = torch.full((2, 2, 3, 32, 32), value)
+    return train.Batch(frames, torch.zeros(2, 2, 32, 32, dtype=torch.uint8), torch.arange(2), (name, f"{name}0"))
+
+
+def test_a_bad_loss_names_its_samples_alone(tmp_path):
+    job = json.loads((training(tmp_path, micro_batch=2) / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    batches = [a_batch(0.0, "street/1"), a_batch(math.nan, "river/7")]
+    with pytest.raises(HarnessError, match=r"iteration 5: .*samples river/7, river/70;"):
+        trainer.step(5, batches, 4 * 32 * 32)
+
+
+def test_fp16s_scaler_may_pass_over_some(tmp_path, monkeypatch):
+    """The scaler works on a CPU too, though fp16 itself is refused there."""
+    monkeypatch.setattr(train, "SKIPS", 2)
+    job = json.loads((training(tmp_path) / "job.yaml").read_text())
+    trainer = train.Trainer(job, 4, ALONE)
+    trainer.start(None)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    for iteration in range(2):
+        assert trainer.step(iteration, [a_batch(math.nan, "river/7")], 32 * 32) == {"skipped": 1.0}
+    assert not trainer.wild(), "batch norm's statistics"
+    assert trainer.scaler.get_scale() == 2.0**14  # halved twice
+    with pytest.raises(HarnessError, match="river/7"):
+        trainer.step(2, [a_batch(math.nan, "river/7")], 32 * 32)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+    assert not trainer.model.decoder.memory.initialised.any()
+
+
+class Overflows(torch.autograd.Function):
+    """The value itself, whose gradient is not finite: as a backward pass does it that overflows under a finite loss."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+def overflow_at(monkeypatch, at):
+    """Let the gradients of one iteration of trainings be infinite, under a finite loss."""
+    step, losses, now = train.Trainer.step, train.losses, []
+
+    def stepped(self, iteration, *rest):
+        now[:] = [iteration]
+        return step(self, iteration, *rest)
+
+    def lost(*arguments):
+        found = losses(*arguments)
+        return {**found, "loss": Overflows.apply(found["loss"])} if now == [at] else found
+
+    monkeypatch.setattr(train.Trainer, "step", stepped)
+    monkeypatch.setattr(train, "losses", lost)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("at", [3, 5], ids=["midway", "at the last iteration"])
+def test_gradient_that_is_not_finite_ends_before_anything_takes_it(tmp_path, monkeypatch, precision, at):
+    """The last checkpoint stands, and the same command ends as if nothing had been."""
+    whole = weights(train_now(training(tmp_path / "whole", precision=precision)))
+    folder = training(tmp_path / "parts", precision=precision)
+    with monkeypatch.context() as patch:
+        overflow_at(patch, at)
+        with pytest.raises(HarnessError, match=rf"the gradient is not finite at iteration {at}: .*samples \w+/"):
+            train.train(folder, ALONE, Stop())
+    last = checkpoint.latest(folder / "checkpoints", print)
+    assert last == at // 2 * 2
+    assert not (folder / "weights.safetensors").exists()
+    found = weights(train_now(folder))
+    assert all(torch.equal(value, found[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("part", ["parameters", "buffers", "moments"])
+def test_a_state_that_is_not_finite_is_never_kept(tmp_path, monkeypatch, part):
+    step = train.Trainer.step
+
+    def spoiled(self, iteration, *rest):
+        found = step(self, iteration, *rest)
+        if iteration == 3:
+            moments = (value["exp_avg_sq"] for value in self.optimizer.state.values())
+            next(moments if part == "moments" else getattr(self.model, part)()).data.fill_(math.nan)
+        return found
+
+    monkeypatch.setattr(train.Trainer, "step", spoiled)
+    folder = training(tmp_path)
+    with pytest.raises(HarnessError, match="the state is not finite at iteration 4"):
+        train.train(folder, ALONE, Stop())
+    assert checkpoint.latest(folder / "checkpoints", print) == 2
+
+
+@pytest.mark.parametrize("error", ["NCCL error: remote process exited or there was a network error", "Socket closed"])
+def test_a_peers_end_is_not_taken_for_a_reason(tmp_path, error):
+    found = jobs.failure(training(tmp_path), torch.distributed.DistBackendError(error))
+    assert found.reason.startswith("another rank ended first")
+
+
+NCCL = "NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)\nLast error:\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.distributed.DistBackendError(f"{NCCL}Cuda failure 2 'out of memory'"),
+    ],
+    ids=["allocator", "CUDA", "cuBLAS", "NCCL"],
+)
+def test_out_of_memory_names_what_lowers_it(tmp_path, error):
+    folder = training(tmp_path)
+    found = jobs.failure(folder, error)
+    assert found.status == "failed"
+    assert "--nproc" in found.reason
+    assert "train.micro_batch (now 4" in found.reason
+    assert "train.crop (now 32)" in found.reason
+
+
+def test_weights_without_an_outcome_are_a_finished_training(tmp_path, monkeypatch):
+    """Killed between the two, with the checkpoints gone: nothing is trained again."""
+    folder = train_now(training(tmp_path))
+    before = (folder / "weights.safetensors").read_bytes()
+    monkeypatch.setattr(train, "run", None)
+    train_now(folder)
+    assert (folder / "weights.safetensors").read_bytes() == before
+    begins = [event["step"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "begin"]
+    assert begins == [0, 6]
+
+
+def test_damaged_weights_are_no_finished_training(tmp_path):
+    folder = train_now(training(tmp_path))
+    path = folder / "weights.safetensors"
+    before = path.read_bytes()
+    path.write_bytes(before[:-100])
+    train_now(folder)
+    assert path.read_bytes() == before
+    assert checkpoint.whole(path)
+    said = [event["message"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "log"]
+    assert said == ["weights.safetensors does not match its checksum; it is made again"]
+
+
+def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
+    folder = training(tmp_path)
+    description = json.loads((folder / "job.yaml").read_text())
+    first = Claim(folder).take()
+    (folder / "job.yaml").write_text(json.dumps({**description, "attempt": first.number}))
+    step, seen = train.Trainer.step, {}
+
+    def taken_over(self, iteration, *rest):
+        if iteration == 3:
+            first.renew(released=True)
+            assert Claim(folder).take().number == 2
+            seen.update({path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()})
+        return step(self, iteration, *rest)
+
+    monkeypatch.setattr(train.Trainer, "step", taken_over)
+    assert worker.launch([folder], ALONE, Stop()) == 75
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == seen
+    assert not (folder / "outcome.json").exists()
+
+
+def test_a_training_that_is_superseded_at_its_end_keeps_nothing(tmp_path, monkeypatch):
+    folder = training(tmp_path)
+    first = Claim(folder).take()
+    (folder / "job.yaml").write_text(json.dumps({**jobs.read(folder), "attempt": first.number}))
+    finish = train.finish
+
+    def taken_over(*arguments):
+        first.renew(released=True)
+        assert Claim(folder).take().number == 2
+        finish(*arguments)
+
+    monkeypatch.setattr(train, "finish", taken_over)
+    assert worker.launch([folder], ALONE, Stop()) == 75
+    assert not (folder / "memory" / "step-000000006.npy").exists()
+    assert not (folder / "weights.safetensors").exists()
+    assert not (folder / "outcome.json").exists()

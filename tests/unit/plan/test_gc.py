@@ -1,0 +1,113 @@
+import json
+import os
+
+import pytest
+
+from harness.common.errors import UnfitError
+from harness.config.compose import compose
+from harness.jobdir import lease
+from harness.jobdir.lease import Claim
+from harness.plan import gc, plan, saved_plans
+
+SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=2")
+
+
+@pytest.fixture
+def made(tmp_path):
+    return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
+
+
+def job(folder, **outcome):
+    folder.mkdir(parents=True)
+    (folder / "job.yaml").write_text("{}")
+    (folder / "outcome.json").write_text(json.dumps(outcome))
+    (folder / "weights.safetensors").write_bytes(b"x" * 1000)
+    return folder
+
+
+def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
+    saved_plans.keep(made, ())
+    kept = job(made.directory(made.jobs[0]), status="finished")
+    lost = job(made.root / "jobs" / ("f" * 16), status="finished")
+    (made.root / "jobs" / "notes").mkdir()  # not ours
+    (item,) = gc.garbage(made.root)
+    assert item.path == lost
+    assert item.bytes > 1000
+    assert gc.delete(made.root, [item]) == item.bytes
+    assert not lost.exists()
+    assert kept.exists()
+
+
+def test_a_job_at_work_is_never_listed_nor_deleted(made):
+    saved_plans.keep(made, ())
+    folder = job(made.root / "jobs" / ("f" * 16))
+    (item,) = gc.garbage(made.root)
+    got = Claim(folder).take()
+    assert gc.garbage(made.root) == []
+    assert gc.delete(made.root, [item]) == 0  # begun after it was listed
+    got.renew(released=True)
+    assert lease.held(folder) is None
+    assert [one.path for one in gc.garbage(made.root)] == [folder]
+
+
+def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(made, monkeypatch):
+    saved_plans.keep(made, ())
+    folder = job(made.root / "jobs" / ("f" * 16))
+    Claim(folder).take()
+    monkeypatch.setattr(lease, "machine", lambda: "another")
+    assert gc.garbage(made.root) == []
+    os.utime(lease.path_of(folder, 1), (0, 0))
+    assert not gc.at_work(made.root / "jobs")
+    assert gc.delete(made.root, gc.garbage(made.root)) > 0
+    assert not folder.exists()
+
+
+def test_leftovers_of_a_finished_job_are_listed(made):
+    saved_plans.keep(made, ())
+    folder = job(made.directory(made.jobs[0]), status="finished")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-000000004.pt").write_bytes(b"x" * 10)
+    (folder / ".weights.safetensors.host.1.tmp").write_bytes(b"x" * 5)
+    (made.root / "replaced" / "abc").mkdir(parents=True)
+    found = {one.path.name: one.why for one in gc.garbage(made.root)}
+    assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
+    items = gc.garbage(made.root)
+    got = Claim(folder).take()
+    assert gc.delete(made.root, items) == 0  # begun after they were listed; `abc` holds no byte
+    got.renew(released=True)
+    assert gc.delete(made.root, items) == 15
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("attempts", "job.yaml", "outcome.json", "weights.safetensors")
+    ]
+    assert gc.garbage(made.root) == []
+
+
+def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
+    root = tmp_path / "jobs" / "runs"  # a folder of people's own that has a name of ours
+    folder = job(root / "rehearsal" / "jobs" / ("f" * 16))
+    (root / "rehearsal" / "plans").mkdir()
+    got = Claim(folder).take()
+    assert gc.garbage(root) == []
+    got.renew(released=True)
+    assert gc.garbage(root, rehearsing=True) == []
+    (item,) = gc.garbage(root)
+    assert item.path == root / "rehearsal"
+    got = Claim(folder).take()
+    assert gc.delete(root, [item]) == 0  # begun after it was listed
+    got.renew(released=True)
+    assert gc.delete(root, [item]) > 0
+    assert not item.path.exists()
+
+
+def test_a_root_whose_plans_are_gone_is_left_alone(tmp_path):
+    job(tmp_path / "jobs" / "a", status="finished")
+    with pytest.raises(UnfitError, match="has jobs and no plans/"):
+        gc.garbage(tmp_path)
+
+
+def test_what_a_searchs_trial_made_is_no_garbage(tmp_path):
+    job(tmp_path / "jobs" / "a", status="finished")
+    gc.refer(tmp_path, "other", ["b"])
+    assert [item.path.name for item in gc.garbage(tmp_path)] == ["a"]
+    gc.refer(tmp_path, "trial", ["a"])
+    assert gc.garbage(tmp_path) == []

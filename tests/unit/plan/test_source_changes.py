@@ -1,0 +1,100 @@
+import shutil
+from pathlib import Path
+
+import equal_sources
+import pytest
+
+from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UsageError
+from harness.config import compose
+from harness.plan import explain, plan, source_changes
+from harness.plan.plan import Plan
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Plan:
+    """A plan whose jobs all look finished."""
+    made = plan.make(["ablation_ensemble"], compose.compose("demo"), tmp_path)
+    for job in made.jobs:
+        directory = made.directory(job)
+        directory.mkdir(parents=True)
+        write_json(directory / "job.yaml", job.spec())
+        write_json(directory / "how.json", {"sources": source_changes.digests(job)})
+        write_json(directory / "outcome.json", {"status": "finished"})
+    return made
+
+
+def test_sources_are_the_engine_the_plug_ins_and_what_they_import(made: Plan):
+    upernet, _, decoder_b = made.jobs[:3]
+    found = source_changes.digests(upernet)
+    for file in ("harness/engine/train.py", "models/decoders/upernet.py", "models/encoders/beit.py"):
+        assert file in found
+    assert "harness/data/stream.py" in found  # imported by the engine
+    assert "models/layers/pyramid.py" in found  # imported by the decoder
+    assert "models/decoders/decoder_a.py" not in found  # another's plug-in
+    assert not any(file.startswith(("harness/tracking", "harness/cli", "harness/plan")) for file in found)
+    assert "models/layers/temporal_attention.py" in source_changes.digests(decoder_b)
+
+
+def test_a_changed_source_shows_only_on_the_jobs_that_use_it(made: Plan):
+    assert all(source_changes.changed(made, job) == [] for job in made.jobs)
+    file = "models/decoders/decoder_b.py"
+    for job in made.jobs:
+        path = made.directory(job) / "how.json"
+        ran = read_json(path)["sources"]
+        write_json(path, {"sources": {**ran, **({file: "before"} if file in ran else {})}})
+    marked = [job.name for job in made.jobs if source_changes.changed(made, job) == [file]]
+    assert [name.split(" seed")[0] for name in marked] == [
+        "train decoder_b",
+        "evaluate decoder_b",
+        "evaluate decoder_a + decoder_b",
+    ]
+
+
+def test_accepted_changes_are_not_marked(made: Plan):
+    job = made.jobs[0]
+    write_json(made.directory(job) / "how.json", {"sources": {"models/decoders/upernet.py": "before"}})
+    assert source_changes.changed(made, job)
+    write_json(made.directory(job) / "accepted.json", source_changes.digests(job))
+    assert source_changes.changed(made, job) == []
+
+
+def test_why_names_the_nearest_job_and_the_keys_that_differ(made: Plan):
+    other = compose.compose("demo", ["decoder.decoder_a.momentum=0.3"])
+    asked = plan.make(["ablation_ensemble"], other, made.root)
+    text = explain.explain(asked, "decoder_a")
+    assert "decoder.options.momentum: 0.3 here, 0.9 there" in text
+    assert "it waits for train decoder_a seed 0" in text
+    assert "done" in explain.explain(asked, "upernet")
+    with pytest.raises(UsageError, match="decoder_ab"):
+        explain.explain(asked, "decoder_c")
+
+
+def test_why_without_any_finished_job(made: Plan):
+    shutil.rmtree(made.root / "jobs")
+    assert "nothing like it" in explain.explain(made, "upernet")
+
+
+def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(made: Plan):
+    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
+    path, ran = made.directory(job) / "how.json", dict(equal["before"])
+    write_json(path, {"sources": ran})
+    assert source_changes.changed(made, job) == []
+    write_json(path, {"sources": {**ran, "harness/engine/train.py": "anotherdigest"}})
+    assert source_changes.changed(made, job) == ["harness/engine/train.py"]
+    mine = {**ran, "/theirs/decoders/mine.py": "digest"}
+    write_json(path, {"sources": mine})
+    assert source_changes.changed(made, job) == ["mine.py"]
+
+
+def test_a_source_that_has_changed_since_the_table_shows_on_jobs_of_01(made: Plan, tmp_path: Path, monkeypatch):
+    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
+    write_json(made.directory(job) / "how.json", {"sources": equal["before"]})
+    write_json(tmp_path / "equal.json", {**equal, "now": {**equal["now"], "models/contract.py": "earlier"}})
+    monkeypatch.setattr(source_changes, "EQUAL", tmp_path / "equal.json")
+    assert source_changes.changed(made, job) == ["models/contract.py"]
+
+
+def test_the_table_of_equal_sources_is_of_today():
+    advice = "if no number has moved: python tests/tools/equal_sources.py; else raise the VERSION first"
+    assert read_json(source_changes.EQUAL)["now"] == equal_sources.current(), advice

@@ -1,0 +1,210 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.results import metrics, stats
+from harness.results.rows import CellResult, Context, build
+from harness.results.table import Table
+from reports.comparison import render, signed
+
+NAME = "ablation_ensemble"
+REASONS = ("data: synthetic", "backbone: tiny BEiT", "schedule: 12 epochs", "crop 64 instead of 512")
+
+
+def cell(
+    name: str, order: int, mious: list[float | None], over: str | None = "upernet", **rest: Any
+) -> list[CellResult]:
+    where = {"order": order, "baseline": over, "backbone": "BEiT-Large", "epochs": 240, **rest}
+    return [
+        CellResult(NAME, name, name.title(), seed, "missing" if miou is None else "done", miou=miou, **where)
+        for seed, miou in enumerate(mious)
+    ]
+
+
+def table(rows: list[CellResult], comparable: bool = True, reasons: tuple[str, ...] = REASONS) -> Table:
+    context = Context(NAME, "Table 1 – Ablation", "paper", "vspw", comparable, () if comparable else reasons)
+    return render(build(rows), context).tables[NAME]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 300)
+
+
+def measured(name: str, order: int, right: int, units: int = 24, seeds: int = 3, **rest: Any) -> list[CellResult]:
+    """A cell with matrices by video: `right` of 1000 pixels, more or less by video."""
+    rows = []
+    for seed in range(seeds):
+        noise = np.random.default_rng(seed).integers(-50, 50, units)
+        videos = {
+            f"v{index:02}": np.array([[right + n, 1000 - right - n], [1000 - right - n, right + n]])
+            for index, n in enumerate(noise.tolist())
+        }
+        miou = 100 * metrics.miou(np.sum(list(videos.values()), axis=0))
+        over = "upernet" if order else None
+        known = {"order": order, "baseline": over, "members": (f"{name}-{seed}",), "videos": videos, **rest}
+        rows.append(CellResult(NAME, name, name.title(), seed, "done", miou=miou, **known))
+    return rows
+
+
+def table_1(**rest: Any) -> list[CellResult]:
+    return [
+        *measured("upernet", 0, 700, **rest),
+        *measured("decoder_a", 1, 707, **rest),
+        *measured("decoder_ab", 2, 750, **rest),
+    ]
+
+
+def test_intervals_stand_beside_their_numbers() -> None:
+    made = table(table_1())
+    headers = list(made.columns)
+    assert headers[headers.index("ours") + 1] == "95% interval"
+    assert headers[headers.index("our gain") + 1 :][:2] == ["gain, 95% interval", "Verdict"]
+    for header, raw in (("95% interval", ("low", "high")), ("gain, 95% interval", ("gain_low", "gain_high"))):
+        low, high = (made.raw[1][key] for key in raw)
+        sign = "+" if raw[0].startswith("gain") else ""
+        assert column(made, header)[1] == f"[{low:{sign}.2f}, {high:{sign}.2f}]"
+    assert column(made, "gain, 95% interval")[0] == "–"
+    assert any("over 24 videos" in note and "300 resamples" in note for note in made.notes)
+    assert not any("so no verdict" in note for note in made.notes)
+
+
+def test_a_verdict_names_the_row_that_its_claim_is_over() -> None:
+    made = table(table_1())
+    assert column(made, "Verdict") == ["–", "same sign", "same sign (over Decoder_A)"]
+    (ab,) = [note for note in made.notes if note.startswith("Decoder_Ab over Decoder_A: ours +")]
+    assert "the paper's +0.88 (Table 1, rows 2 and 4, difference): same sign." in ab
+    assert [row["verdict"] for row in made.raw] == [None, "same sign", "same sign"]
+
+
+def test_the_rule_stands_under_the_table_where_the_paper_claims_something() -> None:
+    assert stats.RULE in table(table_1()).notes
+    assert stats.RULE in table(table_1(units=4)).notes
+    assert stats.RULE not in table(measured("upernet", 0, 700)).notes
+
+
+def test_few_units_leave_no_column_but_the_reason() -> None:
+    made = table(table_1(units=4, unit_of={f"v{index:02}": "0016E5" for index in range(4)}))
+    assert not any("interval" in header or header == "Verdict" for header in made.columns)
+    assert "No interval, so no verdict (4 videos of 1 recording: fewer than 20 units)." in made.notes
+
+
+def test_a_row_without_an_interval_among_others_is_named() -> None:
+    made = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
+    assert column(made, "95% interval")[1] == "–"
+    assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in made.notes
+
+
+def test_two_seeds_are_this_pair_only_and_another_setting_is_not_comparable() -> None:
+    pair = table(table_1(seeds=2))
+    assert column(pair, "Verdict")[1] == "this pair of checkpoints only"
+    assert any(note.endswith("this pair of checkpoints only (2 seeds, fewer than 3).") for note in pair.notes)
+    elsewhere = table(table_1(), comparable=False)
+    assert "Verdict" not in elsewhere.columns  # it would say the same in every row
+    assert [row["verdict"] for row in elsewhere.raw] == [None, "not comparable", "not comparable"]
+    assert stats.RULE in elsewhere.notes
+    assert any(note.startswith("Decoder_A over Upernet:") and "not comparable" in note for note in elsewhere.notes)
+
+
+def column(made: Table, header: str) -> list[str]:
+    return [row[made.columns.index(header)] for row in made.rows]
+
+
+def test_papers_columns_stand_beside_ours_at_the_papers_setting() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]))
+    headers = ("Method", "Backbone", "Epochs", "paper mIoU", "paper gain", "ours", "our gain")
+    assert made.columns == headers
+    assert made.title == "Table 1 – Ablation"
+    assert made.rows == (
+        ("Upernet", "BEiT-Large", "240", "60.02", "–", "60.00", "–"),
+        ("Decoder_A", "BEiT-Large", "240", "61.24", "+1.22", "61.50", "+1.50"),
+    )
+
+
+def test_elsewhere_the_title_says_so_and_the_papers_columns_stand_last() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]), comparable=False)
+    assert made.title == "Table 1 – Ablation (synthetic videos, tiny BEiT, 12 epochs: not the paper's setting)"
+    assert made.columns[3:5] == ("mIoU", "gain")
+    assert [header.startswith("paper") for header in made.columns] == [False] * 5 + [True] * 2
+    assert all("VSPW, BEiT-L" in header for header in made.columns[5:])
+    assert any("cannot be compared" in note and "crop 64 instead of 512" in note for note in made.notes)
+
+
+def test_a_difference_that_is_no_data_backbone_or_schedule_is_in_the_title_too() -> None:
+    made = table(cell("upernet", 0, [60.0], None), comparable=False, reasons=("BN group 4 instead of 16",))
+    assert made.title.endswith("(BN group 4 instead of 16: not the paper's setting)")
+
+
+def test_missing_and_failed_cells_keep_their_rows_and_reasons() -> None:
+    failed = [CellResult(NAME, "decoder_a", "A", 0, "failed", "out of memory", order=1, baseline="upernet")]
+    absent = [CellResult(NAME, "decoder_b", "B", 0, "missing", "not run", order=2, baseline="upernet")]
+    made = table(cell("upernet", 0, [60.0], None) + failed + absent)
+    assert column(made, "ours") == ["60.00", "failed", "missing"]
+    assert column(made, "our gain") == ["–", "–", "–"]
+    assert "A: failed: out of memory." in made.notes
+    assert "B: missing: not run." in made.notes
+
+
+def test_several_seeds_are_mean_and_deviation_with_their_number() -> None:
+    made = table(cell("upernet", 0, [60.0, 62.0], None) + cell("decoder_a", 1, [61.0, 64.0, None]))
+    assert column(made, "ours") == ["61.00 ± 1.41", "62.50 ± 2.12"]
+    assert column(made, "our gain") == ["–", "+1.50 ± 0.71"]
+    assert column(made, "Seeds") == ["2", "2 of 3"]
+    assert not any("one seed" in note.lower() for note in made.notes)
+
+
+def test_one_seed_is_a_plain_number_and_says_so() -> None:
+    made = table(cell("upernet", 0, [60.0], None))
+    assert "Seeds" not in made.columns
+    assert "One seed, which says nothing about noise." in made.notes
+    mixed = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.0, 62.0]))
+    assert "Decoder_A" not in next(note for note in mixed.notes if "one seed" in note)
+
+
+def test_best_of_ours_is_bold() -> None:
+    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.001]) + cell("decoder_b", 2, [61.0]))
+    ours = made.columns.index("ours")
+    assert made.bold == {(1, ours), (2, ours)}
+    assert table(cell("upernet", 0, [60.0], None)).bold == frozenset()
+
+
+def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
+    rows = cell("upernet", 0, [60.0, 60.0], None) + cell("decoder_a", 1, [70.0, None])
+    made = table(rows + cell("decoder_b", 2, [61.0, 61.0]))
+    assert {row for row, _ in made.bold} == {2}
+
+
+def test_an_experiment_that_the_paper_does_not_have_shows_no_paper_columns() -> None:
+    made = render(
+        build([CellResult("mine", "m", "m = 0.5", 0, "done", miou=3.0)]),
+        Context("mine", "Mine", "demo", "synthetic", comparable=False, reasons=REASONS),
+    ).tables["mine"]
+    assert made.columns == ("Method", "Backbone", "Epochs", "mIoU")
+    assert not any("paper's columns" in note for note in made.notes)
+
+
+def test_changed_code_and_provenance_are_noted() -> None:
+    rows = cell("upernet", 0, [60.0], None, commit="a" * 12, dirty=True, precision="fp16", changed="train.py")
+    made = table(rows)
+    assert "Upernet: code changed since it ran (train.py)." in made.notes
+    assert f"Ours: commit {'a' * 12}; precision fp16; with uncommitted changes." in made.notes
+
+
+def test_only_the_contexts_experiment_is_rendered() -> None:
+    frame = build([*cell("upernet", 0, [60.0], None), CellResult("other", "x", "X", 0)])
+    made = render(frame, Context(NAME, "T", "demo", "vspw", comparable=True)).tables
+    assert list(made) == [NAME]
+    assert [row[0] for row in made[NAME].rows] == ["Upernet"]
+
+
+def test_raw_values_are_not_rounded() -> None:
+    made = table(cell("upernet", 0, [60.123456], None))
+    assert made.raw[0]["miou"] == 60.123456
+    assert pd.notna(made.raw[0]["paper_miou"])
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.224, "+1.22"), (-0.06, "−0.06"), (-0.001, "0.00"), (None, "–")])
+def test_signs(value: float | None, text: str) -> None:
+    assert signed(value) == text

@@ -1,0 +1,39 @@
+"""The table of other metrics: what is there, in which variant, and nothing where there is only mIoU."""
+
+import pytest
+
+from harness.results.rows import Context
+from reports._metrics import table
+
+ALL = {"miou": 60.0, "miou_nanmean": 59.5, "fwiou": 70.25, "accuracy": 80.0, "mean_accuracy": 65.0}
+VC = {"mvc8": 90.0, "mvc16": 85.5, "mvc8_strict": 50.0, "mvc16_strict": 40.0}
+
+
+def context(vc="official"):
+    return Context("e", "T", "demo", "synthetic", comparable=False, vc=vc)
+
+
+def cell(name, metrics):
+    return {"cell": name, "label": name.upper(), "metrics": metrics}
+
+
+@pytest.mark.parametrize(("vc", "eight"), [("official", "90.00"), ("strict", "50.00")])
+def test_the_variant_is_chosen_and_named(vc, eight):
+    made = table("T", [cell("a", {**ALL, **VC}), cell("b", None)], context(vc))
+    row = dict(zip(made.columns, made.rows[0], strict=True))
+    assert row["mVC8"] == eight
+    assert row["wIoU"] == "70.25"
+    assert row["mean accuracy"] == "65.00"
+    assert made.rows[1] == ("B", *["–"] * 7)
+    assert f"{vc} variant" in made.notes[1]
+    assert made.raw[1]["fwiou"] is None
+
+
+def test_rows_without_consistency_have_no_such_column():
+    made = table("T", [cell("a", ALL)], context())
+    assert not any(column.startswith("mVC") for column in made.columns)
+    assert len(made.notes) == 1
+
+
+def test_there_is_no_table_of_nothing():
+    assert table("T", [cell("a", {"miou": 60.0}), cell("b", {})], context()) is None

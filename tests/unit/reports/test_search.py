@@ -1,0 +1,200 @@
+"""A study's report: a finding that is not fooled by noise, tables, figures; from the trials alone."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from harness.config.compose import compose
+from harness.plan import study as studies
+from harness.plan.search_space import Whole
+from harness.plan.study import Study, Trial
+from harness.results import rows as results
+from harness.results.figure import render as drawn
+from harness.results.rows import Context
+from harness.results.table import Report, report_markdown, to_csv, write
+from reports import search
+from reports.search.finding import find, largest, sentence
+
+M, SCHEDULE = "decoder.decoder_a.momentum", "decoder.decoder_a.schedule"
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return studies.make("momentum", compose("demo"), Path("nowhere"))
+
+
+@pytest.fixture(scope="module")
+def context(study: Study) -> Context:
+    (experiment,) = study.plan(study.default, 0, Path("nowhere")).experiments
+    return results.context(experiment, ["harness", "search", "momentum"])
+
+
+def default(seed: int, value: float | None) -> Trial:
+    state = "complete" if value is not None else "running"
+    return Trial(seed, state, {M: 0.9, SCHEDULE: "poly"}, value, facts={"seed": seed, "default": True})
+
+
+def trial(number: int, momentum: float, value: float, state: str = "complete", schedule: str = "fixed") -> Trial:
+    facts = {"step": 140 if state == "complete" else 16, "steps": 140, "reason": "the loss is not finite"}
+    return Trial(number, state, {M: momentum, SCHEDULE: schedule}, value, {1: value / 2}, facts)
+
+
+def failed(seed: int) -> Trial:
+    return replace(default(seed, None), state="failed")
+
+
+DEFAULTS = [default(0, 40.0), default(1, 41.0), default(2, 42.0)]  # 41 ± 1
+
+
+@pytest.mark.parametrize(
+    ("trials", "told"),
+    [
+        ([], "No trial is complete yet"),
+        (DEFAULTS[:1], "No trial beside the default is complete yet; the default (m=0.9 poly: 40.00, one seed)"),
+        ([default(0, None), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default is not"),
+        ([*DEFAULTS, trial(3, 0.1, 40.5)], "Nothing beats the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds)"),
+        ([*DEFAULTS, trial(3, 0.1, 41.9)], "+0.90 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): not dist"),
+        ([*DEFAULTS, trial(3, 0.1, 42.1)], "+1.10 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): more"),
+        (
+            [*DEFAULTS, trial(3, 0.1, 40.5)],
+            "the best of 1 other setting is m=0.1 fixed, 40.50 mIoU on dev, −0.50: not d",
+        ),
+        (
+            [*DEFAULTS, trial(3, 0.1, 39.0)],
+            "39.00 mIoU on dev, −2.00: more than the 1.00 that the best of 1 equal sett",
+        ),
+        ([*DEFAULTS, trial(3, 0.1, 41.0)], "41.00 mIoU on dev, 0.00: not distinguishable"),
+        ([DEFAULTS[0], trial(3, 0.1, 39)], "39.00 mIoU on dev, −1.00: the default's spread is not known"),
+        ([failed(0), failed(1), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default failed"),
+        ([failed(0), default(1, None), trial(3, 0.1, 44)], "44.00 mIoU on dev; the default is not complete yet"),
+        ([failed(0), failed(1)], "No trial is complete yet; the default failed"),
+        ([DEFAULTS[0], trial(3, 0.1, 49)], "+9.00 over the default (m=0.9 poly: 40.00, one seed): the default's sp"),
+    ],
+)
+def test_the_finding(study: Study, trials: list[Trial], told: str) -> None:
+    assert told in sentence(study, find(trials))
+
+
+def test_the_more_are_tried_the_larger_a_lead_must_be(study: Study) -> None:
+    few = [*DEFAULTS, trial(3, 0.1, 42.6)]
+    many = [*few, *(trial(number, 0.2, 30, "pruned") for number in range(4, 24))]
+    assert find(few).distinguishable
+    assert not find(many).distinguishable
+    assert "the best of 21 equal settings leads by 1.8" in sentence(study, find(many))
+
+
+def test_what_noise_leads_by_is_what_it_leads_by() -> None:
+    rng = random.Random(0)
+    for draws in (2, 5, 20, 60):
+        simulated = mean(max(rng.gauss(0, 1) for _ in range(draws)) for _ in range(4000))
+        assert largest(draws) == pytest.approx(simulated, rel=0.05)
+
+
+def test_a_pruned_trials_last_look_is_no_best() -> None:
+    found = find([*DEFAULTS, trial(3, 0.1, 41.5), trial(4, 0.2, 99.0, "pruned")])
+    assert found.best is not None
+    assert found.best.number == 3
+
+
+ALL = [
+    *DEFAULTS,
+    *(trial(n, 0.005 * 1.5**n, 41.2 + n / 10, schedule=("fixed", "poly")[n % 2]) for n in range(3, 15)),
+    trial(15, 0.3, 20.0, "pruned"),
+    trial(16, 0.31, 0.0, "failed"),
+]
+STATES: dict[str, Sequence[Trial]] = {
+    "nothing": [],
+    "the default alone": DEFAULTS,
+    "nothing complete": [default(0, None), trial(1, 0.1, 3.0, "pruned")],
+    "all": ALL,
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_any_state_of_a_study_renders(name: str, study: Study, context: Context, tmp_path: Path) -> None:
+    made = search.render(study, STATES[name], {M: 0.8, SCHEDULE: 0.2} if name == "all" else {}, {}, context)
+    paths = write(made, tmp_path)
+    assert all(path.stat().st_size for path in paths)
+    text = report_markdown(made)
+    assert not any(word in text for word in ("None", "nan"))
+    assert len(to_csv(made.appendix["trials"]).splitlines()) - 1 == len(STATES[name])
+    assert "not the paper's setting" in made.tables["best"].title
+
+
+def made(study: Study, context: Context, **confirmed: object) -> Report:
+    return search.render(study, ALL, {M: 0.8, SCHEDULE: 0.2}, confirmed, context)
+
+
+def test_it_begins_with_the_finding_and_holds_the_ten_best(study: Study, context: Context) -> None:
+    report = made(study, context)
+    assert report_markdown(report).splitlines()[0].lstrip("# ").startswith("Best: m=")
+    rows = report.tables["best"].rows
+    assert len(rows) == 11  # ten, and the default, which is not among them
+    assert [row[0] for row in rows][:2] == ["trial 14", "trial 13"]
+    assert sum(row[0].startswith("default") for row in rows) == 1
+    notes = "\n".join(report.notes)
+    assert "17 trials ended (15 complete, 1 pruned, 1 failed)" in notes
+    assert "Pruning left out " in notes
+    assert "Trial 16 (m=0.31 fixed) failed: the loss is not finite" in notes
+    assert "val was not looked at" in notes
+
+
+def test_figures_are_drawn_and_described(study: Study, context: Context) -> None:
+    report = made(study, context)
+    assert set(report.figures) == {"history", "curve_m", "importance"}
+    for figure in report.figures.values():
+        assert figure.alt
+        forms = drawn(figure)
+        assert forms["png"].startswith(b"\x89PNG")
+        assert b"<svg" in forms["svg"]
+    assert "fixed: best" in report.figures["curve_m"].alt
+    assert "plus or minus 1.00 over its seeds" in report.figures["curve_m"].alt
+
+
+def test_the_confirmation_comes_first(study: Study, context: Context) -> None:
+    facts = {"best": "m=0.1 fixed", "trial": 3, "seeds": 3, "ahead": 2, "miou": 41.2, "default": 41.0, "gain": 0.2}
+    report = made(study, context, **facts, sd=0.4, low=None, high=None)
+    told = "m=0.1 fixed 41.20, the default 41.00; paired difference +0.20 ± 0.40, ahead in 2 of 3 seeds"
+    assert told in report.notes[0]
+    assert "--confirm" in made(study, context).notes[0]
+    nothing = made(study, context, **{**facts, "gain": -0.001}, sd=0.4, low=-0.5, high=0.001)
+    assert "paired difference 0.00 ± 0.40 [−0.50, 0.00]" in nothing.notes[0]
+
+
+def test_a_confirmation_of_another_trial_is_none_of_the_best(study: Study, context: Context) -> None:
+    facts = {"best": "m=0.1 fixed", "seeds": 3, "ahead": 2, "miou": 41.2, "default": 41.0, "gain": 0.2}
+    of_another, of_the_best = (
+        made(study, context, trial=3, **facts).notes,
+        made(study, context, trial=14, **facts).notes,
+    )
+    assert of_another[0].startswith("Confirmed on val")
+    assert "biased upwards: trial 14 was not the best then; --confirm S" in of_another[1]
+    assert not any("biased" in note for note in of_the_best)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_figures_text_is_sentences(name: str, study: Study, context: Context) -> None:
+    for figure in search.render(study, STATES[name], {}, {}, context).figures.values():
+        assert figure.alt[0].isalnum()
+        assert figure.alt.endswith(".")
+        assert ".." not in figure.alt
+
+
+def test_keys_of_the_same_last_word_have_columns_of_their_own(context: Context) -> None:
+    keys = ("decoder.decoder_a.channels", "decoder.decoder_b.channels")
+    one = studies.make("momentum", compose("demo"), Path("nowhere"))
+    more = {**one.space, **{key: Whole(8, 512, log=True) for key in keys}}
+    wide = replace(one, space=more)
+    some = [replace(t, params={**t.params, **dict.fromkeys(keys, 64)}) for t in DEFAULTS]
+    columns = search.render(wide, some, {}, {}, context).tables["best"].columns
+    assert columns[1:5] == ("m", "schedule", "decoder_a.channels", "decoder_b.channels")
+    assert wide.said(some[0].params) == "m=0.9 poly decoder_a.channels=64 decoder_b.channels=64"
+
+
+def test_scored_on_val_is_named(context: Context) -> None:
+    on_val = studies.make("momentum", compose("demo"), Path("nowhere"), "val")
+    assert any("split=val" in note for note in search.render(on_val, ALL, {}, {}, context).notes)

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import matplotlib.figure
+from PIL import Image
+
+from harness.results import table
+from harness.results.figure import Figure, render
+from harness.results.table import Report
+
+
+def draw() -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1], [0, 1])
+    return figure
+
+
+def test_a_report_writes_its_figures_in_both_forms(tmp_path: Path) -> None:
+    made = table.write(Report("T", {}, figures={"a b": Figure("Title", "a rising line", draw)}), tmp_path)
+    assert [path.name for path in made] == ["report.md", "a_b.png", "a_b.svg"]
+    assert Image.open(tmp_path / "a_b.png").width > 200
+    assert (tmp_path / "a_b.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_equal_figures_have_equal_bytes() -> None:
+    assert render(Figure("T", "", draw)) == render(Figure("T", "", draw))

@@ -1,0 +1,129 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_jobs
+from PIL import Image
+
+from harness.common.errors import UnfitError, UsageError
+from harness.engine.runtime import Stop
+from harness.tools import predict as module
+from harness.tools.predict import predict
+
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    tiny_jobs.train_now(tiny_jobs.training(root, "a" * 16, "decoder_a", epochs=1))
+    tiny_jobs.train_now(tiny_jobs.training(root, "b" * 16, "decoder_b", epochs=1))
+    return root / "jobs"
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):  # a size of its own, odd, larger than the window
+        Image.fromarray(rng.integers(0, 255, (41, 67, 3), dtype=np.uint8)).save(folder / f"f{index}.png")
+    return folder
+
+
+def masks(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.array(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))}
+
+
+@pytest.mark.parametrize(("names", "stage"), [("a", 0), ("b", 1), ("ab", 0)])
+def test_frames_of_any_size_by_any_members_and_stages(
+    root: Path, frames: Path, tmp_path: Path, names: str, stage: int
+) -> None:
+    seen = []
+    done = predict(
+        [root / (n * 16) for n in names], frames, tmp_path / "out", stage, lambda d, total: seen.append((d, total))
+    )
+    found = masks(tmp_path / "out")
+    assert list(found) == [f"f{index}.png" for index in range(4)]
+    assert all(mask.shape == (41, 67) and mask.max() < 4 for mask in found.values())
+    assert Image.open(tmp_path / "out" / "masks" / "f0.png").mode == "P"
+    assert seen == [(index, 4) for index in range(1, 5)]
+    assert done.new == 4
+    assert done.overlay.name == "overlay.mp4"
+    assert imageio_ffmpeg.count_frames_and_secs(str(done.overlay))[0] == 4
+
+
+def test_a_stopped_prediction_goes_on_and_gives_the_same(
+    root: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [root / ("a" * 16), root / ("b" * 16)]
+    predict(members, frames, tmp_path / "whole")
+    monkeypatch.setattr(module, "EVERY", 1)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(members, frames, tmp_path / "parts", 0, stop)
+    again = predict(members, frames, tmp_path / "parts")
+    assert (again.frames, again.new) == (4, 2)
+    whole, parts = masks(tmp_path / "whole"), masks(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all((whole[name] == parts[name]).all() for name in whole)
+    with pytest.raises(UsageError, match="other checkpoints"):
+        predict(members[:1], frames, tmp_path / "parts")
+    (tmp_path / "parts" / "state.pt").write_bytes(pickle.dumps(os.getcwd))  # a pickle that names a function
+    with pytest.raises(UnfitError, match=r"state\.pt.*remove it"):
+        predict(members, frames, tmp_path / "parts")
+
+
+def film(path: Path, frames: int = 12) -> Path:
+    writer = imageio_ffmpeg.write_frames(str(path), (64, 48), fps=10)
+    writer.send(None)
+    for index in range(frames):
+        writer.send(np.full((48, 64, 3), 20 * index, np.uint8))
+    writer.close()
+    return path
+
+
+def test_a_video_and_a_truncated_one(root: Path, tmp_path: Path) -> None:
+    video = film(tmp_path / "film.mkv")
+    assert predict([root / ("a" * 16)], video, tmp_path / "out").frames == 12
+    (tmp_path / "cut.mkv").write_bytes(video.read_bytes()[:300])
+    (tmp_path / "mp4.mp4").write_bytes(film(tmp_path / "whole.mp4").read_bytes()[:-200])  # its index is at the end
+    (tmp_path / "none.mp4").write_bytes(b"no video at all")
+    for name in ("cut.mkv", "mp4.mp4", "none.mp4"):
+        with pytest.raises(UnfitError, match=name) as caught:
+            predict([root / ("a" * 16)], tmp_path / name, tmp_path / f"out-{name}")
+        assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source in ("empty", "nothing"):
+        with pytest.raises(UnfitError, match=source):
+            predict([root / ("a" * 16)], tmp_path / source, tmp_path / "out")
+    with pytest.raises(UnfitError, match=r"job\.yaml"):
+        predict([tmp_path / "empty"], frames, tmp_path / "out")
+    unfinished = tiny_jobs.training(tmp_path, "c" * 16)
+    with pytest.raises(UnfitError, match="is the training finished"):
+        predict([unfinished], frames, tmp_path / "out")
+    evaluation = tiny_jobs.evaluation(tmp_path, "d" * 16, ["c" * 16])
+    with pytest.raises(UsageError, match="no training"):
+        predict([evaluation], frames, tmp_path / "out")
+
+
+def test_a_training_keeps_m_and_an_evaluation_a_mask_a_video(root: Path) -> None:
+    from harness.engine import evaluate
+
+    steps = sorted((root / ("a" * 16) / "memory").glob("*.npy"))
+    assert [path.name for path in steps] == ["step-000000002.npy", "step-000000004.npy", "step-000000006.npy"]
+    assert np.load(steps[-1]).shape == (4, 8)
+    folder = tiny_jobs.evaluation(root.parent, "e" * 16, ["a" * 16])
+    evaluate.evaluate([evaluate.task(folder)], tiny_jobs.ALONE, Stop())
+    kept = sorted((folder / "samples").glob("*/*.png"))
+    assert len(kept) == len(list((folder / "videos").glob("*.npz"))) == 3
+    assert Image.open(kept[0]).mode == "P"
