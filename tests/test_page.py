@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,10 @@ import pytest
 from system_parts import need, program
 
 from harness import execute, page
-from harness.core import stats
 from harness.core.evidence import Evidence
 from harness.execute import Finished, How
 
 COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "RESAMPLES", 200)
-        yield
 
 
 def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
