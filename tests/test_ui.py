@@ -56,6 +56,7 @@ def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
     assert ours.metrics["delta/miou"] == round(ours.metrics["delta/miou"], 2)
     assert "delta/paper" not in ours.metrics  # synthetic videos are not the paper's
     assert ours.tags["harness.verdict"] == stats.NOT_COMPARABLE
+    assert ours.tags["harness.power"].startswith("to decide +1.22 at an assumed noise (seeds ±0.71, videos ±")
     assert by_name["train/decoder_a/seed0"].tags["harness.memory"] == "step-000000200"
 
 

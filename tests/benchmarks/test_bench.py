@@ -70,4 +70,4 @@ def test_the_table_and_its_json(monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["rows"][0]["name"] == "jackknife of mIoU"
     assert bench.main(["--repeats", "1", "--threads", threads]) in (0, 1)
-    assert "summing each resample's matrices" in capsys.readouterr().out
+    assert "summing the matrices of all other videos" in capsys.readouterr().out

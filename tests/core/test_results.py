@@ -45,6 +45,7 @@ def table_1(seeds: int = 3, **rest: Any) -> pd.DataFrame:
 
 
 PAPERS = {"comparable": True, "reasons": ()}
+WIDER = "report.margin=0.5"
 
 
 @pytest.fixture
@@ -266,6 +267,19 @@ def test_a_plans_cell_knows_its_trainings(tmp_path: Path) -> None:
     upernet, a, b, ab = (cell.members for cell in cells)
     assert len({upernet, a, b}) == 3
     assert sorted(ab) == sorted((*a, *b))
+
+
+def test_the_margin_is_a_key_that_no_job_knows(tmp_path: Path) -> None:
+    first, other = (
+        plan.make(["ablation_ensemble"], config.compose("demo", given), tmp_path) for given in ([], [WIDER])
+    )
+    assert [job.fingerprint for job in first.jobs] == [job.fingerprint for job in other.jobs]
+    assert first.experiments[0].digest == other.experiments[0].digest
+    margins = [results.context(made.experiments[0], ()).margin for made in (first, other)]
+    assert margins == [stats.MARGIN, 0.5] == [0.3, 0.5]
+    (experiment,) = first.experiments
+    older = {key: value for key, value in experiment.config.tree.items() if key != "report"}
+    assert results.context(replace(experiment, config=replace(experiment.config, tree=older)), ()).margin == 0.3
 
 
 def test_nothing_at_all() -> None:
