@@ -267,8 +267,11 @@ def parts(interval: stats.Interval) -> str:
 
 def together(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
     """Which of several claims' intervals exclude 0 with all of them read together; nothing for a single claim."""
-    known = [(over(cells, one.claim.cell, one.claim.over), one.ours.interval.p) for one in found]
-    family = [(whom, p) for whom, p in known if p is not None]
+    family = [
+        (over(cells, one.claim.cell, one.claim.over), p)
+        for one in found
+        if (p := one.ours.interval.p) is not None and one.ours.interval.of != stats.CHECKPOINT_PAIR
+    ]
     if len(family) < 2:
         return []
     decided = [whom for (whom, _), yes in zip(family, stats.holm([p for _, p in family]), strict=True) if yes]
@@ -277,12 +280,13 @@ def together(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]
 
 
 def power_notes(own: pd.DataFrame, cells: list[dict[str, Any]], context: Context) -> list[str]:
-    """What the paper's gains would need to be decided, and the smallest gains that would have been seen."""
+    """What the paper's gains still need to be decided, and the smallest gains that would be seen."""
     found = powers.needs(own, context)
-    lines = [f"{over(cells, one.cell, one.over)}: {one.sentence}." for one in found if one.sentence and one.seeds]
+    short = [one for one in found if one.seeds and (one.needed is None or one.needed > one.seeds)]
+    lines = [f"{over(cells, one.cell, one.over)}: {one.sentence}." for one in short if one.sentence]
     seen = [f"{over(cells, one.cell, one.over)} {one.smallest:.2f}" for one in found if one.smallest is not None]
     if seen:
-        lines.append(f"Smallest gain seen in {powers.POWER:.0%} of cases at this noise: {', '.join(seen)}.")
+        lines.append(f"Smallest gain that {powers.POWER:.0%} of such tables would show: {', '.join(seen)}.")
     return lines
 
 

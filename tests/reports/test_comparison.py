@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,38 @@ def test_one_seed_is_this_pair_only_and_another_setting_is_not_comparable() -> N
     assert [row["verdict"] for row in elsewhere.raw] == [None, "not comparable", "not comparable"]
     assert stats.RULE.format(margin=0.3) in elsewhere.notes
     assert any(note.startswith("Decoder_A over Upernet:") and "not comparable" in note for note in elsewhere.notes)
+
+
+def test_claims_are_read_together_and_what_they_need_is_said() -> None:
+    made = table(table_1())
+    (together,) = [note for note in made.notes if "read together" in note]
+    assert together == (
+        "All 2 claims read together (Holm, 5% for a false one among them): 0 is excluded for Decoder_A over Upernet, "
+        "Decoder_Ab over Decoder_A."
+    )
+    (smallest,) = [note for note in made.notes if note.startswith("Smallest gain that 80% of such tables would show: ")]
+    assert smallest.count(" over Upernet 0.") == 2  # A and A+B, which are each some points
+    pair = table(table_1(seeds=1))
+    assert not any("read together" in note or note.startswith("Smallest") for note in pair.notes)
+    needed = (
+        "Decoder_A over Upernet: to decide +1.22 at an assumed noise (seeds ±0.71, videos ±0.01) in 80% of cases: 5"
+    )
+    assert any(note.startswith(needed) for note in pair.notes)
+    (noise,) = [note for note in made.notes if note.startswith("Decoder_A over Upernet: ours")]
+    row = made.raw[1]
+    assert f" (seeds ±{row['gain_sd_seeds']:.2f}, videos ±{row['gain_sd_units']:.2f}), the paper's" in noise
+
+
+def test_evaluations_of_the_same_checkpoints_speak_of_them() -> None:
+    rows = [
+        replace(row, experiment="ablation_stages", members=("a",), backbone="BEiT-Large")
+        for row in (*measured("stage0", 0, 700, seeds=1), *measured("stage1", 1, 702, seeds=1))
+    ]
+    rows = [replace(row, baseline="stage0" if row.cell == "stage1" else None) for row in rows]
+    made = render(build(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
+    shown = made.tables["ablation_stages"]
+    assert column(shown, "Verdict") == ["–", "same sign (videos, these checkpoints)"]
+    assert "[ , ] of mIoU and gain: 95% interval of videos, these checkpoints; 24 videos." in shown.notes
 
 
 def column(made: Table, header: str) -> list[str]:
