@@ -147,6 +147,8 @@ def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, vid
         if noise is None:
             continue
         gain, seeds = claimed.get((cell, over)), len(ours.gains)
+        if gain is None and seeds and not noise.measured:
+            continue
         needed = None if gain is None else seeds_needed(gain, noise)
         more = 0 if needed is None else round(max(0, needed - seeds) * each)
         cost = None if spent is None else more * spent

@@ -244,12 +244,22 @@ def difference(frame: pd.DataFrame, experiment: str, cell: str, over: str | None
     gains = (ours["miou"] - base["miou"]).dropna()
     ours, base = ours.loc[gains.index], base.loc[gains.index]
     same = all(mine and mine == theirs for mine, theirs in zip(ours["members"], base["members"], strict=True))
-    return Difference(gains, stats.interval(_sums(ours), _sums(base), same).percent, same)
+    return Difference(gains, _interval(ours, base, same), same)
 
 
 def _done(frame: pd.DataFrame, experiment: str, cell: str | None) -> pd.DataFrame:
     own = (frame["experiment"] == experiment) & (frame["cell"] == cell) & (frame["status"] == "done")
     return frame.loc[own, ["seed", "miou", "sums", "members"]].set_index("seed")
+
+
+def _interval(ours: pd.DataFrame, base: pd.DataFrame | None = None, same: bool = False) -> stats.Interval:
+    """In percent. Rows of pairs of models may share trainings between seeds: these are no independent seeds."""
+    seeds = [set(members) for members in ours["members"]]
+    if base is not None:
+        seeds = [own | set(members) for own, members in zip(seeds, base["members"], strict=True)]
+    if sum(map(len, seeds)) > len(set().union(*seeds)):
+        return stats.Interval(reason="its seeds share trainings")
+    return stats.interval(_sums(ours), [] if base is None else _sums(base), same).percent
 
 
 def _sums(rows: pd.DataFrame) -> list[stats.UnitSums | None]:
@@ -261,7 +271,7 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
     done = cell[cell["status"] == "done"]
     over = difference(frame, first["experiment"], first["cell"], null(first["baseline"]))
     sums = _sums(done)
-    interval, over_interval = stats.interval(sums).percent, over.interval
+    interval, over_interval = _interval(done), over.interval
     units = done["units"].dropna()
     kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "stage")
     changed = sorted({value for value in cell["changed"] if isinstance(value, str)})

@@ -13,8 +13,9 @@ so a unit's share of it is the jackknife's. The mean squares that one can observ
     B = u²/U + i²/(S U)           the jackknife variance of the mean over seeds
     C = i²/(S U)                  the jackknife's residual, neither the seed's nor the unit's
 
-and V = A + max(B - C, 0). A has S - 1 degrees of freedom and B U - 1; the factor of the standard error is Cochran and
-Cox's mean of the two Student quantiles, weighted by variance: with S = 3 Satterthwaite's degrees of freedom cover 92 %.
+and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; B - C what
+Satterthwaite's rule gives a difference, but no fewer than A. The factor of the standard error is half way from
+Satterthwaite's quantile, which covers too little at S = 3, to Cochran and Cox's, which covers too much.
 docs/STATISTICS.md shows by simulation how often the intervals cover what they should.
 
 What to know: an IoU over few units is biased, so where many classes stand in few units the mIoU itself lies aside of
@@ -35,7 +36,7 @@ from scipy.stats import t as student
 from harness.core.paper import count
 
 LEVEL = 0.95
-WEIGHT = 0.5
+WEIGHT = 0.5  # of Cochran and Cox's quantile
 FEWEST = 20  # units; fewer are no sample of anything
 SEEDS = 3  # below, an interval over seeds is too wide to be of use
 
@@ -198,6 +199,8 @@ def interval(
         return around(float(values[0]), None, 1, (over_units, df), of)
     residual = float(np.square(shares - mean).sum()) / ((seeds - 1) * (units - 1) * seeds * units)  # C
     own = max(over_units - residual, 0.0)
+    spread = over_units**2 / df + residual**2 / ((seeds - 1) * (units - 1))  # half the variance of B - C
+    df = max(own**2 / spread, min(seeds - 1.0, df)) if spread else df
     return around(float(values.mean()), float(values.var(ddof=1)), seeds, (own, df), SEEDS_AND_VIDEOS)
 
 

@@ -202,6 +202,19 @@ def test_one_seed_speaks_of_this_pair_only() -> None:
     assert set(two["gain_interval_of"].dropna()) == {"seeds and videos"}
 
 
+def test_seeds_that_share_trainings_are_no_seeds() -> None:
+    pairs = {0: ("u0", "u1"), 1: ("u1", "u2"), 2: ("u2", "u1")}
+    rows = [measured("upernet", seed, 700, members=(f"u{seed}",)) for seed in pairs]
+    rows += [
+        measured("upernet_pair", seed, 705, members=members, order=1, baseline="upernet")
+        for seed, members in pairs.items()
+    ]
+    pair = summary(build(rows)).set_index("cell").loc["upernet_pair"]
+    assert (pair["low"], pair["gain_low"], pair["no_interval"]) == (None, None, "its seeds share trainings")
+    first = summary(build([row for row in rows if row.seed == 0])).set_index("cell").loc["upernet_pair"]
+    assert first["gain_interval_of"] == "videos, this pair of checkpoints"
+
+
 def test_the_margin_of_the_context_decides_what_is_equal() -> None:
     rows = [measured("upernet", seed, 700, order=0) for seed in range(5)]
     rows += [measured("decoder_a", seed, 700 + (-1) ** seed, order=1, baseline="upernet") for seed in range(5)]
