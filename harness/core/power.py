@@ -132,13 +132,13 @@ def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, vid
     """
     own = frame[frame["experiment"] == context.experiment]
     members = {str(cell): dict(zip(rows["seed"], rows["members"], strict=True)) for cell, rows in own.groupby("cell")}
-    claimed = {(claim.cell, claim.over): claim.gain for claim in paper.claims(context.experiment)}
+    claims = {(claim.cell, claim.over): claim.gain for claim in paper.claims(context.experiment)}
     pairs = dict.fromkeys((str(cell), str(over)) for cell, over in zip(own["cell"], own["baseline"], strict=True))
     units = own["units"].dropna()
     each = trainings(own)
-    spent = spent_hours(own, context) if hours is None else hours
-    found = []
-    for cell, over in dict.fromkeys((*claimed, *pairs)):
+    each_hours = training_hours(own, context) if hours is None else hours
+    answers = []
+    for cell, over in dict.fromkeys((*claims, *pairs)):
         if not {cell, over} <= members.keys():
             continue
         ours = results.difference(own, context.experiment, cell, over)
@@ -146,14 +146,14 @@ def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, vid
         noise = noise_of(ours, same, int(units.min()) if len(units) else videos)
         if noise is None:
             continue
-        gain, seeds = claimed.get((cell, over)), len(ours.gains)
+        gain, seeds = claims.get((cell, over)), len(ours.gains)
         if gain is None and seeds and not noise.measured:
             continue
         needed = None if gain is None else seeds_needed(gain, noise)
         more = 0 if needed is None else round(max(0, needed - seeds) * each)
-        cost = None if spent is None else more * spent
-        found.append(Need(cell, over, gain, noise, seeds, needed, more, cost, smallest_gain(noise, seeds)))
-    return found
+        cost = None if each_hours is None else more * each_hours
+        answers.append(Need(cell, over, gain, noise, seeds, needed, more, cost, smallest_gain(noise, seeds)))
+    return answers
 
 
 def trainings(own: pd.DataFrame) -> float:
@@ -162,7 +162,7 @@ def trainings(own: pd.DataFrame) -> float:
     return len({member for members in own["members"] for member in members}) / seeds if seeds else 0.0
 
 
-def spent_hours(own: pd.DataFrame, context: Context) -> float | None:
+def training_hours(own: pd.DataFrame, context: Context) -> float | None:
     """GPU-hours of one training, the mean of the finished ones; None where none is known."""
     members = {member for several in own["members"] for member in several}
     jobs = [job for job in context.evidence.jobs if job.get("fingerprint") in members and job.get("seconds")]
@@ -172,41 +172,41 @@ def spent_hours(own: pd.DataFrame, context: Context) -> float | None:
 def of_plan(plan: Plan, experiment: Experiment, costs: Sequence[Cost]) -> list[Need]:
     """The needs of a plan's experiment, by what its root has of it. Raises UnfitError for damaged files."""
     rows = [
-        results.result(experiment, order, seed, cell, **_evaluated(plan, cell))
+        results.result(experiment, order, seed, cell, **_evaluation(plan, cell))
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     jobs = [job for job in experiment.jobs if isinstance(job, Train)]
-    spent = [one.device_seconds for one in costs if {job.fingerprint for job in jobs}.issuperset(one.jobs)]
+    seconds = [one.device_seconds for one in costs if {job.fingerprint for job in jobs}.issuperset(one.jobs)]
     for job in jobs:
         if plan.state(job) == "done":
-            made = record.provenance(plan.directory(job))
-            spent.append(made["seconds"] and made["seconds"] * made.get("world", 1))
-    known = [seconds for seconds in spent if seconds is not None]
-    hours = float(np.mean(known)) / 3600 if known else None
+            facts = record.provenance(plan.directory(job))
+            seconds.append(facts["seconds"] and facts["seconds"] * facts.get("world", 1))
+    sure = [number for number in seconds if number is not None]
+    hours = float(np.mean(sure)) / 3600 if sure else None
     videos = experiment.config.content.videos.get("val") or PRIOR_VIDEOS
     return needs(results.build(rows), results.context(experiment, ()), hours, videos)
 
 
-def _evaluated(plan: Plan, cell: Cell) -> dict[str, Any]:
+def _evaluation(plan: Plan, cell: Cell) -> dict[str, Any]:
     """The mIoU of a cell with its matrices, where it is done."""
     if cell.skip is not None or plan.state(cell.job) != "done":
         return {}
-    found = record.read_evaluation(plan.directory(cell.job))
-    if not found.labelled:
+    run = record.read_evaluation(plan.directory(cell.job))
+    if not run.labelled:
         return {}
-    unit_of = content.units(cell.job.config, found.videos)
-    measured = {"miou": found.final["miou"], "videos": found.videos, "unit_of": unit_of}
-    return {"status": "done", "units": len(set(unit_of.values())), **measured}
+    unit_of = content.units(cell.job.config, run.videos)
+    units = len(set(unit_of.values()))
+    return {"status": "done", "miou": run.final["miou"], "units": units, "videos": run.videos, "unit_of": unit_of}
 
 
-def lines(found: Sequence[Need], experiment: Experiment, seeds: int) -> list[str]:
+def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str]:
     """What `plan --power` says of one experiment, `seeds` being those of the plan."""
     labels = {cell.name: cell.label or cell.method for _, cell in experiment.cells}
-    said = [] if found else ["  no gain between trainings"]
-    for need in found:
+    texts = [] if needs else ["  no gain between trainings"]
+    for need in needs:
         whom = f"  {labels[need.cell]} over {labels[need.over]}"
         shown = smallest_gain(need.noise, seeds)
         with_seeds = f"with {count(seeds, 'seed')} "
         with_seeds += "no gain at all" if shown is None else f"a gain of {shown:.2f} or more"
-        said.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be seen")
-    return said
+        texts.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be seen")
+    return texts

@@ -13,8 +13,8 @@ so a unit's share of it is the jackknife's. The mean squares that one can observ
     B = u²/U + i²/(S U)           the jackknife variance of the mean over seeds
     C = i²/(S U)                  the jackknife's residual, neither the seed's nor the unit's
 
-and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; B - C what
-Satterthwaite's rule gives a difference, but no fewer than A. The factor of the standard error is half way from
+and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; B - C
+what Satterthwaite's rule gives a difference, but no fewer than A. The factor of the standard error is half way from
 Satterthwaite's quantile, which covers too little at S = 3, to Cochran and Cox's, which covers too much.
 docs/STATISTICS.md shows by simulation how often the intervals cover what they should.
 
@@ -268,12 +268,12 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
 
 def holm(values: Sequence[float]) -> list[bool]:
     """Which of several p-values are below 1 - LEVEL with all of them read together (Holm 1979)."""
-    decided = [False] * len(values)
-    for rank, place in enumerate(np.argsort(values, kind="stable")):
-        if values[place] * (len(values) - rank) >= 1 - LEVEL:
+    rejections = [False] * len(values)
+    for rank, index in enumerate(np.argsort(values, kind="stable")):
+        if values[index] * (len(values) - rank) >= 1 - LEVEL:
             break
-        decided[place] = True
-    return decided
+        rejections[index] = True
+    return rejections
 
 
 def lead(spread: float | None, seeds: int, tried: int, each: int = 1) -> float | None:

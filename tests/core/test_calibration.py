@@ -38,7 +38,7 @@ def test_intervals_cover_what_they_say(kind: str, ratio: float, gain: float) -> 
 
 def equal_methods(seeds: tuple[int, ...], repeats: int) -> None:
     """Two methods that are equal, on a set of VSPW's size, with trainings as noisy as ours."""
-    world = World(units=343, classes=60, present=8, class_seed=SPREAD)
+    world = World(units=343, classes=60, present=8, method_unit=0.0, class_seed=SPREAD)
     ours, _ = draw(world, 40, np.random.default_rng(1))
     assert 100 * np.std([one.miou for one in ours]) == pytest.approx(0.55, abs=0.1)
     check(world, seeds, repeats)
