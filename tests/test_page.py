@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import finished_root
+import pandas as pd
 import pytest
 from system_parts import need, program
 
 from harness import execute, page
 from harness.core.evidence import Evidence
+from harness.core.paper import Claim
+from harness.core.results import ClaimResult, Difference
+from harness.core.stats import Interval
 from harness.execute import Finished, How
 
 COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
@@ -125,3 +129,24 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
         assert shown.locator("h2").first.inner_text() == "Verdicts"
         browser.close()
     assert said == [address]
+
+
+@pytest.mark.parametrize(
+    ("word", "tone"),
+    [
+        ("reproduced", "good"),
+        ("same sign", "mild"),
+        ("no difference of 0.5 or more", "even"),
+        ("undecided", "open"),
+        ("contradicted", "bad"),
+        (None, ""),
+    ],
+)
+def test_every_word_has_its_colour_and_its_interval_its_name(word: str | None, tone: str) -> None:
+    gain = Interval(-0.4, 0.2, of="seeds and videos")
+    claim = Claim("e", "a", "b", 1.22, "§5.2")
+    cells = [{"cell": name, "label": name.upper()} for name in ("a", "b")]
+    shown = page.card(ClaimResult(claim, Difference(pd.Series([-0.1]), gain, False), word, None), cells, 0.5)
+    assert (shown["word"], shown["tone"]) == (word or "no verdict", tone)
+    assert shown["bounds"] == "[−0.40, +0.20] of seeds and videos"
+    assert not tone or f".{tone} {{ --tone:" in (Path(page.__file__).parent / "templates/report.html.j2").read_text()

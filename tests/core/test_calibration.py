@@ -20,20 +20,28 @@ def room(share: float, repeats: int) -> float:
     return 3 * float(np.sqrt(share * (1 - share) / repeats))
 
 
-def check(world: World, seeds: tuple[int, ...], repeats: int, seed: int = 0) -> None:
-    """Hold a world's intervals against the promise."""
-    for number, found in shares(world, seeds, repeats, np.random.default_rng(seed)).items():
-        assert found.covered >= 0.92 - room(0.92, repeats), (number, found)
+def check(world: World, seeds: tuple[int, ...], repeats: int, seed: int = 0) -> dict[int, float]:
+    """Hold a world's intervals against the promise; return their coverage by the number of seeds."""
+    simulated = shares(world, seeds, repeats, np.random.default_rng(seed))
+    for number, share in simulated.items():
+        assert share.covered >= 0.92 - room(0.92, repeats), (number, share)
         if number >= 3:
-            assert found.covered <= 0.98 + room(0.98, repeats), (number, found)
+            assert share.covered <= 0.98 + room(0.98, repeats), (number, share)
         if not world.gain and number >= 3:
-            assert found.words <= 0.06 + room(0.06, repeats), (number, found)
+            assert share.words <= 0.06 + room(0.06, repeats), (number, share)
+    return {number: share.covered for number, share in simulated.items()}
 
 
-@pytest.mark.parametrize(("kind", "ratio"), [("class", 0), ("class", 1), ("class", 3), ("video", 1)])
-@pytest.mark.parametrize("gain", [0.0, 0.15])
-def test_intervals_cover_what_they_say(kind: str, ratio: float, gain: float) -> None:
-    check(with_ratio(World(units=20, classes=12, gain=gain), ratio, kind), (2, 3, 10), repeats=150)
+def test_intervals_cover_what_they_say() -> None:
+    """Each corner is too small a sample to see an interval that is too wide; all of them together are not."""
+    corners, repeats = [("class", 0), ("class", 1), ("class", 3), ("video", 1)], 150
+    worlds = [
+        with_ratio(World(units=20, classes=12, gain=gain), ratio, kind) for kind, ratio in corners for gain in (0, 0.15)
+    ]
+    covered = [check(world, (2, 3, 10), repeats, seed) for seed, world in enumerate(worlds)]
+    for number in (3, 10):
+        share = np.mean([world[number] for world in covered])
+        assert 0.94 <= share <= 0.97 + room(0.97, len(worlds) * repeats), covered
 
 
 def equal_methods(seeds: tuple[int, ...], repeats: int) -> None:
