@@ -13,9 +13,9 @@ so a unit's share of it is the jackknife's. The mean squares that one can observ
     B = u²/U + i²/(S U)           the jackknife variance of the mean over seeds
     C = i²/(S U)                  the jackknife's residual, neither the seed's nor the unit's
 
-and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; B - C
-what Satterthwaite's rule gives a difference, but no fewer than A. The factor of the standard error is half way from
-Satterthwaite's quantile, which covers too little at S = 3, to Cochran and Cox's, which covers too much.
+and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; C has
+(S - 1) (U - 1). The factor of the standard error lies between Satterthwaite's quantile for A + B - C, which covers too
+little at S = 3, and Cochran and Cox's, which covers too much.
 docs/STATISTICS.md shows by simulation how often the intervals cover what they should.
 
 What to know: an IoU over few units is biased, so where many classes stand in few units the mIoU itself lies aside of
@@ -36,7 +36,7 @@ from scipy.stats import t as student
 from harness.core.paper import count
 
 LEVEL = 0.95
-WEIGHT = 0.5  # of Cochran and Cox's quantile
+WEIGHT = 0.75  # of Cochran and Cox's quantile
 FEWEST = 20  # units; fewer are no sample of anything
 SEEDS = 3  # below, an interval over seeds is too wide to be of use
 
@@ -67,6 +67,7 @@ RULE = (
 )
 
 Floats = NDArray[np.float64]
+Parts = Sequence[tuple[float, float]]  # variances of independent sources, with their degrees of freedom
 
 
 class Interval(NamedTuple):
@@ -184,7 +185,8 @@ def interval(
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
             return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
-        return around(float(values.mean()), float(values.var(ddof=1)), len(values), None, THESE_VIDEOS)
+        between = float(values.var(ddof=1)) / len(values)
+        return around(float(values.mean()), [(between, len(values) - 1.0)], [], THESE_VIDEOS)
     shares = np.array([one.shares for one in ours])  # (S, U)
     if theirs:
         shares = shares - [one.shares for one in theirs]
@@ -196,12 +198,13 @@ def interval(
     df = tail_df(mean)
     if seeds == 1:
         of = ONE_CHECKPOINT if same_checkpoints or not theirs else CHECKPOINT_PAIR
-        return around(float(values[0]), None, 1, (over_units, df), of)
-    residual = float(np.square(shares - mean).sum()) / ((seeds - 1) * (units - 1) * seeds * units)  # C
-    own = max(over_units - residual, 0.0)
-    spread = over_units**2 / df + residual**2 / ((seeds - 1) * (units - 1))  # half the variance of B - C
-    df = max(own**2 / spread, min(seeds - 1.0, df)) if spread else df
-    return around(float(values.mean()), float(values.var(ddof=1)), seeds, (own, df), SEEDS_AND_VIDEOS)
+        return around(float(values[0]), [], [(over_units, df)], of)
+    between = float(values.var(ddof=1)) / seeds  # A
+    rest = (seeds - 1) * (units - 1)
+    residual = float(np.square(shares - mean).sum()) / (rest * seeds * units)  # C
+    spread = between**2 / (seeds - 1) + over_units**2 / df + residual**2 / rest
+    parts = [(between, seeds - 1.0)], [(max(over_units - residual, 0.0), df)]
+    return around(float(values.mean()), *parts, SEEDS_AND_VIDEOS, spread)
 
 
 def tail_df(shares: Floats) -> float:
@@ -214,33 +217,31 @@ def tail_df(shares: Floats) -> float:
     return 2 / (2 / (units - 1) + max(excess, 0.0) / units)
 
 
-def around(
-    mean: float, between_seeds: float | None, seeds: int, of_units: tuple[float, float] | None, of: str
-) -> Interval:
-    """The interval around a mean, from the variance between seeds, and that of the mean over units with its df."""
-    parts = [] if between_seeds is None else [(between_seeds / seeds, float(seeds - 1))]
-    parts += [] if of_units is None else [of_units]
-    variance = sum(part for part, _ in parts)
-    factor, df = quantile(parts, (1 + LEVEL) / 2)
-    half = factor * variance**0.5
-    sd_seeds = None if between_seeds is None else between_seeds**0.5
-    sd_units = None if of_units is None else of_units[0] ** 0.5
+def around(mean: float, of_seeds: Parts, of_units: Parts, of: str, spread: float | None = None) -> Interval:
+    """The interval around a mean, from its variance due to seeds and due to units; `spread` as in `quantile`."""
+    parts = [*of_seeds, *of_units]
+    factor, df = quantile(parts, (1 + LEVEL) / 2, spread)
+    half = factor * sum(variance for variance, _ in parts) ** 0.5
+    sd_seeds = (of_seeds[0][0] * (of_seeds[0][1] + 1)) ** 0.5 if of_seeds else None
+    sd_units = of_units[0][0] ** 0.5 if of_units else None
     return Interval(mean - half, mean + half, None, of, sd_seeds, sd_units, df)
 
 
-def quantile(parts: Sequence[tuple[float, float]], share: float) -> tuple[float, float]:
-    """Of a mean whose variance is a sum of (estimate, degrees of freedom); and the df of the Student's t that has it.
+def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[float, float]:
+    """The factor of a standard error whose square is the sum of `parts`; and the df of the Student's t that has it.
 
-    WEIGHT of Cochran and Cox's, the quantiles weighted by variance, and the rest of Satterthwaite's.
+    WEIGHT of Cochran and Cox's, Student's quantiles weighted by variance; the rest of Satterthwaite's. `spread` is half
+    the variance of the sum, where it is not that of its parts: the sum of variance²/df over all that it is made from.
     """
     variances, dfs = np.array(parts, dtype=float).T
-    weights = variances / variances.sum() if variances.sum() else np.full(len(parts), 1 / len(parts))
-    satterthwaite = 1 / float(np.sum(weights**2 / dfs))
+    total = variances.sum()
+    weights = variances / total if total else np.full(len(parts), 1 / len(parts))
+    spread = float(np.sum(variances**2 / dfs)) if spread is None else spread
+    satterthwaite = max(total**2 / spread, dfs.min()) if spread and total else dfs.min()
     wide = float(weights @ student.ppf(share, dfs))
     factor = WEIGHT * wide + (1 - WEIGHT) * float(student.ppf(share, satterthwaite))
-    if student.ppf(share, satterthwaite) >= factor * (1 - 1e-12):
-        return factor, satterthwaite
-    return factor, float(brentq(lambda df: student.ppf(share, df) - factor, dfs.min() / 2, satterthwaite))
+    low, high = dfs.min() / 2, 2 * max(dfs.max(), satterthwaite)
+    return factor, float(brentq(lambda df: student.ppf(share, df) - factor, low, high))
 
 
 def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float = MARGIN) -> Verdict:
