@@ -118,8 +118,9 @@ def noise_of(ours: Difference, same_checkpoints: bool, units: int) -> Noise | No
     error, measured = ours.interval.sd_units, ours.interval.sd_seeds
     if measured is None and same_checkpoints:
         return None
-    if error is None and units >= stats.FEWEST:
-        error = PRIOR_UNITS * (PRIOR_VIDEOS / units) ** 0.5
+    if measured is None and units >= stats.FEWEST:  # one seed's error holds the interaction too: no less than it is
+        prior = PRIOR_UNITS * (PRIOR_VIDEOS / units) ** 0.5
+        error = prior if error is None else min(error, prior)
     between = 2**0.5 * PRIOR_SEEDS if measured is None else measured  # two trainings, each with its own luck
     return Noise(between, error, units, measured is not None)
 

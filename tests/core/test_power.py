@@ -12,7 +12,8 @@ from scipy.stats import t as student
 from harness import cli, execute
 from harness.core import config, plan, power, results
 from harness.core.power import Need, Noise, needs, seeds_needed, smallest_gain
-from harness.core.results import CellResult, Context, build
+from harness.core.results import CellResult, Context, Difference, build
+from harness.core.stats import Interval
 
 NOISE = Noise(seeds=0.55, units=0.20)
 CONTEXT = Context("ablation_ensemble", "Table 1", "paper", "vspw", comparable=True)
@@ -87,6 +88,14 @@ def test_without_matrices_priors_stand_for_the_noise() -> None:
     (fewer,) = needs(rows(1, (1.0,)), CONTEXT, videos=4)
     assert fewer.noise.units is None
     assert fewer.noise.text == "an assumed noise (seeds ±0.71, these videos)"
+
+
+@pytest.mark.parametrize(("measured", "error"), [(0.1, 0.1), (0.9, 0.2)])
+def test_one_seeds_error_over_videos_is_a_bound(measured: float, error: float) -> None:
+    pair = Interval(0.0, 2.0, of="videos, this pair of checkpoints", sd_units=measured)
+    ours = Difference(pd.Series([1.0]), pair, same_checkpoints=False)
+    assert power.noise_of(ours, False, 343) == Noise(0.5 * 2**0.5, error, 343, measured=False)
+    assert power.noise_of(ours, True, 343) is None
 
 
 def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
