@@ -2,8 +2,8 @@
 
     python tests/benchmarks/calibration.py [--repeats N] [--workers N] [--redraw]
 
-Writes docs/statistics/coverage.csv and coverage.png; --redraw draws from the file. Some 20 minutes on two cores at the
-default. "before" is the rule that was replaced: percentiles over resampled videos with the trainings held fixed.
+Writes docs/statistics/coverage.csv and coverage.png; --redraw draws from the file. Some 15 minutes on two cores at
+1000. "before" is the rule that was replaced: percentiles over resampled videos with the trainings held fixed.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 def main() -> None:
     """Simulate, write and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--redraw", action="store_true")
     options = parser.parse_args()
