@@ -73,11 +73,17 @@ def gains(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Contex
             axis.set_xlabel("gain in mIoU, points")
             return figure
 
-    marks = "bar: 95% interval over videos; hollow point: no interval"
+    marks = f"bar: 95% interval{spoken(rows, 'gain_interval_of')}; hollow point: no interval"
     marks += "; ticks: single seeds" if any(len(seeds) > 1 for seeds in by_seed.values()) else ""
     marks += "; diamond: the paper's gain" if theirs else ""
     alt = "; ".join(said(cell, theirs.get(cell["cell"])) for cell in rows)
     return Figure(f"Gain over the baseline ({marks})", f"Points with intervals. {alt}.", draw)
+
+
+def spoken(cells: Sequence[Mapping[str, Any]], key: str) -> str:
+    """' of seeds and videos': what the rows' intervals speak of; empty without any."""
+    known = dict.fromkeys(str(cell[key]) for cell in cells if cell[key] is not None)
+    return f" of {' or '.join(known)}" if known else ""
 
 
 def said(cell: Mapping[str, Any], theirs: float | None) -> str:
@@ -128,7 +134,8 @@ def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | Non
         f"{method}: " + ", ".join(f"stage {stage} {cell['miou']:.2f}" for stage, cell in line.items())
         for method, line in lines.items()
     )
-    return Figure("mIoU by stage of inference (bar: 95% interval over videos)", f"Lines over stages. {alt}.", draw)
+    shown = spoken([cell for line in lines.values() for cell in line.values()], "interval_of")
+    return Figure(f"mIoU by stage of inference (bar: 95% interval{shown})", f"Lines over stages. {alt}.", draw)
 
 
 def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:

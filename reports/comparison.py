@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.results import paper, stats
+from harness.results import power as powers
 from harness.results.rows import ClaimResult, Context, claims, null, summary
 from harness.results.table import Report, Table
 from harness.results.table import signed as with_sign
@@ -19,7 +20,8 @@ NONE = "–"
 INTERVAL = f"{stats.LEVEL:.0%} interval"
 RAW = (
     *("cell", "label", "method", "backbone", "epochs", "status", "reason", "planned", "seeds", "units"),
-    *("miou", "sd", "low", "high", "no_interval", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
+    *("miou", "sd", "low", "high", "interval_of", "sd_seeds", "sd_units", "no_interval"),
+    *("gain", "gain_sd", "gain_seeds", "gain_low", "gain_high", "gain_interval_of", "gain_sd_seeds", "gain_sd_units"),
     *("paper_miou", "paper_gain", "verdict", "stage", "moved", "exited"),
 )
 
@@ -128,12 +130,18 @@ def bounds(text: Callable[[float | None], str], low: float | None, high: float |
 
 
 def said_of(cell: dict[str, Any], found: list[ClaimResult], cells: list[dict[str, Any]]) -> str:
-    """The verdict on the paper's claim for a row, and over which row where that is not the one of its gain."""
+    """The verdict on the paper's claim for a row; over which row, and of what, where that is not the common case."""
     for one in found:
         if one.claim.cell == cell["cell"] and one.verdict:
-            elsewhere = one.claim.over != cell["baseline"]
-            return one.verdict + (f" (over {label(cells, one.claim.over)})" if elsewhere else "")
+            elsewhere = f"over {label(cells, one.claim.over)}" if one.claim.over != cell["baseline"] else ""
+            return one.verdict + "".join(f" ({more})" for more in (elsewhere, narrower(one)) if more)
     return NONE
+
+
+def narrower(one: ClaimResult) -> str:
+    """What a verdict speaks of where that is less than new seeds and new videos; empty where its word says so."""
+    of = one.ours.interval.of or ""
+    return "" if of == stats.SEEDS_AND_VIDEOS or one.verdict in (stats.ONE_PAIR, stats.NOT_COMPARABLE) else of
 
 
 def label(cells: list[dict[str, Any]], name: str) -> str:
@@ -182,7 +190,8 @@ def notes(own: pd.DataFrame, cells: list[dict[str, Any]], found: list[ClaimResul
             undone[": ".join(filter(None, (cell["status"], cell["reason"])))].append(str(cell["label"]))
     lines += [f"{', '.join(labels)}: {why}." for why, labels in undone.items()]
     lines += hidden_notes(cells, context)
-    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found, context.comparable)
+    lines += seed_notes(cells) + interval_notes(cells) + claim_notes(cells, found, context)
+    lines += power_notes(own, cells, context)
     lines += [f"{cell['label']}: code changed since it ran ({cell['changed']})." for cell in cells if cell["changed"]]
     return lines + provenance(own)
 
@@ -205,18 +214,21 @@ def seed_notes(cells: list[dict[str, Any]]) -> list[str]:
     single = [str(cell["label"]) for cell in cells if cell["seeds"] == 1]
     if single:
         whom = "" if len(single) == len(cells) else f"{', '.join(single)}: "
-        lines.append(f"{whom}one seed, which says nothing about noise.")
+        lines.append(f"{whom}one seed, which says nothing about the noise between seeds.")
     return [line[0].upper() + line[1:] for line in lines]
 
 
 def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
-    """What was resampled, and why a row has no interval."""
-    lines = []
-    for resampled in dict.fromkeys(cell["resampled"] for cell in cells if cell["low"] is not None):
-        lines.append(
-            f"[ , ] is the {INTERVAL} over {resampled}, from {stats.RESAMPLES} resamples of them; gains are paired by "
-            "resample. The trainings are held fixed: noise between seeds is not in it."
-        )
+    """What the intervals speak of, and why a row has none."""
+    spoken: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for cell in cells:
+        for what, key in (("mIoU", "interval_of"), ("gain", "gain_interval_of")):
+            if cell[key] is not None:
+                spoken[cell[key], cell["described"]].add(what)
+    lines = [
+        f"[ , ] of {' and '.join(sorted(of_what, reverse=True))}: {INTERVAL} of {of}; {described}."
+        for (of, described), of_what in spoken.items()
+    ]
     without: dict[str, list[str]] = defaultdict(list)
     for cell in cells:
         if cell["no_interval"]:
@@ -227,17 +239,55 @@ def interval_notes(cells: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], beside: bool) -> list[str]:
-    """Every claim of the paper that has a verdict, with both gains; then the rule."""
+def claim_notes(cells: list[dict[str, Any]], found: list[ClaimResult], context: Context) -> list[str]:
+    """Every claim of the paper that has a verdict, with both gains; all of them read together; then the rule."""
     lines = []
     for one in found:
         if one.verdict:
-            whom = f"{label(cells, one.claim.cell)} over {label(cells, one.claim.over)}"
-            mine = f"ours {signed(one.ours.mean)} {bounds(signed, one.ours.low, one.ours.high)}"
-            why = f" ({one.reason})" if one.reason and beside else ""  # said above
+            interval = one.ours.interval
+            mine = f"ours {signed(one.ours.mean)} {bounds(signed, interval.low, interval.high)}{parts(interval)}"
+            more = (one.reason if context.comparable else "", narrower(one))  # the reasons stand above elsewhere
+            why = "".join(f" ({text})" for text in more if text)
             theirs = f"the paper's {signed(one.claim.gain)} ({one.claim.source})"
-            lines.append(f"{whom}: {mine}, {theirs}: {one.verdict}{why}.")
-    return lines + ([stats.RULE] if found else [])
+            lines.append(f"{over(cells, one.claim.cell, one.claim.over)}: {mine}, {theirs}: {one.verdict}{why}.")
+    return lines + together(cells, found) + ([stats.RULE.format(margin=context.margin)] if found else [])
+
+
+def over(cells: list[dict[str, Any]], cell: str, base: str) -> str:
+    """'Decoder A over UPerNet'."""
+    return f"{label(cells, cell)} over {label(cells, base)}"
+
+
+def parts(interval: stats.Interval) -> str:
+    """' (seeds ±0.55, videos ±0.20)': the noise of a gain by its sources; empty where none is known."""
+    known = (("seeds", interval.sd_seeds), ("videos", interval.sd_units))
+    texts = [f"{name} ±{sd:.2f}" for name, sd in known if sd is not None]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
+def together(cells: list[dict[str, Any]], found: list[ClaimResult]) -> list[str]:
+    """Which of several claims' intervals exclude 0 with all of them read together; nothing for a single claim."""
+    family = [
+        (over(cells, one.claim.cell, one.claim.over), p)
+        for one in found
+        if (p := one.ours.interval.p) is not None and one.ours.interval.of != stats.CHECKPOINT_PAIR
+    ]
+    if len(family) < 2:
+        return []
+    decided = [whom for (whom, _), yes in zip(family, stats.holm([p for _, p in family]), strict=True) if yes]
+    share = f"Holm, {1 - stats.LEVEL:.0%} for a false one among them"
+    return [f"All {len(family)} claims read together ({share}): 0 is excluded for {', '.join(decided) or 'none'}."]
+
+
+def power_notes(own: pd.DataFrame, cells: list[dict[str, Any]], context: Context) -> list[str]:
+    """What the paper's gains still need to be decided, and the smallest gains that would be seen."""
+    found = powers.needs(own, context)
+    short = [one for one in found if one.seeds and (one.needed is None or one.needed > one.seeds)]
+    lines = [f"{over(cells, one.cell, one.over)}: {one.sentence}." for one in short if one.sentence]
+    seen = [f"{over(cells, one.cell, one.over)} {one.smallest:.2f}" for one in found if one.smallest is not None]
+    if seen:
+        lines.append(f"Smallest gain that {powers.POWER:.0%} of such tables would show: {', '.join(seen)}.")
+    return lines
 
 
 def provenance(own: pd.DataFrame) -> list[str]:

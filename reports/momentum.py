@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from harness.results import stats
 from harness.results.figure import Figure
 from harness.results.paper import count
 from harness.results.rows import Context, null, summary
@@ -48,7 +49,7 @@ def place(cell: dict[str, Any]) -> Point | None:
 
 
 def sentence(points: list[Point]) -> str:
-    """The best cell, its lead, and whether seeds alone could make it."""
+    """The best cell, its lead, and whether noise could make it, the best of several being chosen."""
     base = next((point for point in points if point.cell["baseline"] is None), None)
     best = max(points, key=lambda point: point.cell["miou"])
     head = f"Best of {count(len(points), 'cell')}: {best.cell['label']}, {number(best.cell['miou'])} mIoU"
@@ -56,16 +57,18 @@ def sentence(points: list[Point]) -> str:
         return f"{head}."
     if best is base:
         return f"{head}, which is the default."
-    lead, spread = best.cell["gain"], base.cell["sd"]
+    lead = best.cell["gain"]
     over = f"{head}, {signed(lead)} over {base.cell['label']}"
-    if spread is None or lead is None:
-        return f"{over}; one seed, so the spread that a lead would have to exceed is not known."
-    much = f"the default's spread over {count(base.cell['seeds'], 'seed')} is {spread:.2f}"
-    return f"{over}; {much}" + (": not distinguishable." if lead <= spread else ".")
+    noise = stats.lead(base.cell["sd"], base.cell["seeds"], len(points) - 1, best.cell["gain_seeds"])
+    if noise is None or lead is None:
+        return f"{over}; one seed, so the lead that noise alone gives is not known."
+    equal = count(len(points) - 1, "equal cell")
+    much = f"the best of {equal} leads by up to {noise:.2f}, by the spread over {count(base.cell['seeds'], 'seed')}"
+    return f"{over}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
 
 
 def curve(points: list[Point]) -> Figure:
-    """Mean over seeds against m; the band is the standard deviation over seeds, bars are intervals over units."""
+    """Mean over seeds against m; the band is the standard deviation over seeds, bars are their intervals."""
     schedules = sorted({point.schedule for point in points})
     groups = {one: sorted((p for p in points if p.schedule == one), key=lambda p: p.momentum) for one in schedules}
 

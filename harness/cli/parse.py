@@ -32,11 +32,15 @@ def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: 
     """Tables for people, or the JSON of --json."""
     import pandas as pd
 
+    from harness.results.power import needs
     from harness.results.rows import rows_json
 
     if as_json:
         frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
-        out(json.dumps(rows_json(frame, [context for _, context, _ in found]), indent=1))
+        shown = rows_json(frame, [context for _, context, _ in found])
+        for experiment, (own, context, _) in zip(shown["experiments"], found, strict=True):
+            experiment["power"] = [need.json for need in needs(own, context)]
+        out(json.dumps(shown, indent=1))
         return
     for _, _, made in found:
         print_tables(made)

@@ -59,6 +59,7 @@ def plan(
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
+    power: Annotated[bool, typer.Option("--power", help="How many seeds the paper's gains take to be decided")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -68,13 +69,18 @@ def plan(
     state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
     one like them is finished under the root. Needs neither torch nor data.
 
+    --power adds how many seeds each gain takes, by the noise of what is finished under the root, else by an assumed one
+    (0.5 points between trainings).
+
     \b
     harness plan ablation_ensemble --preset paper
     harness plan ablation_ensemble train.lr=3e-5 --why decoder_a
+    harness plan ablation_ensemble --preset paper --seeds 3 --power
     """
     from harness.cli import plan_text
     from harness.plan import cost
     from harness.plan.explain import explain
+    from harness.results import power as powers
 
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     if why is not None and as_json:
@@ -86,7 +92,12 @@ def plan(
         raise UsageError(f"--rate {rate:g}: must be more than 0")
     ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
     found = cost.costs(made, cost.count(made) if count else None, rate, ranks)
+    told = {one.name: powers.of_plan(made, one, found) for one in made.experiments} if power else {}
     if as_json:
-        out(json.dumps({**plan_text.plan_json(made), "cost": cost.cost_json(found)}, indent=1))
-    else:
-        out("\n".join([plan_text.plan_text(made), *cost.cost_lines(found)]))
+        shown = {**plan_text.plan_json(made), "cost": cost.cost_json(found)}
+        needs = [{"experiment": name, **need.json} for name, needed in told.items() for need in needed]
+        out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
+        return
+    out("\n".join([plan_text.plan_text(made), *cost.cost_lines(found)]))
+    for experiment in made.experiments if power else ():
+        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(told[experiment.name], experiment, seeds)]))

@@ -59,6 +59,13 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What a report says of its numbers; no job depends on it."""
+
+    margin: float = 0.3  # points of mIoU: "no difference" where the interval lies between -margin and +margin
+
+
+@dataclass(frozen=True)
 class Content:
     """Digests of what a configuration reads; places stay out. None: made on the fly, or not there yet."""
 
@@ -154,6 +161,7 @@ def schema(folders: plugins.Folders = ()) -> type:
             ("decoder", decoder, field(default_factory=decoder)),
             ("train", TrainConfig, field(default_factory=TrainConfig)),
             ("evaluate", EvaluateConfig, field(default_factory=EvaluateConfig)),
+            ("report", ReportConfig, field(default_factory=ReportConfig)),
         ],
         frozen=True,
     )
@@ -272,6 +280,8 @@ def check(config: Config) -> None:
     window, stride = config["evaluate"]["window"] or train.crop, config["evaluate"]["stride"]
     if stride is not None and stride > window:
         raise UsageError(f"evaluate.stride={stride}: must be at most the window of {window}, or pixels are left out")
+    if not 0 < (margin := config["report"]["margin"]) < math.inf:
+        raise UsageError(f"report.margin={margin}: must be a number of points above 0, for example 0.3")
     for name in ("seed", "stages"):
         if config[name] < 0:
             raise UsageError(f"{name}={config[name]}: must not be negative")

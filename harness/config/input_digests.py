@@ -71,7 +71,7 @@ def build_dataset(config: Config) -> Dataset:
 
 
 def units(config: Config, videos: Iterable[str]) -> dict[str, str]:
-    """The unit that is resampled for each video: itself, or the recording it was cut from."""
+    """The unit that each video belongs to in an interval: itself, or the recording it was cut from."""
     dataset = build_dataset(config)
     return {video: dataset.unit(video) for video in videos}
 

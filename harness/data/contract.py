@@ -41,7 +41,7 @@ class Dataset(Protocol):
         ...
 
     def unit(self, video: str) -> str:
-        """What is resampled for intervals: the video itself, or the recording it was cut from."""
+        """The unit of an interval: the video itself, or the recording it was cut from."""
         ...
 
     def planned(self, split: str) -> int:

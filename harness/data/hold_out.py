@@ -53,7 +53,7 @@ class HoldOut:
         return self.inner.digest(source(split))
 
     def unit(self, video: str) -> str:
-        """What is resampled for intervals."""
+        """The unit of an interval."""
         return self.inner.unit(video)
 
     def planned(self, split: str) -> int:

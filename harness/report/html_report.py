@@ -48,8 +48,8 @@ def render(report: Report, frame: pd.DataFrame, context: Context, folder: Path) 
         context=context,
         facts=facts(own, cells, context),
         undone=[f"{cell['label']}: {said_undone(cell)}" for cell in cells if cell["status"] != "done"],
-        cards=[card(one, cells) for one in claims(own, context)],
-        rule=stats.RULE,
+        cards=[card(one, cells, context.margin) for one in claims(own, context)],
+        rule=stats.RULE.format(margin=context.margin),
         figures=figures(report, folder),
         panels=panels(context, folder),
         no_panels=NO_PANELS,
@@ -81,16 +81,16 @@ def said_undone(cell: Mapping[str, Any]) -> str:
     return part + ": ".join(filter(None, (str(cell["status"]), cell["reason"])))
 
 
-def card(one: ClaimResult, cells: list[dict[str, Any]]) -> dict[str, str]:
+def card(one: ClaimResult, cells: list[dict[str, Any]], margin: float) -> dict[str, str]:
     """A claim of the paper, ours, and the verdict, in words."""
     labels = {cell["cell"]: str(cell["label"]) for cell in cells}
-    mean, low, high = one.ours.mean, one.ours.low, one.ours.high
+    mean, low, high, of = one.ours.mean, *one.ours.interval[:2], one.ours.interval.of
     return {
         "whom": f"{labels[one.claim.cell]} over {labels[one.claim.over]}",
         "word": one.verdict or "no verdict",
-        "tone": TONES.get(one.verdict or "", ""),
+        "tone": {**TONES, stats.EQUAL.format(margin=margin): "even"}.get(one.verdict or "", ""),
         "ours": "not known yet" if mean is None else signed(mean),
-        "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]",
+        "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}] of {of}",
         "theirs": signed(one.claim.gain),
         "source": one.claim.source,
         "why": (one.reason or "") if mean is not None and one.verdict != stats.NOT_COMPARABLE else "",  # said above

@@ -84,6 +84,7 @@ class Context:
     link: str = ""  # a run's page, up to its id; empty where the store has no pages
     evidence: Evidence = field(default_factory=Evidence, repr=False)
     vc: str = "official"  # which video consistency is printed: official or strict
+    margin: float = stats.MARGIN  # points of mIoU below which a difference is none
 
     @property
     def reason(self) -> str | None:
@@ -131,6 +132,7 @@ def context(
         link=link,
         evidence=evidence or Evidence(),
         vc=experiment.config["evaluate"].get("vc") or "official",
+        margin=experiment.config.tree.get("report", {}).get("margin", stats.MARGIN),  # older plans have no such key
     )
 
 
@@ -142,13 +144,15 @@ PROVENANCE = ("commit", "dirty", "device", "precision", "versions", "changed")
 ROW = (  # with "runs": the row of rows_json
     *("cell", "status", "reason", "seeds", "units", "miou", "low", "high"),
     *("gain", "gain_low", "gain_high", "paper_miou", "paper_gain", "verdict"),
+    *("interval_of", "sd_seeds", "sd_units", "gain_interval_of", "gain_sd_seeds", "gain_sd_units"),
 )
 NUMBERS = ("miou", "moved", "exited", "paper_miou", "paper_gain")
 COUNTS = ("seed", "epochs", "units", "order", "bn_group")
 SUMMARY = (
     *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
-    *("planned", "seeds", "units", "miou", "sd", "low", "high", "no_interval", "resampled"),
-    *("gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
+    *("planned", "seeds", "units", "miou", "sd", "low", "high", "interval_of", "sd_seeds", "sd_units"),
+    *("no_interval", "described", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
+    *("gain_interval_of", "gain_sd_seeds", "gain_sd_units"),
     *("paper_miou", "paper_gain", "verdict", "changed", "stage", "moved", "exited", "metrics"),
 )
 
@@ -158,9 +162,7 @@ class Difference:
     """One cell over another, in percent: a gain for every seed that both have done."""
 
     gains: pd.Series
-    low: float | None  # of the mean over seeds, over units
-    high: float | None
-    no_interval: str | None  # why there is none
+    interval: stats.Interval  # of the mean over seeds
     same_checkpoints: bool  # whether both evaluate the same trainings, as the stages do
 
     @property
@@ -206,7 +208,8 @@ def build(results: Iterable[CellResult]) -> pd.DataFrame:
 def summary(frame: pd.DataFrame, context: Context | None = None) -> pd.DataFrame:
     """One row per cell (SUMMARY): mean and sample standard deviation over the seeds that are done, gain paired by seed.
 
-    low, high, gain_low and gain_high are over the data set's units (stats.py); null with a reason in `no_interval`.
+    low, high, gain_low and gain_high are those of results/stats, and speak of what `interval_of` and `gain_interval_of`
+    say; null with a reason in `no_interval`.
     `verdict` is on the paper's claim for the cell, which may be over another cell than the row's gain is (`claims`);
     null where the context is not given, since it decides whether ours may stand beside the paper's.
     """
@@ -225,8 +228,7 @@ def claims(frame: pd.DataFrame, context: Context) -> list[ClaimResult]:
     for claim in paper.claims(context.experiment):
         if {claim.cell, claim.over} <= cells:
             ours = difference(frame, claim.experiment, claim.cell, claim.over)
-            interval = stats.Interval(ours.low, ours.high, ours.no_interval)
-            said = stats.verdict(claim.gain, interval, reasons(context), len(ours.gains), ours.same_checkpoints)
+            said = stats.verdict(claim.gain, ours.interval, reasons(context), context.margin)
             found.append(ClaimResult(claim, ours, said.word, said.reason))
     return found
 
@@ -241,9 +243,8 @@ def difference(frame: pd.DataFrame, experiment: str, cell: str, over: str | None
     ours, base = (_done(frame, experiment, name) for name in (cell, over))
     gains = (ours["miou"] - base["miou"]).dropna()
     ours, base = ours.loc[gains.index], base.loc[gains.index]
-    interval = stats.interval(_sums(ours), _sums(base))
     same = all(mine and mine == theirs for mine, theirs in zip(ours["members"], base["members"], strict=True))
-    return Difference(gains, _percent(interval.low), _percent(interval.high), interval.reason, same)
+    return Difference(gains, _interval(ours, base, same), same)
 
 
 def _done(frame: pd.DataFrame, experiment: str, cell: str | None) -> pd.DataFrame:
@@ -251,12 +252,18 @@ def _done(frame: pd.DataFrame, experiment: str, cell: str | None) -> pd.DataFram
     return frame.loc[own, ["seed", "miou", "sums", "members"]].set_index("seed")
 
 
+def _interval(ours: pd.DataFrame, base: pd.DataFrame | None = None, same: bool = False) -> stats.Interval:
+    """In percent. Rows of pairs of models may share trainings between seeds: these are no independent seeds."""
+    seeds = [set(members) for members in ours["members"]]
+    if base is not None:
+        seeds = [own | set(members) for own, members in zip(seeds, base["members"], strict=True)]
+    if sum(map(len, seeds)) > len(set().union(*seeds)):
+        return stats.Interval(reason="its seeds share trainings")
+    return stats.interval(_sums(ours), [] if base is None else _sums(base), same).percent
+
+
 def _sums(rows: pd.DataFrame) -> list[stats.UnitSums | None]:
     return [value if isinstance(value, stats.UnitSums) else None for value in rows["sums"]]
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
@@ -264,7 +271,7 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
     done = cell[cell["status"] == "done"]
     over = difference(frame, first["experiment"], first["cell"], null(first["baseline"]))
     sums = _sums(done)
-    interval = stats.interval(sums)
+    interval, over_interval = _interval(done), over.interval
     units = done["units"].dropna()
     kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "stage")
     changed = sorted({value for value in cell["changed"] if isinstance(value, str)})
@@ -277,15 +284,21 @@ def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
         "units": None if units.empty else int(units.min()),
         "miou": null(done["miou"].mean()),
         "sd": null(done["miou"].std()),
-        "low": _percent(interval.low),
-        "high": _percent(interval.high),
-        "no_interval": interval.reason or (f"gain: {over.no_interval}" if over.no_interval else None),
-        "resampled": next((one.described for one in sums if one is not None), None),
+        "low": interval.low,
+        "high": interval.high,
+        "interval_of": interval.of,
+        "sd_seeds": interval.sd_seeds,
+        "sd_units": interval.sd_units,
+        "no_interval": interval.reason or (f"gain: {over_interval.reason}" if over_interval.reason else None),
+        "described": next((one.described for one in sums if one is not None), None),
         "gain": over.mean,
         "gain_sd": null(over.gains.std()),
         "gain_seeds": len(over.gains),
-        "gain_low": over.low,
-        "gain_high": over.high,
+        "gain_low": over_interval.low,
+        "gain_high": over_interval.high,
+        "gain_interval_of": over_interval.of,
+        "gain_sd_seeds": over_interval.sd_seeds,
+        "gain_sd_units": over_interval.sd_units,
         "changed": ", ".join(changed) or None,
         "moved": null(done["moved"].mean()),
         "exited": null(done["exited"].mean()),
@@ -334,8 +347,9 @@ def _experiment_json(frame: pd.DataFrame, context: Context) -> dict[str, Any]:
 def _claim_json(found: ClaimResult) -> dict[str, Any]:
     claim, ours = found.claim, found.ours
     theirs = {"cell": claim.cell, "over": claim.over, "paper_gain": claim.gain, "source": claim.source}
-    mine = {"gain": null(ours.mean), "gain_low": null(ours.low), "gain_high": null(ours.high)}
-    return {**theirs, **mine, "verdict": found.verdict, "reason": found.reason}
+    mine = {"gain": null(ours.mean), "gain_low": null(ours.interval.low), "gain_high": null(ours.interval.high)}
+    noise = {"interval_of": ours.interval.of, "sd_seeds": ours.interval.sd_seeds, "sd_units": ours.interval.sd_units}
+    return {**theirs, **mine, **noise, "verdict": found.verdict, "reason": found.reason}
 
 
 def null(value: Any) -> Any:

@@ -1,57 +1,101 @@
-"""Intervals over a data set's units, and what may be said of the paper's gains from them. Pure: no files, no frame.
+"""Intervals of an mIoU or a gain over seeds and videos, and what may be said of the paper's gains from them.
 
-Shapes: U units (videos, or the recordings they were cut from), K classes, R resamples.
+Shapes: S seeds, U units (videos, or the recordings they were cut from), K classes. Pure: no files, no frame.
 
-Units are drawn with replacement, never pixels or frames: frames of one video err together. mIoU is the official one
-(`metrics.miou`) of a resample's summed confusion matrices, so classes without truth in a resample are left out of it.
-The draw depends on U and SEED alone: two cells over the same units meet the same resamples, which pairs their gain.
-The trainings are held fixed: noise between seeds is another thing, and is told apart from this one.
+Seeds are crossed with units: every seed's model sees the same videos. The variance of the mean over both is
 
-What to know: an IoU over few units is biased, and a resample is biased once more. Where many classes stand in few
-units the interval of an mIoU therefore lies low and covers less than it says; in a gain most of that cancels.
+    V = s²/S + u²/U + i²/(S U)    s² between seeds, u² between units, i² of their interaction
+
+as of figures of merit over readers and cases (Dorfman, Berbaum and Metz 1992; Hillis 2007). mIoU is no mean over units,
+so a unit's share of it is the jackknife's. The mean squares that one can observe are
+
+    A = s²/S + i²/(S U)           the seeds' variance over S, from their mIoU or gain over all units
+    B = u²/U + i²/(S U)           the jackknife variance of the mean over seeds
+    C = i²/(S U)                  the jackknife's residual, neither the seed's nor the unit's
+
+and V = A + max(B - C, 0). A has S - 1 degrees of freedom; B has U - 1, fewer where few units have most of it; C has
+(S - 1) (U - 1). The factor of the standard error lies between Satterthwaite's quantile for A + B - C, which covers too
+little at S = 3, and Cochran and Cox's, which covers too much.
+docs/STATISTICS.md shows by simulation how often the intervals cover what they should.
+
+What to know: an IoU over few units is biased, so where many classes stand in few units the mIoU itself lies aside of
+that of many videos; in a gain most of that cancels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import chi2, kurtosis, norm
+from scipy.stats import t as student
 
 from harness.results.paper import count
 
 LEVEL = 0.95
-RESAMPLES = 10_000
-SEED = 0  # a report is the same whenever it is made again
-CHUNK = 1000  # resamples at a time: memory stays at some 10 MB for VSPW
-FEWEST = 20  # units; a percentile interval over fewer covers far less than it says
-SEEDS = 3  # trainings on each side, before a gain between trainings is more than that of one pair
+WEIGHT = 0.75  # of Cochran and Cox's quantile
+FEWEST = 20  # units; fewer are no sample of anything
+SEEDS = 3  # below, an interval over seeds is too wide to be of use
+
+MARGIN = 0.3  # points of mIoU below which a difference is none, unless report.margin says otherwise
 
 REPRODUCED = "reproduced"
 SAME_SIGN = "same sign"
+EQUAL = "no difference of {margin:g} or more"
 UNDECIDED = "undecided"
 CONTRADICTED = "contradicted"
 NOT_COMPARABLE = "not comparable"
 ONE_PAIR = "this pair of checkpoints only"
-WORDS = (REPRODUCED, SAME_SIGN, UNDECIDED, CONTRADICTED, NOT_COMPARABLE, ONE_PAIR)
+WORDS = (REPRODUCED, SAME_SIGN, EQUAL, UNDECIDED, CONTRADICTED, NOT_COMPARABLE, ONE_PAIR)
+
+SEEDS_AND_VIDEOS = "seeds and videos"
+ONE_CHECKPOINT = "videos, these checkpoints"
+CHECKPOINT_PAIR = "videos, this pair of checkpoints"
+THESE_VIDEOS = "seeds, these videos"
 RULE = (
     f"Verdict on a gain of the paper: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side and "
-    f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {UNDECIDED}: it contains 0; "
+    f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and lies "
+    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and more than that; "
     f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group is "
-    f"not the paper's; {ONE_PAIR}: a gain between trainings with fewer than {SEEDS} seeds (evaluations of the same "
-    f"checkpoints need no more than one). Under {FEWEST} units there is neither interval nor verdict."
+    f"not the paper's; {ONE_PAIR}: a gain between trainings with one seed. An interval over {SEEDS_AND_VIDEOS} speaks "
+    f"of new trainings and new videos; over {ONE_CHECKPOINT}, of these trainings alone; over {THESE_VIDEOS}, where "
+    f"there are fewer than {FEWEST} videos (or recordings) and {SEEDS} seeds or more, of these videos alone: it gives "
+    "no verdict on the paper's claim."
 )
 
 Floats = NDArray[np.float64]
+Parts = Sequence[tuple[float, float]]  # variances of independent sources, with their degrees of freedom
 
 
 class Interval(NamedTuple):
-    """A percentile interval; without one, why (None as well where there is no number to put one around)."""
+    """A confidence interval with its parts; without one, why (no reason where there is no number to put one around)."""
 
     low: float | None = None
     high: float | None = None
     reason: str | None = None
+    of: str | None = None  # what it speaks of: SEEDS_AND_VIDEOS, ONE_CHECKPOINT, CHECKPOINT_PAIR or THESE_VIDEOS
+    sd_seeds: float | None = None  # standard deviation between seeds
+    sd_units: float | None = None  # standard error from the choice of videos, common to all seeds
+    df: float | None = None  # of the Student's t whose quantile the interval is wide
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p-value of 0, below 1 - LEVEL exactly where the interval excludes 0; None without an interval."""
+        if self.low is None or self.high is None or self.df is None:
+            return None
+        mean, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        if half == 0:
+            return 1.0 if mean == 0 else 0.0
+        return float(2 * student.sf(abs(mean) / half * student.ppf((1 + LEVEL) / 2, self.df), self.df))
+
+    @property
+    def percent(self) -> "Interval":
+        """The same in percent, where it is of shares."""
+        numbers = ("low", "high", "sd_seeds", "sd_units")
+        return self._replace(**{key: 100 * value for key in numbers if (value := getattr(self, key)) is not None})
 
 
 class Verdict(NamedTuple):
@@ -77,9 +121,15 @@ class UnitSums:
         return count(self.videos, "video") + made_of
 
     @cached_property
-    def resampled(self) -> Floats:
-        """mIoU of every resample, 0..1; nan where a resample holds no truth at all.  # (R,)"""
-        return np.concatenate([miou(self.sums, drawn) for drawn in draws(len(self.names))])
+    def miou(self) -> float:
+        """Over all units, 0..1; nan without ground truth."""
+        return float(miou(self.sums.sum(axis=0)))
+
+    @cached_property
+    def shares(self) -> Floats:
+        """What each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
+        without = miou(self.sums.sum(axis=0) - self.sums)
+        return (len(without) - 1) * (without.mean() - without)
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:
@@ -102,30 +152,21 @@ def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str
     return UnitSums(tuple(names), sums, len(videos), any(unit_of[video] != video for video in videos))
 
 
-def draws(units: int) -> Iterator[Floats]:
-    """How often each unit stands in each resample, RESAMPLES rows in chunks; equal for equal `units`.  # (r, U)"""
-    generator = np.random.default_rng(SEED)
-    for start in range(0, RESAMPLES, CHUNK):
-        rows = min(CHUNK, RESAMPLES - start)
-        drawn = generator.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
-
-
-def miou(sums: Floats, drawn: Floats) -> Floats:
-    """The official mIoU of each resample of `sums` (U, 3, K); nan where no class has truth.  # (r, U) -> (r,)"""
-    units, parts, classes = sums.shape
-    total = (drawn @ sums.reshape(units, parts * classes)).reshape(len(drawn), parts, classes)
-    hit, truth, predicted = total[:, 0], total[:, 1], total[:, 2]  # (r, K)
+def miou(sums: Floats) -> Floats:
+    """The official mIoU, classes without ground truth left out; nan where there is none.  # (..., 3, K) -> (...,)"""
+    hit, truth, predicted = np.moveaxis(sums, -2, 0)  # (..., K)
     there = truth > 0
     iou = np.divide(hit, truth + predicted - hit, out=np.zeros_like(hit), where=there)
-    classes_there = there.sum(axis=1)
-    return np.divide(iou.sum(axis=1), classes_there, out=np.full(len(drawn), np.nan), where=classes_there > 0)
+    classes = there.sum(axis=-1)
+    return np.divide(iou.sum(axis=-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
 
 
-def interval(cells: Sequence[UnitSums | None], over: Sequence[UnitSums | None] = ()) -> Interval:
-    """LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed; less that of `over`, paired by resample.
+def interval(
+    cells: Sequence[UnitSums | None], over: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
+) -> Interval:
+    """LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed; less that of `over`, paired by seed.
 
-    None stands for an evaluation whose matrices are not at hand.
+    None stands for an evaluation whose matrices are not at hand. `same_checkpoints`: both evaluate the same trainings.
     """
     every = [one for one in (*cells, *over) if one is not None]
     if not cells:
@@ -135,22 +176,78 @@ def interval(cells: Sequence[UnitSums | None], over: Sequence[UnitSums | None] =
     first = every[0]
     if any(one.names != first.names or one.sums.shape != first.sums.shape for one in every):
         return Interval(reason="not the same videos and classes throughout")
-    if len(first.names) < FEWEST:
-        return Interval(reason=f"{first.described}: fewer than {FEWEST} units")
-    values = np.mean([one.resampled for one in every[: len(cells)]], axis=0)
-    if over:
-        values = values - np.mean([one.resampled for one in every[len(cells) :]], axis=0)
-    values = values[np.isfinite(values)]
-    if not values.size:
+    ours, theirs = every[: len(cells)], every[len(cells) :]
+    values = np.array([one.miou for one in ours])  # (S,)
+    if np.isnan(values).any():
         return Interval(reason="no pixel has a label")
-    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Interval(float(low), float(high))
+    if theirs:
+        values = values - [one.miou for one in theirs]
+    if len(first.names) < FEWEST:
+        if len(cells) < SEEDS:
+            return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
+        between = float(values.var(ddof=1)) / len(values)
+        return around(float(values.mean()), [(between, len(values) - 1.0)], [], THESE_VIDEOS)
+    shares = np.array([one.shares for one in ours])  # (S, U)
+    if theirs:
+        shares = shares - [one.shares for one in theirs]
+    if np.isnan(shares).any():
+        return Interval(reason="all labels are in one video")
+    seeds, units = shares.shape
+    mean = shares.mean(axis=0)
+    over_units = float(mean.var(ddof=1)) / units  # B
+    df = tail_df(mean)
+    if seeds == 1:
+        of = ONE_CHECKPOINT if same_checkpoints or not theirs else CHECKPOINT_PAIR
+        return around(float(values[0]), [], [(over_units, df)], of)
+    between = float(values.var(ddof=1)) / seeds  # A
+    rest = (seeds - 1) * (units - 1)
+    residual = float(np.square(shares - mean).sum()) / (rest * seeds * units)  # C
+    spread = between**2 / (seeds - 1) + over_units**2 / df + residual**2 / rest
+    parts = [(between, seeds - 1.0)], [(max(over_units - residual, 0.0), df)]
+    return around(float(values.mean()), *parts, SEEDS_AND_VIDEOS, spread)
 
 
-def verdict(theirs: float, ours: Interval, reasons: Sequence[str], seeds: int, same_checkpoints: bool) -> Verdict:
-    """What our interval of a gain says of the paper's gain (same unit; RULE in words). The interval is closed.
+def tail_df(shares: Floats) -> float:
+    """Degrees of freedom of the variance of `shares`: fewer than U - 1 where a few units have most of it.
 
-    `reasons`: why our setting is not the paper's (`paper.not_the_papers`); `seeds`: trainings on each side.
+    That of the chi-square with the same variance: of s² it is σ⁴ (2 / (U - 1) + κ / U), κ the excess kurtosis.
+    """
+    units = len(shares)
+    excess = float(kurtosis(shares, bias=False)) if shares.std() > 1e-12 else 0.0
+    return 2 / (2 / (units - 1) + max(excess, 0.0) / units)
+
+
+def around(mean: float, of_seeds: Parts, of_units: Parts, of: str, spread: float | None = None) -> Interval:
+    """The interval around a mean, from its variance due to seeds and due to units; `spread` as in `quantile`."""
+    parts = [*of_seeds, *of_units]
+    factor, df = quantile(parts, (1 + LEVEL) / 2, spread)
+    half = factor * sum(variance for variance, _ in parts) ** 0.5
+    sd_seeds = (of_seeds[0][0] * (of_seeds[0][1] + 1)) ** 0.5 if of_seeds else None
+    sd_units = of_units[0][0] ** 0.5 if of_units else None
+    return Interval(mean - half, mean + half, None, of, sd_seeds, sd_units, df)
+
+
+def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[float, float]:
+    """The factor of a standard error whose square is the sum of `parts`; and the df of the Student's t that has it.
+
+    WEIGHT of Cochran and Cox's, Student's quantiles weighted by variance; the rest of Satterthwaite's. `spread` is half
+    the variance of the sum, where it is not that of its parts: the sum of variance²/df over all that it is made from.
+    """
+    variances, dfs = np.array(parts, dtype=float).T
+    total = variances.sum()
+    weights = variances / total if total else np.full(len(parts), 1 / len(parts))
+    spread = float(np.sum(variances**2 / dfs)) if spread is None else spread
+    satterthwaite = max(total**2 / spread, dfs.min()) if spread and total else dfs.min()
+    wide = float(weights @ student.ppf(share, dfs))
+    factor = WEIGHT * wide + (1 - WEIGHT) * float(student.ppf(share, satterthwaite))
+    low, high = dfs.min() / 2, 2 * max(dfs.max(), satterthwaite)
+    return factor, float(brentq(lambda df: student.ppf(share, df) - factor, low, high))
+
+
+def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float = MARGIN) -> Verdict:
+    """What our interval of a gain says of the paper's gain, in points (RULE in words). The interval is closed.
+
+    `reasons`: why our setting is not the paper's (`paper.not_the_papers`).
     Raises ValueError where the paper's gain is 0, which has no side.
     """
     if theirs == 0:
@@ -159,10 +256,40 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], seeds: int, s
         return Verdict(None, ours.reason)
     if reasons:
         return Verdict(NOT_COMPARABLE, "; ".join(reasons))
-    if seeds < SEEDS and not same_checkpoints:
-        return Verdict(ONE_PAIR, f"{count(seeds, 'seed')}, fewer than {SEEDS}")
+    if ours.of == CHECKPOINT_PAIR:
+        return Verdict(ONE_PAIR, "one seed")
+    if ours.of == THESE_VIDEOS:
+        return Verdict(None, f"fewer than {FEWEST} units: the interval speaks of these videos alone")
     if ours.low <= 0 <= ours.high:
-        return Verdict(UNDECIDED)
+        return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
     if (ours.low > 0) != (theirs > 0):
         return Verdict(CONTRADICTED)
     return Verdict(REPRODUCED if ours.low <= theirs <= ours.high else SAME_SIGN)
+
+
+def holm(values: Sequence[float]) -> list[bool]:
+    """Which of several p-values are below 1 - LEVEL with all of them read together (Holm 1979)."""
+    rejections = [False] * len(values)
+    for rank, index in enumerate(np.argsort(values, kind="stable")):
+        if values[index] * (len(values) - rank) >= 1 - LEVEL:
+            break
+        rejections[index] = True
+    return rejections
+
+
+def lead(spread: float | None, seeds: int, tried: int, each: int = 1) -> float | None:
+    """What the best of `tried` equal settings, of `each` trainings, leads the default by in LEVEL of cases, at most.
+
+    `spread`: standard deviation of the default over its `seeds`, from which alone the noise is known; None with one.
+    P(lead <= c spread) is the mean over the spread (a chi) and the default's mean of P(one setting stays under)^tried.
+    """
+    if spread is None or seeds < 2 or tried < 1:
+        return None
+    grid = (np.arange(400) + 0.5) / 400
+    scale = np.sqrt(chi2.ppf(grid, seeds - 1) / (seeds - 1))[:, None]  # of the spread, over the true one
+    default = norm.ppf(grid) / seeds**0.5
+
+    def under(factor: float) -> float:
+        return float(np.mean(norm.cdf((factor * scale + default) * each**0.5) ** tried))
+
+    return spread * float(brentq(lambda factor: under(factor) - (1 + LEVEL) / 2, 0, 1e4))

@@ -51,6 +51,6 @@ def run(
     facts = {
         **{"best": study.said(best.params), "trial": best.number, "seeds": seeds, "ahead": int((gains > 0).sum())},
         **{"miou": ours["miou"], "default": base["miou"], "gain": ours["gain"], "sd": ours["gain_sd"]},
-        **{"low": ours["gain_low"], "high": ours["gain_high"]},
+        **{"low": ours["gain_low"], "high": ours["gain_high"], "interval_of": ours["gain_interval_of"]},
     }
     return {key: results.null(value) for key, value in facts.items()}, done

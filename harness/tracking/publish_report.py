@@ -13,6 +13,7 @@ import pandas as pd
 from harness.common.errors import UnfitError
 from harness.plan.job import Train
 from harness.plan.plan import Experiment
+from harness.results import power
 from harness.results.evidence import thin
 from harness.results.rows import Context, null, summary
 from harness.tracking import publish_models, view
@@ -36,10 +37,11 @@ def review(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, co
 
 
 def numbers(publisher: Publisher, frame: pd.DataFrame, context: Context) -> None:
-    """paper/miou, delta/miou (over the baseline, same seed), delta/paper and the verdict of every cell."""
+    """paper/miou, delta/miou (over the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
     assert publisher.tracking is not None
     own = frame[(frame["experiment"] == context.experiment) & (frame["status"] == "done")]
     verdicts = {row["cell"]: row["verdict"] for _, row in summary(frame, context).iterrows()}
+    needs = {one.cell: one.sentence for one in power.needs(own, context)}
     at = {(row["cell"], row["seed"]): row["miou"] for _, row in own.iterrows()}
     for _, row in own.iterrows():
         run = null(row["run_id"])
@@ -57,8 +59,9 @@ def numbers(publisher: Publisher, frame: pd.DataFrame, context: Context) -> None
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
         publisher.tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
-        if verdicts.get(row["cell"]):
-            publisher.tracking.tag(run, {"harness.verdict": verdicts[row["cell"]]})
+        tags = {"harness.verdict": verdicts.get(row["cell"]), "harness.power": needs.get(row["cell"])}
+        if any(tags.values()):
+            publisher.tracking.tag(run, {key: text for key, text in tags.items() if text})
 
 
 def memories(publisher: Publisher, experiment: Experiment) -> None:

@@ -139,9 +139,10 @@ def notes(
 def confirmation(confirmed: Mapping[str, Any]) -> str:
     """What the best was worth on val, paired by seed."""
     spread = "" if confirmed.get("sd") is None else f" ± {confirmed['sd']:.2f}"
-    units = "" if confirmed.get("low") is None else f" [{signed(confirmed['low'])}, {signed(confirmed['high'])}]"
+    of = f" (95% interval of {confirmed['interval_of']})" if confirmed.get("interval_of") else ""
+    bounds = "" if confirmed.get("low") is None else f" [{signed(confirmed['low'])}, {signed(confirmed['high'])}]{of}"
     ahead = f"ahead in {confirmed['ahead']} of {count(confirmed['seeds'], 'seed')}"
     return (
         f"Confirmed on val, trained on all training videos: {confirmed['best']} {confirmed['miou']:.2f}, the default "
-        f"{confirmed['default']:.2f}; paired difference {signed(confirmed['gain'])}{spread}{units}, {ahead}."
+        f"{confirmed['default']:.2f}; paired difference {signed(confirmed['gain'])}{spread}{bounds}, {ahead}."
     )

@@ -1,15 +1,16 @@
 """What a search has found, in one sentence that is not fooled by the best of many noisy trials.
 
-The best of n equal settings leads their mean by noise alone: by spread × E[largest of n normal draws], where spread is
-the default's standard deviation over its seeds. A lead that is not larger than that, and than one spread, is told as
-"not distinguishable".
+The best of n equal settings leads the default's mean by noise alone, and the spread that tells by how much is itself
+known from a few seeds only. A lead that equal settings stay under in 95 % of cases (`stats.lead`) is told as "not
+distinguishable".
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, mean, stdev
+from statistics import mean, stdev
 
 from harness.plan.study import Study, Trial
+from harness.results import stats
 from harness.results.paper import count
 from harness.results.table import signed
 
@@ -34,18 +35,13 @@ class Finding:
 
     @property
     def noise(self) -> float | None:
-        """The lead that seeds alone would give the best of so many equal settings, at least one spread."""
-        return None if self.spread is None else self.spread * max(1.0, largest(self.tried))
+        """The lead that the best of so many equal settings stays under in 95 % of cases."""
+        return stats.lead(self.spread, self.seeds, self.tried)
 
     @property
     def distinguishable(self) -> bool | None:
         """Whether the lead, or what it is behind by, is more than that; None where it cannot be said."""
         return None if self.lead is None or self.noise is None else abs(self.lead) > self.noise
-
-
-def largest(draws: int) -> float:
-    """Expectation of the largest of so many standard normal draws, by Blom's approximation (to 1 % from 2 on)."""
-    return NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) if draws > 1 else 0.0
 
 
 def find(trials: Sequence[Trial]) -> Finding:
@@ -77,13 +73,13 @@ def sentence(study: Study, found: Finding) -> str:
     if found.lead is None:
         return f"Best so far: {best}; {pending}"
     if found.lead > 0:
-        lead, than = f"Best: {best}, {signed(found.lead)} over {default}", "leads by"
+        lead, than = f"Best: {best}, {signed(found.lead)} over {default}", "leads by up to"
     else:
         others = f"the best of {count(found.tried, 'other setting')}"
-        lead, than = f"Nothing beats {default}: {others} is {best}, {signed(found.lead)}", "differs by"
+        lead, than = f"Nothing beats {default}: {others} is {best}, {signed(found.lead)}", "differs by up to"
     if found.noise is None:
         return f"{lead}: the default's spread is not known, so whether that is more than noise is not either"
-    equal = f"the best of {found.tried} equal settings {than}"
+    equal = f"the best of {count(found.tried, 'equal setting')} {than}"
     if found.distinguishable:
         return f"{lead}: more than the {found.noise:.2f} that {equal}"
     return f"{lead}: not distinguishable, {equal} {found.noise:.2f}"

@@ -15,7 +15,7 @@ TINY = {
     "four_stages": {"size": "tiny", "crop": 64, "classes": 5, **WIDTHS},
     "both_tables": {"size": "tiny", "crop": 64, "classes": 5, **WIDTHS},
     "evaluation_memory": {"few": 4, "many": 12},
-    "bootstrap": {"videos": 20, "classes": 4, "shown_of": 3},
+    "jackknife": {"videos": 20, "classes": 4, "shown_of": 3},
     "tma_read": {"N": 16, "Ck": 4, "Cv": 8},
     "confusion_counts": {"size": (24, 40), "K": 6},
     "video_consistency": {"frames": 20, "size": (24, 40), "K": 6},
@@ -61,13 +61,13 @@ def test_memory_that_a_form_takes_is_seen():
 
 def test_the_table_and_its_json(monkeypatch, capsys):
     def small(measure):
-        return rows.bootstrap(measure, videos=20, classes=4, shown_of=2)
+        return rows.jackknife(measure, videos=20, classes=4, shown_of=2)
 
     small.__name__ = "small"
     monkeypatch.setattr(bench, "ROWS", [small])
     threads = str(torch.get_num_threads())
     assert bench.main(["--repeats", "1", "--threads", threads, "--json"]) in (0, 1)
     found = json.loads(capsys.readouterr().out)
-    assert found["rows"][0]["name"] == "bootstrap of mIoU"
+    assert found["rows"][0]["name"] == "jackknife of mIoU"
     assert bench.main(["--repeats", "1", "--threads", threads]) in (0, 1)
-    assert "summing each resample's matrices" in capsys.readouterr().out
+    assert "summing the matrices of all other videos" in capsys.readouterr().out

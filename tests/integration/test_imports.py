@@ -34,6 +34,7 @@ def run(*words: str, cwd: Path) -> tuple[str, str]:
         (("list",), "decoder_b"),
         (("list", "--json"), '"presets"'),
         (("plan", "ablation_ensemble", "--json"), '"missing"'),
+        (("plan", "ablation_ensemble", "--power"), "to decide +1.22"),
         *((("plan", "ablation_ensemble", "--preset", preset), "Decoder A+B") for preset in PRESETS),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

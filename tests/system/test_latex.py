@@ -8,7 +8,6 @@ import pytest
 from system_parts import need, program
 from test_page import report
 
-from harness.results import stats
 from harness.results.table import Table, latex
 
 NASTY = r"50% of_A & B | <b>*x*</b> {\cmd} $1 #2 ~^ ± − × “…” [red] é 中"
@@ -31,9 +30,8 @@ def test_pdflatex_sets_names_of_any_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ablation_ensemble", "ablation_stages", "ablation_momentum", "final_framework"])
-def test_pdflatex_sets_every_table_of_a_report(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pdflatex_sets_every_table_of_a_report(name: str, tmp_path: Path) -> None:
     need("latex")
-    monkeypatch.setattr(stats, "RESAMPLES", 200)
     made = report(finished_root.make(tmp_path / "root", videos=3, experiment=name)).report
     tables = [*made.tables.values(), *made.appendix.values()]
     assert len(tables) == 3  # the table, all metrics, by class

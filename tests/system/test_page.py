@@ -2,29 +2,24 @@
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import finished_root
+import pandas as pd
 import pytest
 from system_parts import need, program
 
 from harness.launch import runner
 from harness.launch.runner import Finished, How
 from harness.report import html_report
-from harness.results import stats
 from harness.results.evidence import Evidence
+from harness.results.paper import Claim
+from harness.results.rows import ClaimResult, Difference
+from harness.results.stats import Interval
 
 COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "RESAMPLES", 200)
-        yield
 
 
 def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
@@ -135,3 +130,27 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
         assert shown.locator("h2").first.inner_text() == "Verdicts"
         browser.close()
     assert said == [address]
+
+
+@pytest.mark.parametrize(
+    ("word", "tone"),
+    [
+        ("reproduced", "good"),
+        ("same sign", "mild"),
+        ("no difference of 0.5 or more", "even"),
+        ("undecided", "open"),
+        ("contradicted", "bad"),
+        (None, ""),
+    ],
+)
+def test_every_word_has_its_colour_and_its_interval_its_name(word: str | None, tone: str) -> None:
+    gain = Interval(-0.4, 0.2, of="seeds and videos")
+    claim = Claim("e", "a", "b", 1.22, "§5.2")
+    cells = [{"cell": name, "label": name.upper()} for name in ("a", "b")]
+    shown = html_report.card(ClaimResult(claim, Difference(pd.Series([-0.1]), gain, False), word, None), cells, 0.5)
+    assert (shown["word"], shown["tone"]) == (word or "no verdict", tone)
+    assert shown["bounds"] == "[−0.40, +0.20] of seeds and videos"
+    assert (
+        not tone
+        or f".{tone} {{ --tone:" in (Path(html_report.__file__).parent / "templates/report.html.j2").read_text()
+    )

@@ -218,7 +218,7 @@ def digest(subject: Subject) -> str:
 
 
 def units(subject: Subject) -> str:
-    """Each video belongs to a unit that intervals resample."""
+    """Each video belongs to a unit of an interval."""
     data = subject.make()
     found = []
     for split in LABELLED:

@@ -88,6 +88,7 @@ def test_a_number_of_another_type_is_refused_by_its_key(key: str, value: str) ->
         *("decoder.decoder_b.tma_scale=2.5x", "data.vspw.root=[a]", "data.name=null", "train=3", "train=null"),
         *("train=[1]", "decoder.decoder_a=null", "data=${train}", "seed.x=1", "seed=${seed}", "train.epochs=1.5"),
         *("seed=-1", "train.micro_batch=0", "train.micro_batch=3", "train.lr=nan", "train.lr=inf", "train.warmup=-1"),
+        *("report.margin=0", "report.margin=-0.3", "report.margin=nan", "report.margin=inf", "report.margin=some"),
         *("train.epochs=0", "train.workers=-1", "evaluate.window=0", "evaluate.stride=-3", "train.epochs=???"),
     ],
 )

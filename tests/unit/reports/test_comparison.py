@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,6 @@ def cell(
 def table(rows: list[CellResult], comparable: bool = True, reasons: tuple[str, ...] = REASONS) -> Table:
     context = Context(NAME, "Table 1 – Ablation", "paper", "vspw", comparable, () if comparable else reasons)
     return render(build(rows), context).tables[NAME]
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 300)
 
 
 def measured(name: str, order: int, right: int, units: int = 24, seeds: int = 3, **rest: Any) -> list[CellResult]:
@@ -67,7 +63,7 @@ def test_intervals_stand_beside_their_numbers() -> None:
         sign = "+" if raw[0].startswith("gain") else ""
         assert column(made, header)[1] == f"[{low:{sign}.2f}, {high:{sign}.2f}]"
     assert column(made, "gain, 95% interval")[0] == "–"
-    assert any("over 24 videos" in note and "300 resamples" in note for note in made.notes)
+    assert "[ , ] of mIoU and gain: 95% interval of seeds and videos; 24 videos." in made.notes
     assert not any("so no verdict" in note for note in made.notes)
 
 
@@ -80,15 +76,23 @@ def test_a_verdict_names_the_row_that_its_claim_is_over() -> None:
 
 
 def test_the_rule_stands_under_the_table_where_the_paper_claims_something() -> None:
-    assert stats.RULE in table(table_1()).notes
-    assert stats.RULE in table(table_1(units=4)).notes
-    assert stats.RULE not in table(measured("upernet", 0, 700)).notes
+    rule = stats.RULE.format(margin=0.3)
+    assert "no difference of 0.3 or more" in rule
+    assert rule in table(table_1()).notes
+    assert rule in table(table_1(units=4)).notes
+    assert rule not in table(measured("upernet", 0, 700)).notes
 
 
 def test_few_units_leave_no_column_but_the_reason() -> None:
-    made = table(table_1(units=4, unit_of={f"v{index:02}": "0016E5" for index in range(4)}))
+    recording = {f"v{index:02}": "0016E5" for index in range(4)}
+    made = table(table_1(units=4, unit_of=recording, seeds=2))
     assert not any("interval" in header or header == "Verdict" for header in made.columns)
-    assert "No interval, so no verdict (4 videos of 1 recording: fewer than 20 units)." in made.notes
+    why = "4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds"
+    assert f"No interval, so no verdict ({why})." in made.notes
+    seeds = table(table_1(units=4, unit_of=recording))
+    assert "gain, 95% interval" in seeds.columns
+    assert "Verdict" not in seeds.columns
+    assert "[ , ] of mIoU and gain: 95% interval of seeds, these videos; 4 videos of 1 recording." in seeds.notes
 
 
 def test_a_row_without_an_interval_among_others_is_named() -> None:
@@ -97,15 +101,49 @@ def test_a_row_without_an_interval_among_others_is_named() -> None:
     assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in made.notes
 
 
-def test_two_seeds_are_this_pair_only_and_another_setting_is_not_comparable() -> None:
-    pair = table(table_1(seeds=2))
+def test_one_seed_is_this_pair_only_and_another_setting_is_not_comparable() -> None:
+    pair = table(table_1(seeds=1))
     assert column(pair, "Verdict")[1] == "this pair of checkpoints only"
-    assert any(note.endswith("this pair of checkpoints only (2 seeds, fewer than 3).") for note in pair.notes)
+    assert any(note.endswith("this pair of checkpoints only (one seed).") for note in pair.notes)
+    assert "[ , ] of gain: 95% interval of videos, this pair of checkpoints; 24 videos." in pair.notes
+    assert "[ , ] of mIoU: 95% interval of videos, these checkpoints; 24 videos." in pair.notes
     elsewhere = table(table_1(), comparable=False)
     assert "Verdict" not in elsewhere.columns  # it would say the same in every row
     assert [row["verdict"] for row in elsewhere.raw] == [None, "not comparable", "not comparable"]
-    assert stats.RULE in elsewhere.notes
+    assert stats.RULE.format(margin=0.3) in elsewhere.notes
     assert any(note.startswith("Decoder_A over Upernet:") and "not comparable" in note for note in elsewhere.notes)
+
+
+def test_claims_are_read_together_and_what_they_need_is_said() -> None:
+    made = table(table_1())
+    (together,) = [note for note in made.notes if "read together" in note]
+    assert together == (
+        "All 2 claims read together (Holm, 5% for a false one among them): 0 is excluded for Decoder_A over Upernet, "
+        "Decoder_Ab over Decoder_A."
+    )
+    (smallest,) = [note for note in made.notes if note.startswith("Smallest gain that 80% of such tables would show: ")]
+    assert smallest.count(" over Upernet 0.") == 2  # A and A+B, which are each some points
+    pair = table(table_1(seeds=1))
+    assert not any("read together" in note or note.startswith("Smallest") for note in pair.notes)
+    needed = (
+        "Decoder_A over Upernet: to decide +1.22 at an assumed noise (seeds ±0.71, videos ±0.01) in 80% of cases: 5"
+    )
+    assert any(note.startswith(needed) for note in pair.notes)
+    (noise,) = [note for note in made.notes if note.startswith("Decoder_A over Upernet: ours")]
+    row = made.raw[1]
+    assert f" (seeds ±{row['gain_sd_seeds']:.2f}, videos ±{row['gain_sd_units']:.2f}), the paper's" in noise
+
+
+def test_evaluations_of_the_same_checkpoints_speak_of_them() -> None:
+    rows = [
+        replace(row, experiment="ablation_stages", members=("a",), backbone="BEiT-Large")
+        for row in (*measured("stage0", 0, 700, seeds=1), *measured("stage1", 1, 702, seeds=1))
+    ]
+    rows = [replace(row, baseline="stage0" if row.cell == "stage1" else None) for row in rows]
+    made = render(build(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
+    shown = made.tables["ablation_stages"]
+    assert column(shown, "Verdict") == ["–", "same sign (videos, these checkpoints)"]
+    assert "[ , ] of mIoU and gain: 95% interval of videos, these checkpoints; 24 videos." in shown.notes
 
 
 def column(made: Table, header: str) -> list[str]:
@@ -152,13 +190,13 @@ def test_several_seeds_are_mean_and_deviation_with_their_number() -> None:
     assert column(made, "ours") == ["61.00 ± 1.41", "62.50 ± 2.12"]
     assert column(made, "our gain") == ["–", "+1.50 ± 0.71"]
     assert column(made, "Seeds") == ["2", "2 of 3"]
-    assert not any("one seed" in note.lower() for note in made.notes)
+    assert not any(note.lower().startswith("one seed") for note in made.notes)
 
 
 def test_one_seed_is_a_plain_number_and_says_so() -> None:
     made = table(cell("upernet", 0, [60.0], None))
     assert "Seeds" not in made.columns
-    assert "One seed, which says nothing about noise." in made.notes
+    assert "One seed, which says nothing about the noise between seeds." in made.notes
     mixed = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.0, 62.0]))
     assert "Decoder_A" not in next(note for note in mixed.notes if "one seed" in note)
 

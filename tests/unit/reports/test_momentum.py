@@ -30,9 +30,13 @@ def frame(best: float, seeds: int):
 @pytest.mark.parametrize(
     ("best", "seeds", "told"),
     [
-        (43.0, 3, "label fixed_100, 44.00 mIoU, +3.00 over label poly_900; the default's spread over 3 seeds is 1.00."),
-        (40.5, 3, "spread over 3 seeds is 1.00: not distinguishable."),
-        (43.0, 1, "one seed, so the spread that a lead would have to exceed is not known"),
+        (
+            46.0,
+            3,
+            "+6.00 over label poly_900; the best of 3 equal cells leads by up to 5.11, by the spread over 3 seeds.",
+        ),
+        (43.0, 3, "leads by up to 5.11, by the spread over 3 seeds: not distinguishable."),
+        (43.0, 1, "one seed, so the lead that noise alone gives is not known"),
         (39.5, 3, "label poly_900, 41.00 mIoU, which is the default."),
     ],
 )

@@ -48,11 +48,7 @@ def table_1(seeds: int = 3, **rest: Any) -> pd.DataFrame:
 
 
 PAPERS = {"comparable": True, "reasons": ()}
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 300)
+WIDER = "report.margin=0.5"
 
 
 @pytest.fixture
@@ -134,7 +130,11 @@ def test_intervals_are_in_percent_around_the_mean_over_seeds() -> None:
     assert a["gain_low"] < a["gain"] < a["gain_high"]
     assert a["gain_high"] - a["gain_low"] < 0.2 * (a["high"] - a["low"])  # paired
     assert rows.loc["upernet", ["gain_low", "gain_high"]].isna().all()
-    assert a["resampled"] == "24 videos"
+    assert a["described"] == "24 videos"
+    gains = results.difference(frame, TABLE_1, "decoder_a", "upernet")
+    assert (a["interval_of"], a["gain_interval_of"]) == ("seeds and videos", "seeds and videos")
+    assert a["gain_sd_seeds"] == pytest.approx(gains.gains.std()) == pytest.approx(a["gain_sd"])
+    assert a["gain_sd_units"] == gains.interval.sd_units
 
 
 def test_the_gain_rests_on_the_seeds_that_both_have() -> None:
@@ -150,11 +150,25 @@ def test_the_gain_rests_on_the_seeds_that_both_have() -> None:
 
 
 def test_few_units_are_a_reason() -> None:
-    rows = summary(table_1(units=4), context(**PAPERS)).set_index("cell")
+    rows = summary(table_1(units=4, seeds=2), context(**PAPERS)).set_index("cell")
     assert rows[["low", "high", "gain_low", "gain_high", "verdict"]].isna().all(axis=None)
-    assert set(rows["no_interval"]) == {"4 videos: fewer than 20 units"}
+    assert set(rows["no_interval"]) == {"4 videos: fewer than 20 units, and fewer than 3 seeds"}
+
+
+def test_three_seeds_on_few_units_speak_of_these_videos_and_give_no_verdict() -> None:
     recording = {f"v{index:02}": "0016E5" for index in range(24)}
-    assert set(summary(table_1(unit_of=recording))["no_interval"]) == {"24 videos of 1 recording: fewer than 20 units"}
+    frame = table_1(unit_of=recording)
+    rows = summary(frame, context(**PAPERS)).set_index("cell")
+    assert set(rows["interval_of"]) == {"seeds, these videos"}
+    assert rows["sd_units"].isna().all()
+    a = rows.loc["decoder_a"]
+    half = 4.302653 * a["gain_sd"] / math.sqrt(3)  # Student's t with 2 degrees of freedom
+    assert (a["gain_low"], a["gain_high"]) == pytest.approx((a["gain"] - half, a["gain"] + half))
+    assert rows["verdict"].isna().all()
+    assert {one.reason for one in claims(frame, context(**PAPERS))} == {
+        "fewer than 20 units: the interval speaks of these videos alone"
+    }
+    assert {one.verdict for one in claims(frame, context())} == {"not comparable"}
 
 
 def test_a_gain_over_other_videos_has_no_interval() -> None:
@@ -182,8 +196,37 @@ def test_verdicts_are_on_the_papers_claims_not_on_the_gain_column() -> None:
     }
 
 
-def test_fewer_seeds_than_three_speak_of_this_pair_only() -> None:
-    assert set(summary(table_1(seeds=2), context(**PAPERS))["verdict"].dropna()) == {"this pair of checkpoints only"}
+def test_one_seed_speaks_of_this_pair_only() -> None:
+    rows = summary(table_1(seeds=1), context(**PAPERS)).set_index("cell")
+    assert set(rows["verdict"].dropna()) == {"this pair of checkpoints only"}
+    assert set(rows["gain_interval_of"].dropna()) == {"videos, this pair of checkpoints"}
+    assert set(rows["interval_of"]) == {"videos, these checkpoints"}
+    two = summary(table_1(seeds=2), context(**PAPERS))
+    assert set(two["gain_interval_of"].dropna()) == {"seeds and videos"}
+
+
+def test_seeds_that_share_trainings_are_no_seeds() -> None:
+    pairs = {0: ("u0", "u1"), 1: ("u1", "u2"), 2: ("u2", "u1")}
+    rows = [measured("upernet", seed, 700, members=(f"u{seed}",)) for seed in pairs]
+    rows += [
+        measured("upernet_pair", seed, 705, members=members, order=1, baseline="upernet")
+        for seed, members in pairs.items()
+    ]
+    pair = summary(build(rows)).set_index("cell").loc["upernet_pair"]
+    assert (pair["low"], pair["gain_low"], pair["no_interval"]) == (None, None, "its seeds share trainings")
+    first = summary(build([row for row in rows if row.seed == 0])).set_index("cell").loc["upernet_pair"]
+    assert first["gain_interval_of"] == "videos, this pair of checkpoints"
+
+
+def test_the_margin_of_the_context_decides_what_is_equal() -> None:
+    rows = [measured("upernet", seed, 700, order=0) for seed in range(5)]
+    rows += [measured("decoder_a", seed, 700 + (-1) ** seed, order=1, baseline="upernet") for seed in range(5)]
+    frame = build(rows)
+    (claim,) = claims(frame, context(**PAPERS))
+    assert claim.ours.interval.low < 0 < claim.ours.interval.high < 0.3
+    assert claim.verdict == "no difference of 0.3 or more"
+    assert claims(frame, context(**PAPERS, margin=0.05))[0].verdict == "undecided"
+    assert claims(frame, context(**PAPERS, margin=0.5))[0].verdict == "no difference of 0.5 or more"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +285,19 @@ def test_a_plans_cell_knows_its_trainings(tmp_path: Path) -> None:
     assert sorted(ab) == sorted((*a, *b))
 
 
+def test_the_margin_is_a_key_that_no_job_knows(tmp_path: Path) -> None:
+    first, other = (
+        plan.make(["ablation_ensemble"], compose.compose("demo", given), tmp_path) for given in ([], [WIDER])
+    )
+    assert [job.fingerprint for job in first.jobs] == [job.fingerprint for job in other.jobs]
+    assert first.experiments[0].digest == other.experiments[0].digest
+    margins = [results.context(made.experiments[0], ()).margin for made in (first, other)]
+    assert margins == [stats.MARGIN, 0.5] == [0.3, 0.5]
+    (experiment,) = first.experiments
+    older = {key: value for key, value in experiment.config.tree.items() if key != "report"}
+    assert results.context(replace(experiment, config=replace(experiment.config, tree=older)), ()).margin == 0.3
+
+
 def test_nothing_at_all() -> None:
     assert summary(build([])).empty
     assert rows_json(build([]), [context()])["experiments"][0]["rows"] == []
@@ -264,7 +320,8 @@ def test_json_has_its_schema(frame: pd.DataFrame) -> None:
     (experiment,) = made["experiments"]
     assert list(experiment) == ["experiment", "preset", "dataset", "comparable", "reason", "rows", "claims"]
     assert (experiment["comparable"], experiment["reason"]) == (False, "data: x")
-    keys = "cell status reason seeds units miou low high gain gain_low gain_high paper_miou paper_gain verdict runs"
+    keys = "cell status reason seeds units miou low high gain gain_low gain_high paper_miou paper_gain verdict "
+    keys += "interval_of sd_seeds sd_units gain_interval_of gain_sd_seeds gain_sd_units runs"
     assert all(list(row) == keys.split() for row in experiment["rows"])
     upernet, a, b = experiment["rows"]
     assert (upernet["miou"], upernet["gain"], upernet["seeds"], upernet["units"]) == (42.0, None, 3, 4)
@@ -283,9 +340,12 @@ def test_json_has_intervals_and_verdicts_or_the_reason() -> None:
         *("decoder_ab", "decoder_a", 0.88, "same sign"),
     )
     assert claim["gain_low"] < claim["gain"] < claim["gain_high"]
-    few = rows_json(table_1(units=4), [context(**PAPERS)])["experiments"][0]["rows"]
+    assert claim["interval_of"] == a["interval_of"] == a["gain_interval_of"] == "seeds and videos"
+    assert min(claim["sd_seeds"], a["sd_seeds"]) > 0
+    assert a["sd_units"] == 0  # a seed's luck with a video is its own here: more seeds lessen it
+    few = rows_json(table_1(units=4, seeds=1), [context(**PAPERS)])["experiments"][0]["rows"]
     assert {(row["low"], row["verdict"], row["reason"]) for row in few} == {
-        (None, None, "4 videos: fewer than 20 units")
+        (None, None, "4 videos: fewer than 20 units, and fewer than 3 seeds")
     }
 
 
