@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.core import content, metrics, record
 from harness.core.data import VOID, Dataset
 from harness.core.errors import HarnessError
+from harness.core.job import GIVEN
 from harness.core.palette import VOID_COLOUR, palette
 from harness.core.plan import Experiment, Plan
-from harness.core.spec import TRUTH, Cell
+from harness.core.spec import Cell
 from harness.core.table import signed
 
 FIXED = 3  # videos that are shown whatever the gains are
@@ -73,7 +74,7 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
 def compared(done: Sequence[Cell]) -> Pair | None:
     """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet. A row that is told P is none."""
     names = {cell.name: cell for cell in done}
-    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior != TRUTH]
+    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior not in GIVEN]
     return pairs[-1] if pairs else None
 
 

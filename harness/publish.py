@@ -16,7 +16,7 @@ from harness import score
 from harness.core import content, journal, metrics, record
 from harness.core.curves import Curve, Point, Pulse, Samples
 from harness.core.errors import UnfitError
-from harness.core.job import TRUTH, Job, Train, digest
+from harness.core.job import GIVEN, Job, Train, digest
 from harness.core.plan import Experiment, Plan, read_json, setting
 from harness.core.redact import redact
 from harness.core.spec import Cell
@@ -377,7 +377,7 @@ class Publisher:
             params={
                 **self._params(cell.job.members[0]),
                 "method": cell.method,
-                "stage": TRUTH if cell.job.prior == TRUTH else str(cell.job.stage),
+                "stage": str(cell.job.prior) if cell.job.prior in GIVEN else str(cell.job.stage),
             },
         )
         if self.tracking.get(run).status == "FINISHED":

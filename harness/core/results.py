@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.core import paper, stats
 from harness.core.evidence import Evidence
-from harness.core.job import TRUTH
+from harness.core.job import GIVEN
 from harness.core.plan import Experiment, setting
 from harness.core.spec import Cell
 
@@ -108,7 +108,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         baseline=cell.over,
         precision=facts["precision"],
         bn_group=config.micro_batch,
-        stage=TRUTH if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
+        stage=str(cell.job.prior) if cell.job.prior in GIVEN else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
         **found,
     )
