@@ -64,6 +64,8 @@ class Decoder(nn.Module):
     prior: Literal["none", "previous", "own"] = "none"
     # where P comes from if none is given: not used | the mask of frame N-1, handed in by trainer and evaluator | itself
     gt_warmup: float = 0.0  # share of training in which the truth of P's frame is given as the prior
+    controls: tuple[str, ...] = ()  # values that an evaluation may give `control`
+    control: str | None = None  # the part of the decoder that is taken away, for an ablation; None: nothing
 
     def encode(self, features: Features, past: tuple[Features, ...] = ()) -> Any:
         """All that does not depend on P: the cache from which any number of stages is predicted."""

@@ -10,12 +10,15 @@ of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,18 +30,19 @@ from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
-from harness.plan.job import TRUTH
+from harness.plan.job import GIVEN
 from models.segmentor import Segmentor
 
 VERSION = 1
 
 
 class Worker(NamedTuple):
-    """Who computes what: a member under a geometry and a precision; tasks that need the same share it."""
+    """Who computes what: a member under a geometry, a precision and a control; tasks that need the same share it."""
 
     member: str
     geometry: Geometry
     precision: str
+    control: str | None
 
 
 class Task(NamedTuple):
@@ -61,16 +65,16 @@ class Task(NamedTuple):
         """The stage that it is compared with, if one is computed; for the truth that is stage 0."""
         if self.given is None:
             return self.stage - 1 if self.stage else None
-        return 0 if self.given == TRUTH else None
+        return 0 if self.given in GIVEN else None
 
     @property
     def last(self) -> int:
         """The last stage that it needs of its members, -1 for none."""
-        return self.stage if self.given is None else 0 if self.given == TRUTH else -1
+        return self.stage if self.given is None else 0 if self.given in GIVEN else -1
 
     def worker(self, member: str) -> Worker:
         """Who computes a member's part of it."""
-        return Worker(member, self.geometry, self.job["precision"])
+        return Worker(member, self.geometry, self.job["precision"], self.job.get("control"))
 
     def file(self, video: str) -> Path:
         """Where a video's counts lie."""
@@ -99,12 +103,12 @@ def task(folder: Path) -> Task:
 
 
 def given(job: Mapping[str, Any]) -> str | None:
-    """Where a job's P is handed in from: TRUTH, or a folder of masks; None where it comes from the stage before.
+    """Where a job's P is handed in from: one of GIVEN, or a folder of masks; None where it comes from the stage before.
 
     Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
     """
-    if job["prior"] == TRUTH:
-        return TRUTH
+    if job["prior"] in GIVEN:
+        return str(job["prior"])
     saved = job["evaluate"].get("prior_masks")
     if saved is None or job["prior"] is None:
         return None
@@ -182,12 +186,24 @@ def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
 
 
 def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
-    """Every distinct member of the tasks with its trained weights; one set of weights a member."""
+    """Every distinct member of the tasks with its trained weights; one set of weights a member and control."""
     folders = {member: one.folder.parent / member for one in tasks for member in one.members}
-    models = {member: model(folder, num_classes) for member, folder in sorted(folders.items())}
     found = dict.fromkeys(one.worker(member) for one in tasks for member in one.members)
     wanted = sorted(found, key=lambda who: who.member)
-    return {who: Stages(models[who.member], who.geometry, who.precision, device) for who in wanted}
+    kinds = dict.fromkeys((who.member, who.control) for who in wanted)
+    models = {kind: controlled(model(folders[kind[0]], num_classes), kind[1]) for kind in kinds}
+    return {who: Stages(models[who.member, who.control], who.geometry, who.precision, device) for who in wanted}
+
+
+def controlled(model: Segmentor, control: str | None) -> Segmentor:
+    """The model with a part of its decoder taken away. Raises UnfitError for a control that the decoder has not."""
+    decoder = model.decoder
+    if control is not None:
+        if control not in decoder.controls or decoder.control is not None:
+            known = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
+            raise UnfitError(f"control {control}: this decoder has {known or 'none'}; take one of its own")
+        decoder.control = control
+    return model
 
 
 def model(folder: Path, num_classes: int) -> Segmentor:
@@ -248,7 +264,10 @@ def run_video(
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
         where = Path(video) / f"{name}.png"
-        priors = {source: prior(source, where, frame, len(dataset.classes)).to(device) for source in sources}
+        labelled = {source: teller(source, dataset, split, where, frame) for source in sources}
+        priors = {
+            source: prior(source, where, other, len(dataset.classes)).to(device) for source, other in labelled.items()
+        }
         for one, seen in masks(tasks, workers, image, priors):
             counts[one.folder].add(seen.mask, label)
             counts[one.folder].compare(*seen)
@@ -263,12 +282,38 @@ def run_video(
         counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
 
 
+def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
+    """The frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
+
+    A video's first frame has none before and takes itself; the other one is drawn evenly, the same each time.
+    """
+    video, name = str(where.parent), where.stem
+    if source == "truth_before":
+        names = dataset.frames(split, video)
+        before = names[max(0, names.index(name) - 1)]
+        return frame if before == name else dataset.read(split, video, before)
+    if source == "truth_other":
+        rng = np.random.default_rng(zlib.crc32(str(where).encode()))
+        others = [other for other in dataset.videos(split) if other != video] or [video]
+        other = others[rng.integers(len(others))]
+        names = dataset.frames(split, other)
+        drawn = dataset.read(split, other, names[rng.integers(len(names))])
+        return drawn if drawn.label is None else drawn._replace(label=fitted(drawn.label, frame.image.shape[:2]))
+    return frame
+
+
+def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A label at another size, nearest.  # (H, W)"""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
+    return label[rows[:, None], columns]
+
+
 def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
-    """A P that is handed in for a frame: its labels, or a saved mask.  # (H, W) int64, 255 void
+    """A P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, 255 void
 
     Raises UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
     """
-    if source == TRUTH:
+    if source in GIVEN:
         if frame.label is None:
             raise UnfitError(f"{where}: P = truth needs labels, and its split has none; take a split that has")
         return torch.from_numpy(frame.label).long()

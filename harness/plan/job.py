@@ -9,14 +9,16 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.config.compose import Config, EvaluateConfig, TrainConfig, used
 from harness.data import hold_out
 
-TRUTH: Literal["truth"] = "truth"  # as a prior: P is the frame's own labels
+Given = Literal["truth", "truth_before", "truth_other"]  # labels as P: the frame's, those of frame N-1, of any frame
+TRUTH: Given = "truth"
+GIVEN: tuple[Given, ...] = get_args(Given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,24 +108,26 @@ class Evaluate(_Job):
     """One evaluation of one model or of an ensemble: argmax of the sum of its members' class probabilities (paper §3).
 
     With a prior, P is that evaluation's mask of the same frame, each member's its own (multi-stage, paper §4), or the
-    truth. Raises UsageError for a prior of other models, frames or views: its masks are not this one's stage before.
+    truth. `control` takes a part of the trained decoders away (models/contract.py, `Decoder.controls`). Raises
+    UsageError for a prior of other models, frames or views: its masks are not this one's stage before.
     """
 
     members: tuple[Train, ...]
-    prior: "Evaluate | Literal['truth'] | None" = None
+    prior: "Evaluate | Given | None" = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     split: str = "val"
+    control: str | None = None
 
     def __post_init__(self) -> None:
         assert self.members, "an ensemble has at least one member"
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda job: job.fingerprint)))
         before = self.before
         if before is not None:
-            for what in ("members", "split", "scales", "flip"):
+            for what in ("members", "split", "scales", "flip", "control"):
                 if getattr(before, what) != getattr(self, what):
                     raise UsageError(f"{self.name}: its prior '{before.name}' has other {what}; a stage keeps them")
-            if before.prior == TRUTH:
+            if before.prior in GIVEN:
                 raise UsageError(f"{self.name}: its prior had the truth as P; stages begin at stage 0")
 
     @property
@@ -152,7 +156,9 @@ class Evaluate(_Job):
         who = " + ".join(sorted(member.decoder for member in self.members))
         seeds = sorted({member.config["seed"] for member in self.members})
         views = f" at {len(self.scales)} scales" if len(self.scales) > 1 else ""
-        extra = f" stage {self.stage}" if self.stage else " with P = truth" if self.prior == TRUTH else ""
+        extra = f" stage {self.stage}" if self.stage else ""
+        extra += f" with P = {str(self.prior).replace('_', ' ')}" if self.prior in GIVEN else ""
+        extra += f" under {self.control}" if self.control else ""
         extra += views + (" and flipped" if self.flip else "") + (f" on {self.split}" if self.split != "val" else "")
         return f"evaluate {who}{extra} seed {','.join(map(str, seeds))}"
 
@@ -177,7 +183,7 @@ class Evaluate(_Job):
             identity["stage"] = self.stage
         elif self.prior is not None:
             identity["prior"] = self.prior
-        return identity
+        return identity | ({"control": self.control} if self.control else {})
 
     @property
     def frames(self) -> str:
@@ -198,6 +204,7 @@ class Evaluate(_Job):
             "scales": list(self.scales),
             "flip": self.flip,
             "split": self.split,
+            **({"control": self.control} if self.control else {}),
             "precision": config["precision"],
             "data": data_spec(config),
             "evaluate": evaluate_spec(config),
@@ -252,7 +259,7 @@ def digest(value: Any) -> str:
 def without_content(identity: Any) -> Any:
     """An identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
-        dropped = ("content", "members") if identity.get("prior") == TRUTH else ("content", "members", "prior")
+        dropped = ("content", "members") if identity.get("prior") in GIVEN else ("content", "members", "prior")
         kept = {k: without_content(v) for k, v in identity.items() if k not in dropped}
         given = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
         if given:  # which files there are, if not what is in them: weights or none is another result

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.common.errors import HarnessError
 from harness.config import input_digests
 from harness.data.contract import VOID, Dataset
-from harness.plan.cell import TRUTH, Cell
+from harness.plan.cell import Cell
+from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, Plan
 from harness.results import metrics, records
 from harness.results.palette import VOID_COLOUR, palette
@@ -74,7 +75,7 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
 def compared(done: Sequence[Cell]) -> Pair | None:
     """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet. A row that is told P is none."""
     names = {cell.name: cell for cell in done}
-    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior != TRUTH]
+    pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior not in GIVEN]
     return pairs[-1] if pairs else None
 
 

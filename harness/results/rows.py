@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.plan.cell import Cell
-from harness.plan.job import TRUTH
+from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, setting
 from harness.results import paper, stats
 from harness.results.evidence import Evidence
@@ -109,7 +109,7 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         baseline=cell.over,
         precision=facts["precision"],
         bn_group=config.micro_batch,
-        stage=TRUTH if cell.job.prior == TRUTH else f"stage{cell.job.stage}",
+        stage=str(cell.job.prior) if cell.job.prior in GIVEN else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
         **found,
     )

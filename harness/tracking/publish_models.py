@@ -43,7 +43,7 @@ def register(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, 
 
 def plain(job: Evaluate) -> bool:
     """Whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
-    return job.split == "val" and job.prior is None and job.scales == (1.0,) and not job.flip
+    return job.split == "val" and job.prior is None and job.control is None and job.scales == (1.0,) and not job.flip
 
 
 def model_name(job: Evaluate) -> str:

@@ -19,7 +19,7 @@ from harness.config import input_digests
 from harness.jobdir import events as journal
 from harness.jobdir.replay import Curve, Point, Pulse, Samples
 from harness.plan.cell import Cell
-from harness.plan.job import TRUTH, Job, Train, digest
+from harness.plan.job import GIVEN, Job, Train, digest
 from harness.plan.plan import Experiment, Plan, setting
 from harness.results import metrics, records, score
 from harness.results.table import Report, report_markdown
@@ -379,7 +379,7 @@ class Publisher:
             params={
                 **self._params(cell.job.members[0]),
                 "method": cell.method,
-                "stage": TRUTH if cell.job.prior == TRUTH else str(cell.job.stage),
+                "stage": str(cell.job.prior) if cell.job.prior in GIVEN else str(cell.job.stage),
             },
         )
         if self.tracking.get(run).status == "FINISHED":

@@ -22,6 +22,7 @@ COARSE_WEIGHT = 0.4
 POWER = 0.9  # of the poly schedule, which ends at a hundredth of where it starts
 
 FirstFrame = Literal["coarse", "uniform", "self2"]
+WITHOUT_P = ("no_context", "no_memory")  # controls that look at neither M nor P
 
 
 class MemoryConfig(Protocol):
@@ -43,6 +44,8 @@ class MemoryConfig(Protocol):
     def init(self) -> Init: ...
     @property
     def proj(self) -> Projection: ...
+    @property
+    def control(self) -> str | None: ...
 
 
 class Cache(NamedTuple):
@@ -58,9 +61,14 @@ class MemoryDecoder(contract.Decoder):
 
     `first_frame` is the rule for P where no mask was given and `prior` is "previous": the coarse head's mask, every
     class once (`uniform`), or the coarse mask's own prediction (`self2`).
+
+    `control` takes a part away. In training: `no_context` leaves C_bi out, `no_memory` has g_o(g_q(R)) in its place,
+    `random_memory` keeps M at the random rows it starts with. In evaluation: `permuted_memory` exchanges the rows of M
+    between the classes, `uniform_prior` has P name every class once.
     """
 
     first_frame: FirstFrame = "coarse"
+    controls: tuple[str, ...] = ("permuted_memory", "uniform_prior")
 
     def __init__(self, channels: tuple[int, ...], num_classes: int, config: MemoryConfig) -> None:
         super().__init__()
@@ -75,6 +83,13 @@ class MemoryDecoder(contract.Decoder):
         self.fuse_beyond = conv(config.memory_channels, config.channels, 3)
         self.fuse_norm = nn.Sequential(nn.BatchNorm2d(config.channels), nn.ReLU(inplace=True))
         self.classifier = Classifier(config.channels, num_classes)
+        self.control = config.control
+        if self.control == "random_memory":
+            self.memory.rows.normal_()
+            self.memory.initialised.fill_(True)
+        unused = {"no_context": (self.read, self.fuse_beyond), "no_memory": (self.read.keys, self.read.values)}
+        for module in unused.get(self.control or "", ()):
+            module.requires_grad_(False)
 
     def _source(self, features: Features, past: tuple[Features, ...]) -> Tensor:
         """R, whose pixels feed the memory and ask it.  # (B, C, h, w)"""
@@ -94,6 +109,8 @@ class MemoryDecoder(contract.Decoder):
     def predict(self, cache: Cache, prior: Tensor | None = None) -> Tensor:
         """Logits (B, K, H/4, W/4) for the mask P (B, H, W), 255 void, or by the decoder's own rule if None."""
         counts = self.prior_key(cache, prior)
+        if self.control in WITHOUT_P:
+            return self._fuse(cache, None)
         if counts is None:  # self2: the coarse mask's own prediction is P
             mask = self._fuse(cache, self._counts(cache.coarse, cache)).detach().argmax(1)
             counts = self._counts(mask, cache)
@@ -101,33 +118,51 @@ class MemoryDecoder(contract.Decoder):
 
     def prior_key(self, cache: Cache, prior: Tensor | None = None) -> Tensor | None:
         """n_c on R's grid: Eqs 5-6 know no more of P than that. None for `self2`, whose P is a prediction.  # (B, K)"""
+        if self.control in WITHOUT_P:
+            return torch.zeros(0)
         if prior is not None:
             return self._counts(prior, cache)
         rule = self.first_frame if self.prior == "previous" else "coarse"
         if rule == "uniform":
-            return self.memory.initialised.expand(len(cache.coarse), -1).to(cache.query.dtype)  # n_c = 1
+            return self._once(cache)
         return self._counts(cache.coarse, cache) if rule == "coarse" else None
 
     def forward(self, features: Features, past: tuple[Features, ...], prior: Tensor | None, target: Target) -> Output:
         """One training step; P is `prior`, or the coarse head's own mask. M is read as it stands before the step."""
         cache, source, coarse = self._encode(features, past)
-        logits = self._fuse(cache, self._counts(cache.coarse if prior is None else prior, cache))
+        mask = cache.coarse if prior is None else prior
+        logits = self._fuse(cache, None if self.control in WITHOUT_P else self._counts(mask, cache))
         auxiliary = self.auxiliary(features.levels[AuxiliaryHead.LEVEL])
         return Output(
             logits,
             (Auxiliary("coarse", coarse, COARSE_WEIGHT), Auxiliary("auxiliary", auxiliary, AuxiliaryHead.WEIGHT)),
-            self.memory.sums(source, target),
+            None if self.control in (*WITHOUT_P, "random_memory") else self.memory.sums(source, target),
         )
 
     def _counts(self, mask: Tensor, cache: Cache) -> Tensor:
         """How often P names each row that may be read.  # (B, K)"""
+        if self.control == "uniform_prior":
+            return self._once(cache)
         return class_counts(to_grid(mask, cache.query.shape[2:]), self.memory.initialised)
 
-    def _fuse(self, cache: Cache, counts: Tensor) -> Tensor:
-        """Eqs 5-6, then cat(C_wi, C_bi) -> logits.  # (B, K, H/4, W/4)"""
-        beyond = self.read(cache.query, self.memory.rows, counts)  # C_bi, (B, C, h, w)
-        beyond = resize(beyond, cache.within.shape[2:])  # (B, C, H/4, W/4)
-        return self.classifier(self.fuse_norm(cache.within + self.fuse_beyond(beyond)))
+    def _once(self, cache: Cache) -> Tensor:
+        """n_c = 1 for every row that was set.  # (B, K)"""
+        return self.memory.initialised.expand(len(cache.coarse), -1).to(cache.query.dtype)
+
+    def _fuse(self, cache: Cache, counts: Tensor | None) -> Tensor:
+        """Eqs 5-6, then cat(C_wi, C_bi) -> logits; `counts` is None for controls without P.  # (B, K, H/4, W/4)"""
+        fused = cache.within
+        if self.control != "no_context":
+            beyond = self._beyond(cache.query, counts)  # (B, C, h, w)
+            fused = fused + self.fuse_beyond(resize(beyond, fused.shape[2:]))  # (B, D, H/4, W/4)
+        return self.classifier(self.fuse_norm(fused))
+
+    def _beyond(self, query: Tensor, counts: Tensor | None) -> Tensor:
+        """C_bi, or R through g_q and g_o alone where there is no P.  # (B, C, h, w)"""
+        if counts is None:
+            return self.read.out(query)
+        rows = self.memory.rows
+        return self.read(query, self.memory.permuted() if self.control == "permuted_memory" else rows, counts)
 
     def momentum_at(self, progress: float) -> float:
         """m of Eq 1: the weight of the new value; constant, or falling by a power to a hundredth."""

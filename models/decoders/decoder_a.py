@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.contract import Features
-from models.decoders._memory_head import MemoryDecoder
+from models.decoders._memory_head import WITHOUT_P, MemoryDecoder
 from models.layers.head import conv_norm_relu, resize
 
 VERSION = 2
@@ -33,6 +33,7 @@ class Config:
     proj: Literal["plain", "ref"] = "plain"  # g_q, g_k, g_v, g_o
     prior: Literal["previous", "current_coarse"] = "previous"
     first_frame: Literal["coarse", "uniform", "self2"] = "coarse"
+    control: Literal["no_context", "no_memory", "random_memory"] | None = None  # what is taken away: MemoryDecoder
 
 
 class Decoder(MemoryDecoder):
@@ -40,7 +41,7 @@ class Decoder(MemoryDecoder):
 
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__(channels, num_classes, config)
-        self.prior = "previous" if config.prior == "previous" else "own"
+        self.prior = "none" if config.control in WITHOUT_P else "previous" if config.prior == "previous" else "own"
         self.first_frame = config.first_frame
         self.source = conv_norm_relu(deepest_channels, config.memory_channels, 3)
 

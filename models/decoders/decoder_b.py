@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.contract import Features
-from models.decoders._memory_head import MemoryDecoder
+from models.decoders._memory_head import WITHOUT_P, MemoryDecoder
 from models.layers.head import resize
 from models.layers.temporal_attention import TemporalAttention
 
@@ -37,14 +37,21 @@ class Config:
     tma_value: int = 256  # Cv
     tma_scale: bool = False  # scores divided by sqrt(Ck)
     memory_grad: bool = False  # gradients through the earlier frames
+    # what is taken away: MemoryDecoder, Decoder
+    control: Literal["no_context", "no_memory", "random_memory", "current_past"] | None = None
 
 
 class Decoder(MemoryDecoder):
-    """R is what the current frame reads from its predecessors."""
+    """R is what the current frame reads from its predecessors.
+
+    The control `current_past`, in training or evaluation, has the current frame in their place.
+    """
+
+    controls = (*MemoryDecoder.controls, "current_past")
 
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__(channels, num_classes, config)
-        self.prior = "own"
+        self.prior = "none" if config.control in WITHOUT_P else "own"
         self.past = tuple(range(-config.frames, 0))
         self.past_grad = config.memory_grad
         self.attention = TemporalAttention(
@@ -63,5 +70,7 @@ class Decoder(MemoryDecoder):
     def _source(self, features: Features, past: tuple[Features, ...]) -> Tensor:
         """TMA's output on the deepest maps at H/8.  # (B, C, h, w)"""
         size = features.levels[1].shape[2:]
+        if self.control == "current_past":
+            past = (features._replace(deepest=features.deepest.detach()),) * len(past)
         earlier = tuple(resize(frame.deepest, size) for frame in past)
         return self.attention(resize(features.deepest, size), earlier)

@@ -3,8 +3,12 @@
 Shapes: B images, K classes, H × W pixels. Source: arXiv 1807.10221; widths as in BEiT's ADE20K configuration.
 """
 
+import json
+from bisect import bisect_left
 from dataclasses import dataclass
+from importlib import import_module
 
+import torch
 from torch import Tensor
 
 from models import contract
@@ -17,10 +21,15 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Config:
-    """Widths of the head and of its auxiliary head."""
+    """Widths of the head and of its auxiliary head.
+
+    `as_large_as`: another decoder of this folder as JSON, {"name": …, "config": {…}}; `channels` is raised until this
+    one has at least its number of parameters.
+    """
 
     channels: int = 1024
     aux_channels: int = 256
+    as_large_as: str | None = None
 
 
 class Decoder(contract.Decoder):
@@ -28,9 +37,11 @@ class Decoder(contract.Decoder):
 
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__()
-        del deepest_channels  # only R, which UPerNet has not, is made from it
-        self.head = UPerHead(channels, config.channels)
-        self.classifier = Classifier(config.channels, num_classes)
+        width = config.channels  # D
+        if config.as_large_as is not None:
+            width = wide(channels, deepest_channels, num_classes, config)
+        self.head = UPerHead(channels, width)
+        self.classifier = Classifier(width, num_classes)
         self.auxiliary = AuxiliaryHead(channels[AuxiliaryHead.LEVEL], config.aux_channels, num_classes)
 
     def encode(self, features: Features, past: tuple[Features, ...] = ()) -> Tensor:
@@ -48,3 +59,20 @@ class Decoder(contract.Decoder):
         del past, prior, target
         auxiliary = self.auxiliary(features.levels[AuxiliaryHead.LEVEL])
         return Output(self.encode(features), (Auxiliary("auxiliary", auxiliary, AuxiliaryHead.WEIGHT),))
+
+
+def wide(channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> int:
+    """The smallest D, at least `config.channels`, with which UPerNet has as many parameters as `config.as_large_as`."""
+
+    def parameters(decoder: type[contract.Decoder], options: object) -> int:
+        with torch.device("meta"):
+            made = decoder(channels, deepest_channels, num_classes, options)
+        return sum(parameter.numel() for parameter in made.parameters())
+
+    other = json.loads(config.as_large_as or "")
+    module = import_module(f"models.decoders.{other['name']}")
+    target = parameters(module.Decoder, module.Config(**other["config"]))
+    widths = range(config.channels, 16 * config.channels)
+    return widths[
+        bisect_left(widths, target, key=lambda width: parameters(Decoder, Config(width, config.aux_channels)))
+    ]

@@ -239,6 +239,12 @@ class FeatureMemory(nn.Module):
                 places = draw_places(target.labels, target.keys, ~self.initialised)
             return class_sums(features.detach().to(self.rows.dtype), target.labels, self.rows, places)
 
+    def permuted(self) -> Tensor:
+        """M with its rows that were set exchanged so that every class has another's, the same ones each time."""
+        places = self.initialised.nonzero()[:, 0]
+        places = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(places.device)]
+        return self.rows.index_copy(0, places, self.rows[places.roll(1)])
+
     @torch.no_grad()
     def update(self, sums: ClassSums, momentum: float) -> None:
         """Move M once, in place, by the sums of the whole batch (Eq 1)."""

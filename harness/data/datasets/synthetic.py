@@ -7,12 +7,18 @@ colour of its pair, where only the frames beside it, or the rest of the scene, t
 temporal attention can use). Objects move, bounce and occlude one another; brightness flickers; every pixel has noise.
 Pixels between two regions are void. Like VSPW's, the test split has no labels.
 
+Four options make a control of it, on which what time has to give is known. With `fade=frame` all of a frame
+fades at once, wholly, so that nothing in it tells a pair's classes apart; with `apart` a video has one class of each
+pair, so that any other of its frames does. With `fade=video` a video's frames all fade or none does: each by itself
+looks as it does with `fade=frame`, and the others have nothing to add. `hue` parts a pair's colours as well, which are
+learnt in fewer steps than stripes.
+
 Every frame is a function of the options, the split, the video and its number: not of the order of access.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +31,7 @@ VERSION = 1
 SPLITS = ("train", "val", "test")
 LOOK, VIDEO, FRAME = 0, 1, 2  # streams of random numbers
 STRIPES = 40.0  # amplitude, grey levels
-FADE_CHANCE = 0.35  # of an object in a frame
+FADE_CHANCE = 0.35
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Config:
     objects: int = 5  # a video
     noise: float = 12.0  # standard deviation, grey levels
     seed: int = 0
+    fade: Literal["frame", "video"] | None = None  # what fades together; None: each object for itself, not wholly
+    fade_chance: float | None = None  # of an object, frame or video; None: 0.35
+    apart: bool | None = None  # whether a video has one class of each pair only
+    hue: float | None = None  # degrees between a pair's colours; None: a tint of 9 grey levels
 
 
 class Look(NamedTuple):
@@ -61,6 +71,7 @@ class Video(NamedTuple):
     radius: NDArray[np.float64]  # (n, 2)   pixels
     square: NDArray[np.bool_]  # (n,)   a rectangle, else an ellipse
     horizon: NDArray[np.float32]  # (W,)   row where the background changes
+    faded: bool  # with fade=video
 
 
 class Dataset:
@@ -119,22 +130,34 @@ def check(config: Config) -> None:
     for name in ("train_videos", "val_videos", "test_videos", "objects", "noise", "seed"):
         if not getattr(config, name) >= 0:
             raise UsageError(f"data.synthetic.{name}={getattr(config, name)}: must not be negative")
+    if not 0 <= chance(config) <= 1:
+        raise UsageError(f"data.synthetic.fade_chance={config.fade_chance}: must be from 0 to 1")
+    if config.apart and (config.classes % 2 or config.classes < 4):
+        raise UsageError(f"data.synthetic.classes={config.classes}: with apart, must be even and at least 4")
     if config.objects > 200:
         raise UsageError(f"data.synthetic.objects={config.objects}: must be at most 200")
 
 
 @lru_cache(maxsize=8)
-def make_look(classes: int, seed: int) -> Look:
+def make_look(classes: int, seed: int, apart: float | None = None) -> Look:
     """Colours and stripes of K classes: a pair has one hue, nearly one colour, one pitch and two directions."""
     rng = np.random.default_rng([seed, LOOK, 0, 0, 0])
     index = np.arange(classes)
     pair, side = index // 2, index % 2
     turn = 2 * np.pi * (pair / ((classes + 1) // 2) + rng.uniform())
-    hue = 128 + 75 * np.cos(turn[:, None] - 2 * np.pi / 3 * np.arange(3))  # (K, 3)
-    tint = np.where(side == 0, 1, -1)[:, None] * np.array([9.0, 0.0, -9.0])  # (K, 3)
+    sign = np.where(side == 0, 1, -1)  # (K,)
+    hue = colour(turn)  # (K, 3)
+    tint = sign[:, None] * np.array([9.0, 0.0, -9.0])  # (K, 3)
+    if apart is not None:
+        tint = colour(turn + sign * np.radians(apart / 2)) - hue
     pitch = 2 * np.pi / rng.uniform(5, 9, (classes + 1) // 2)[pair]  # radians a pixel
     wave = np.stack([side, 1 - side], 1) * pitch[:, None]
     return Look((hue + tint).astype(np.float32), hue.astype(np.float32), wave.astype(np.float32))
+
+
+def colour(turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours of angles on the circle of hues, in grey levels.  # (K,) radians -> (K, 3)"""
+    return 128 + 75 * np.cos(turn[:, None] - 2 * np.pi / 3 * np.arange(3))
 
 
 @lru_cache(maxsize=256)
@@ -142,37 +165,51 @@ def make_video(config: Config, split: int, index: int) -> Video:
     """Draw a video's classes, shapes and motion."""
     rng = np.random.default_rng([config.seed, VIDEO, split, index, 0])
     n, size = config.objects, np.array([config.height, config.width])
-    back = rng.choice(config.classes, 2, replace=False)
-    classes = np.concatenate([back, rng.integers(config.classes, size=n)])
+    if config.apart:
+        several = 2 * np.arange(config.classes // 2) + rng.integers(2, size=config.classes // 2)  # one of each pair
+        classes = np.concatenate([rng.choice(several, 2, replace=False), rng.choice(several, n)])
+    else:
+        back = rng.choice(config.classes, 2, replace=False)
+        classes = np.concatenate([back, rng.integers(config.classes, size=n)])
     start, velocity = rng.uniform(0, size, (n, 2)), rng.normal(0, 0.035, (n, 2)) * size.min()
     radius = rng.uniform(0.12, 0.3, (n, 2)) * size.min()
     square = rng.random(n) < 0.5
     columns = np.arange(config.width) / config.width
     sway = 0.08 * np.sin(2 * np.pi * (columns * rng.uniform(0.5, 2) + rng.uniform()))
     horizon = (config.height * (rng.uniform(0.35, 0.65) + sway)).astype(np.float32)
-    return Video(classes, start, velocity, radius, square, horizon)
+    faded = config.fade == "video" and bool(rng.random() < chance(config))
+    return Video(classes, start, velocity, radius, square, horizon, faded)
 
 
 def make_frame(config: Config, split: int, index: int, time: int) -> Frame:
     """Draw a frame: the instances in their order, then their look in this frame, then noise."""
     rng = np.random.default_rng([config.seed, FRAME, split, index, time])
-    look, video = make_look(config.classes, config.seed), make_video(config, split, index)
+    look, video = make_look(config.classes, config.seed, config.hue), make_video(config, split, index)
     which, origin = place(config, video, time)
     n = len(video.classes)
-    fade = np.where(rng.random(n) < FADE_CHANCE, rng.uniform(0.7, 1, n), 0).astype(np.float32)[:, None]
+    if config.fade is None:
+        fade = np.where(rng.random(n) < chance(config), rng.uniform(0.7, 1, n), 0).astype(np.float32)[:, None]
+    else:
+        whole = rng.random() < chance(config) if config.fade == "frame" else video.faded
+        fade = np.full((n, 1), whole, np.float32)
     light = rng.uniform(0.85, 1.15, (n, 1)).astype(np.float32)
     own, mixed = look.colour[video.classes], look.faded[video.classes]
-    colour = (own + fade * (mixed - own)) * light  # (n, 3)
+    shown = (own + fade * (mixed - own)) * light  # (n, 3)
     wave = look.wave[video.classes]  # (n, 2)
     shift = (wave * origin).sum(1)
     rows, columns = np.arange(config.height, dtype=np.float32), np.arange(config.width, dtype=np.float32)
     phase = wave[:, 0][which] * rows[:, None] + wave[:, 1][which] * columns - shift[which]  # (H, W)
     stripes = np.sin(phase) * (STRIPES * (1 - fade[:, 0]))[which]
-    image = colour[which]  # (H, W, 3)
+    image = shown[which]  # (H, W, 3)
     image += stripes[..., None]
     image += np.float32(config.noise) * rng.standard_normal(image.shape, dtype=np.float32)
     pixels = np.clip(image, 0, 255, out=image).astype(np.uint8)
     return Frame(pixels, with_borders(video.classes.astype(np.uint8)[which]))
+
+
+def chance(config: Config) -> float:
+    """How likely what fades together fades."""
+    return FADE_CHANCE if config.fade_chance is None else config.fade_chance
 
 
 def place(config: Config, video: Video, time: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

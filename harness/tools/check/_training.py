@@ -22,7 +22,7 @@ from harness.tools.check._held import Broken, expect
 CPU = torch.device("cpu")
 DATA = {"classes": 4, "train_videos": 4, "val_videos": 1, "frames": 3, "height": 32, "width": 48, "objects": 2}
 TINY_BEIT = {"name": "beit", "config": {"model": "tiny"}}
-UPERNET_WIDTHS = {"channels": 8, "aux_channels": 8}
+UPERNET_WIDTHS: dict[str, Any] = {"channels": 8, "aux_channels": 8}
 NARROW_UPERNET = {"name": "upernet", "config": UPERNET_WIDTHS}
 STEPS, EDGE, FALL = 30, 5, 0.9  # of a training; steps averaged at each end; what the loss has to come below
 NUMBER = "a" * 16  # stands for a job's fingerprint

@@ -126,3 +126,58 @@ def test_a_frame_costs_little():
         data.read("val", "val_0000", frame)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.01  # about 0.001 on an idle core; the bound is for shared ones
+
+
+CONTROL = {"apart": True, "fade_chance": 0.5, "train_videos": 60}
+
+
+def faded(config, video, frame, monkeypatch):
+    """Whether a frame looks the same with every class exchanged for the other of its pair."""
+    own = synthetic.make_frame(config, 0, video, frame)
+    drawn, made = synthetic.make_video, []
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            synthetic,
+            "make_video",
+            lambda *which: made.append(drawn(*which)) or made[0]._replace(classes=made[0].classes ^ 1),
+        )
+        exchanged = synthetic.make_frame(config, 0, video, frame)
+    valid = own.label != 255
+    assert np.array_equal(own.label[valid] ^ 1, exchanged.label[valid])
+    return np.array_equal(own.image, exchanged.image)
+
+
+@pytest.mark.parametrize("hue", [None, 60.0])
+def test_a_faded_frame_tells_nothing_of_a_pair_and_its_neighbours_do(hue, monkeypatch):
+    config = Config(fade="frame", hue=hue, **CONTROL)
+    table = np.array([[faded(config, video, time, monkeypatch) for time in range(8)] for video in range(20)])
+    assert 0.35 < table.mean() < 0.65
+    assert (table.any(1) & ~table.all(1)).mean() > 0.9  # both kinds in nearly every video
+
+
+def test_in_the_null_twin_as_many_frames_fade_but_all_of_a_video_or_none(monkeypatch):
+    config = Config(fade="video", **CONTROL)
+    table = np.array([[faded(config, video, time, monkeypatch) for time in (0, 3, 7)] for video in range(60)])
+    assert np.array_equal(table.all(1), table.any(1))
+    assert 0.3 < table.mean() < 0.7
+
+
+def test_with_apart_a_video_has_one_class_of_each_pair():
+    classes = [synthetic.make_video(Config(objects=20, **CONTROL), 0, video).classes for video in range(20)]
+    assert all(len(set(found.tolist())) == len(set((found // 2).tolist())) > 1 for found in classes)
+    assert set(np.concatenate(classes).tolist()) == set(range(8))
+
+
+def test_hue_parts_the_colours_of_a_pair_and_leaves_the_faded_one_between():
+    plain, parted = synthetic.make_look(6, 0), synthetic.make_look(6, 0, 60.0)
+    assert np.array_equal(plain.faded, parted.faded)
+    apart = [np.linalg.norm(look.colour[::2] - look.colour[1::2], axis=1) for look in (plain, parted)]
+    assert (apart[1] > 3 * apart[0]).all()
+    distance = np.linalg.norm(parted.colour - parted.faded, axis=1)
+    np.testing.assert_allclose(distance[::2], distance[1::2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"fade_chance": 1.5}, {"apart": True, "classes": 5}])
+def test_options_of_the_control_out_of_range(options):
+    with pytest.raises(UsageError, match=f"data.synthetic.{list(options)[-1]}"):
+        Dataset(Config(**options))

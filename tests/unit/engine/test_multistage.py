@@ -232,6 +232,60 @@ def test_the_truth_as_p_is_the_frames_own_labels(root):
     assert saved(truth)["val_0000"]["pixels"] == 3 * 32 * 48
 
 
+def test_the_truth_may_be_that_of_the_frame_before_or_of_a_frame_of_another_video(root):
+    before, other = (evaluation(root, f"of_{name}", [A], prior=f"truth_{name}", **KEEP) for name in ("before", "other"))
+    run(before, other)
+    dataset, stages = build.dataset(jobs.read(before)), stages_of(root, A)
+    names = dataset.frames("val", "val_0000")
+    elsewhere = [
+        torch.from_numpy(dataset.read("val", video, name).label).long()
+        for video in dataset.videos("val")[1:]
+        for name in names
+    ]
+    used = []
+    for index, (name, image) in enumerate(zip(names, frames(), strict=True)):
+        label = torch.from_numpy(dataset.read("val", "val_0000", names[max(0, index - 1)]).label).long()
+        _, given, *others = stages.predict(image, 0, [label, *elsewhere])
+        masks = [
+            torch.from_numpy(np.array(evaluate.Image.open(f / "masks/val_0000" / f"{name}.png")))
+            for f in (before, other)
+        ]
+        assert torch.equal(masks[0], given.mask)
+        used.append([torch.equal(masks[1], one.mask) for one in others])
+    assert all(any(row) for row in used)
+
+
+def test_a_label_of_another_size_is_brought_to_the_frames():
+    label = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(evaluate.fitted(label, (4, 3)), label.repeat(2, 0))
+    assert np.array_equal(evaluate.fitted(label, (2, 1)), label[:, :1])
+
+
+def test_a_control_changes_its_own_evaluation_alone(root):
+    plain, permuted = (
+        evaluation(root, "plain", [A], **KEEP),
+        evaluation(root, "p", [A], control="permuted_memory", **KEEP),
+    )
+    run(plain, permuted)
+    stages, controlled = stages_of(root, A), stages_of(root, A)
+    controlled.model.decoder.control = "permuted_memory"
+    pictures = {plain: [], permuted: []}
+    for index, image in enumerate(frames()):
+        for folder, who in ((plain, stages), (permuted, controlled)):
+            (expected,) = who.predict(image, 0)
+            picture = np.array(evaluate.Image.open(folder / "masks" / "val_0000" / f"{index:04}.png"))
+            assert np.array_equal(picture, expected.mask.numpy())
+            pictures[folder].append(picture)
+    assert not np.array_equal(pictures[plain], pictures[permuted])
+
+
+def test_a_control_that_the_decoder_has_not_is_refused(root):
+    with pytest.raises(UnfitError, match="control current_past: this decoder has permuted_memory, uniform_prior"):
+        run(evaluation(root, "p", [A], control="current_past"))
+    with pytest.raises(UnfitError, match="this decoder has none"):
+        run(evaluation(root, "u", [U], control="current_past"))
+
+
 def test_the_truth_needs_labels(root):
     with pytest.raises(UnfitError, match="needs labels"):
         run(evaluation(root, "truth", [A], prior="truth", split="test"))

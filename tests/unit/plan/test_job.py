@@ -9,7 +9,7 @@ import pytest
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config, compose
-from harness.plan.job import Evaluate, Job, Train, digest
+from harness.plan.job import GIVEN, Evaluate, Job, Train, digest
 
 DECODERS = ("upernet", "decoder_a", "decoder_b")
 TRAININGS = {f"train {name}" for name in DECODERS}
@@ -53,6 +53,8 @@ A = {"train decoder_a", "decoder_a", "decoder_ab"}
         ("decoder.decoder_b.tma_scale=true", B),
         ("decoder.decoder_a.momentum=0.5", A),
         ("decoder.decoder_a.first_frame=self2", A),
+        ("decoder.decoder_a.control=no_context", A),
+        ("decoder.decoder_b.control=current_past", B),
         ("decoder.upernet.channels=48", {"train upernet", "upernet"}),
         *((key, ALL) for key in ("seed=1", "precision=bf16", "train.lr=2e-3", "train.epochs=11", "train.batch=4")),
         *((key, ALL) for key in ("train.micro_batch=4", "train.warmup=3", "train.layer_decay=0.9", "train.crop=96")),
@@ -157,6 +159,20 @@ def test_how_an_evaluation_is_made_is_its_own() -> None:
     assert len({plain, *others}) == 6
     assert [job.stage for job in others] == [0, 0, 0, 1, 2]
     assert all(job.inputs == (a,) for job in others)
+
+
+def test_a_control_or_a_prior_that_is_told_is_an_evaluation_of_its_own() -> None:
+    a = Train(resolved(), "decoder_a")
+    plain = Evaluate((a,))
+    others = [Evaluate((a,), control="permuted_memory"), *(Evaluate((a,), prior=given) for given in GIVEN)]
+    assert len({job.fingerprint for job in (plain, *others)}) == len({job.recipe for job in (plain, *others)}) == 5
+    assert len({job.name for job in (plain, *others)}) == 5
+    assert all(job.inputs == (a,) and job.frames == plain.frames for job in others)
+    assert Evaluate((a,), control=None).identity == plain.identity
+    assert not {"control"} & (plain.identity.keys() | plain.spec().keys())
+    assert others[0].spec()["control"] == "permuted_memory"
+    with pytest.raises(UsageError, match="has other control"):
+        Evaluate((a,), prior=others[0])
 
 
 def test_a_recipe_is_the_job_without_its_data_and_weights(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from harness import cli, execute
+from harness import cli
 from harness.config import compose as config
+from harness.launch import runner
 from harness.plan import plan
 from harness.results import power
 from harness.results import rows as results
@@ -112,7 +113,7 @@ def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
     after = {(one.cell, one.over): one for one in power.of_plan(done, done.experiments[0], ())}
     a = after["decoder_a", "upernet"]
     assert (a.seeds, a.noise.measured, a.noise.count) == (3, True, 24)
-    frame = build([results.result(done.experiments[0], order, seed, cell, **execute.read(done, cell, {}))
+    frame = build([results.result(done.experiments[0], order, seed, cell, **runner.read(done, cell, {}))
                    for order, (seed, cell) in enumerate(done.experiments[0].cells)])  # fmt: skip
     ours = results.difference(frame, "ablation_ensemble", "decoder_a", "upernet")
     assert (a.noise.seeds, a.noise.units) == (ours.interval.sd_seeds, ours.interval.sd_units)
