@@ -1,4 +1,4 @@
-"""The positive control and its null twin, as a person runs them: signs, never sizes. Some ten minutes each on two cores."""
+"""The positive control and its null twin, as a person runs them: signs, never sizes. Minutes each."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DECODERS = ("decoder_a", "decoder_b")
-WITHOUT_MECHANISM = ("decoder_a_no_context", "decoder_b_current_past", "decoder_b_no_tma")  # trained without it
+WITHOUT_MECHANISM = ("decoder_a_no_context", "decoder_b_current_past", "decoder_b_no_tma")
 
 
 def rows(folder: Path, experiment: str, *words: str) -> dict[str, dict[str, Any]]:
