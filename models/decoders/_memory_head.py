@@ -83,7 +83,7 @@ class MemoryDecoder(contract.Decoder):
         self.fuse_beyond = conv(config.memory_channels, config.channels, 3)
         self.fuse_norm = nn.Sequential(nn.BatchNorm2d(config.channels), nn.ReLU(inplace=True))
         self.classifier = Classifier(config.channels, num_classes)
-        self.control = config.control
+        self.control = getattr(config, "control", None)  # the Config of a decoder derived from this may lack it
         if self.control == "random_memory":
             self.memory.rows.normal_()
             self.memory.initialised.fill_(True)

@@ -41,7 +41,7 @@ class Decoder(MemoryDecoder):
 
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__(channels, num_classes, config)
-        self.prior = "none" if config.control in WITHOUT_P else "previous" if config.prior == "previous" else "own"
+        self.prior = "none" if self.control in WITHOUT_P else "previous" if config.prior == "previous" else "own"
         self.first_frame = config.first_frame
         self.source = conv_norm_relu(deepest_channels, config.memory_channels, 3)
 

@@ -51,7 +51,7 @@ class Decoder(MemoryDecoder):
 
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__(channels, num_classes, config)
-        self.prior = "none" if config.control in WITHOUT_P else "own"
+        self.prior = "none" if self.control in WITHOUT_P else "own"
         self.past = tuple(range(-config.frames, 0))
         self.past_grad = config.memory_grad
         self.attention = TemporalAttention(

@@ -38,7 +38,7 @@ class Decoder(contract.Decoder):
     def __init__(self, channels: tuple[int, ...], deepest_channels: int, num_classes: int, config: Config) -> None:
         super().__init__()
         width = config.channels  # D
-        if config.as_large_as is not None:
+        if getattr(config, "as_large_as", None) is not None:  # the Config of a decoder derived from this may lack it
             width = wide(channels, deepest_channels, num_classes, config)
         self.head = UPerHead(channels, width)
         self.classifier = Classifier(width, num_classes)

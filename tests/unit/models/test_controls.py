@@ -1,6 +1,8 @@
 """Controls of the decoders: what is taken away is away, and the rest is as it was, against slow code."""
 
+import dataclasses
 import json
+import types
 
 import pytest
 import torch
@@ -131,3 +133,11 @@ def test_upernet_is_as_large_as_another_decoder_and_no_larger_than_it_must_be(ot
     )
     assert narrower < large <= found
     assert parameters(upernet.Decoder(CHANNELS, 9, CLASSES, config)) == found
+
+
+@pytest.mark.parametrize("module", [upernet, decoder_a, decoder_b])
+def test_a_derived_decoder_may_have_a_config_of_before(module):
+    old = {field.name: getattr(module.Config(), field.name) for field in dataclasses.fields(module.Config)}
+    config = types.SimpleNamespace(**{name: old[name] for name in old if name not in ("control", "as_large_as")})
+    decoder = module.Decoder(CHANNELS, CHANNELS[-1], CLASSES, config)
+    assert getattr(decoder, "control", None) is None
