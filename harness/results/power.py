@@ -13,14 +13,12 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from harness.config import input_digests as content
+from harness.config import input_digests
 from harness.plan.cell import Cell
 from harness.plan.cost import Cost
 from harness.plan.job import Train
 from harness.plan.plan import Experiment, Plan
-from harness.results import paper, stats
-from harness.results import records as record
-from harness.results import rows as results
+from harness.results import paper, records, rows, stats
 from harness.results.paper import count
 from harness.results.rows import Context, Difference
 from harness.results.table import signed
@@ -135,7 +133,9 @@ def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, vid
     where no row is done.
     """
     own = frame[frame["experiment"] == context.experiment]
-    members = {str(cell): dict(zip(rows["seed"], rows["members"], strict=True)) for cell, rows in own.groupby("cell")}
+    members = {
+        str(cell): dict(zip(group["seed"], group["members"], strict=True)) for cell, group in own.groupby("cell")
+    }
     claims = {(claim.cell, claim.over): claim.gain for claim in paper.claims(context.experiment)}
     pairs = dict.fromkeys((str(cell), str(over)) for cell, over in zip(own["cell"], own["baseline"], strict=True))
     units = own["units"].dropna()
@@ -145,7 +145,7 @@ def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, vid
     for cell, over in dict.fromkeys((*claims, *pairs)):
         if not {cell, over} <= members.keys():
             continue
-        ours = results.difference(own, context.experiment, cell, over)
+        ours = rows.difference(own, context.experiment, cell, over)
         same = members[cell] == members[over] and all(members[cell].values())
         noise = noise_of(ours, same, int(units.min()) if len(units) else videos)
         if noise is None:
@@ -175,30 +175,30 @@ def training_hours(own: pd.DataFrame, context: Context) -> float | None:
 
 def of_plan(plan: Plan, experiment: Experiment, costs: Sequence[Cost]) -> list[Need]:
     """The needs of a plan's experiment, by what its root has of it. Raises UnfitError for damaged files."""
-    rows = [
-        results.result(experiment, order, seed, cell, **_evaluation(plan, cell))
+    cells = [
+        rows.result(experiment, order, seed, cell, **_evaluation(plan, cell))
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     jobs = [job for job in experiment.jobs if isinstance(job, Train)]
     seconds = [one.device_seconds for one in costs if {job.fingerprint for job in jobs}.issuperset(one.jobs)]
     for job in jobs:
         if plan.state(job) == "done":
-            facts = record.provenance(plan.directory(job))
+            facts = records.provenance(plan.directory(job))
             seconds.append(facts["seconds"] and facts["seconds"] * facts.get("world", 1))
     sure = [number for number in seconds if number is not None]
     hours = float(np.mean(sure)) / 3600 if sure else None
     videos = experiment.config.content.videos.get("val") or PRIOR_VIDEOS
-    return needs(results.build(rows), results.context(experiment, ()), hours, videos)
+    return needs(rows.build(cells), rows.context(experiment, ()), hours, videos)
 
 
 def _evaluation(plan: Plan, cell: Cell) -> dict[str, Any]:
     """The mIoU of a cell with its matrices, where it is done."""
     if cell.skip is not None or plan.state(cell.job) != "done":
         return {}
-    run = record.read_evaluation(plan.directory(cell.job))
+    run = records.read_evaluation(plan.directory(cell.job))
     if not run.labelled:
         return {}
-    unit_of = content.units(cell.job.config, run.videos)
+    unit_of = input_digests.units(cell.job.config, run.videos)
     units = len(set(unit_of.values()))
     return {"status": "done", "miou": run.final["miou"], "units": units, "videos": run.videos, "unit_of": unit_of}
 
