@@ -24,6 +24,7 @@ from harness.data.augmentation import augment
 from harness.data.contract import Dataset
 
 SAMPLE, ORDER = 0, 1  # streams of random numbers
+STOPPING = (signal.SIGINT, signal.SIGTERM)  # which workers leave to the parent
 
 
 class Sample(NamedTuple):
@@ -125,10 +126,19 @@ def loader(
         generator=torch.Generator(),  # else an iteration draws from the global one
         pin_memory=pin_memory,
     )
-    for batch in loaded:
+    for batch in start_workers(loaded):  # not by name: an error's traceback would keep them
         if isinstance(batch, HarnessError):
             raise batch
         yield batch
+
+
+def start_workers(loaded: DataLoader[Any]) -> Iterator[Any]:
+    """Return the loader's iterator, whose workers inherit STOPPING blocked until they ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        return iter(loaded)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Reader(TorchDataset[Any]):
@@ -167,6 +177,7 @@ def worker_start() -> str:
 def prepare_worker(worker: int) -> None:
     """Leave stopping to the parent, whose checkpoint still needs its workers, and use one thread."""
     del worker
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     torch.set_num_threads(1)

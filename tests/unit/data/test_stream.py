@@ -2,6 +2,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -156,7 +157,14 @@ def test_a_split_without_videos_or_labels():
         unlabelled[0]
 
 
-def test_workers_outlive_signals_and_leave_with_the_loader():
+def slow_start(worker, real=training_stream.prepare_worker):
+    time.sleep(0.5 * worker)  # the second one is still starting when the first batch is there
+    real(worker)
+
+
+@pytest.mark.parametrize("prepare", [training_stream.prepare_worker, slow_start])
+def test_workers_outlive_signals_and_leave_with_the_loader(prepare, monkeypatch):
+    monkeypatch.setattr(training_stream, "prepare_worker", prepare)
     endless = ([n, n + 1] for n in itertools.count(step=2))
     batches = loader(stream(), endless, 2)
     next(batches)
