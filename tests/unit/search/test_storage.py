@@ -18,7 +18,9 @@ from harness.plan.study import Study
 from harness.search.storage import FileTurn, Keeper, Live, Storage, seen
 
 M = "decoder.decoder_a.momentum"
-pytestmark = pytest.mark.filterwarnings("error")  # no deprecated and no experimental part of Optuna
+pytestmark = pytest.mark.filterwarnings(  # no deprecated and no experimental part of Optuna
+    "error::DeprecationWarning", "error::FutureWarning", "error::optuna.exceptions.ExperimentalWarning"
+)
 
 
 def made(*words: str, name: str | None = None) -> Study:
@@ -210,7 +212,6 @@ def test_a_journal_that_is_none_is_told(tmp_path: Path) -> None:
         keeper(tmp_path)
 
 
-@pytest.mark.filterwarnings("default")
 def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
     from mlflow_server import postgres
 
