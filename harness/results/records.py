@@ -6,6 +6,7 @@ Shapes: V videos, K classes.
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ class RunRecord:
         known = part in self.stage and self.stage.get(whole)
         return 100 * self.stage[part] / self.stage[whole] if known else None
 
-    @property
+    @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Over all videos.  # (K, K)"""
-        return np.sum(list(self.videos.values()), axis=0, dtype=np.int64)
+        return np.asarray(sum(self.videos.values(), start=np.int64(0)))  # np.sum would first copy them into one array
 
-    @property
+    @cached_property
     def final(self) -> dict[str, float]:
         """The numbers of the tables by name, in percent; one that is not known is left out.
 
