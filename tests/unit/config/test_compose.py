@@ -31,7 +31,8 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 KEYS = keys_of(dict(compose().tree))
-NUMBERS = sorted(key for key, value in KEYS.items() if type(value) in (int, float))
+OPTIONAL = {"data.synthetic.fade_chance", "data.synthetic.hue"}  # the demo has numbers there, null is a value too
+NUMBERS = sorted(key for key, value in KEYS.items() if type(value) in (int, float) and key not in OPTIONAL)
 
 
 def refusal(*overrides: str, preset: str = "demo") -> str:
