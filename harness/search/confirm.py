@@ -16,7 +16,6 @@ from harness.launch.supervisor import Show
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
 from harness.plan.study import Study, Trial
-from harness.results import rows as results
 
 APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_videos": None}
 
@@ -43,14 +42,15 @@ def run(
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
     done = runner.run(plan(study, best, seeds, root), how, show, say)
     (finished,) = done.finished
-    rows = results.summary(finished.frame, finished.context).set_index("cell")
-    ours, base = rows.loc["best"], rows.loc["default"]
-    gains = results.difference(finished.frame, finished.experiment.name, "best", "default").gains
-    if len(gains) < seeds:
+    rows = {row.cell: row for row in finished.rows}
+    ours, default = rows["best"], rows["default"]
+    gain = ours.gain
+    if gain.seeds < seeds:
         return None, done
     facts = {
-        **{"best": study.said(best.params), "trial": best.number, "seeds": seeds, "ahead": int((gains > 0).sum())},
-        **{"miou": ours["miou"], "default": base["miou"], "gain": ours["gain"], "sd": ours["gain_sd"]},
-        **{"low": ours["gain_low"], "high": ours["gain_high"], "interval_of": ours["gain_interval_of"]},
+        **{"best": study.said(best.params), "trial": best.number, "seeds": seeds},
+        **{"ahead": sum(value > 0 for value in gain.by_seed.values()), "miou": ours.miou, "default": default.miou},
+        **{"gain": gain.mean, "sd": gain.sd, "low": gain.interval.low, "high": gain.interval.high},
+        "interval_of": gain.interval.of,
     }
-    return {key: results.null(value) for key, value in facts.items()}, done
+    return facts, done
