@@ -22,14 +22,15 @@ def scores(row: Row) -> Scores | None:
         hit, truth, predicted = sums.sums.sum(axis=0)  # (K,) each
         nothing = np.full_like(hit, np.nan)
         seeds.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
-    return None if not seeds else np.asarray(np.mean(seeds, axis=0))
+    return np.asarray(np.mean(seeds, axis=0)) if seeds else None
 
 
 def share(rows: Sequence[Row]) -> Scores | None:
     """Each class's part of the labelled pixels, in percent.  # (K,)"""
     for sums in (sums for row in rows for sums in row.sums):
-        truth = sums.sums[:, 1].sum(axis=0)
-        return 100 * truth / max(truth.sum(), 1)
+        truth: Scores = sums.sums[:, 1].sum(axis=0)
+        part: Scores = 100 * truth / max(truth.sum(), 1)
+        return part
     return None
 
 

@@ -14,7 +14,8 @@ from harness.common.errors import UnfitError, UsageError
 from harness.config import settings
 
 if TYPE_CHECKING:
-    from harness.search.command import Done, Request
+    from harness.search.command import Done
+    from harness.search.request import Request
 
 
 def search(
@@ -55,7 +56,8 @@ def search(
     if wrong:
         raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
     from harness.search import slurm_workers
-    from harness.search.command import Request, dry
+    from harness.search.command import dry
+    from harness.search.request import Request
 
     request = Request(
         search=name,
@@ -72,7 +74,7 @@ def search(
         **ways(resolved),
     )
     if resolved.launcher == "slurm":
-        request = slurm_workers.asked(request, slurm or (), resolved)
+        request = slurm_workers.with_sbatch(request, slurm or (), resolved)
     if confirm is not None and resolved.launcher == "slurm":
         raise UsageError(
             "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
