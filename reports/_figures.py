@@ -1,15 +1,16 @@
 """The figures that reports share, each a value with its alternative text; all of them in the house style."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from harness.results.evidence import Curve, Memory
 from harness.results.figure import Figure
-from harness.results.rows import Context, difference
+from harness.results.rows import Context, Row
+from harness.results.stats import Interval
 from harness.results.table import signed
 from reports import _per_class
 from reports._style import MUTED, PAPER, SEQUENCE, canvas, colours, house, whiskers, zero
@@ -23,91 +24,90 @@ MARKS = "os^Dv<>P"  # of rows of one method, which share its colour
 SMOOTH = 0.05  # of a curve's points are averaged for the line
 
 
-def every(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> dict[str, Figure]:
+def every(rows: Sequence[Row], context: Context) -> dict[str, Figure]:
     """All figures that the results and their evidence can fill."""
-    found = {
-        "gains": gains(own, cells, context),
-        "stages": stages(cells, context),
-        "gains_by_class": gains_by_class(own, cells, context),
+    figures = {
+        "gains": gains(rows, context),
+        "stages": stages(rows, context),
+        "gains_by_class": gains_by_class(rows, context),
         "learning_curves": learning_curves(context.evidence.curves),
         "memory_similarity": memory_similarity(context.evidence.memories, context.evidence.classes),
         "memory_drift": memory_drift(context.evidence.memories),
     }
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def gains(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
+def gains(rows: Sequence[Row], context: Context) -> Figure | None:
     """Every row's gain over its baseline with its interval, seed by seed, and the paper's where it may stand there."""
-    rows = [cell for cell in cells if cell["gain"] is not None]
-    if not rows:
+    points = [(row, row.gain.mean) for row in rows if row.gain.mean is not None]
+    if not points:
         return None
-    palette = colours(str(cell["method"]) for cell in rows)
-    by_seed = {c["cell"]: difference(own, context.experiment, c["cell"], c["baseline"]).gains for c in rows}
-    theirs = {c["cell"]: c["paper_gain"] for c in rows if context.comparable and c["paper_gain"] is not None}
+    palette = colours(str(row.method) for row, _ in points)
+    theirs = {row.cell: row.paper_gain for row, _ in points if context.comparable and row.paper_gain is not None}
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
-            figure, axis = canvas(7.2, 0.9 + 0.52 * len(rows))
+            figure, axis = canvas(7.2, 0.9 + 0.52 * len(points))
             zero(axis)
-            for place, cell in enumerate(rows):
-                colour = palette[str(cell["method"])]
-                seeds = by_seed[cell["cell"]]
-                if len(seeds) > 1:
-                    axis.plot(seeds, [place + 0.24] * len(seeds), "|", color=colour, alpha=0.7, markersize=7)
-                whiskers(axis, place, cell["gain"], cell["gain_low"], cell["gain_high"], colour)
+            for height, (row, mean) in enumerate(points):
+                colour = palette[str(row.method)]
+                if row.gain.seeds > 1:
+                    seeds = list(row.gain.by_seed.values())
+                    axis.plot(seeds, [height + 0.24] * len(seeds), "|", color=colour, alpha=0.7, markersize=7)
+                whiskers(axis, height, mean, row.gain.interval, colour)
                 axis.annotate(
-                    signed(cell["gain"]),
-                    (cell["gain"], place),
+                    signed(mean),
+                    (mean, height),
                     xytext=(0, 7),
                     textcoords="offset points",
                     ha="center",
                     fontsize=8.5,
                     color=colour,
                 )
-                if cell["cell"] in theirs:
-                    axis.plot(theirs[cell["cell"]], place, "D", color=PAPER, markerfacecolor="none", markersize=7)
-            axis.set_yticks(range(len(rows)), [str(cell["label"]) for cell in rows])
-            axis.set_ylim(len(rows) - 0.4, -0.7)
+                if row.cell in theirs:
+                    axis.plot(theirs[row.cell], height, "D", color=PAPER, markerfacecolor="none", markersize=7)
+            axis.set_yticks(range(len(points)), [row.label for row, _ in points])
+            axis.set_ylim(len(points) - 0.4, -0.7)
             axis.grid(axis="y", visible=False)
             axis.margins(x=0.12)
             axis.set_xlabel("gain in mIoU, points")
             return figure
 
-    marks = f"bar: 95% interval{spoken(rows, 'gain_interval_of')}; hollow point: no interval"
-    marks += "; ticks: single seeds" if any(len(seeds) > 1 for seeds in by_seed.values()) else ""
+    marks = f"bar: 95% interval{spoken([row.gain.interval for row, _ in points])}; hollow point: no interval"
+    marks += "; ticks: single seeds" if any(row.gain.seeds > 1 for row, _ in points) else ""
     marks += "; diamond: the paper's gain" if theirs else ""
-    alt = "; ".join(said(cell, theirs.get(cell["cell"])) for cell in rows)
+    alt = "; ".join(in_words(row, mean, theirs.get(row.cell)) for row, mean in points)
     return Figure(f"Gain over the baseline ({marks})", f"Points with intervals. {alt}.", draw)
 
 
-def spoken(cells: Sequence[Mapping[str, Any]], key: str) -> str:
-    """' of seeds and videos': what the rows' intervals speak of; empty without any."""
-    known = dict.fromkeys(str(cell[key]) for cell in cells if cell[key] is not None)
-    return f" of {' or '.join(known)}" if known else ""
+def spoken(intervals: Sequence[Interval]) -> str:
+    """' of seeds and videos': what the intervals speak of; empty without any."""
+    kinds = dict.fromkeys(interval.of for interval in intervals if interval.of is not None)
+    return f" of {' or '.join(kinds)}" if kinds else ""
 
 
-def said(cell: Mapping[str, Any], theirs: float | None) -> str:
-    """A row of the gains in words."""
-    low, high = cell["gain_low"], cell["gain_high"]
-    bounds = "" if low is None else f", interval {signed(low)} to {signed(high)}"
+def in_words(row: Row, mean: float, theirs: float | None) -> str:
+    """A row of the gains as text."""
+    low, high = row.gain.interval[:2]
+    bounds = "" if low is None or high is None else f", interval {signed(low)} to {signed(high)}"
     paper = "" if theirs is None else f", the paper's {signed(theirs)}"
-    return f"{cell['label']} {signed(cell['gain'])}{bounds}{paper}"
+    return f"{row.label} {signed(mean)}{bounds}{paper}"
 
 
-def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
+def stages(rows: Sequence[Row], context: Context) -> Figure | None:
     """mIoU over the stages of inference with its interval, a line a method; the paper's where it may stand beside."""
-    lines: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for cell in cells:
-        if cell["miou"] is not None and (found := re.fullmatch(r"stage(\d+)", str(cell["stage"]))):
-            lines.setdefault(str(cell["method"]), {})[int(found[1])] = cell
+    lines: dict[str, dict[int, tuple[Row, float]]] = {}
+    for row in rows:
+        if row.miou is not None and (stage := re.fullmatch(r"stage(\d+)", str(row.stage))):
+            lines.setdefault(str(row.method), {})[int(stage[1])] = row, row.miou
     lines = {method: dict(sorted(line.items())) for method, line in lines.items() if len(line) > 1}
     if not lines:
         return None
     theirs = {
-        stage: cell["paper_miou"]
+        stage: row.paper_miou
         for line in lines.values()
-        for stage, cell in line.items()
-        if context.comparable and cell["paper_miou"] is not None
+        for stage, (row, _) in line.items()
+        if context.comparable and row.paper_miou is not None
     }
     palette = colours(lines)
 
@@ -116,10 +116,10 @@ def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | Non
             figure, axis = canvas(7.2, 3)
             for number, (method, line) in enumerate(lines.items()):
                 aside = 0.04 * (number - (len(lines) - 1) / 2)  # intervals of two methods do not hide one another
-                places = [stage + aside for stage in line]
-                axis.plot(places, [cell["miou"] for cell in line.values()], color=palette[method], lw=1.2, label=method)
-                for place, cell in zip(places, line.values(), strict=True):
-                    whiskers(axis, place, cell["miou"], cell["low"], cell["high"], palette[method], upright=True)
+                xs = [stage + aside for stage in line]
+                axis.plot(xs, [miou for _, miou in line.values()], color=palette[method], lw=1.2, label=method)
+                for x, (row, miou) in zip(xs, line.values(), strict=True):
+                    whiskers(axis, x, miou, row.interval, palette[method], upright=True)
             if theirs:
                 axis.plot(
                     list(theirs), list(theirs.values()), "D--", color=PAPER, markerfacecolor="none", label="the paper"
@@ -131,41 +131,42 @@ def stages(cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | Non
             return figure
 
     alt = "; ".join(
-        f"{method}: " + ", ".join(f"stage {stage} {cell['miou']:.2f}" for stage, cell in line.items())
+        f"{method}: " + ", ".join(f"stage {stage} {miou:.2f}" for stage, (_, miou) in line.items())
         for method, line in lines.items()
     )
-    shown = spoken([cell for line in lines.values() for cell in line.values()], "interval_of")
-    return Figure(f"mIoU by stage of inference (bar: 95% interval{shown})", f"Lines over stages. {alt}.", draw)
+    spoken_of = spoken([row.interval for line in lines.values() for row, _ in line.values()])
+    return Figure(f"mIoU by stage of inference (bar: 95% interval{spoken_of})", f"Lines over stages. {alt}.", draw)
 
 
-def gains_by_class(own: pd.DataFrame, cells: Sequence[Mapping[str, Any]], context: Context) -> Figure | None:
+def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
     """IoU by class of every row less that of its baseline: the classes that move most, either way."""
-    found = {}
-    for cell in cells:
-        ours, base = (_per_class.scores(own, str(name)) for name in (cell["cell"], cell["baseline"]))
-        if ours is not None and base is not None and len(ours) == len(base):
-            found[str(cell["cell"])] = ours - base
-    if not found:
+    by_cell = {row.cell: row for row in rows}
+    gains = {}
+    for row in rows:
+        baseline = by_cell.get(row.baseline or "")
+        ours, theirs = _per_class.scores(row), None if baseline is None else _per_class.scores(baseline)
+        if ours is not None and theirs is not None and len(ours) == len(theirs):
+            gains[row.cell] = ours - theirs
+    if not gains:
         return None
-    labels = {str(cell["cell"]): str(cell["label"]) for cell in cells}
-    methods = {str(cell["cell"]): str(cell["method"]) for cell in cells}
-    mean = np.mean(list(found.values()), axis=0)  # (K,)
+    methods = {cell: str(by_cell[cell].method) for cell in gains}
+    mean = np.mean(list(gains.values()), axis=0)  # (K,)
     names = _per_class.names(context, len(mean))
     order = [int(index) for index in np.argsort(-mean) if np.isfinite(mean[index])]
     if not order:
         return None
     shown = order if len(order) <= CLASSES else order[: CLASSES // 2] + order[-CLASSES // 2 :]
-    palette = colours(methods[cell] for cell in found)
-    twins = [[cell for cell in found if methods[cell] == method] for method in dict.fromkeys(methods[c] for c in found)]
-    marks = {cell: MARKS[place % len(MARKS)] for cells in twins for place, cell in enumerate(cells)}
+    palette = colours(methods.values())
+    twins = [[cell for cell in gains if methods[cell] == method] for method in dict.fromkeys(methods.values())]
+    marks = {cell: MARKS[number % len(MARKS)] for cells in twins for number, cell in enumerate(cells)}
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 1.1 + 0.25 * len(shown))
             zero(axis)
-            for cell, values in found.items():
+            for cell, values in gains.items():
                 look = {"color": palette[methods[cell]], "marker": marks[cell], "ls": "", "alpha": 0.9}
-                axis.plot(values[shown], range(len(shown)), label=labels[cell], **look)
+                axis.plot(values[shown], range(len(shown)), label=by_cell[cell].label, **look)
             if len(shown) < len(order):
                 axis.axhline(CLASSES // 2 - 0.5, color=MUTED, lw=0.8, ls=":")
             axis.set_yticks(range(len(shown)), [names[index] for index in shown])
@@ -194,13 +195,13 @@ def learning_curves(curves: Sequence[Curve]) -> Figure | None:
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 3.2)
-            named = set()
+            labelled = set()
             for curve in curves:
                 steps, loss = np.array(curve.steps), np.array(curve.loss)
                 width = max(1, round(SMOOTH * len(loss)))
                 smooth = pd.Series(loss).rolling(width, min_periods=1, center=True).mean()
-                label = None if curve.decoder in named else curve.label
-                named.add(curve.decoder)
+                label = None if curve.decoder in labelled else curve.label
+                labelled.add(curve.decoder)
                 axis.plot(steps, loss, color=palette[curve.decoder], alpha=0.25, lw=0.8)
                 axis.plot(steps, smooth, color=palette[curve.decoder], label=label, marker="o" if len(loss) < 3 else "")
             axis.set_xlabel("iteration")
@@ -235,8 +236,8 @@ def memory_similarity(memories: Sequence[Memory], classes: Sequence[str]) -> Fig
             figure.colorbar(image, ax=axes, shrink=0.8, label="cosine", extend="min")
             return figure
 
-    found = [f"{memory.label}: {closest(values, names)}" for memory, values in zip(first, maps, strict=True)]
-    return Figure("How alike the classes are in M at the end of training", f"Maps. {'; '.join(found)}.", draw)
+    pairs = [f"{memory.label}: {closest(values, names)}" for memory, values in zip(first, maps, strict=True)]
+    return Figure("How alike the classes are in M at the end of training", f"Maps. {'; '.join(pairs)}.", draw)
 
 
 def closest(values: np.ndarray, names: Sequence[str]) -> str:
@@ -258,10 +259,10 @@ def memory_drift(memories: Sequence[Memory]) -> Figure | None:
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 2.8)
-            named = set()
+            labelled = set()
             for memory in ways:
-                label = None if memory.label in named else memory.label
-                named.add(memory.label)
+                label = None if memory.label in labelled else memory.label
+                labelled.add(memory.label)
                 values = [np.nan if value is None else value for value in memory.drift]
                 axis.plot(memory.steps, values, "o-", color=palette[memory.decoder], label=label, markersize=4)
             axis.set_xlabel("iteration")

@@ -1,14 +1,14 @@
 """The other numbers of VSPW's scripts for every row, beside the mIoU that the table is about."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from harness.results.rows import Context
+from harness.results.rows import Context, Row
 from harness.results.table import Table
 
 NONE = "–"
 
 
-def table(title: str, cells: list[dict[str, Any]], context: Context) -> Table | None:
+def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
     """One row a cell, means over seeds; None where no row has more than its mIoU."""
     strict = context.vc == "strict"
     names = {
@@ -20,8 +20,7 @@ def table(title: str, cells: list[dict[str, Any]], context: Context) -> Table | 
         "mvc8_strict" if strict else "mvc8": "mVC8",
         "mvc16_strict" if strict else "mvc16": "mVC16",
     }
-    rows = [(cell, cell["metrics"] or {}) for cell in cells]
-    keys = [key for key in names if any(key in known for _, known in rows)]
+    keys = [key for key in names if any(key in row.metrics for row in rows)]
     if not set(keys) - {"miou"}:
         return None
     notes = ["In percent, means over seeds. mIoU, nanmean: a class that is only predicted counts as 0."]
@@ -32,8 +31,8 @@ def table(title: str, cells: list[dict[str, Any]], context: Context) -> Table | 
     return Table(
         f"{title}: other metrics",
         ("Method", *(names[key] for key in keys)),
-        tuple((str(cell["label"]), *(f"{known[k]:.2f}" if k in known else NONE for k in keys)) for cell, known in rows),
+        tuple((row.label, *(f"{row.metrics[k]:.2f}" if k in row.metrics else NONE for k in keys)) for row in rows),
         tuple(notes),
         "l" + "r" * len(keys),
-        raw=tuple({"cell": cell["cell"], **{key: known.get(key) for key in keys}} for cell, known in rows),
+        raw=tuple({"cell": row.cell, **{key: row.metrics.get(key) for key in keys}} for row in rows),
     )

@@ -1,94 +1,84 @@
-"""IoU of every class for every row, from the sums by unit that the results frame holds.
+"""IoU of every class for every row, from the rows' sums by unit.
 
 Shapes: U units, K classes.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from harness.results.rows import Context
-from harness.results.stats import UnitSums
+from harness.results.rows import Context, Row
 from harness.results.table import Table
 
 NONE = "–"
 Scores = NDArray[np.float64]
 
 
-def scores(own: pd.DataFrame, cell: str) -> Scores | None:
-    """IoU in percent, the mean over seeds that are done; nan for a class without truth.  # (K,)"""
-    rows = own[(own["cell"] == cell) & (own["status"] == "done")]
-    known = [sums for sums in rows["sums"] if isinstance(sums, UnitSums)]
-    found = []
-    for sums in known:
+def scores(row: Row) -> Scores | None:
+    """IoU in percent, the mean over seeds that are done; nan for a class without ground truth.  # (K,)"""
+    seeds = []
+    for sums in row.sums:
         hit, truth, predicted = sums.sums.sum(axis=0)  # (K,) each
         nothing = np.full_like(hit, np.nan)
-        found.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
-    return np.mean(found, axis=0) if found else None
+        seeds.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
+    return np.asarray(np.mean(seeds, axis=0)) if seeds else None
 
 
-def share(own: pd.DataFrame) -> Scores | None:
+def share(rows: Sequence[Row]) -> Scores | None:
     """Each class's part of the labelled pixels, in percent.  # (K,)"""
-    for sums in own["sums"]:
-        if isinstance(sums, UnitSums):
-            truth = sums.sums[:, 1].sum(axis=0)
-            return 100 * truth / max(truth.sum(), 1)
+    for sums in (sums for row in rows for sums in row.sums):
+        truth: Scores = sums.sums[:, 1].sum(axis=0)
+        part: Scores = 100 * truth / max(truth.sum(), 1)
+        return part
     return None
 
 
 def names(context: Context, classes: int) -> list[str]:
     """Class names; numbers where the data set is not at hand."""
-    known = context.evidence.classes
-    return list(known) if len(known) == classes else [f"class {index}" for index in range(classes)]
+    names = context.evidence.classes
+    return list(names) if len(names) == classes else [f"class {index}" for index in range(classes)]
 
 
-def table(own: pd.DataFrame, context: Context) -> Table | None:
-    """One row a class, one column a cell that is done; None where no matrices are at hand."""
-    labels = {str(row["cell"]): str(row["label"]) for _, row in own.iterrows()}
-    found = {cell: iou for cell in labels if (iou := scores(own, cell)) is not None}
-    part = share(own)
-    if not found or part is None or len({len(iou) for iou in found.values()}) > 1:
+def table(rows: Sequence[Row], context: Context) -> Table | None:
+    """Return one row a class, one column a cell that is done; None where no matrices are at hand."""
+    labels = {row.cell: row.label for row in rows}
+    iou = {row.cell: values for row in rows if (values := scores(row)) is not None}
+    part = share(rows)
+    if not iou or part is None or len({len(values) for values in iou.values()}) > 1:
         return None
     classes = names(context, len(part))
-    kept = list(found)
-    columns = ["Class", "pixels", *unique([labels[cell] for cell in kept])]
-    rows, raw, bold = [], [], set()
+    lines, raw, bold = [], [], set()
     for index, name in enumerate(classes):
-        values = [float(found[cell][index]) for cell in kept]
-        shown = [NONE if np.isnan(value) else f"{value:.1f}" for value in values]
-        rows.append((name, f"{part[index]:.2f} %", *shown))
-        best = max((round(value, 1) for value in values if not np.isnan(value)), default=None)
-        if len(kept) > 1 and best is not None:
-            bold |= {(index, place + 2) for place, value in enumerate(values) if round(value, 1) == best}
-        raw.append(record(name, float(part[index]), dict(zip(kept, values, strict=True))))
-    absent = sum(np.isnan(found[kept[0]]))
+        numbers = [float(values[index]) for values in iou.values()]
+        texts = [NONE if np.isnan(value) else f"{value:.1f}" for value in numbers]
+        lines.append((name, f"{part[index]:.2f} %", *texts))
+        best = max((round(value, 1) for value in numbers if not np.isnan(value)), default=None)
+        if len(iou) > 1 and best is not None:
+            bold |= {(index, column + 2) for column, value in enumerate(numbers) if round(value, 1) == best}
+        unrounded = {cell: None if np.isnan(value) else value for cell, value in zip(iou, numbers, strict=True)}
+        raw.append({"class": name, "pixels_percent": float(part[index]), **unrounded})
+    absent = sum(np.isnan(next(iter(iou.values()))))
     notes = ["IoU in percent, mean over seeds; pixels: the class's part of the labelled pixels."]
     notes += [f"{absent} of {len(classes)} classes have no pixel in this split and are left out of mIoU."] * bool(
         absent
     )
     return Table(
         f"{context.title}: IoU by class",
-        tuple(columns),
-        tuple(rows),
+        ("Class", "pixels", *unique([labels[cell] for cell in iou])),
+        tuple(lines),
         tuple(notes),
-        "lr" + "r" * len(kept),
+        "lr" + "r" * len(iou),
         frozenset(bold),
         tuple(raw),
     )
 
 
-def record(name: str, pixels: float, values: dict[str, float]) -> dict[str, Any]:
-    """A class's row, unrounded."""
-    return {"class": name, "pixels_percent": pixels} | {k: None if np.isnan(v) else v for k, v in values.items()}
-
-
 def unique(labels: list[str]) -> list[str]:
     """Labels as headers: one that stands twice, or is a header already, is numbered."""
-    seen: dict[str, int] = {"Class": 1, "pixels": 1}
-    made = []
+    times: dict[str, int] = {"Class": 1, "pixels": 1}
+    headers = []
     for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        made.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
-    return made
+        times[label] = times.get(label, 0) + 1
+        headers.append(label if times[label] == 1 else f"{label} ({times[label]})")
+    return headers

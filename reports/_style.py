@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from harness.results.stats import Interval
+
 OWN = {
     ("upernet", "UPerNet"): "#5f6368",
     ("decoder_a", "Decoder A"): "#0072b2",
@@ -73,24 +75,24 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each method by name: the paper's have their own, another keeps its own between reports."""
-    found: dict[str, str] = {}
+    palette: dict[str, str] = {}
     for name in sorted(set(names)):
-        free = [colour for colour in SPARE if colour not in found.values()] or list(SPARE)
+        free = [colour for colour in SPARE if colour not in palette.values()] or list(SPARE)
         preferred = SPARE[crc32(name.encode()) % len(SPARE)]
-        found[name] = METHODS.get(name) or (preferred if preferred in free else free[0])
-    return found
+        palette[name] = METHODS.get(name) or (preferred if preferred in free else free[0])
+    return palette
 
 
 def whiskers(
-    axis: "Axes", place: float, value: float, low: float | None, high: float | None, colour: str, upright: bool = False
+    axis: "Axes", position: float, value: float, interval: "Interval", colour: str, upright: bool = False
 ) -> None:
-    """A point with its interval, at `place` on the other axis; a hollow point where there is no interval."""
-    known = low is not None and high is not None
-    if known:
-        along, across = [low, high], [place, place]
+    """A point with its interval, at `position` on the other axis; a hollow point where there is no interval."""
+    ends = [end for end in interval[:2] if end is not None]
+    if ends:
+        along, across = ends, [position, position]
         axis.plot(*((across, along) if upright else (along, across)), color=colour, solid_capstyle="butt", lw=2.2)
-    spot = (place, value) if upright else (value, place)
-    axis.plot(*spot, "o", color=colour, markerfacecolor=colour if known else "white", markeredgewidth=1.6, zorder=3)
+    spot = (position, value) if upright else (value, position)
+    axis.plot(*spot, "o", color=colour, markerfacecolor=colour if ends else "white", markeredgewidth=1.6, zorder=3)
 
 
 def zero(axis: "Axes", upright: bool = True) -> None:

@@ -3,11 +3,9 @@
 The table of `comparison`, with the stage in a column of its own.
 """
 
-from typing import Any
-
 import pandas as pd
 
-from harness.results.rows import Context
+from harness.results.rows import Context, Row
 from harness.results.table import Report
 from reports import comparison
 from reports.comparison import NONE, Column
@@ -30,19 +28,19 @@ def render(frame: pd.DataFrame, context: Context) -> Report:
 def arrange(columns: list[Column]) -> list[Column]:
     """The method by name, the stage where epochs would stand, and at the end what the stage did."""
     own = {
-        "Method": Column("Method", "l", lambda cell: str(cell["method"] if cell["stage"] else cell["label"])),
+        "Method": Column("Method", "l", lambda row: str(row.method if row.stage else row.label)),
         "Epochs": Column("Inference Stage", "l", stage),
     }
-    did = [
-        Column("changed", "r", lambda cell: percent(cell["moved"])),
-        Column("exited", "r", lambda cell: percent(cell["exited"])),
+    effect = [
+        Column("changed", "r", lambda row: percent(row.moved)),
+        Column("exited", "r", lambda row: percent(row.exited)),
     ]
-    return [own.get(column.header, column) for column in columns] + did
+    return [own.get(column.header, column) for column in columns] + effect
 
 
-def stage(cell: dict[str, Any]) -> str:
+def stage(row: Row) -> str:
     """As the paper writes it; masks of others have none."""
-    return {"truth": "P = truth", None: NONE}.get(cell["stage"], str(cell["stage"]))
+    return {"truth": "P = truth", None: NONE}.get(row.stage, str(row.stage))
 
 
 def percent(value: float | None) -> str:

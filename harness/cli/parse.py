@@ -12,12 +12,12 @@ from harness.common.errors import UnfitError, UsageError
 SHOWN = 50  # problems of a submission that are printed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Sequence
 
     from harness.config.compose import Config
     from harness.config.settings import Resolved
     from harness.plan.plan import Plan
-    from harness.results.rows import Context
+    from harness.results.rows import Context, Row
     from harness.results.table import Report
 
 
@@ -28,22 +28,19 @@ def redacted(value: object) -> str:
     return redact(str(value))
 
 
-def print_reports(found: "list[tuple[pd.DataFrame, Context, Report]]", as_json: bool) -> None:
-    """Tables for people, or the JSON of --json."""
-    import pandas as pd
-
+def print_reports(reports: "Sequence[tuple[Sequence[Row], Context, Report]]", as_json: bool) -> None:
+    """Print tables for people, or the JSON of --json."""
     from harness.results.power import needs
-    from harness.results.rows import rows_json
+    from harness.results.rows_json import rows_json
 
     if as_json:
-        frame = pd.concat([frame for frame, _, _ in found], ignore_index=True)
-        shown = rows_json(frame, [context for _, context, _ in found])
-        for experiment, (own, context, _) in zip(shown["experiments"], found, strict=True):
-            experiment["power"] = [need.json for need in needs(own, context)]
+        shown = rows_json((rows, context) for rows, context, _ in reports)
+        for experiment, (rows, context, _) in zip(shown["experiments"], reports, strict=True):
+            experiment["power"] = [need.json for need in needs(rows, context)]
         out(json.dumps(shown, indent=1))
         return
-    for _, _, made in found:
-        print_tables(made)
+    for _, _, report in reports:
+        print_tables(report)
 
 
 def print_tables(report: "Report") -> None:

@@ -40,17 +40,18 @@ def report(
 
     if show and folder is None:
         folder = made.root / "review"
-    found = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
+    reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
-        from harness.report import folder as present
+        from harness.report import folder as report_folder
         from harness.tracking import ui
 
-        for one in found:
-            paths = present.write(one.report, one.frame, one.context, folder / one.context.experiment)
+        for review in reviews:
+            target = folder / review.context.experiment
+            paths = report_folder.write(review.report, review.rows, review.context, target)
             say("written: " + ", ".join(map(str, paths)))
             if show:
                 ui.open_page(paths[-1], say)
-    print_reports([(one.frame, one.context, one.report) for one in found], as_json)
+    print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
 
 
 def ui(

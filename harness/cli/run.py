@@ -1,10 +1,10 @@
 """`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from harness.cli import completion
+from harness.cli import options
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import first_line, make_plan, print_reports, ways
 from harness.common.console import out, say
@@ -22,37 +22,18 @@ def run(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
-            autocompletion=completion.of_kinds("launchers"),
-        ),
-    ] = None,
-    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")] = None,
-    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")] = False,
+    launcher: options.Launcher = None,
+    nproc: options.Nproc = None,
+    nodes: options.Nodes = None,
+    slurm: options.Slurm = None,
+    dry_run: options.DrySubmit = False,
+    detach: options.Detach = False,
     offline: Offline = False,
-    stall: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
-    ] = None,
-    deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="GPUs: the same bits twice, where torch can")
-    ] = None,
-    rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Three steps and two videos of each job, for peak memory, pace and cost")
-    ] = False,
-    rerun: Annotated[
-        str | None,
-        typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
-    ] = None,
-    accept: Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")] = None,
+    stall: options.Stall = None,
+    deterministic: options.Deterministic = None,
+    rehearse: options.Rehearse = False,
+    rerun: options.Rerun = None,
+    accept: options.Accept = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -74,30 +55,30 @@ def run(
     if accept not in (None, "changed"):
         raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
     flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
-    made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    plan, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
-    say(first_line(made))
+    say(first_line(plan))
     from harness.launch import runner, slurm_jobs
 
     if accept is not None:
-        runner.accept(made, say)
+        runner.accept(plan, say)
     how = runner.How(
         **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic
     )
     if on_slurm:
-        how = slurm_jobs.asked(how, slurm or (), settings, made)
+        how = slurm_jobs.asked(how, slurm or (), settings, plan)
     if dry_run:
-        out(dry(made, how, rehearse))
+        out(dry(plan, how, rehearse))
         return
     if rehearse:
-        print_rehearsal(made, how, on_slurm, detach)
+        print_rehearsal(plan, how, on_slurm, detach)
         return
-    results = carry_out(made, how, on_slurm, detach)
+    results = carry_out(plan, how, on_slurm, detach)
     if results is not None:
-        print_reports([(done.frame, done.context, done.report) for done in results.finished], as_json)
-        conclude(results, offline, settings.tracking_uri is None, str(made.root))
+        print_reports([(done.rows, done.context, done.report) for done in results.finished], as_json)
+        conclude(results, offline, settings.tracking_uri is None, str(plan.root))
 
 
 def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
@@ -115,41 +96,41 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
             raise UsageError(f"{flag} does not go with {' and '.join(wrong)}; leave that out")
 
 
-def carry_out(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
+def carry_out(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
     from harness.launch import runner, slurm_jobs
     from harness.launch.progress import Display
 
     if detach and not on_slurm:
-        runner.able(made, how, say)
-        say(f"running on its own, see {slurm_jobs.leave_running(made.root)}; `harness status` shows it")
+        runner.able(plan, how, say)
+        say(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
     with Display() as display:
         if not on_slurm:
-            return runner.run(made, how, display.show, say)
-        results = slurm_jobs.run(made, how, display.show, say, detach)
+            return runner.run(plan, how, display.show, say)
+        results = slurm_jobs.run(plan, how, display.show, say, detach)
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
     return results
 
 
-def dry(made: "Plan", how: "How", rehearse: bool) -> str:
+def dry(plan: "Plan", how: "How", rehearse: bool) -> str:
     """What sbatch would be given."""
     from harness.launch import rehearsal, slurm_jobs
 
-    return rehearsal.dry(made, how) if rehearse else slurm_jobs.dry(made, how)
+    return rehearsal.dry(plan, how) if rehearse else slurm_jobs.dry(plan, how)
 
 
-def print_rehearsal(made: "Plan", how: "How", on_slurm: bool, detach: bool) -> None:
+def print_rehearsal(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> None:
     """What --rehearse measures, here or in a Slurm job."""
     from harness.launch import rehearsal as rehearse
     from harness.launch.progress import Display
 
     with Display() as display:
         if on_slurm:
-            lines = rehearse.by_slurm(made, how, display.show, say, detach)
+            lines = rehearse.by_slurm(plan, how, display.show, say, detach)
         else:
-            lines = rehearse.rehearse(made, how, display.show, say)
+            lines = rehearse.rehearse(plan, how, display.show, say)
     if lines is None:
         say("it runs on its own; its log will have what it found, and the same command comes back to it")
     else:

@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from harness.cli import completion
+from harness.cli import options
 from harness.cli.options import Json, Offline, Plugins, Preset, Root
 from harness.cli.parse import print_tables, ways
 from harness.common.console import out, say
@@ -14,55 +14,25 @@ from harness.common.errors import UnfitError, UsageError
 from harness.config import settings
 
 if TYPE_CHECKING:
-    from harness.search.command import Done, Request
+    from harness.search.command import Done
+    from harness.search.request import Request
 
 
 def search(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="SEARCH",
-            help="A search by name or by the path of a .py file",
-            autocompletion=completion.of_kinds("searches"),
-        ),
-    ],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
-    ] = None,
-    trials: Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")] = 24,
-    workers: Annotated[
-        int, typer.Option(metavar="W", help="Processes on this node, each with its part of it; or Slurm jobs")
-    ] = 1,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL|PATH",
-            envvar="HARNESS_STORAGE",
-            help="A journal file, or postgresql://… for workers on several nodes",
-        ),
-    ] = None,
-    study: Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")] = None,
-    confirm: Annotated[
-        int | None, typer.Option(metavar="S", help="Then train the best and the default with S seeds; compare on val")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost; run nothing")] = False,
+    name: options.Search,
+    words: options.SearchWords = None,
+    trials: options.Trials = 24,
+    workers: options.Workers = 1,
+    storage: options.Storage = None,
+    study: options.StudyName = None,
+    confirm: options.Confirm = None,
+    dry_run: options.DrySearch = False,
     preset: Preset = None,
     root: Root = None,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of each trial's jobs: auto (built in), inline, torchrun; slurm: each worker is a Slurm job",
-            autocompletion=completion.of_kinds("launchers"),
-        ),
-    ] = None,
-    nproc: Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node of each trial's jobs")] = None,
-    nodes: Annotated[int | None, typer.Option(metavar="N", help="Nodes of a worker, with --launcher slurm")] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
-    ] = None,
+    launcher: options.TrialLauncher = None,
+    nproc: options.TrialNproc = None,
+    nodes: options.WorkerNodes = None,
+    slurm: options.Slurm = None,
     offline: Offline = False,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -79,32 +49,33 @@ def search(
     harness search momentum --trials 24 --workers 8 --launcher slurm --slurm gpus_per_node=8 --storage postgresql://…
     """
     given = {"preset": preset, "root": root and str(root), "plugins": plugins and tuple(map(str, plugins))}
-    found = settings.resolve(**given, launcher=launcher, nproc=nproc, nodes=nodes)
-    if found.launcher != "slurm" and (slurm or nodes):
+    resolved = settings.resolve(**given, launcher=launcher, nproc=nproc, nodes=nodes)
+    if resolved.launcher != "slurm" and (slurm or nodes):
         raise UsageError("--nodes and --slurm go with --launcher slurm")
     wrong = [word for word in words or [] if "=" not in word]
     if wrong:
         raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
     from harness.search import slurm_workers
-    from harness.search.command import Request, dry
+    from harness.search.command import dry
+    from harness.search.request import Request
 
     request = Request(
         search=name,
         total=trials,
-        words=(*(f"{key}={value}" for key, value in found.paths.items()), *(words or [])),
-        preset=found.preset,
-        root=found.root,
-        folders=tuple(found.plugins),
+        words=(*(f"{key}={value}" for key, value in resolved.paths.items()), *(words or [])),
+        preset=resolved.preset,
+        root=resolved.root,
+        folders=tuple(resolved.plugins),
         study=study,
         storage=storage,
         offline=offline,
-        stall=found.stall,
-        deterministic=found.deterministic,
-        **ways(found),
+        stall=resolved.stall,
+        deterministic=resolved.deterministic,
+        **ways(resolved),
     )
-    if found.launcher == "slurm":
-        request = slurm_workers.asked(request, slurm or (), found)
-    if confirm is not None and found.launcher == "slurm":
+    if resolved.launcher == "slurm":
+        request = slurm_workers.with_sbatch(request, slurm or (), resolved)
+    if confirm is not None and resolved.launcher == "slurm":
         raise UsageError(
             "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
             "with another --launcher"
@@ -152,8 +123,8 @@ def show(done: "Done", as_json: bool) -> None:
         raise UnfitError(f"{done.away}; the study is kept, and the same command tells MLflow later")
 
 
-def as_values(done: "Done") -> dict[str, Any]:
-    """What --json prints."""
+def as_values(done: "Done") -> dict[str, object]:
+    """Return what --json prints."""
     return {
         "schema": 1,
         "study": done.study.name,

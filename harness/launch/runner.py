@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness.common import child, machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, UsageError, refused
@@ -29,7 +27,8 @@ from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
 from harness.report import folder as present
 from harness.results import records, rows, score, submission
-from harness.results.rows import Context
+from harness.results.frame import to_frame
+from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import publish_report
 from harness.tracking.client import Tracking
@@ -57,10 +56,10 @@ class How:
 
 @dataclass(frozen=True)
 class Finished:
-    """One experiment's outcome: its results frame and its report, written to `folder`."""
+    """One experiment's outcome: its rows and its report, written to `folder`."""
 
     experiment: Experiment
-    frame: pd.DataFrame
+    rows: Sequence[Row]
     context: Context
     report: Report
     folder: Path
@@ -273,21 +272,22 @@ def conclude(
         rows.result(experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **read(plan, cell, failures))
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
-    frame = rows.build([*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))])
+    results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     folder = plan.root / "reports" / experiment.name
     evidence = present.collect(plan, experiment, cells, how.command, folder)
     facts = rows.context(experiment, how.command, evidence, link)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
-        report = plugins.load("reports", experiment.report, experiment.config.folders).render(frame, facts)
-    present.write(report, frame, facts, folder)
+        report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
+    table = rows.aggregate(results, facts)
+    present.write(report, table, facts, folder)
     if away is None and (worked or not told):
         try:
             publisher.report(experiment, report, folder, status)
-            publish_report.review(publisher, experiment, frame, facts)
+            publish_report.review(publisher, experiment, table, facts)
             publisher.complete(experiment)
         except UnfitError as error:
             away = str(error)
-    return Finished(experiment, frame, facts, report, folder, away)
+    return Finished(experiment, table, facts, report, folder, away)
 
 
 def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:

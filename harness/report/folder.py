@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from harness.common.redaction import redact
 from harness.plan.plan import Experiment, Plan
 from harness.report import html_report, qualitative
 from harness.report.evidence import gather
 from harness.results import table
 from harness.results.evidence import Evidence
-from harness.results.rows import CellResult, Context
+from harness.results.rows import CellResult, Context, Row
 from harness.results.table import Report
 
 EVIDENCE = "evidence.json"
@@ -22,17 +20,16 @@ EVIDENCE = "evidence.json"
 def collect(
     plan: Plan, experiment: Experiment, cells: Sequence[CellResult], command: Sequence[str], folder: Path
 ) -> Evidence:
-    """What the root has to show beside an experiment's `cells`, in the plan's order; panels are drawn into the folder.
+    """Return what the root shows beside an experiment's `cells`, in the plan's order; panels are drawn into the folder.
 
-    Raises OSError.
+    Raise OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = gather(plan, experiment, command)
-    drawn = qualitative.save(qualitative.draw(plan, experiment), folder / "panels")
+    pictures = qualitative.save(qualitative.draw(plan, experiment), folder / "panels")
     recipes = [cell.job.recipe for _, cell in experiment.cells]
-    found = replace(
-        found,
-        panels=tuple(drawn),
+    evidence = replace(
+        gather(plan, experiment, command),
+        panels=tuple(pictures),
         undone={
             recipe: {"status": cell.status, "reason": redact(cell.reason) if cell.reason else None}
             for recipe, cell in zip(recipes, cells, strict=True)
@@ -40,14 +37,14 @@ def collect(
         },
         changed={recipe: cell.changed for recipe, cell in zip(recipes, cells, strict=True) if cell.changed},
     )
-    (folder / EVIDENCE).write_text(json.dumps(found.to_json(), allow_nan=False), encoding="utf-8")
-    return found
+    (folder / EVIDENCE).write_text(json.dumps(evidence.to_json(), allow_nan=False), encoding="utf-8")
+    return evidence
 
 
-def write(report: Report, frame: pd.DataFrame, context: Context, folder: Path) -> list[Path]:
-    """Tables, figures and the page; returns their paths, the page last. Raises OSError."""
+def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> list[Path]:
+    """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
     paths = table.write(report, folder)
-    return [*paths, html_report.write(report, frame, context, folder)]
+    return [*paths, html_report.write(report, rows, context, folder)]
 
 
 def read_evidence(path: Path) -> Evidence:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import nct
 
@@ -18,9 +17,10 @@ from harness.plan.cell import Cell
 from harness.plan.cost import Cost
 from harness.plan.job import Train
 from harness.plan.plan import Experiment, Plan
-from harness.results import paper, records, rows, stats
+from harness.results import paper, records, stats
+from harness.results import rows as results
 from harness.results.paper import count
-from harness.results.rows import Context, Difference
+from harness.results.rows import CellResult, Context, Gain, Row
 from harness.results.table import signed
 
 POWER = 0.8
@@ -51,7 +51,7 @@ class Need:
     """What one row's gain over another takes to be decided, in POWER of the cases."""
 
     cell: str
-    over: str
+    baseline: str
     gain: float | None  # that the paper claims; None where it claims none
     noise: Noise
     seeds: int  # that both have
@@ -79,9 +79,15 @@ class Need:
     def json(self) -> dict[str, Any]:
         """Under "power" in `plan --power --json` and `report --json`."""
         noise = {"sd_seeds": self.noise.seeds, "sd_units": self.noise.units, "measured": self.noise.measured}
-        asked = {"cell": self.cell, "over": self.over, "gain": self.gain, "power": POWER, **noise}
+        question = {"cell": self.cell, "over": self.baseline, "gain": self.gain, "power": POWER, **noise}
         answer = {"seeds": self.seeds, "seeds_needed": self.needed, "trainings": self.trainings}
-        return {**asked, **answer, "gpu_hours": self.gpu_hours, "smallest_gain": self.smallest, "text": self.sentence}
+        return {
+            **question,
+            **answer,
+            "gpu_hours": self.gpu_hours,
+            "smallest_gain": self.smallest,
+            "text": self.sentence,
+        }
 
 
 def power(gain: float, noise: Noise, seeds: int) -> float:
@@ -111,7 +117,7 @@ def smallest_gain(noise: Noise, seeds: int) -> float | None:
     return float(brentq(lambda gain: power(gain, noise, seeds) - POWER, 0.0, 30 * scale))
 
 
-def noise_of(ours: Difference, same_checkpoints: bool, units: int) -> Noise | None:
+def noise_of(ours: Gain, same_checkpoints: bool, units: int) -> Noise | None:
     """What is known of a gain's noise, priors for the rest; None where rows of the same checkpoints have not two seeds.
 
     `units`: videos or recordings of the split.
@@ -126,81 +132,82 @@ def noise_of(ours: Difference, same_checkpoints: bool, units: int) -> Noise | No
     return Noise(between, error, units, measured is not None)
 
 
-def needs(frame: pd.DataFrame, context: Context, hours: float | None = None, videos: int = PRIOR_VIDEOS) -> list[Need]:
-    """Of every gain of the paper that the experiment has both rows of, and of every other row over its baseline.
+def needs(rows: Sequence[Row], context: Context, hours: float | None = None, videos: int = PRIOR_VIDEOS) -> list[Need]:
+    """Return the needs of every gain of the paper whose rows are both there, and of every row over its baseline.
 
     `hours`: GPU-hours of one training; None: by the finished ones in the context's evidence. `videos`: of the split,
     where no row is done.
     """
-    own = frame[frame["experiment"] == context.experiment]
-    members = {
-        str(cell): dict(zip(group["seed"], group["members"], strict=True)) for cell, group in own.groupby("cell")
-    }
+    by_cell = {row.cell: row for row in rows}
     claims = {(claim.cell, claim.over): claim.gain for claim in paper.claims(context.experiment)}
-    pairs = dict.fromkeys((str(cell), str(over)) for cell, over in zip(own["cell"], own["baseline"], strict=True))
-    units = own["units"].dropna()
-    each = trainings(own)
-    each_hours = training_hours(own, context) if hours is None else hours
+    pairs = dict.fromkeys((row.cell, row.baseline) for row in rows if row.baseline)
+    units = min((row.units for row in rows if row.units is not None), default=videos)
+    each = trainings(rows)
+    each_hours = training_hours(rows, context) if hours is None else hours
     answers = []
-    for cell, over in dict.fromkeys((*claims, *pairs)):
-        if not {cell, over} <= members.keys():
+    for cell, baseline in dict.fromkeys((*claims, *pairs)):
+        if not {cell, baseline} <= by_cell.keys():
             continue
-        ours = rows.difference(own, context.experiment, cell, over)
-        same = members[cell] == members[over] and all(members[cell].values())
-        noise = noise_of(ours, same, int(units.min()) if len(units) else videos)
-        if noise is None:
+        ours, theirs = by_cell[cell], by_cell[baseline]
+        gain = results.gain(ours, theirs)
+        noise = noise_of(gain, _members(ours) == _members(theirs) and all(_members(ours).values()), units)
+        claim = claims.get((cell, baseline))
+        if noise is None or (claim is None and gain.seeds and not noise.measured):
             continue
-        gain, seeds = claims.get((cell, over)), len(ours.gains)
-        if gain is None and seeds and not noise.measured:
-            continue
-        needed = None if gain is None else seeds_needed(gain, noise)
-        more = 0 if needed is None else round(max(0, needed - seeds) * each)
+        needed = None if claim is None else seeds_needed(claim, noise)
+        more = 0 if needed is None else round(max(0, needed - gain.seeds) * each)
         cost = None if each_hours is None else more * each_hours
-        answers.append(Need(cell, over, gain, noise, seeds, needed, more, cost, smallest_gain(noise, seeds)))
+        smallest = smallest_gain(noise, gain.seeds)
+        answers.append(Need(cell, baseline, claim, noise, gain.seeds, needed, more, cost, smallest))
     return answers
 
 
-def trainings(own: pd.DataFrame) -> float:
-    """Trainings that one more seed of a whole table takes."""
-    seeds = own["seed"].nunique()
-    return len({member for members in own["members"] for member in members}) / seeds if seeds else 0.0
+def _members(row: Row) -> dict[int, tuple[str, ...]]:
+    return {run.seed: run.members for run in row.runs}
 
 
-def training_hours(own: pd.DataFrame, context: Context) -> float | None:
-    """GPU-hours of one training, the mean of the finished ones; None where none is known."""
-    members = {member for several in own["members"] for member in several}
+def trainings(rows: Sequence[Row]) -> float:
+    """Return the number of trainings that one more seed of a whole table takes."""
+    runs = [run for row in rows for run in row.runs]
+    seeds = len({run.seed for run in runs})
+    return len({member for run in runs for member in run.members}) / seeds if seeds else 0.0
+
+
+def training_hours(rows: Sequence[Row], context: Context) -> float | None:
+    """Return the mean GPU-hours of the finished trainings; None without one."""
+    members = {member for row in rows for run in row.runs for member in run.members}
     jobs = [job for job in context.evidence.jobs if job.get("fingerprint") in members and job.get("seconds")]
     return float(np.mean([job["seconds"] * job.get("world", 1) for job in jobs])) / 3600 if jobs else None
 
 
 def of_plan(plan: Plan, experiment: Experiment, costs: Sequence[Cost]) -> list[Need]:
-    """The needs of a plan's experiment, by what its root has of it. Raises UnfitError for damaged files."""
-    cells = [
-        rows.result(experiment, order, seed, cell, **_evaluation(plan, cell))
+    """Return the needs of a plan's experiment, by the results under its root. Raise UnfitError for damaged files."""
+    measured = [
+        _evaluation(plan, cell, results.result(experiment, order, seed, cell))
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     jobs = [job for job in experiment.jobs if isinstance(job, Train)]
-    seconds = [one.device_seconds for one in costs if {job.fingerprint for job in jobs}.issuperset(one.jobs)]
+    seconds = [cost.device_seconds for cost in costs if {job.fingerprint for job in jobs}.issuperset(cost.jobs)]
     for job in jobs:
         if plan.state(job) == "done":
             facts = records.provenance(plan.directory(job))
             seconds.append(facts["seconds"] and facts["seconds"] * facts.get("world", 1))
-    sure = [number for number in seconds if number is not None]
-    hours = float(np.mean(sure)) / 3600 if sure else None
+    numbers = [number for number in seconds if number is not None]
+    hours = float(np.mean(numbers)) / 3600 if numbers else None
     videos = experiment.config.content.videos.get("val") or PRIOR_VIDEOS
-    return needs(rows.build(cells), rows.context(experiment, ()), hours, videos)
+    return needs(results.aggregate(measured), results.context(experiment, ()), hours, videos)
 
 
-def _evaluation(plan: Plan, cell: Cell) -> dict[str, Any]:
-    """The mIoU of a cell with its matrices, where it is done."""
+def _evaluation(plan: Plan, cell: Cell, result: CellResult) -> CellResult:
+    """Add the mIoU and the matrices of a cell that is done."""
     if cell.skip is not None or plan.state(cell.job) != "done":
-        return {}
+        return result
     run = records.read_evaluation(plan.directory(cell.job))
     if not run.labelled:
-        return {}
+        return result
     unit_of = input_digests.units(cell.job.config, run.videos)
     units = len(set(unit_of.values()))
-    return {"status": "done", "miou": run.final["miou"], "units": units, "videos": run.videos, "unit_of": unit_of}
+    return replace(result, status="done", miou=run.final["miou"], units=units, videos=run.videos, unit_of=unit_of)
 
 
 def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str]:
@@ -208,7 +215,7 @@ def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str
     labels = {cell.name: cell.label or cell.method for _, cell in experiment.cells}
     texts = [] if needs else ["  no gain between trainings"]
     for need in needs:
-        whom = f"  {labels[need.cell]} over {labels[need.over]}"
+        whom = f"  {labels[need.cell]} over {labels[need.baseline]}"
         shown = smallest_gain(need.noise, seeds)
         with_seeds = f"with {count(seeds, 'seed')} "
         with_seeds += "no gain at all" if shown is None else f"a gain of {shown:.2f} or more"

@@ -1,12 +1,15 @@
-"""The results frame: one row per (cell, seed), tidy; and what is said of a cell over its seeds.
+"""Rows of a table: one per cell of an experiment, over its seeds. mIoU and gains are in percent.
 
-mIoU and gains are in percent. A cell that has no number keeps its row, with a status and a reason.
+A cell that has no number keeps its row, with a status and a reason. All that is printed, drawn or logged reads `Row`;
+a report file of a person receives a pandas frame (results/frame).
 """
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,25 +22,27 @@ from harness.plan.plan import Experiment, setting
 from harness.results import paper, stats
 from harness.results.evidence import Evidence
 
-SCHEMA = 1  # of rows_json
-STATUSES = (
+STATUSES = (  # a cell of several seeds has the first of these that a seed has
     "failed",
     "running",
     "missing",
     "unlabelled",
     "done",
-)  # a cell of several seeds has the first of these that one has
+)
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one cell's job came to for one seed; everything after `seed` may be unknown."""
+    """The result of one cell's job for one seed; everything after `seed` may be unknown.
+
+    Confusion matrices (`videos`: name -> (K, K), rows are the ground truth) are kept as sums by unit.
+    """
 
     experiment: str
     cell: str
     label: str  # the row's name in a table
     seed: int
-    status: str = "missing"  # one of STATUSES; unlabelled: masks are there, and no truth to count them against
+    status: str = "missing"  # one of STATUSES; unlabelled: there are masks, and no ground truth to count them against
     reason: str | None = None  # why it is not done
     method: str | None = None
     backbone: str | None = None
@@ -48,7 +53,7 @@ class CellResult:
     run_id: str | None = None
     units: int | None = None  # what mIoU was taken over: videos, or recordings
     order: int = 0  # of the cell in its experiment
-    baseline: str | None = None  # the cell that the gain is over
+    baseline: str | None = None  # the cell that the gain is measured against
     commit: str | None = None
     dirty: bool | None = None
     device: str | None = None
@@ -60,14 +65,17 @@ class CellResult:
     moved: float | None = None  # percent of pixels whose class is another than at the stage before
     exited: float | None = None  # percent of windows that the stage left as they were, exactly
     members: tuple[str, ...] = ()  # fingerprints of the trainings whose model this is
-    videos: Mapping[str, NDArray[np.int64]] | None = field(default=None, repr=False, compare=False)  # name -> (K, K)
-    unit_of: Mapping[str, str] | None = field(default=None, repr=False, compare=False)  # video -> what is resampled
+    videos: InitVar[Mapping[str, NDArray[np.int64]] | None] = None
+    unit_of: InitVar[Mapping[str, str] | None] = None  # video -> what is resampled; None: the video itself
+    sums: stats.UnitSums | None = field(default=None, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, videos: Mapping[str, NDArray[np.int64]] | None, unit_of: Mapping[str, str] | None) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"{self.cell}: status '{self.status}', not one of {', '.join(STATUSES)}")
         if (self.status == "done") != (self.miou is not None):
             raise ValueError(f"{self.cell} seed {self.seed}: a cell has an mIoU exactly if it is done")
+        if videos is not None:
+            object.__setattr__(self, "sums", stats.unit_sums(videos, unit_of))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Context:
     preset: str
     dataset: str
     comparable: bool  # whether the numbers may stand beside the paper's
-    reasons: tuple[str, ...] = ()  # core.paper.not_the_papers: why not
+    reasons: tuple[str, ...] = ()  # paper.not_the_papers: why not
     command: str = ""  # what makes the report again
     link: str = ""  # a run's page, up to its id; empty where the store has no pages
     evidence: Evidence = field(default_factory=Evidence, repr=False)
@@ -92,8 +100,123 @@ class Context:
         return "; ".join(self.reasons) or None
 
 
-def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: Any) -> CellResult:
-    """A cell of a plan with what was found of it: what the plan alone says is filled in here."""
+@dataclass(frozen=True)
+class Gain:
+    """The difference of one row and another, in percent, over the seeds that both have done."""
+
+    by_seed: Mapping[int, float]
+    interval: stats.Interval  # of the mean over seeds
+    same_checkpoints: bool  # whether both evaluate the same trainings, as the stages do
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that both have done."""
+        return len(self.by_seed)
+
+    @property
+    def mean(self) -> float | None:
+        """None where no seed has both."""
+        return _mean(self.by_seed.values())
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation over seeds; None for fewer than two."""
+        return _sd(self.by_seed.values())
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A gain that the paper states, and our answer."""
+
+    claim: paper.Claim
+    ours: Gain
+    verdict: str | None  # one of stats.WORDS
+    reason: str | None  # why the verdict is no more than that
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell over its seeds: means and sample standard deviations over those that are done, gains paired by seed.
+
+    `claim` is the paper's for this cell, which may be against another baseline than the row's own `gain`; it needs a
+    context, which decides whether ours may stand beside the paper's.
+    """
+
+    experiment: str
+    cell: str
+    label: str
+    method: str | None
+    backbone: str | None
+    epochs: int | None
+    order: int
+    baseline: str | None
+    stage: str | None
+    runs: tuple[CellResult, ...]  # one a seed
+    status: str  # one of STATUSES
+    reason: str | None  # why seeds are not done
+    units: int | None  # videos or recordings, the fewest of a seed
+    miou: float | None
+    sd: float | None
+    interval: stats.Interval  # of mIoU
+    gain: Gain  # over the baseline
+    paper_miou: float | None
+    paper_gain: float | None
+    changed: str | None  # source files that are no longer what its jobs ran with
+    moved: float | None
+    exited: float | None
+    metrics: Mapping[str, float]  # means of all numbers that every seed has
+    claim: ClaimResult | None = None
+
+    @property
+    def done(self) -> tuple[CellResult, ...]:
+        """The seeds that have a number."""
+        return tuple(run for run in self.runs if run.status == "done")
+
+    @property
+    def planned(self) -> int:
+        """Number of seeds, done or not."""
+        return len(self.runs)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that are done."""
+        return len(self.done)
+
+    @property
+    def sums(self) -> tuple[stats.UnitSums, ...]:
+        """Sums by unit of the seeds that have them."""
+        return tuple(run.sums for run in self.done if run.sums is not None)
+
+    @property
+    def described(self) -> str | None:
+        """The units in words, '343 videos'."""
+        return self.sums[0].described if self.sums else None
+
+    @property
+    def no_interval(self) -> str | None:
+        """Why mIoU, or else the gain, has no interval."""
+        return self.interval.reason or (f"gain: {self.gain.interval.reason}" if self.gain.interval.reason else None)
+
+    @property
+    def verdict(self) -> str | None:
+        """On the paper's claim."""
+        return self.claim.verdict if self.claim else None
+
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """Plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
+        return {name: null(attrgetter(NESTED.get(name, name))(self)) for name in names}
+
+
+NESTED = {  # name in SUMMARY -> attribute of a row
+    **{name: f"interval.{name}" for name in ("low", "high", "sd_seeds", "sd_units")},
+    **{f"gain_{name}": f"gain.interval.{name}" for name in ("low", "high", "sd_seeds", "sd_units")},
+    **{"interval_of": "interval.of", "gain_interval_of": "gain.interval.of"},
+    **{"gain": "gain.mean", "gain_sd": "gain.sd", "gain_seeds": "gain.seeds"},
+}
+
+
+def result(experiment: Experiment, order: int, seed: int, cell: Cell, **measured: Any) -> CellResult:
+    """Return a cell of a plan with what is measured of it; the plan says the rest."""
     config = cell.job.members[0].config  # a row may have a setting of its own
     facts = setting(config)
     return CellResult(
@@ -111,14 +234,14 @@ def result(experiment: Experiment, order: int, seed: int, cell: Cell, **found: A
         bn_group=config.micro_batch,
         stage=str(cell.job.prior) if cell.job.prior in GIVEN else f"stage{cell.job.stage}",
         members=tuple(member.fingerprint for member in cell.job.members),
-        **found,
+        **measured,
     )
 
 
 def context(
     experiment: Experiment, command: Sequence[str], evidence: Evidence | None = None, link: str = ""
 ) -> Context:
-    """What a report of a plan's experiment says around its numbers."""
+    """Return what a report of a plan's experiment says around its numbers."""
     facts = setting(experiment.config)
     reasons = tuple(paper.not_the_papers(facts))
     return Context(
@@ -136,101 +259,99 @@ def context(
     )
 
 
-REDUCED = ("videos", "unit_of")  # the frame holds their sums by unit instead, and rows_json neither
-KEPT = tuple(f.name for f in fields(CellResult) if f.name not in REDUCED)
-COLUMNS = (*KEPT, "sums", "paper_miou", "paper_gain")  # sums: stats.UnitSums, or None
-RUN = ("seed", "status", "reason", "fingerprint", "miou", "metrics", "run_id", "units")
-PROVENANCE = ("commit", "dirty", "device", "precision", "versions", "changed")
-ROW = (  # with "runs": the row of rows_json
-    *("cell", "status", "reason", "seeds", "units", "miou", "low", "high"),
-    *("gain", "gain_low", "gain_high", "paper_miou", "paper_gain", "verdict"),
-    *("interval_of", "sd_seeds", "sd_units", "gain_interval_of", "gain_sd_seeds", "gain_sd_units"),
-)
-NUMBERS = ("miou", "moved", "exited", "paper_miou", "paper_gain")
-COUNTS = ("seed", "epochs", "units", "order", "bn_group")
-SUMMARY = (
-    *("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "status", "reason"),
-    *("planned", "seeds", "units", "miou", "sd", "low", "high", "interval_of", "sd_seeds", "sd_units"),
-    *("no_interval", "described", "gain", "gain_sd", "gain_seeds", "gain_low", "gain_high"),
-    *("gain_interval_of", "gain_sd_seeds", "gain_sd_units"),
-    *("paper_miou", "paper_gain", "verdict", "changed", "stage", "moved", "exited", "metrics"),
-)
+def in_order(results: Iterable[CellResult]) -> list[CellResult]:
+    """Return results by experiment, cell and seed. Raise ValueError where a cell's seed stands twice."""
+    results = list(results)
+    for (experiment, cell, seed), number in Counter((r.experiment, r.cell, r.seed) for r in results).items():
+        if number > 1:
+            raise ValueError(f"{experiment}: cell {cell}, seed {seed} stands twice")
+    experiments = list(dict.fromkeys(result.experiment for result in results))
+    return sorted(results, key=lambda result: (experiments.index(result.experiment), result.order, result.seed))
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One cell over another, in percent: a gain for every seed that both have done."""
+def aggregate(results: Iterable[CellResult], context: Context | None = None) -> list[Row]:
+    """Return the rows of all cells, in order; those of the context's experiment with the paper's claims.
 
-    gains: pd.Series
-    interval: stats.Interval  # of the mean over seeds
-    same_checkpoints: bool  # whether both evaluate the same trainings, as the stages do
-
-    @property
-    def mean(self) -> float | None:
-        """None where no seed has both."""
-        return None if self.gains.empty else float(self.gains.mean())
-
-
-@dataclass(frozen=True)
-class ClaimResult:
-    """What our cells say of a gain that the paper states."""
-
-    claim: paper.Claim
-    ours: Difference
-    verdict: str | None  # one of stats.WORDS
-    reason: str | None  # why the verdict is no more than that
-
-
-def build(results: Iterable[CellResult]) -> pd.DataFrame:
-    """The results frame (COLUMNS) with the paper's numbers joined on (experiment, cell), in the order of the cells.
-
-    Raises ValueError where a cell's seed stands twice, and for matrices that do not fit together.
+    Raise ValueError where a cell's seed stands twice.
     """
-    records = []
-    for result in results:
-        known = paper.published(result.experiment, result.cell)
-        kept = {key: getattr(result, key) for key in KEPT}
-        sums = None if result.videos is None else stats.unit_sums(result.videos, result.unit_of)
-        joined = {"paper_miou": known.miou if known else None, "paper_gain": known.gain if known else None}
-        records.append({**kept, "sums": sums, **joined})
-    frame = pd.DataFrame(records, columns=list(COLUMNS), dtype=object)
-    twice = frame.duplicated(["experiment", "cell", "seed"])
-    if twice.any():
-        row = frame[twice].iloc[0]
-        raise ValueError(f"{row['experiment']}: cell {row['cell']}, seed {row['seed']} stands twice")
-    frame = frame.astype({**dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(COUNTS, "Int64")})
-    appearance = {name: place for place, name in enumerate(frame["experiment"].unique())}
-    keys = pd.DataFrame({"experiment": frame["experiment"].map(appearance), "order": frame["order"]})
-    keys = keys.assign(seed=frame["seed"]).sort_values(["experiment", "order", "seed"], kind="stable")
-    return frame.loc[keys.index].reset_index(drop=True)
+    runs: dict[tuple[str, str | None], list[CellResult]] = {}
+    for run in in_order(results):
+        runs.setdefault((run.experiment, run.cell), []).append(run)
+    rows = [_row(own, runs.get((own[0].experiment, own[0].baseline), [])) for own in runs.values()]
+    return rows if context is None else _with_claims(rows, context)
 
 
-def summary(frame: pd.DataFrame, context: Context | None = None) -> pd.DataFrame:
-    """One row per cell (SUMMARY): mean and sample standard deviation over the seeds that are done, gain paired by seed.
+def _row(runs: list[CellResult], baseline: list[CellResult]) -> Row:
+    first = runs[0]
+    done = [run for run in runs if run.status == "done"]
+    published = paper.published(first.experiment, first.cell)
+    return Row(
+        experiment=first.experiment,
+        cell=first.cell,
+        label=first.label,
+        method=first.method,
+        backbone=first.backbone,
+        epochs=first.epochs,
+        order=first.order,
+        baseline=first.baseline,
+        stage=first.stage,
+        runs=tuple(runs),
+        status=next(status for status in STATUSES if any(run.status == status for run in runs)),
+        reason=_reason(runs),
+        units=min((run.units for run in done if run.units is not None), default=None),
+        miou=_mean(run.miou for run in done),
+        sd=_sd(run.miou for run in done),
+        interval=_interval(done),
+        gain=_gain(done, baseline),
+        paper_miou=published.miou if published else None,
+        paper_gain=published.gain if published else None,
+        changed=", ".join(sorted({run.changed for run in runs if run.changed})) or None,
+        moved=_mean(run.moved for run in done),
+        exited=_mean(run.exited for run in done),
+        metrics=_means([run.metrics for run in done]),
+    )
 
-    low, high, gain_low and gain_high are those of results/stats, and speak of what `interval_of` and `gain_interval_of`
-    say; null with a reason in `no_interval`.
-    `verdict` is on the paper's claim for the cell, which may be over another cell than the row's gain is (`claims`);
-    null where the context is not given, since it decides whether ours may stand beside the paper's.
-    """
-    verdicts = {} if context is None else {one.claim.cell: one.verdict for one in claims(frame, context)}
-    rows = []
-    for (experiment, name), cell in frame.groupby(["experiment", "cell"], sort=False):
-        known = context is not None and experiment == context.experiment
-        rows.append({**_summary_row(frame, cell), "verdict": verdicts.get(str(name)) if known else None})
-    return pd.DataFrame(rows, columns=list(SUMMARY), dtype=object)
+
+def gain(ours: Row, baseline: Row) -> Gain:
+    """Return one row's difference to another of the same experiment."""
+    return _gain(ours.done, baseline.done)
 
 
-def claims(frame: pd.DataFrame, context: Context) -> list[ClaimResult]:
-    """The paper's claims that the context's experiment has both cells of, in the paper's order."""
-    cells = set(frame.loc[frame["experiment"] == context.experiment, "cell"])
-    found = []
+def _gain(ours: Sequence[CellResult], baseline: Sequence[CellResult]) -> Gain:
+    theirs = {run.seed: run for run in baseline if run.status == "done"}
+    pairs = [(run, theirs[run.seed]) for run in ours if run.seed in theirs]
+    same = all(run.members and run.members == other.members for run, other in pairs)
+    differences = ((run.seed, (run.miou or 0) - (other.miou or 0)) for run, other in pairs)
+    by_seed = {seed: difference for seed, difference in differences if math.isfinite(difference)}
+    return Gain(by_seed, _interval([run for run, _ in pairs], [other for _, other in pairs], same), same)
+
+
+def _interval(
+    ours: Sequence[CellResult], baseline: Sequence[CellResult] = (), same_checkpoints: bool = False
+) -> stats.Interval:
+    """In percent. Rows of pairs of models may share trainings between seeds: these are no independent seeds."""
+    trainings = [set(run.members) for run in ours]
+    trainings = [own | set(run.members) for own, run in zip(trainings, baseline or ours, strict=True)]
+    if sum(map(len, trainings)) > len(set().union(*trainings)):
+        return stats.Interval(reason="its seeds share trainings")
+    return stats.interval([run.sums for run in ours], [run.sums for run in baseline], same_checkpoints).percent
+
+
+def _with_claims(rows: list[Row], context: Context) -> list[Row]:
+    by_cell = {row.cell: row for row in rows if row.experiment == context.experiment}
     for claim in paper.claims(context.experiment):
-        if {claim.cell, claim.over} <= cells:
-            ours = difference(frame, claim.experiment, claim.cell, claim.over)
-            said = stats.verdict(claim.gain, ours.interval, reasons(context), context.margin)
-            found.append(ClaimResult(claim, ours, said.word, said.reason))
-    return found
+        if {claim.cell, claim.over} <= by_cell.keys():
+            ours = gain(by_cell[claim.cell], by_cell[claim.over])
+            verdict = stats.verdict(claim.gain, ours.interval, reasons(context), context.margin)
+            answer = ClaimResult(claim, ours, verdict.word, verdict.reason)
+            by_cell[claim.cell] = replace(by_cell[claim.cell], claim=answer)
+    return [by_cell[row.cell] if row.experiment == context.experiment else row for row in rows]
+
+
+def claims(rows: Iterable[Row]) -> list[ClaimResult]:
+    """Return the paper's claims that both rows are there for, in the paper's order."""
+    answers = [row.claim for row in rows if row.claim is not None]
+    return sorted(answers, key=lambda answer: paper.CLAIMS.index(answer.claim))
 
 
 def reasons(context: Context) -> tuple[str, ...]:
@@ -238,122 +359,35 @@ def reasons(context: Context) -> tuple[str, ...]:
     return () if context.comparable else context.reasons or ("not the paper's setting",)
 
 
-def difference(frame: pd.DataFrame, experiment: str, cell: str, over: str | None) -> Difference:
-    """One cell over another of the same experiment; empty where `over` is None or no seed has both."""
-    ours, base = (_done(frame, experiment, name) for name in (cell, over))
-    gains = (ours["miou"] - base["miou"]).dropna()
-    ours, base = ours.loc[gains.index], base.loc[gains.index]
-    same = all(mine and mine == theirs for mine, theirs in zip(ours["members"], base["members"], strict=True))
-    return Difference(gains, _interval(ours, base, same), same)
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.mean(numbers)) if numbers else None
 
 
-def _done(frame: pd.DataFrame, experiment: str, cell: str | None) -> pd.DataFrame:
-    own = (frame["experiment"] == experiment) & (frame["cell"] == cell) & (frame["status"] == "done")
-    return frame.loc[own, ["seed", "miou", "sums", "members"]].set_index("seed")
-
-
-def _interval(ours: pd.DataFrame, base: pd.DataFrame | None = None, same: bool = False) -> stats.Interval:
-    """In percent. Rows of pairs of models may share trainings between seeds: these are no independent seeds."""
-    seeds = [set(members) for members in ours["members"]]
-    if base is not None:
-        seeds = [own | set(members) for own, members in zip(seeds, base["members"], strict=True)]
-    if sum(map(len, seeds)) > len(set().union(*seeds)):
-        return stats.Interval(reason="its seeds share trainings")
-    return stats.interval(_sums(ours), [] if base is None else _sums(base), same).percent
-
-
-def _sums(rows: pd.DataFrame) -> list[stats.UnitSums | None]:
-    return [value if isinstance(value, stats.UnitSums) else None for value in rows["sums"]]
-
-
-def _summary_row(frame: pd.DataFrame, cell: pd.DataFrame) -> dict[str, Any]:
-    first = cell.iloc[0]
-    done = cell[cell["status"] == "done"]
-    over = difference(frame, first["experiment"], first["cell"], null(first["baseline"]))
-    sums = _sums(done)
-    interval, over_interval = _interval(done), over.interval
-    units = done["units"].dropna()
-    kept = ("experiment", "cell", "label", "method", "backbone", "epochs", "order", "baseline", "stage")
-    changed = sorted({value for value in cell["changed"] if isinstance(value, str)})
-    return {
-        **{key: null(first[key]) for key in (*kept, "paper_miou", "paper_gain")},
-        "status": next(status for status in STATUSES if (cell["status"] == status).any()),
-        "reason": _reason(cell),
-        "planned": len(cell),
-        "seeds": len(done),
-        "units": None if units.empty else int(units.min()),
-        "miou": null(done["miou"].mean()),
-        "sd": null(done["miou"].std()),
-        "low": interval.low,
-        "high": interval.high,
-        "interval_of": interval.of,
-        "sd_seeds": interval.sd_seeds,
-        "sd_units": interval.sd_units,
-        "no_interval": interval.reason or (f"gain: {over_interval.reason}" if over_interval.reason else None),
-        "described": next((one.described for one in sums if one is not None), None),
-        "gain": over.mean,
-        "gain_sd": null(over.gains.std()),
-        "gain_seeds": len(over.gains),
-        "gain_low": over_interval.low,
-        "gain_high": over_interval.high,
-        "gain_interval_of": over_interval.of,
-        "gain_sd_seeds": over_interval.sd_seeds,
-        "gain_sd_units": over_interval.sd_units,
-        "changed": ", ".join(changed) or None,
-        "moved": null(done["moved"].mean()),
-        "exited": null(done["exited"].mean()),
-        "metrics": _means(list(done["metrics"])),
-    }
+def _sd(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
 
 
 def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every number that all seeds have, in the order of the first."""
-    shared = [key for key in (seeds[0] if seeds else {}) if all(key in one for one in seeds)]
-    return {key: float(np.mean([one[key] for one in seeds])) for key in shared}
+    """Means of the numbers that all seeds have, in the order of the first."""
+    shared = [key for key in (seeds[0] if seeds else {}) if all(key in numbers for numbers in seeds)]
+    return {key: float(np.mean([numbers[key] for numbers in seeds])) for key in shared}
 
 
-def _reason(cell: pd.DataFrame) -> str | None:
+def _reason(runs: Sequence[CellResult]) -> str | None:
     """Why seeds are not done: once where it is the same for all, else seed by seed."""
-    undone = cell[cell["status"] != "done"]
-    texts = [null(row["reason"]) or row["status"] for _, row in undone.iterrows()]
+    undone = [run for run in runs if run.status != "done"]
+    texts = [run.reason or run.status for run in undone]
     if not texts:
         return None
-    if len(texts) == len(cell) and len(set(texts)) == 1:
-        return null(undone.iloc[0]["reason"])
-    return "; ".join(f"seed {seed}: {text}" for seed, text in zip(undone["seed"], texts, strict=True))
-
-
-def rows_json(frame: pd.DataFrame, contexts: Iterable[Context]) -> dict[str, Any]:
-    """What `report --json` prints: null where a number is not known, never NaN; `seeds` counts the done.
-
-    A row's `reason` is why it is not done, or for a done one why it has no interval.
-    """
-    return {"schema": SCHEMA, "experiments": [_experiment_json(frame, context) for context in contexts]}
-
-
-def _experiment_json(frame: pd.DataFrame, context: Context) -> dict[str, Any]:
-    own = frame[frame["experiment"] == context.experiment]
-    rows = []
-    for _, row in summary(own, context).iterrows():
-        runs = own[own["cell"] == row["cell"]]
-        listed = [{key: null(run[key]) for key in (*RUN, *PROVENANCE)} for _, run in runs.iterrows()]
-        values = {key: null(row[key]) for key in ROW}
-        rows.append({**values, "reason": values["reason"] or null(row["no_interval"]), "runs": listed})
-    head = {"experiment": context.experiment, "preset": context.preset, "dataset": context.dataset}
-    told = [_claim_json(one) for one in claims(own, context)]
-    return {**head, "comparable": context.comparable, "reason": context.reason, "rows": rows, "claims": told}
-
-
-def _claim_json(found: ClaimResult) -> dict[str, Any]:
-    claim, ours = found.claim, found.ours
-    theirs = {"cell": claim.cell, "over": claim.over, "paper_gain": claim.gain, "source": claim.source}
-    mine = {"gain": null(ours.mean), "gain_low": null(ours.interval.low), "gain_high": null(ours.interval.high)}
-    noise = {"interval_of": ours.interval.of, "sd_seeds": ours.interval.sd_seeds, "sd_units": ours.interval.sd_units}
-    return {**theirs, **mine, **noise, "verdict": found.verdict, "reason": found.reason}
+    if len(texts) == len(runs) and len(set(texts)) == 1:
+        return undone[0].reason
+    return "; ".join(f"seed {run.seed}: {text}" for run, text in zip(undone, texts, strict=True))
 
 
 def null(value: Any) -> Any:
-    """A frame's value as plain Python: numbers unboxed, every kind of missing as None."""
+    """Return a value as plain Python: numbers unboxed, every kind of missing as None."""
     if isinstance(value, Mapping):
         return dict(value)
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):

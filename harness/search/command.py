@@ -4,99 +4,36 @@ Request ──▶ Study (plan) ──▶ Keeper (storage: Optuna) ──▶ loop
                                                             └── study_publisher: MLflow
 """
 
-import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
-from harness.config import compose as configuration
 from harness.launch import runner
 from harness.launch.progress import Display
-from harness.plan import cost, study
+from harness.plan import cost
 from harness.plan.study import Study, Trial
 from harness.results import rows
 from harness.results.rows import Context
 from harness.results.table import Report, write
 from harness.search import confirm, local_workers, slurm_workers
+from harness.search.backend import OWN, Storage
 from harness.search.loop import Worker
-from harness.search.storage import OWN, Keeper, Storage, seen
+from harness.search.request import Request
+from harness.search.storage import Keeper, stored_trials
 from harness.search.study_publisher import Telling
-from harness.tracking.client import Tracking
 from reports import search as report_of
 from reports.search.finding import find
 
 UNUSED = -1  # a seed that nobody runs: jobs that are wholly missing, like those of any other
-WAYS = (
-    "launcher",
-    "nproc",
-    "tracking_uri",
-    "prefix",
-    "stall",
-    "deterministic",
-    "nodes",
-    "slurm",
-    "inside",
-)  # of Request, as of runner.How
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to search, and how: all that a worker needs."""
-
-    search: str
-    total: int  # trials of the study
-    words: tuple[str, ...] = ()  # key=value
-    preset: str = "demo"
-    root: str = "runs"
-    folders: tuple[str, ...] = ()
-    study: str | None = None  # its name in the storage
-    storage: str | None = None
-    launcher: str = "auto"
-    nproc: int | None = None
-    stall: float = 10.0  # minutes
-    deterministic: bool = False
-    nodes: int = 1
-    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch; with launcher slurm
-    inside: bool = False  # an allocation
-    offline: bool = False
-    tracking_uri: str | None = None
-    prefix: str = ""
-    command: tuple[str, ...] = tuple(sys.argv)
-
-    def make(self) -> Study:
-        """The study. Raises UsageError."""
-        if self.total < 1:
-            raise UsageError(f"--trials {self.total}: must be at least 1")
-        if self.study is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", self.study):
-            raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
-        split, words = study.split_of(self.words)
-        composed = configuration.compose(self.preset, words, self.folders)
-        return study.make(self.search, composed, Path(self.root), split, self.study)
-
-    def folder(self, name: str) -> Path:
-        """Where a study keeps what is not Optuna's."""
-        return Path(self.root) / "searches" / name
-
-    def tracking(self) -> Tracking | None:
-        """MLflow, connected; None where it is told nothing."""
-        return runner.connected(self.how, say)
-
-    @property
-    def how(self) -> runner.How:
-        """How its jobs are run."""
-        given = asdict(self)
-        return runner.How(offline=self.offline, command=self.command, **{key: given[key] for key in WAYS})
 
 
 @dataclass(frozen=True)
 class Done:
-    """What an invocation came to."""
+    """The result of an invocation."""
 
     study: Study
     trials: list[Trial]
@@ -109,31 +46,33 @@ class Done:
 
 def work(request: Request, index: int, display: Display) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
-    made, root = request.make(), Path(request.root)
-    keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
-    telling = Telling(made, root, request.tracking(), say)
-    launcher, facts = runner.choose(made.plan(made.default, made.config["seed"], root), request.how)
-    launcher.log = launcher.log.with_name(f"{made.name}-{index}-{launcher.log.name}")
+    study, root = request.make(), Path(request.root)
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
+    telling = Telling(study, root, request.tracking(), say)
+    launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.how)
+    launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
-        Worker(made, keeper, telling, launcher, root, facts, display, say).run(request.total)
+        Worker(study, keeper, telling, launcher, root, facts, display, say).run(request.total)
     finally:
         launcher.close()
 
 
 def run(request: Request, workers: int, display: Display) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
-    made, root = request.make(), Path(request.root)
+    study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     runner.writable(root)
-    runner.fit(made.config)
-    runner.choose(made.plan(made.default, made.config["seed"], root), request.how)  # what cannot be, before all else
-    storage = settled(request, made)
-    keeper = Keeper(made, storage, say)
-    telling = Telling(made, root, request.tracking(), say)
+    runner.fit(study.config)
+    runner.choose(study.plan(study.default, study.config["seed"], root), request.how)  # what cannot be, before all else
+    storage = settled(request, study)
+    keeper = Keeper(study, storage, say)
+    telling = Telling(study, root, request.tracking(), say)
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
-        say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
-        runner.fetch(made.config, say)
+        say(
+            f"study '{study.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)"
+        )
+        runner.fetch(study.config, say)
         telling.mark("RUNNING")
         try:
             if request.launcher == "slurm":
@@ -146,9 +85,9 @@ def run(request: Request, workers: int, display: Display) -> Done:
                 )
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
-            broken_off(request, made, keeper, telling, status)
+            broken_off(request, study, keeper, telling, status)
             raise
-    return conclude(request, made, keeper, telling, "FINISHED")
+    return conclude(request, study, keeper, telling, "FINISHED")
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
@@ -160,10 +99,10 @@ def shared(request: Request, workers: int) -> list[dict[str, str]]:
     return []
 
 
-def broken_off(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> None:
+def broken_off(request: Request, study: Study, keeper: Keeper, telling: Telling, status: str) -> None:
     """Report what there is; what is away or full hides nothing of why it broke off."""
     try:
-        conclude(request, made, keeper, telling, status)
+        conclude(request, study, keeper, telling, status)
     except (HarnessError, OSError):
         with suppress(HarnessError, OSError):
             telling.mark(status)
@@ -174,89 +113,87 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     best = find(done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
-    made, root = done.study, Path(request.root)
-    came_to, ran = confirm.run(made, best, seeds, root, request.how, display.show, say)
+    study, root = done.study, Path(request.root)
+    confirmation, ran = confirm.run(study, best, seeds, root, request.how, display.show, say)
     for job, reason in ran.failures.items():
         say(f"failed: {job.name}: {reason}")
-    keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
-    if came_to is not None:
-        keeper.remember(came_to)
-    finished = conclude(request, made, keeper, Telling(made, root, request.tracking(), say), "FINISHED")
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
+    if confirmation is not None:
+        keeper.remember(confirmation)
+    finished = conclude(request, study, keeper, Telling(study, root, request.tracking(), say), "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> Done:
+def conclude(request: Request, study: Study, keeper: Keeper, telling: Telling, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
-    made_report = report(request, made, keeper, trials)
-    folder = Path(request.root) / "reports" / f"search_{made.name}"
-    write(made_report, folder)
+    summary = report(request, study, keeper, trials)
+    folder = Path(request.root) / "reports" / f"search_{study.name}"
+    write(summary, folder)
     where, away = "", None
     try:
         telling.catch_up(trials)
-        where = telling.report(made_report, folder, "RUNNING" if keeper.at_work() else status)
+        where = telling.report(summary, folder, "RUNNING" if keeper.at_work() else status)
     except UnfitError as error:
         away = str(error)
-    return Done(made, trials, made_report, folder, where, away)
+    return Done(study, trials, summary, folder, where, away)
 
 
-def report(request: Request, made: Study, keeper: Keeper, trials: list[Trial]) -> Report:
+def report(request: Request, study: Study, keeper: Keeper, trials: list[Trial]) -> Report:
     """The study's report, from its storage alone."""
-    return report_of.render(made, trials, keeper.importance(), keeper.confirmed(), context(request, made))
+    return report_of.render(study, trials, keeper.importance(), keeper.confirmed(), context(request, study))
 
 
-def context(request: Request, made: Study) -> Context:
+def context(request: Request, study: Study) -> Context:
     """What a report of the study says around its numbers."""
-    (experiment,) = made.plan(made.default, made.config["seed"], Path(request.root)).experiments
+    (experiment,) = study.plan(study.default, study.config["seed"], Path(request.root)).experiments
     return rows.context(experiment, request.command)
 
 
-def settled(request: Request, made: Study) -> Storage:
+def settled(request: Request, study: Study) -> Storage:
     """The study's storage. Raises UsageError where it was begun in another one, so that none begins anew unseen."""
-    storage = the_same(request, made)
+    storage = the_same(request, study)
     storage.folder.mkdir(parents=True, exist_ok=True)
     storage.open()  # before it is noted: a place that does not answer is none
     (storage.folder / "storage").write_text(storage.place)
     return storage
 
 
-def the_same(request: Request, made: Study) -> Storage:
+def the_same(request: Request, study: Study) -> Storage:
     """The storage that is asked for. Raises UsageError where the study was begun in another one."""
-    storage = Storage(request.storage, request.folder(made.name))
-    noted = storage.folder / "storage"
-    begun = noted.read_text() if noted.is_file() else storage.place
-    if begun.endswith(f"searches/{made.name}/{OWN}"):  # notes of before said where it lay then
-        begun = OWN
+    storage = Storage(request.storage, request.folder(study.name))
+    note = storage.folder / "storage"
+    begun = note.read_text() if note.is_file() else storage.place
     if begun != storage.place:
         where = f"its own folder, {storage.folder}" if begun == OWN else begun
         again = "leave --storage out" if begun == OWN else "give --storage again"
-        raise UsageError(f"the study '{made.name}' was begun in {where}: {again}, or a new name by --study")
+        raise UsageError(f"the study '{study.name}' was begun in {where}: {again}, or a new name by --study")
     return storage
 
 
 def dry(request: Request, workers: int) -> list[str]:
     """What a run would do: trials, budget and cost. Makes nothing."""
-    made = request.make()
+    study = request.make()
     shared(request, workers)
-    storage = the_same(request, made)
-    ended = [trial for trial in seen(made, storage) if trial.ended]
+    storage = the_same(request, study)
+    ended = [trial for trial in stored_trials(study, storage) if trial.ended]
     left = max(0, request.total - len(ended))
     lines = [
-        f"{made.title}: study '{made.name}' in {storage.shown}",
-        *(f"  {key}: {axis.said()}; default {made.default[key]}" for key, axis in made.space.items()),
-        f"  scored on {made.split}: {made.config.content.videos.get('train')} videos to train on",
-        f"  sampler {made.sampler.name}, pruner {made.pruner.name} at {made.looks - 1} moments of a training",
+        f"{study.title}: study '{study.name}' in {storage.shown}",
+        *(f"  {key}: {axis.said()}; default {study.default[key]}" for key, axis in study.space.items()),
+        f"  scored on {study.split}: {study.config.content.videos.get('train')} videos to train on",
+        f"  sampler {study.sampler.name}, pruner {study.pruner.name} at {study.looks - 1} moments of a training",
         f"  trials: {request.total}, {len(ended)} ended, {left} to run by {workers} worker(s); "
-        f"the first {made.seeds} are the default with its seeds",
-        f"  budget: at most {left} × {made.iterations} = {left * made.iterations} iterations, before pruning",
+        f"the first {study.seeds} are the default with its seeds",
+        f"  budget: at most {left} × {study.iterations} = {left * study.iterations} iterations, before pruning",
     ]
-    lines.append(f"  cost: {costs(made, Path(request.root), ended, left, workers)}")
+    lines.append(f"  cost: {costs(study, Path(request.root), ended, left, workers)}")
     if request.launcher == "slurm":
-        lines += ["", f"# each of {workers} Slurm job(s)", *slurm_workers.dry(request, made.name)]
+        lines += ["", f"# each of {workers} Slurm job(s)", *slurm_workers.dry(request, study.name)]
     return lines
 
 
-def costs(made: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:
+def costs(study: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:
     """Hours that are left: by what trials have taken so far, pruned ones included, else by what the default takes."""
     if not left:
         return "nothing is left to run"
@@ -264,20 +201,21 @@ def costs(made: Study, root: Path, ended: list[Trial], left: int, workers: int) 
     if spent:
         hours = left * sum(spent) / len(spent) / 3600
         return f"about {hours:.2f} hours of work, {hours / workers:.2f} with {workers} worker(s), at the mean so far"
-    plan = made.plan(made.default, UNUSED, root)
-    trainings = {member.fingerprint for member in made.job(made.default, UNUSED).members}
+    plan = study.plan(study.default, UNUSED, root)
+    trainings = {member.fingerprint for member in study.job(study.default, UNUSED).members}
 
-    def found_by(counted: Mapping[str, Any]) -> list[cost.Cost]:
-        return [one for one in cost.costs(plan, counted) if trainings.issuperset(one.jobs)]
+    def of_trainings(costs: list[cost.Cost]) -> list[cost.Cost]:
+        return [each for each in costs if trainings.issuperset(each.jobs)]
 
     try:
-        found = found_by({})
-        found = found_by(cost.count(plan)) if any(one.device_seconds is None for one in found) else found
+        prices = of_trainings(cost.costs(plan, {}))
+        if any(each.device_seconds is None for each in prices):
+            prices = of_trainings(cost.costs(plan, cost.count(plan)))
     except UnfitError as error:
         return f"not known: {error}"
-    unknown = [one for one in found if one.device_seconds is None]
+    unknown = [each for each in prices if each.device_seconds is None]
     if unknown:
         return f"not known: {unknown[0].name}: {unknown[0].source}"
-    hours = left * sum(one.device_seconds or 0 for one in found) / 3600
-    how = ", ".join(dict.fromkeys(one.source for one in found))
-    return f"{hours:.2f} GPU-hours of training, before pruning, evaluations left out; {how}"
+    hours = left * sum(each.device_seconds or 0 for each in prices) / 3600
+    sources = ", ".join(dict.fromkeys(each.source for each in prices))
+    return f"{hours:.2f} GPU-hours of training, before pruning, evaluations left out; {sources}"

@@ -7,7 +7,6 @@ are cells like those of any experiment; where another experiment has trained one
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.common.errors import UsageError
 from harness.config import input_digests
@@ -16,7 +15,7 @@ from harness.launch.supervisor import Show
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
 from harness.plan.study import Study, Trial
-from harness.results import rows as results
+from reports.search.finding import Confirmation
 
 APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_videos": None}
 
@@ -30,27 +29,38 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
     config = replace(whole, seeds=tuple(range(first, first + seeds)))
     cells = []
     for seed in config.seeds:
-        for name, params, over in (("default", study.default, None), ("best", best.params, "default")):
+        for name, params, baseline in (("default", study.default, None), ("best", best.params, "default")):
             job = study.objective(config.with_values(params).with_seed(seed), "val")
-            cells.append((seed, Cell(name, f"{name} ({study.said(params)})", job, over=over)))
+            cells.append((seed, Cell(name, f"{name} ({study.said(params)})", job, over=baseline)))
     title = f"{study.title}: its best against the default, on val"
     return Plan((Experiment(f"search_{study.search}_confirmed", title, "comparison", config, tuple(cells)),), root)
 
 
 def run(
     study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show, say: Callable[[str], None]
-) -> tuple[dict[str, Any] | None, runner.Results]:
+) -> tuple[Confirmation | None, runner.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
     done = runner.run(plan(study, best, seeds, root), how, show, say)
     (finished,) = done.finished
-    rows = results.summary(finished.frame, finished.context).set_index("cell")
-    ours, base = rows.loc["best"], rows.loc["default"]
-    gains = results.difference(finished.frame, finished.experiment.name, "best", "default").gains
-    if len(gains) < seeds:
+    rows = {row.cell: row for row in finished.rows}
+    ours, default = rows["best"], rows["default"]
+    gain = ours.gain
+    if gain.seeds < seeds:
         return None, done
-    facts = {
-        **{"best": study.said(best.params), "trial": best.number, "seeds": seeds, "ahead": int((gains > 0).sum())},
-        **{"miou": ours["miou"], "default": base["miou"], "gain": ours["gain"], "sd": ours["gain_sd"]},
-        **{"low": ours["gain_low"], "high": ours["gain_high"], "interval_of": ours["gain_interval_of"]},
-    }
-    return {key: results.null(value) for key, value in facts.items()}, done
+    assert ours.miou is not None
+    assert default.miou is not None
+    assert gain.mean is not None
+    confirmation = Confirmation(
+        best=study.said(best.params),
+        trial=best.number,
+        seeds=seeds,
+        ahead=sum(value > 0 for value in gain.by_seed.values()),
+        miou=ours.miou,
+        default=default.miou,
+        gain=gain.mean,
+        sd=gain.sd,
+        low=gain.interval.low,
+        high=gain.interval.high,
+        interval_of=gain.interval.of,
+    )
+    return confirmation, done

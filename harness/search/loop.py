@@ -89,7 +89,9 @@ class Worker:
         except (UnfitError, OSError) as error:
             self.say(f"{error}; the same command tells it later")
         seed = f" seed {live.seed}, the default" if live.default else ""
-        self.say(f"trial {live.number} {self.study.said(live.params)}{seed}: {said(trial)} ({self.ended()} of {total})")
+        self.say(
+            f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
+        )
 
 
 def how_it_went(plan: Plan) -> tuple[str, str | None]:
@@ -112,7 +114,7 @@ def score(plan: Plan) -> float:
     return records.read_evaluation(plan.directory(cell.job)).final["miou"]
 
 
-def spent(plan: Plan) -> dict[str, Any]:
+def spent(plan: Plan) -> dict[str, object]:
     """Iterations made of those planned, and seconds in training and evaluation."""
     ((_, cell),) = plan.experiments[0].cells
     outcomes = {job: read_json(plan.directory(job) / "outcome.json") for job in plan.jobs}
@@ -125,7 +127,7 @@ def spent(plan: Plan) -> dict[str, Any]:
     }
 
 
-def said(trial: Trial) -> str:
+def in_words(trial: Trial) -> str:
     """A trial's outcome in a few words."""
     if trial.state == "complete":
         return f"{trial.value:.2f} mIoU"

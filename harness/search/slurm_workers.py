@@ -7,11 +7,11 @@ which may hold a password, travels in the jobs' environment, neither in a comman
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.common.atomic_files import read_json, write_json
 from harness.common.console import say
@@ -21,14 +21,12 @@ from harness.config.settings import Resolved, resolve
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
-from harness.search.loop import said
-from harness.search.storage import Keeper, Storage
-
-if TYPE_CHECKING:
-    from harness.search.command import Request
+from harness.search.backend import Storage
+from harness.search.loop import in_words
+from harness.search.request import Request
+from harness.search.storage import Keeper
 
 URL = "HARNESS_STORAGE"  # the variable that holds it
-HERE = ("storage", "tracking_uri")  # of a request: what a job finds out where it runs
 LOOK = 2.0  # seconds between two looks at the storage
 
 
@@ -36,7 +34,7 @@ LOOK = 2.0  # seconds between two looks at the storage
 class Work:
     """What a Slurm job does: be one worker of a study. submitit pickles it; it holds no secret."""
 
-    request: Mapping[str, Any]  # of search.Request
+    request: Request  # but for the storage and MLflow's address: a job learns them where it runs
 
     def __call__(self) -> None:
         """Run inside the allocation. Ends with an error's own exit code, 75 where a signal stopped it for good."""
@@ -46,9 +44,9 @@ class Work:
         try:
             if URL not in os.environ:
                 raise UnfitError(f"{URL} did not reach this job: --slurm export must include ALL")
-            whole = {**self.request, "storage": os.environ[URL], "tracking_uri": resolve().tracking_uri}
+            request = replace(self.request, storage=os.environ[URL], tracking_uri=resolve().tracking_uri)
             with stop_signals():
-                command.work(command.Request(**whole), int(number), Display())
+                command.work(request, int(number), Display())
         except Stopped as stop:
             slurm_jobs.leave(stop, number)
         except (HarnessError, OSError) as why:
@@ -63,28 +61,27 @@ class Work:
         return DelayedSubmission(self)
 
 
-def asked(request: "Request", flags: Sequence[str], settings: Resolved) -> "Request":
-    """With the options of sbatch, and how many nodes and ranks they come to. Raises UsageError."""
-    made = request.make()
-    how = slurm_jobs.asked(
-        request.how, flags, settings, made.plan(made.default, made.config["seed"], Path(request.root))
-    )
+def with_sbatch(request: Request, flags: Sequence[str], settings: Resolved) -> Request:
+    """Return the request with the options of sbatch, and the nodes and ranks that they give. Raise UsageError."""
+    study = request.make()
+    plan = study.plan(study.default, study.config["seed"], Path(request.root))
+    how = slurm_jobs.asked(request.how, flags, settings, plan)
     return replace(request, nodes=how.nodes, nproc=how.nproc, slurm=how.slurm)
 
 
-def executor(request: "Request", study: str) -> Any:
+def executor(request: Request, study: str) -> Any:
     """submitit's executor for a worker."""
     folder = Path(request.root).resolve() / "slurm" / "%j"
     return _sbatch.executor(folder, request.slurm, f"harness search {study}")
 
 
-def work(request: "Request") -> Work:
+def work(request: Request) -> Work:
     """What a Slurm job is to do, as a value."""
-    kept = {key: value for key, value in asdict(request).items() if key not in HERE}
-    return Work({**kept, "root": str(Path(request.root).resolve()), "inside": True})
+    root = str(Path(request.root).resolve())
+    return Work(replace(request, storage=None, tracking_uri=None, root=root, inside=True))
 
 
-def run(request: "Request", workers: int, keeper: Keeper, say: Callable[[str], None]) -> None:
+def run(request: Request, workers: int, keeper: Keeper, say: Callable[[str], None]) -> None:
     """Submit workers, except those that are at it already, and stay until the study has its trials.
 
     Raises UnfitError where none is left before that, Stopped after a signal, which leaves the Slurm jobs alone.
@@ -98,23 +95,23 @@ def run(request: "Request", workers: int, keeper: Keeper, say: Callable[[str], N
     _sbatch.cancel([number for number, state in (_sbatch.queue(ids) or {}).items() if state.state == "PENDING"])
 
 
-def submit(request: "Request", workers: int, study: str, storage: Storage, say: Callable[[str], None]) -> list[str]:
+def submit(request: Request, workers: int, study: str, storage: Storage, say: Callable[[str], None]) -> list[str]:
     """Put workers into the queue until there are so many; the numbers of all."""
-    noted = storage.folder / "slurm.json"
-    queued = _sbatch.queue(read_json(noted).get("ids", [])) or {}
+    note = storage.folder / "slurm.json"
+    queued = _sbatch.queue(read_json(note).get("ids", [])) or {}
     ids = [number for number, state in queued.items() if state.live]
-    made = executor(request, study)
+    submitter = executor(request, study)
     if workers > 1 and not storage.database:
         say("workers on several nodes: their locks must hold on this file system, or give --storage postgresql://…")
     with environment(URL, storage.whole):
         while len(ids) < workers:
-            ids.append(_sbatch.submit(made, work(request)))
-            write_json(noted, {"ids": ids})
+            ids.append(_sbatch.submit(submitter, work(request)))
+            write_json(note, {"ids": ids})
             say(f"Slurm job {ids[-1]}: a worker of '{study}', see {log(request, ids[-1])}")
     return ids
 
 
-def log(request: "Request", number: str) -> str:
+def log(request: Request, number: str) -> str:
     """Where a Slurm job writes what it says."""
     return str(Path(request.root).resolve() / "slurm" / number / f"{number}_0_log.out")
 
@@ -133,7 +130,7 @@ def environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def accompany(request: "Request", ids: Sequence[str], keeper: Keeper, say: Callable[[str], None]) -> None:
+def accompany(request: Request, ids: Sequence[str], keeper: Keeper, say: Callable[[str], None]) -> None:
     """Say how trials end and what the queue says, until the study has its trials. Raises UnfitError."""
     ended = {trial.number for trial in keeper.trials() if trial.ended}
     queued = slurm_jobs.Queued(ids, say)
@@ -147,7 +144,7 @@ def accompany(request: "Request", ids: Sequence[str], keeper: Keeper, say: Calla
             if trial.ended and trial.number not in ended:
                 ended.add(trial.number)
                 name = keeper.study.said(trial.params)
-                say(f"trial {trial.number} {name}: {said(trial)} ({len(ended)} of {request.total})")
+                say(f"trial {trial.number} {name}: {in_words(trial)} ({len(ended)} of {request.total})")
         if len(ended) >= request.total:
             return
         if queued.gone():
@@ -158,6 +155,6 @@ def accompany(request: "Request", ids: Sequence[str], keeper: Keeper, say: Calla
         time.sleep(LOOK)
 
 
-def dry(request: "Request", study: str) -> list[str]:
+def dry(request: Request, study: str) -> list[str]:
     """The batch script that each worker's sbatch would be given."""
     return _sbatch.script(executor(request, study)).splitlines()

@@ -1,167 +1,36 @@
-"""Optuna, and nothing else of the harness knows it: a study in a storage, trials taken from it and told to it.
+"""A study in its storage, by Optuna: trials are taken from it and their results written back.
 
 Ask and tell, since a trial may be a job of many ranks and outlive the process that asked for it. What Optuna's storage
-does not know is who is alive: a trial that is running belongs to whoever holds its lease (lease.py), and one whose
+does not know is who is alive: a trial that is running belongs to whoever holds its lease (jobdir/lease), and one whose
 holder is dead is taken over as it stands, with its number and its values. All processes of a study share one root.
-Every failure of a storage is an UnfitError of one line without passwords.
 """
 
 import hashlib
-import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from harness.common.errors import UnfitError, UsageError
-from harness.common.redaction import one_line, redact
+from harness.common.redaction import one_line
 from harness.jobdir.lease import Claim, Lease, held
 from harness.plan.search_space import Axis, Choice, Named, Whole
 from harness.plan.study import Study, Trial, refuse
-from harness.tracking.opening import DATABASE, absolute, imported
+from harness.search.backend import Storage
+from reports.search.finding import Confirmation
 
-PATIENCE = 8  # seconds for the first answer of a server
 AWAY = 600.0  # seconds that a finished trial waits for a storage that went away
 AGAIN = 5.0  # seconds between two attempts
-SCHEMES = ("postgresql", "mysql", "sqlite")
-OWN = "study.journal"  # in the study's folder, where no other place is asked for
 IDENTITY, ROOT, CONFIRMED = "harness.identity", "harness.root", "harness.confirmed"
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
-class FileTurn:
-    """The lock of a journal file: the kernel's, which a process that is killed gives back at once.
-
-    Optuna's own are files that a killed process leaves behind; the others would wait half a minute for each. What a
-    process wrote by half when it died is cut off before the next one writes, since a torn line would spoil the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._lock = path, FileLock(f"{path}.lock")
-
-    def acquire(self) -> bool:
-        """Wait for one's turn to write."""
-        self._lock.acquire()
-        with self.path.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            if size and file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        """Let the next one write."""
-        self._lock.release()
-
-
-class Storage:
-    """Where studies are kept: a journal file, or a database by its URL. Opened at the first need.
-
-    Raises UsageError for a URL that Optuna has no storage for.
-    """
-
-    def __init__(self, url: str | None, folder: Path) -> None:
-        self.folder = folder
-        self.url = url or str(folder / OWN)
-        scheme = self.url.partition("://")[0].partition("+")[0] if "://" in self.url else ""
-        if scheme and scheme not in SCHEMES:
-            known = ", ".join(f"{name}://…" for name in SCHEMES)
-            raise UsageError(f"--storage {redact(self.url)}: neither a file's path nor one of {known}")
-        self.database = bool(scheme)
-
-    @property
-    def shown(self) -> str:
-        """For people: without a password."""
-        return redact(self.url)
-
-    @property
-    def whole(self) -> str:
-        """The URL or the path as it holds in every directory; with its password."""
-        return absolute(self.url) if self.database else str(Path(self.url).resolve())
-
-    @property
-    def place(self) -> str:
-        """Equal for two ways of saying the same place: `OWN`, an absolute path, or a URL without its password."""
-        return OWN if self.whole == str((self.folder / OWN).resolve()) else redact(self.whole)
-
-    @contextmanager
-    def speaking(self) -> Iterator[None]:
-        """Failures of the storage as an UnfitError of one line."""
-        try:
-            yield
-        except failures() as error:
-            said = one_line(error.__cause__ or error)
-            hint = " (for PostgreSQL: the extra `postgres`)" if isinstance(error, ImportError) else ""
-            raise UnfitError(
-                f"--storage {self.shown}: {said}{hint}; check that it answers and can be written"
-            ) from error
-
-    def open(self) -> Any:
-        """Optuna's storage; tables are made by one process."""
-        with self.speaking(), self.turn():
-            return self._opened()
-
-    def look(self) -> Any:
-        """Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
-        with self.speaking():
-            return self._opened() if self._there() else None
-
-    def _opened(self) -> Any:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if not self.database:
-            path = Path(self.url)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            from optuna.storages import journal
-
-            backend: Any = journal.JournalFileBackend
-            return optuna.storages.JournalStorage(backend(str(path), lock_obj=FileTurn(path)))
-        url, options = self._engine
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-
-    def _there(self) -> bool:
-        if not self.database or self.url.startswith("sqlite"):
-            place = self.url if not self.database else absolute(self.url).partition(":///")[2].partition("?")[0]
-            if not Path(place).is_file():  # SQLite would make it
-                return False
-        if not self.database:
-            return True
-        import sqlalchemy
-
-        url, options = self._engine
-        engine = sqlalchemy.create_engine(url, **options)
-        try:
-            return bool(sqlalchemy.inspect(engine).has_table("studies"))
-        finally:
-            engine.dispose()
-
-    @property
-    def _engine(self) -> tuple[str, dict[str, Any]]:
-        """SQLAlchemy's URL and options."""
-        server = not self.url.startswith("sqlite")
-        options = {"connect_args": {"connect_timeout": PATIENCE}, "pool_pre_ping": True} if server else {}
-        return self.url.replace("postgresql://", "postgresql+psycopg://", 1), options
-
-    def turn(self) -> FileLock:
-        """Held for what one process may do at a time: making tables, and taking a trial."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "turn.lock")
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What Optuna and those it stands on raise."""
-    return (OSError, ImportError, ValueError, *imported(*DATABASE, "optuna.exceptions.StorageInternalError"))
-
-
 class Live:
-    """A trial that this process holds."""
+    """A trial whose lease this process has."""
 
     def __init__(self, keeper: "Keeper", trial: Any, lease: Lease, resumed: bool) -> None:
         self.keeper, self.trial, self.lease, self.resumed = keeper, trial, lease, resumed
@@ -171,7 +40,7 @@ class Live:
         facts = trial.user_attrs
         self.default = bool(facts.get("default"))
         self.seed = int(facts.get("seed", study.config["seed"]))
-        self._seen = set(keeper.frozen(self.number).intermediate_values)
+        self._reported = set(keeper.frozen(self.number).intermediate_values)
 
     def look(self, part: int, value: float) -> bool:
         """Take in the mIoU (percent) after a part of the training; whether the training shall be stopped.
@@ -180,15 +49,15 @@ class Live:
         """
         try:
             with self.keeper.storage.speaking():
-                if part not in self._seen:
+                if part not in self._reported:
                     self.trial.report(value, part)
-                    self._seen.add(part)
+                    self._reported.add(part)
                 return not self.default and bool(self.trial.should_prune())
         except UnfitError as error:
             self.keeper.complain(error)
             return False
 
-    def tell(self, state: str, value: float | None, facts: Mapping[str, Any]) -> None:
+    def tell(self, state: str, value: float | None, facts: Mapping[str, object]) -> None:
         """End the trial: 'complete', 'pruned' or 'failed'. Raises UnfitError where the storage stays away."""
         from optuna.trial import TrialState
 
@@ -199,8 +68,8 @@ class Live:
                 return  # whoever took us for dead has told it
             for key, fact in facts.items():
                 self.trial.set_user_attr(key, fact)
-            told = value if state == "complete" else None
-            self.keeper.optuna.tell(self.number, told, states[state], skip_if_finished=True)
+            score = value if state == "complete" else None
+            self.keeper.optuna.tell(self.number, score, states[state], skip_if_finished=True)
 
         self.keeper.patiently(end)
 
@@ -216,7 +85,7 @@ class Keeper:
         import optuna
 
         with storage.speaking(), storage.turn():
-            names = [found.study_name for found in optuna.get_all_study_summaries(opened)]
+            names = [summary.study_name for summary in optuna.get_all_study_summaries(opened)]
             self.optuna = optuna.create_study(
                 storage=opened,
                 study_name=study.name,
@@ -228,18 +97,18 @@ class Keeper:
 
     def _settle(self, names: list[str]) -> None:
         """Write down what a new study is, and put the default first; refuse a study that is another one."""
-        known = self.optuna.user_attrs
-        if IDENTITY in known:
-            refuse(self.study, known[IDENTITY], names)
-        if ROOT in known and known[ROOT] != self._root():
+        stored = self.optuna.user_attrs
+        if IDENTITY in stored:
+            refuse(self.study, stored[IDENTITY], names)
+        if ROOT in stored and stored[ROOT] != self._root():
             raise elsewhere(self.study, self.storage, self._root())
-        there = {trial.user_attrs.get("seed") for trial in self.optuna.get_trials(deepcopy=False)}
+        begun = {trial.user_attrs.get("seed") for trial in self.optuna.get_trials(deepcopy=False)}
         first = self.study.config["seed"]
         for seed in range(first, first + self.study.seeds):
-            if seed not in there:
+            if seed not in begun:
                 self.optuna.enqueue_trial(self.study.default, user_attrs={"seed": seed, "default": True})
         for key, value in ((ROOT, self._root()), (IDENTITY, self.study.identity)):
-            if key not in known:
+            if key not in stored:
                 self.optuna.set_user_attr(key, value)
 
     def _root(self) -> str:
@@ -269,14 +138,14 @@ class Keeper:
             return Live(self, trial, lease, resumed=False)
 
     def _claim(self, number: int) -> Lease | None:
-        return self._claims.setdefault(number, Claim(self._place(number))).take()
+        return self._claims.setdefault(number, Claim(self._directory(number))).take()
 
-    def _place(self, number: int) -> Path:
+    def _directory(self, number: int) -> Path:
         return self.storage.folder / "trials" / f"{number:03d}"
 
     def at_work(self) -> bool:
         """Whether a process has a trial that has not ended."""
-        return any(held(self._place(trial.number)) for trial in self.trials() if trial.state == "running")
+        return any(held(self._directory(trial.number)) for trial in self.trials() if trial.state == "running")
 
     def _trial(self, number: int) -> Any:
         import optuna
@@ -291,7 +160,7 @@ class Keeper:
     def trials(self) -> list[Trial]:
         """All that were begun, by number. Raises UnfitError where the storage does not answer."""
         with self.storage.speaking():
-            return [record(one) for one in self.optuna.get_trials(deepcopy=False)]
+            return [record(frozen) for frozen in self.optuna.get_trials(deepcopy=False)]
 
     def trial(self, number: int) -> Trial:
         """One of them."""
@@ -309,14 +178,15 @@ class Keeper:
             return dict(optuna.importance.get_param_importances(self.optuna, evaluator=evaluator))
         return {}
 
-    def confirmed(self) -> dict[str, Any]:
-        """What `remember` was given last."""
+    def confirmed(self) -> Confirmation | None:
+        """Return what `remember` was given last."""
         with self.storage.speaking():
-            return dict(self.optuna.user_attrs.get(CONFIRMED, {}))
+            stored = self.optuna.user_attrs.get(CONFIRMED)
+        return Confirmation(**stored) if stored else None
 
-    def remember(self, confirmed: Mapping[str, Any]) -> None:
-        """Keep with the study what its best was found to be worth on other data."""
-        self.patiently(lambda: self.optuna.set_user_attr(CONFIRMED, dict(confirmed)))
+    def remember(self, confirmation: Confirmation) -> None:
+        """Keep with the study what its best is worth on other data."""
+        self.patiently(lambda: self.optuna.set_user_attr(CONFIRMED, asdict(confirmation)))
 
     def patiently(self, action: Callable[[], None]) -> None:
         """Do it again until the storage is back. Raises UnfitError after AWAY seconds."""
@@ -346,10 +216,10 @@ def elsewhere(study: Study, storage: Storage, root: str) -> UsageError:
     )
 
 
-def seen(study: Study, storage: Storage) -> list[Trial]:
-    """A study's trials without making or writing anything; none where it is not there yet.
+def stored_trials(study: Study, storage: Storage) -> list[Trial]:
+    """Return a study's trials without making or writing anything; none where it is not there yet.
 
-    Raises UsageError where the stored study is another one, UnfitError where the storage does not answer.
+    Raise UsageError where the stored study is another one, UnfitError where the storage does not answer.
     """
     opened = storage.look()
     if opened is None:
@@ -357,16 +227,16 @@ def seen(study: Study, storage: Storage) -> list[Trial]:
     import optuna
 
     with storage.speaking():
-        names = [found.study_name for found in optuna.get_all_study_summaries(opened)]
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(opened)]
         if study.name not in names:
             return []
         stored = optuna.load_study(study_name=study.name, storage=opened)
-        known, path = stored.user_attrs, storage.folder / "root"
-        refuse(study, known.get(IDENTITY, study.identity), names)
+        attributes, path = stored.user_attrs, storage.folder / "root"
+        refuse(study, attributes.get(IDENTITY, study.identity), names)
         root = path.read_text() if path.is_file() else study.digest
-        if known.get(ROOT, root) != root:
+        if attributes.get(ROOT, root) != root:
             raise elsewhere(study, storage, root)
-        return [record(one) for one in stored.get_trials(deepcopy=False)]
+        return [record(frozen) for frozen in stored.get_trials(deepcopy=False)]
 
 
 def suggest(trial: Any, key: str, axis: Axis) -> Any:
@@ -379,9 +249,9 @@ def suggest(trial: Any, key: str, axis: Axis) -> Any:
 
 def build(module: Any, named: Named, what: str, **more: Any) -> Any:
     """One of Optuna's samplers or pruners. Raises UsageError for a name or an option that it does not have."""
-    known = [name for name in module.__all__ if not name.startswith("Base")]
-    if named.name not in known:
-        raise UsageError(f"{what}: Optuna has no '{named.name}'; it has {', '.join(known)}")
+    names = [name for name in module.__all__ if not name.startswith("Base")]
+    if named.name not in names:
+        raise UsageError(f"{what}: Optuna has no '{named.name}'; it has {', '.join(names)}")
     try:
         return getattr(module, named.name)(**named.options, **more)
     except (TypeError, ValueError) as error:

@@ -8,25 +8,23 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
 
 from harness.common.console import say
 from harness.common.errors import HarnessError, refused
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.launch.progress import QUIET, Display
 from harness.search import command
+from harness.search.request import Request
 
 
 def main() -> int:
     """Work; the exit code."""
-    request: dict[str, Any] = json.loads(sys.stdin.readline())
-    index, workers = request.pop("index"), request.pop("workers")
+    message = json.loads(sys.stdin.readline())
+    index, workers = message.pop("index"), message.pop("workers")
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            command.work(
-                command.Request(**request), index, Display(QUIET * workers)
-            )  # lines: bars would overwrite bars
+            command.work(Request(**message), index, Display(QUIET * workers))  # lines: bars would overwrite bars
     except (HarnessError, OSError) as why:
         error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)

@@ -1,11 +1,11 @@
 """Models in MLflow's registry: which of a plan's are registered, under what name, and what their cards say."""
 
-import pandas as pd
+from collections.abc import Sequence
 
 from harness.plan.job import Evaluate
 from harness.plan.plan import Experiment, setting
 from harness.results import records
-from harness.results.rows import Context, null
+from harness.results.rows import Context, Row
 from harness.tracking import registry
 from harness.tracking.client import FINGERPRINT
 from harness.tracking.publisher import Publisher
@@ -13,14 +13,10 @@ from harness.tracking.publisher import Publisher
 LARGE = 50_000_000  # bytes that take a while to send
 
 
-def register(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, context: Context) -> None:
+def register(publisher: Publisher, experiment: Experiment, rows: Sequence[Row], context: Context) -> None:
     """Every plainly evaluated model of the plan as a version in the registry, members before their ensembles."""
     assert publisher.tracking is not None
-    runs = {
-        row["fingerprint"]: row["run_id"]
-        for _, row in frame[frame["experiment"] == context.experiment].iterrows()
-        if row["status"] == "done" and null(row["run_id"]) is not None
-    }
+    runs = {run.fingerprint: run.run_id for row in rows for run in row.done if run.run_id is not None}
     jobs = [cell.job for _, cell in experiment.cells if cell.job.fingerprint in runs and plain(cell.job)]
     for job in sorted(dict.fromkeys(jobs), key=lambda job: len(job.members)):
         folder = publisher.plan.directory(job)

@@ -1,65 +1,65 @@
 """What makes MLflow a place to review: the paper's number and the gains beside ours, the view, the way of M.
 
-Told after the report, from the results frame and the root's files; telling twice changes nothing.
+Told after the report, from its rows and the root's files; telling twice changes nothing.
 """
 
 import io
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from harness.common.errors import UnfitError
 from harness.plan.job import Train
 from harness.plan.plan import Experiment
 from harness.results import power
 from harness.results.evidence import thin
-from harness.results.rows import Context, null, summary
+from harness.results.rows import Context, Row, aggregate
 from harness.tracking import publish_models, view
 from harness.tracking.publisher import Publisher
 
 SNAPSHOTS = 16  # of M that are sent
 
 
-def review(publisher: Publisher, experiment: Experiment, frame: pd.DataFrame, context: Context) -> None:
+def review(publisher: Publisher, experiment: Experiment, rows: Sequence[Row], context: Context) -> None:
     """Tell the store all of it. Raises UnfitError where it does not answer."""
     if publisher.tracking is None:
         return
-    numbers(publisher, frame, context)
+    numbers(publisher, rows, context)
     memories(publisher, experiment)
     try:
-        publish_models.register(publisher, experiment, frame, context)
+        publish_models.register(publisher, experiment, rows, context)
     except UnfitError as error:  # a server may have no registry, or keep it to itself
         publisher.say(f"no model was registered: {error}")
     place, parent = publisher.parent(experiment)
     view.share(publisher.tracking, place, [parent])
 
 
-def numbers(publisher: Publisher, frame: pd.DataFrame, context: Context) -> None:
+def numbers(publisher: Publisher, rows: Sequence[Row], context: Context) -> None:
     """paper/miou, delta/miou (over the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
     assert publisher.tracking is not None
-    own = frame[(frame["experiment"] == context.experiment) & (frame["status"] == "done")]
-    verdicts = {row["cell"]: row["verdict"] for _, row in summary(frame, context).iterrows()}
-    needs = {one.cell: one.sentence for one in power.needs(own, context)}
-    at = {(row["cell"], row["seed"]): row["miou"] for _, row in own.iterrows()}
-    for _, row in own.iterrows():
-        run = null(row["run_id"])
-        if run is None:
+    done = [run for row in rows for run in row.done]
+    needs = {need.cell: need.sentence for need in power.needs(aggregate(done), context)}
+    miou = {(run.cell, run.seed): run.miou for run in done}
+    by_cell = {row.cell: row for row in rows}
+    for each in done:
+        row, run = by_cell[each.cell], each.run_id
+        if run is None or each.miou is None:
             continue
         values: dict[str, float] = {}
-        theirs, base = null(row["paper_miou"]), at.get((row["baseline"], row["seed"]))
+        theirs, base = row.paper_miou, miou.get((row.baseline or "", each.seed))
         if theirs is not None:
             values["paper/miou"] = theirs
             if context.comparable:
-                values["delta/paper"] = row["miou"] - theirs
+                values["delta/paper"] = each.miou - theirs
         if base is not None:
-            values["delta/miou"] = row["miou"] - base
+            values["delta/miou"] = each.miou - base
         known = publisher.tracking.get(run).metrics
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
         publisher.tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
-        tags = {"harness.verdict": verdicts.get(row["cell"]), "harness.power": needs.get(row["cell"])}
+        tags = {"harness.verdict": row.verdict, "harness.power": needs.get(row.cell)}
         if any(tags.values()):
             publisher.tracking.tag(run, {key: text for key, text in tags.items() if text})
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
-
 from harness.common.errors import UnfitError
 from harness.config import input_digests, plugins
 from harness.plan.cell import Cell
@@ -16,7 +14,8 @@ from harness.plan.plan import Experiment, Plan
 from harness.report import folder as present
 from harness.results import records, rows, score
 from harness.results.evidence import Evidence
-from harness.results.rows import Context
+from harness.results.frame import to_frame
+from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import view
 from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
@@ -29,7 +28,7 @@ VERSIONS = "harness.version."
 class Review:
     """One experiment as MLflow knows it."""
 
-    frame: pd.DataFrame
+    rows: Sequence[Row]
     context: Context
     report: Report
 
@@ -55,11 +54,12 @@ def look_up(
             rows.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name), shown))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
-        frame = rows.build([*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))])
+        results = [*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))]
         context = rows.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
         with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
-            reviews.append(Review(frame, context, module.render(frame, context)))
+            report = module.render(to_frame(results), context)
+            reviews.append(Review(rows.aggregate(results, context), context, report))
     return reviews
 
 

@@ -12,7 +12,7 @@ from harness.results.rows import Context
 from harness.results.table import Report, Table
 from reports.comparison import NONE, number, signed, title
 from reports.search import figures
-from reports.search.finding import Finding, find, sentence
+from reports.search.finding import Confirmation, Finding, find, sentence
 
 MOST = 10  # rows
 
@@ -21,17 +21,17 @@ def render(
     study: Study,
     trials: Sequence[Trial],
     importance: Mapping[str, float],
-    confirmed: Mapping[str, Any],
+    confirmation: Confirmation | None,
     context: Context,
 ) -> Report:
-    """Its title is the finding; `confirmed` is what `--confirm` left, empty where it was not asked for."""
-    found = find(trials)
+    """Its title is the finding; `confirmation` is that of `--confirm`, None without it."""
+    finding = find(trials)
     return Report(
-        sentence(study, found),
-        {"best": best(study, trials, found, context)},
+        sentence(study, finding),
+        {"best": best(study, trials, finding, context)},
         command=context.command,
-        notes=tuple(notes(study, trials, found, importance, confirmed)),
-        figures=figures.make(study, trials, importance, found),
+        notes=tuple(notes(study, trials, finding, importance, confirmation)),
+        figures=figures.make(study, trials, importance, finding),
         appendix={"trials": everything(study, trials, context)},
     )
 
@@ -41,10 +41,10 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
     rows, raw = [], []
     for trial in trials:
         facts = trial.facts
-        made = f"{facts['step']} of {facts['steps']}" if "steps" in facts else NONE
+        iterations = f"{facts['step']} of {facts['steps']}" if "steps" in facts else NONE
         seed = facts.get("seed", study.config["seed"])
         values = [text(trial.params.get(key, NONE)) for key in study.space]
-        rows.append((str(trial.number), trial.state, *values, str(seed), number(trial.value), made))
+        rows.append((str(trial.number), trial.state, *values, str(seed), number(trial.value), iterations))
         params = {study.names[key]: trial.params.get(key) for key in study.space}
         kept = {key: facts.get(key) for key in ("step", "steps", "work", "fingerprint", "reason")}
         raw.append({"trial": trial.number, "state": trial.state, **params, "seed": seed, "miou": trial.value, **kept})
@@ -59,22 +59,22 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
     )
 
 
-def best(study: Study, trials: Sequence[Trial], found: Finding, context: Context) -> Table:
+def best(study: Study, trials: Sequence[Trial], finding: Finding, context: Context) -> Table:
     """The best complete trials; of the default the mean over its seeds, as one row of its own rank."""
     ranked = [(float(trial.value), trial) for trial in trials if trial.state == "complete" and trial.value is not None]
     rows: list[tuple[float, Trial, bool]] = [(score, trial, False) for score, trial in ranked if not trial.default]
     own = [trial for _, trial in ranked if trial.default]
-    if found.default is not None:
-        rows.append((found.default, own[0], True))
+    if finding.default is not None:
+        rows.append((finding.default, own[0], True))
     rows.sort(key=lambda row: -row[0])
-    shown = [row for place, row in enumerate(rows) if place < MOST or row[2]]
+    shown = [row for rank, row in enumerate(rows) if rank < MOST or row[2]]
     keys = list(study.space)
     names = [study.names[key] for key in keys]
     lines, raw = [], []
     for score, trial, default in shown:
-        lead = None if found.default is None or default else score - found.default
-        spread = f" ± {found.spread:.2f}" if default and found.spread is not None else ""
-        who = f"default, {count(found.seeds, 'seed')}" if default else f"trial {trial.number}"
+        lead = None if finding.default is None or default else score - finding.default
+        spread = f" ± {finding.spread:.2f}" if default and finding.spread is not None else ""
+        who = f"default, {count(finding.seeds, 'seed')}" if default else f"trial {trial.number}"
         values = [text(trial.params.get(key)) for key in keys]
         lines.append((who, *values, number(score) + spread, signed(lead)))
         params = {name: trial.params.get(key) for name, key in zip(names, keys, strict=True)}
@@ -97,16 +97,16 @@ def text(value: Any) -> str:
 def notes(
     study: Study,
     trials: Sequence[Trial],
-    found: Finding,
+    finding: Finding,
     importance: Mapping[str, float],
-    confirmed: Mapping[str, Any],
+    confirmation: Confirmation | None,
 ) -> list[str]:
     """What a reader must know, the confirmation first."""
     lines = []
-    if confirmed:
-        lines.append(confirmation(confirmed))
-    if found.best is not None and confirmed.get("trial") != found.best.number:
-        newer = f"trial {found.best.number} was not the best then; " if confirmed else ""
+    if confirmation:
+        lines.append(in_words(confirmation))
+    if finding.best is not None and (confirmation is None or confirmation.trial != finding.best.number):
+        newer = f"trial {finding.best.number} was not the best then; " if confirmation else ""
         lines.append(f"A search's best value is biased upwards: {newer}--confirm S retrains it and the default on val.")
     if study.split == "val":
         lines.append("split=val: trials were scored on val itself, so no number here is free of the search.")
@@ -125,9 +125,9 @@ def notes(
         + (f" {len(running)} not yet." if running else "")
     )
     planned = sum(int(trial.facts.get("steps") or 0) for trial in trials if trial.ended)
-    made = sum(int(trial.facts.get("step") or 0) for trial in trials if trial.ended)
-    if planned > made:
-        lines.append(f"Pruning left out {planned - made} of {planned} iterations ({(planned - made) / planned:.0%}).")
+    run = sum(int(trial.facts.get("step") or 0) for trial in trials if trial.ended)
+    if planned > run:
+        lines.append(f"Pruning left out {planned - run} of {planned} iterations ({(planned - run) / planned:.0%}).")
     if importance:
         shares = ", ".join(f"{study.names[key]} {share:.2f}" for key, share in importance.items())
         lines.append(f"Importance (PED-ANOVA): {shares}.")
@@ -136,13 +136,13 @@ def notes(
     return lines
 
 
-def confirmation(confirmed: Mapping[str, Any]) -> str:
-    """What the best was worth on val, paired by seed."""
-    spread = "" if confirmed.get("sd") is None else f" ± {confirmed['sd']:.2f}"
-    of = f" (95% interval of {confirmed['interval_of']})" if confirmed.get("interval_of") else ""
-    bounds = "" if confirmed.get("low") is None else f" [{signed(confirmed['low'])}, {signed(confirmed['high'])}]{of}"
-    ahead = f"ahead in {confirmed['ahead']} of {count(confirmed['seeds'], 'seed')}"
+def in_words(confirmation: Confirmation) -> str:
+    """What the best is worth on val, paired by seed."""
+    spread = "" if confirmation.sd is None else f" ± {confirmation.sd:.2f}"
+    of = f" (95% interval of {confirmation.interval_of})" if confirmation.interval_of else ""
+    ends = f" [{signed(confirmation.low)}, {signed(confirmation.high)}]{of}" if confirmation.low is not None else ""
+    ahead = f"ahead in {confirmation.ahead} of {count(confirmation.seeds, 'seed')}"
     return (
-        f"Confirmed on val, trained on all training videos: {confirmed['best']} {confirmed['miou']:.2f}, the default "
-        f"{confirmed['default']:.2f}; paired difference {signed(confirmed['gain'])}{spread}{bounds}, {ahead}."
+        f"Confirmed on val, trained on all training videos: {confirmation.best} {confirmation.miou:.2f}, the default "
+        f"{confirmation.default:.2f}; paired difference {signed(confirmation.gain)}{spread}{ends}, {ahead}."
     )

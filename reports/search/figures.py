@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT = PAPER  # the default's marks
 
 
-def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float], found: Finding) -> dict[str, Figure]:
+def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float], finding: Finding) -> dict[str, Figure]:
     """Every figure that the trials suffice for, by name."""
     complete = [trial for trial in trials if trial.state == "complete"]
     figures: dict[str, Figure] = {}
@@ -26,7 +26,7 @@ def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float],
         figures["history"] = history(study, trials)
         for key, axis in study.space.items():
             if isinstance(axis, Uniform):
-                figures[f"curve_{study.names[key]}"] = curve(study, trials, found, key, axis)
+                figures[f"curve_{study.names[key]}"] = curve(study, trials, finding, key, axis)
     if importance:
         figures["importance"] = bars(study, importance)
     return figures
@@ -61,7 +61,7 @@ def history(study: Study, trials: Sequence[Trial]) -> Figure:
     return Figure("Trials in their order", alt, draw)
 
 
-def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis: Uniform) -> Figure:
+def curve(study: Study, trials: Sequence[Trial], finding: Finding, key: str, axis: Uniform) -> Figure:
     """Score against a key, one colour for each value of the first key that is a choice; the default with its band."""
     complete = [trial for trial in trials if trial.state == "complete" and key in trial.params]
     pruned = [trial for trial in trials if trial.state == "pruned" and key in trial.params]
@@ -70,29 +70,27 @@ def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis:
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
-            figure, place = canvas(7, 3.6)
+            figure, axes = canvas(7, 3.6)
             if axis.log:
-                place.set_xscale("log")
+                axes.set_xscale("log")
             for (group, some), colour in zip(groups.items(), SPARE, strict=False):
                 ordered = sorted(some, key=lambda trial: trial.params[key])
                 points = [trial.params[key] for trial in ordered], list(map(value, ordered))
-                place.plot(*points, color=colour, lw=0.8, alpha=0.5)
-                place.scatter(*points, color=colour, s=32, label=group, zorder=3)
-            if found.default is not None:
-                place.axhline(found.default, color=DEFAULT, lw=1, label=f"default ({study.said(study.default)})")
-                if found.spread is not None:
-                    low, high = found.default - found.spread, found.default + found.spread
-                    place.axhspan(low, high, color=DEFAULT, alpha=0.1, lw=0, label=f"± over its {found.seeds} seeds")
+                axes.plot(*points, color=colour, lw=0.8, alpha=0.5)
+                axes.scatter(*points, color=colour, s=32, label=group, zorder=3)
+            if finding.default is not None:
+                axes.axhline(finding.default, color=DEFAULT, lw=1, label=f"default ({study.said(study.default)})")
+                if finding.spread is not None:
+                    low, high = finding.default - finding.spread, finding.default + finding.spread
+                    axes.axhspan(low, high, color=DEFAULT, alpha=0.1, lw=0, label=f"± over its {finding.seeds} seeds")
                 own = [trial for trial in complete if trial.default]
-                place.scatter([t.params[key] for t in own], list(map(value, own)), color=DEFAULT, marker="D", s=26)
+                axes.scatter([t.params[key] for t in own], list(map(value, own)), color=DEFAULT, marker="D", s=26)
             if pruned:
-                bottom = place.get_ylim()[0]
+                bottom = axes.get_ylim()[0]
                 marks = [trial.params[key] for trial in pruned]
-                place.scatter(
-                    marks, [bottom] * len(marks), color=MUTED, marker="|", s=60, label="pruned", clip_on=False
-                )
+                axes.scatter(marks, [bottom] * len(marks), color=MUTED, marker="|", s=60, label="pruned", clip_on=False)
             title = f"mIoU against {name}"
-            place.set(xlabel=name, ylabel=f"mIoU on {study.split} (%)", title=title)
+            axes.set(xlabel=name, ylabel=f"mIoU on {study.split} (%)", title=title)
             figure.legend(loc="outside right upper")
             return figure
 
@@ -100,11 +98,11 @@ def curve(study: Study, trials: Sequence[Trial], found: Finding, key: str, axis:
     for group, some in groups.items():
         top = max(some, key=value)
         tops.append(f"{group or 'all'}: best {value(top):.2f} at {name} {top.params[key]:.3g} of {len(some)} trials")
-    said = [f"{'; '.join(tops)}."] if tops else []
-    if found.default is not None:
-        band = "" if found.spread is None else f", plus or minus {found.spread:.2f} over its seeds"
-        said.append(f"The default stands at {found.default:.2f}{band}.")
-    return Figure(f"mIoU against {name}", " ".join(said) or "No trial that has this key is complete.", draw)
+    texts = [f"{'; '.join(tops)}."] if tops else []
+    if finding.default is not None:
+        band = "" if finding.spread is None else f", plus or minus {finding.spread:.2f} over its seeds"
+        texts.append(f"The default stands at {finding.default:.2f}{band}.")
+    return Figure(f"mIoU against {name}", " ".join(texts) or "No trial that has this key is complete.", draw)
 
 
 def bars(study: Study, importance: Mapping[str, float]) -> Figure:
@@ -120,8 +118,8 @@ def bars(study: Study, importance: Mapping[str, float]) -> Figure:
             axis.set(xlabel="share (PED-ANOVA)", xlim=(0, 1), title="What decides whether a trial is among the best")
             return figure
 
-    said = ", ".join(f"{names[key]} {share:.2f}" for key, share in importance.items())
-    return Figure("What decides whether a trial is among the best", f"Importance by PED-ANOVA: {said}.", draw)
+    shares = ", ".join(f"{names[key]} {share:.2f}" for key, share in importance.items())
+    return Figure("What decides whether a trial is among the best", f"Importance by PED-ANOVA: {shares}.", draw)
 
 
 def rug(axis: "Axes", places: Sequence[float]) -> None:

@@ -44,6 +44,23 @@ class Finding:
         return None if self.lead is None or self.noise is None else abs(self.lead) > self.noise
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """The best setting against the default, both trained anew on all training videos, on val; mIoU in percent."""
+
+    best: str  # its values in words
+    trial: int
+    seeds: int
+    ahead: int  # seeds in which the best leads
+    miou: float
+    default: float
+    gain: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    interval_of: str | None = None  # what the interval speaks of
+
+
 def find(trials: Sequence[Trial]) -> Finding:
     """The finding of a study's trials so far."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
@@ -59,27 +76,29 @@ def find(trials: Sequence[Trial]) -> Finding:
     )
 
 
-def sentence(study: Study, found: Finding) -> str:
+def sentence(study: Study, finding: Finding) -> str:
     """The report's first line."""
-    ended = f"{found.default:.2f}" if found.default is not None else ""
-    over = f" ± {found.spread:.2f} over {count(found.seeds, 'seed')}" if found.spread is not None else ", one seed"
+    ended = f"{finding.default:.2f}" if finding.default is not None else ""
+    over = (
+        f" ± {finding.spread:.2f} over {count(finding.seeds, 'seed')}" if finding.spread is not None else ", one seed"
+    )
     default = f"the default ({study.said(study.default)}: {ended}{over})"
-    pending = "the default failed" if found.failed else "the default is not complete yet"
-    if found.best is None or found.best.value is None:
+    pending = "the default failed" if finding.failed else "the default is not complete yet"
+    if finding.best is None or finding.best.value is None:
         if ended:
             return f"No trial beside the default is complete yet; {default}"
-        return "No trial is complete yet" + (f"; {pending}" if found.failed else "")
-    best = f"{study.said(found.best.params)}, {found.best.value:.2f} mIoU on {study.split}"
-    if found.lead is None:
+        return "No trial is complete yet" + (f"; {pending}" if finding.failed else "")
+    best = f"{study.said(finding.best.params)}, {finding.best.value:.2f} mIoU on {study.split}"
+    if finding.lead is None:
         return f"Best so far: {best}; {pending}"
-    if found.lead > 0:
-        lead, than = f"Best: {best}, {signed(found.lead)} over {default}", "leads by up to"
+    if finding.lead > 0:
+        lead, than = f"Best: {best}, {signed(finding.lead)} over {default}", "leads by up to"
     else:
-        others = f"the best of {count(found.tried, 'other setting')}"
-        lead, than = f"Nothing beats {default}: {others} is {best}, {signed(found.lead)}", "differs by up to"
-    if found.noise is None:
+        others = f"the best of {count(finding.tried, 'other setting')}"
+        lead, than = f"Nothing beats {default}: {others} is {best}, {signed(finding.lead)}", "differs by up to"
+    if finding.noise is None:
         return f"{lead}: the default's spread is not known, so whether that is more than noise is not either"
-    equal = f"the best of {count(found.tried, 'equal setting')} {than}"
-    if found.distinguishable:
-        return f"{lead}: more than the {found.noise:.2f} that {equal}"
-    return f"{lead}: not distinguishable, {equal} {found.noise:.2f}"
+    equal = f"the best of {count(finding.tried, 'equal setting')} {than}"
+    if finding.distinguishable:
+        return f"{lead}: more than the {finding.noise:.2f} that {equal}"
+    return f"{lead}: not distinguishable, {equal} {finding.noise:.2f}"

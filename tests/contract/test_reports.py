@@ -14,7 +14,8 @@ import pytest
 
 import reports
 from harness.results import paper, table
-from harness.results.rows import CellResult, Context, build
+from harness.results.frame import to_frame
+from harness.results.rows import CellResult, Context
 
 FOLDER = Path(reports.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
@@ -54,7 +55,7 @@ FRAMES = {
 
 @pytest.fixture(params=FRAMES)
 def frame(request: pytest.FixtureRequest) -> pd.DataFrame:
-    return build(FRAMES[request.param])
+    return to_frame(FRAMES[request.param])
 
 
 @pytest.fixture(params=[True, False], ids=["paper's setting", "another setting"])

@@ -1,6 +1,5 @@
 """A rehearsal: every job in short, with a resume; nothing of it counts, and its runs end however it does."""
 
-import json
 import re
 import subprocess
 import sys
@@ -58,7 +57,7 @@ def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     assert statuses(store) == {"plan": "FINISHED", "train": "FINISHED"}
     (found,) = report_from_mlflow.look_up(made, ("harness",), store.uri)
-    assert [row["status"] for row in json.loads(found.frame.to_json(orient="records"))] == ["missing"]
+    assert [row.status for row in found.rows] == ["missing"]
 
 
 class Signalled:

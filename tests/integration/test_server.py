@@ -15,7 +15,6 @@ from harness.common.errors import UnfitError
 from harness.launch.launchers._environment import child_environment
 from harness.launch.mlflow_sync import Sync
 from harness.plan.job import Train
-from harness.results import rows
 from harness.tracking import publisher as publish
 from harness.tracking import report_from_mlflow
 from harness.tracking.client import FINGERPRINT, Tracking
@@ -77,8 +76,8 @@ def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
     assert place.startswith("mlflow-artifacts:"), "only a local SQLite store is told where artefacts lie"
     assert list((login.folder / "artefacts").rglob("matrices.npz"))
     (found,) = report_from_mlflow.look_up(planned, ("harness",))  # downloads what the server keeps
-    (row,) = rows.rows_json(found.frame, [found.context])["experiments"][0]["rows"]
-    assert row["status"] == "done"
+    (row,) = found.rows
+    assert row.status == "done"
 
 
 @pytest.mark.timeout(1800)

@@ -7,8 +7,9 @@ from typing import Any
 from tiny_study import TINY
 
 from harness.launch.progress import Display
-from harness.search.command import Request
-from harness.search.storage import Keeper, Storage
+from harness.search.backend import Storage
+from harness.search.request import Request
+from harness.search.storage import Keeper
 
 
 def request(folder: Path, **more: Any) -> Request:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import finished_root
-import pandas as pd
 import pytest
 from system_parts import need, program
 
@@ -15,8 +14,9 @@ from harness.launch import runner
 from harness.launch.runner import Finished, How
 from harness.report import html_report
 from harness.results.evidence import Evidence
+from harness.results.frame import to_frame
 from harness.results.paper import Claim
-from harness.results.rows import ClaimResult, Difference
+from harness.results.rows import CellResult, ClaimResult, Gain, Row, aggregate
 from harness.results.stats import Interval
 
 COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
@@ -31,6 +31,11 @@ def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
     broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
     publisher = Publisher(plan, None, print)
     return runner.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
+
+
+def changed(report: Finished, **values: str) -> list[Row]:
+    """The report's rows, every run with other values."""
+    return aggregate((replace(run, **values) for row in report.rows for run in row.runs), report.context)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,8 @@ def test_stages_have_a_curve_of_one_colour_and_panels_of_their_own(tmp_path: Pat
 
 
 def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: Path) -> None:
-    frame = many.frame.assign(commit="a" * 40 + ", " + "b" * 40)
-    text = html_report.render(many.report, frame, many.context, tmp_path)
+    rows = changed(many, commit="a" * 40 + ", " + "b" * 40)
+    text = html_report.render(many.report, rows, many.context, tmp_path)
     assert f"{'a' * 12}, {'b' * 12}" in text
     assert f"git checkout {'a' * 12}   # rows also ran at {'b' * 12}" in text
 
@@ -102,10 +107,12 @@ def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
 
 def test_names_from_data_are_text(many: Finished, tmp_path: Path) -> None:
     nasty = '<script>alert(1)</script>"$x_1$'
-    frame = many.frame.assign(label=nasty)
+    rows = changed(many, label=nasty)
     context = replace(many.context, title=nasty, command=nasty, evidence=replace(many.context.evidence, command=nasty))
-    made = runner.plugins.load("reports", "comparison", ()).render(frame, context)
-    text = html_report.render(made, frame, context, tmp_path)
+    made = runner.plugins.load("reports", "comparison", ()).render(
+        to_frame(run for row in rows for run in row.runs), context
+    )
+    text = html_report.render(made, rows, context, tmp_path)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
@@ -146,8 +153,8 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
 def test_every_word_has_its_colour_and_its_interval_its_name(word: str | None, tone: str) -> None:
     gain = Interval(-0.4, 0.2, of="seeds and videos")
     claim = Claim("e", "a", "b", 1.22, "§5.2")
-    cells = [{"cell": name, "label": name.upper()} for name in ("a", "b")]
-    shown = html_report.card(ClaimResult(claim, Difference(pd.Series([-0.1]), gain, False), word, None), cells, 0.5)
+    rows = aggregate(CellResult("e", name, name.upper(), 0) for name in ("a", "b"))
+    shown = html_report.card(ClaimResult(claim, Gain({0: -0.1}, gain, False), word, None), rows, 0.5)
     assert (shown["word"], shown["tone"]) == (word or "no verdict", tone)
     assert shown["bounds"] == "[−0.40, +0.20] of seeds and videos"
     assert (

@@ -27,7 +27,7 @@ from harness.launch.progress import Display
 from harness.plan import cost
 from harness.search import command as search
 from harness.search import slurm_workers
-from harness.search.command import Request
+from harness.search.request import Request
 
 SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 
@@ -35,7 +35,7 @@ SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 def request(folder: Path, *flags: str, **more: Any) -> Request:
     given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
     asked = Request("momentum", 3, **{**given, "launcher": "slurm", "nproc": 1, **more})
-    return slurm_workers.asked(asked, flags, Resolved(Settings(), {}))
+    return slurm_workers.with_sbatch(asked, flags, Resolved(Settings(), {}))
 
 
 def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

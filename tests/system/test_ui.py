@@ -68,9 +68,11 @@ def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Pa
     made = finished_root.make(tmp_path / "elsewhere", without=tuple(finished_root.CELLS))
     (one,) = report_from_mlflow.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
     assert len(one.context.evidence.panels) >= 3
-    paths = present.write(one.report, one.frame, one.context, tmp_path / "out" / one.context.experiment)
-    theirs = one.frame[one.frame["method"] == THEIRS]  # told as a run of the plan, so it needs no root either
-    assert theirs["status"].tolist() == ["done"]
+    paths = present.write(one.report, one.rows, one.context, tmp_path / "out" / one.context.experiment)
+    theirs = [
+        row.status for row in one.rows if row.method == THEIRS
+    ]  # told as a run of the plan, so it needs no root either
+    assert theirs == ["done"]
     text = paths[-1].read_text()
     assert THEIRS in text
     assert "5 of 5" in text
@@ -84,7 +86,7 @@ def test_a_reviewer_learns_why_a_cell_is_not_done(store: str, tmp_path: Path) ->
     told(made, store, reasons, worked=True)
     elsewhere = finished_root.make(tmp_path / "elsewhere", videos=3, without=tuple(finished_root.CELLS))
     (one,) = report_from_mlflow.look_up(elsewhere, ["harness", "report", "x"], store)
-    found = {row["cell"]: (row["status"], row["reason"]) for _, row in one.frame.iterrows()}
+    found = {row.cell: (row.status, row.reason) for row in one.rows}
     assert found["decoder_ab"] == ("failed", "out of memory")
     assert found["decoder_a"] == ("missing", "not run yet")
     assert found["upernet"][0] == "done"

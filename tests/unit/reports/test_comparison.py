@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from harness.results import metrics, stats
-from harness.results.rows import CellResult, Context, build
+from harness.results.frame import to_frame
+from harness.results.rows import CellResult, Context
 from harness.results.table import Table
 from reports.comparison import render, signed
 
@@ -26,7 +27,7 @@ def cell(
 
 def table(rows: list[CellResult], comparable: bool = True, reasons: tuple[str, ...] = REASONS) -> Table:
     context = Context(NAME, "Table 1 – Ablation", "paper", "vspw", comparable, () if comparable else reasons)
-    return render(build(rows), context).tables[NAME]
+    return render(to_frame(rows), context).tables[NAME]
 
 
 def measured(name: str, order: int, right: int, units: int = 24, seeds: int = 3, **rest: Any) -> list[CellResult]:
@@ -140,7 +141,7 @@ def test_evaluations_of_the_same_checkpoints_speak_of_them() -> None:
         for row in (*measured("stage0", 0, 700, seeds=1), *measured("stage1", 1, 702, seeds=1))
     ]
     rows = [replace(row, baseline="stage0" if row.cell == "stage1" else None) for row in rows]
-    made = render(build(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
+    made = render(to_frame(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
     shown = made.tables["ablation_stages"]
     assert column(shown, "Verdict") == ["–", "same sign (videos, these checkpoints)"]
     assert "[ , ] of mIoU and gain: 95% interval of videos, these checkpoints; 24 videos." in shown.notes
@@ -216,7 +217,7 @@ def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
 
 def test_an_experiment_that_the_paper_does_not_have_shows_no_paper_columns() -> None:
     made = render(
-        build([CellResult("mine", "m", "m = 0.5", 0, "done", miou=3.0)]),
+        to_frame([CellResult("mine", "m", "m = 0.5", 0, "done", miou=3.0)]),
         Context("mine", "Mine", "demo", "synthetic", comparable=False, reasons=REASONS),
     ).tables["mine"]
     assert made.columns == ("Method", "Backbone", "Epochs", "mIoU")
@@ -231,7 +232,7 @@ def test_changed_code_and_provenance_are_noted() -> None:
 
 
 def test_only_the_contexts_experiment_is_rendered() -> None:
-    frame = build([*cell("upernet", 0, [60.0], None), CellResult("other", "x", "X", 0)])
+    frame = to_frame([*cell("upernet", 0, [60.0], None), CellResult("other", "x", "X", 0)])
     made = render(frame, Context(NAME, "T", "demo", "vspw", comparable=True)).tables
     assert list(made) == [NAME]
     assert [row[0] for row in made[NAME].rows] == ["Upernet"]

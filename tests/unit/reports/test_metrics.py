@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.results.rows import Context
-from reports._metrics import table
+from harness.results.rows import CellResult, Context, aggregate
+from harness.results.table import Table
+from reports import _metrics
 
 ALL = {"miou": 60.0, "miou_nanmean": 59.5, "fwiou": 70.25, "accuracy": 80.0, "mean_accuracy": 65.0}
 VC = {"mvc8": 90.0, "mvc16": 85.5, "mvc8_strict": 50.0, "mvc16_strict": 40.0}
@@ -13,8 +14,12 @@ def context(vc="official"):
     return Context("e", "T", "demo", "synthetic", comparable=False, vc=vc)
 
 
+def table(title: str, rows: list[CellResult], context: Context) -> Table | None:
+    return _metrics.table(title, aggregate(rows), context)
+
+
 def cell(name, metrics):
-    return {"cell": name, "label": name.upper(), "metrics": metrics}
+    return CellResult("e", name, name.upper(), 0, "done", miou=60.0, metrics=metrics or {})
 
 
 @pytest.mark.parametrize(("vc", "eight"), [("official", "90.00"), ("strict", "50.00")])

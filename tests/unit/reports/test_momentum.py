@@ -10,7 +10,8 @@ from harness.config.compose import compose
 from harness.plan import plan
 from harness.results import metrics, stats
 from harness.results.figure import render as drawn
-from harness.results.rows import CellResult, Context, build, summary
+from harness.results.frame import summary, to_frame
+from harness.results.rows import CellResult, Context
 from reports import momentum
 
 CONTEXT = Context("ablation_momentum", "Memory momentum", "demo", "synthetic", False, ("data: synthetic",))
@@ -24,7 +25,7 @@ def cell(name: str, seed: int, miou: float) -> CellResult:
 
 def frame(best: float, seeds: int):
     values = {"fixed_010": 38.0, "fixed_100": best, "poly_100": 39.0, BASE: 40.0}
-    return build(cell(name, seed, value + seed % 3) for name, value in values.items() for seed in range(seeds))
+    return to_frame(cell(name, seed, value + seed % 3) for name, value in values.items() for seed in range(seeds))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def bars(result: pd.DataFrame) -> list[tuple[float, float, float]]:
 
 def test_the_curve_has_a_bar_for_each_interval_over_videos() -> None:
     skill = {"fixed_010": 100, "fixed_300": 200, BASE: 150}
-    result = build(counted(name, seed, value) for name, value in skill.items() for seed in range(2))
+    result = to_frame(counted(name, seed, value) for name, value in skill.items() for seed in range(2))
     rows = summary(result, CONTEXT).set_index("cell")
     expected = [(0.01, "fixed_010"), (0.3, "fixed_300"), (0.9, BASE)]
     assert bars(result) == [(m, rows.loc[name, "low"], rows.loc[name, "high"]) for m, name in expected]
@@ -92,6 +93,6 @@ def test_the_ablations_default_is_table_1s_decoder_a(preset: str) -> None:
 
 
 def test_cells_of_another_name_stand_in_the_table_alone() -> None:
-    made = momentum.render(build([cell("fixed_010", 0, 38.0), cell("mine", 0, 44.0)]), CONTEXT)
+    made = momentum.render(to_frame([cell("fixed_010", 0, 38.0), cell("mine", 0, 44.0)]), CONTEXT)
     assert "momentum" not in made.figures
     assert len(made.tables["ablation_momentum"].rows) == 2

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from harness.results.figure import render as drawn
 from harness.results.rows import Context
 from harness.results.table import Report, report_markdown, to_csv, write
 from reports import search
-from reports.search.finding import find, sentence
+from reports.search.finding import Confirmation, find, sentence
 
 M, SCHEDULE = "decoder.decoder_a.momentum", "decoder.decoder_a.schedule"
 
@@ -107,7 +108,7 @@ STATES: dict[str, Sequence[Trial]] = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_any_state_of_a_study_renders(name: str, study: Study, context: Context, tmp_path: Path) -> None:
-    made = search.render(study, STATES[name], {M: 0.8, SCHEDULE: 0.2} if name == "all" else {}, {}, context)
+    made = search.render(study, STATES[name], {M: 0.8, SCHEDULE: 0.2} if name == "all" else {}, None, context)
     paths = write(made, tmp_path)
     assert all(path.stat().st_size for path in paths)
     text = report_markdown(made)
@@ -116,8 +117,9 @@ def test_any_state_of_a_study_renders(name: str, study: Study, context: Context,
     assert "not the paper's setting" in made.tables["best"].title
 
 
-def made(study: Study, context: Context, **confirmed: object) -> Report:
-    return search.render(study, ALL, {M: 0.8, SCHEDULE: 0.2}, confirmed, context)
+def made(study: Study, context: Context, **confirmed: Any) -> Report:
+    confirmation = Confirmation(**confirmed) if confirmed else None
+    return search.render(study, ALL, {M: 0.8, SCHEDULE: 0.2}, confirmation, context)
 
 
 def test_it_begins_with_the_finding_and_holds_the_ten_best(study: Study, context: Context) -> None:
@@ -169,7 +171,7 @@ def test_a_confirmation_of_another_trial_is_none_of_the_best(study: Study, conte
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_figures_text_is_sentences(name: str, study: Study, context: Context) -> None:
-    for figure in search.render(study, STATES[name], {}, {}, context).figures.values():
+    for figure in search.render(study, STATES[name], {}, None, context).figures.values():
         assert figure.alt[0].isalnum()
         assert figure.alt.endswith(".")
         assert ".." not in figure.alt
@@ -181,11 +183,11 @@ def test_keys_of_the_same_last_word_have_columns_of_their_own(context: Context) 
     more = {**one.space, **{key: Whole(8, 512, log=True) for key in keys}}
     wide = replace(one, space=more)
     some = [replace(t, params={**t.params, **dict.fromkeys(keys, 64)}) for t in DEFAULTS]
-    columns = search.render(wide, some, {}, {}, context).tables["best"].columns
+    columns = search.render(wide, some, {}, None, context).tables["best"].columns
     assert columns[1:5] == ("m", "schedule", "decoder_a.channels", "decoder_b.channels")
     assert wide.said(some[0].params) == "m=0.9 poly decoder_a.channels=64 decoder_b.channels=64"
 
 
 def test_scored_on_val_is_named(context: Context) -> None:
     on_val = studies.make("momentum", compose("demo"), Path("nowhere"), "val")
-    assert any("split=val" in note for note in search.render(on_val, ALL, {}, {}, context).notes)
+    assert any("split=val" in note for note in search.render(on_val, ALL, {}, None, context).notes)

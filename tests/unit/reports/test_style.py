@@ -1,5 +1,6 @@
 from matplotlib.text import Text
 
+from harness.results.stats import Interval
 from reports import _style
 
 
@@ -19,8 +20,8 @@ def test_a_dollar_sign_is_text() -> None:
     with _style.house():
         figure, axis = _style.canvas(2, 1)
         axis.set_title("$1 and $2^")
-        _style.whiskers(axis, 0, 1.0, 0.5, 1.5, "#000000")
-        _style.whiskers(axis, 1, 1.0, None, None, "#000000")
+        _style.whiskers(axis, 0, 1.0, Interval(0.5, 1.5), "#000000")
+        _style.whiskers(axis, 1, 1.0, Interval(), "#000000")
         _style.zero(axis)
         figure.canvas.draw()  # "$1 and $2^" as mathematics would raise
         (title,) = [text for text in figure.findobj(Text) if text.get_text() == "$1 and $2^"]

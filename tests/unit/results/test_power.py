@@ -5,7 +5,6 @@ from pathlib import Path
 
 import finished_root
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import t as student
 
@@ -16,7 +15,7 @@ from harness.plan import plan
 from harness.results import power
 from harness.results import rows as results
 from harness.results.power import Need, Noise, needs, seeds_needed, smallest_gain
-from harness.results.rows import CellResult, Context, Difference, build
+from harness.results.rows import CellResult, Context, Gain, Row, aggregate
 from harness.results.stats import Interval
 
 NOISE = Noise(seeds=0.55, units=0.20)
@@ -71,9 +70,9 @@ def test_the_sentence() -> None:
     assert Need("a", "b", None, NOISE, 7, None, 0, None, 1.0).sentence is None
 
 
-def rows(seeds: int, gains: tuple[float, ...]) -> pd.DataFrame:
+def rows(seeds: int, gains: tuple[float, ...]) -> list[Row]:
     """Table 1's first two rows without matrices; the gain of each seed is given."""
-    return build(
+    return aggregate(
         [
             CellResult(
                 "ablation_ensemble", cell, cell, seed, "done", miou=miou, baseline=over, members=(f"{cell}{seed}",)
@@ -97,7 +96,7 @@ def test_without_matrices_priors_stand_for_the_noise() -> None:
 @pytest.mark.parametrize(("measured", "error"), [(0.1, 0.1), (0.9, 0.2)])
 def test_one_seeds_error_over_videos_is_a_bound(measured: float, error: float) -> None:
     pair = Interval(0.0, 2.0, of="videos, this pair of checkpoints", sd_units=measured)
-    ours = Difference(pd.Series([1.0]), pair, same_checkpoints=False)
+    ours = Gain({0: 1.0}, pair, same_checkpoints=False)
     assert power.noise_of(ours, False, 343) == Noise(0.5 * 2**0.5, error, 343, measured=False)
     assert power.noise_of(ours, True, 343) is None
 
@@ -105,17 +104,19 @@ def test_one_seeds_error_over_videos_is_a_bound(measured: float, error: float) -
 def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
     made = plan.make(["ablation_ensemble"], config.compose("demo"), tmp_path / "nothing", 3)
     before = power.of_plan(made, made.experiments[0], ())
-    assert {(one.cell, one.over) for one in before} == {
+    assert {(one.cell, one.baseline) for one in before} == {
         *(("decoder_a", "upernet"), ("decoder_b", "upernet"), ("decoder_ab", "decoder_a"), ("decoder_ab", "upernet")),
     }
     assert {(one.seeds, one.noise.measured, one.gpu_hours) for one in before} == {(0, False, None)}
     done = finished_root.make(tmp_path / "done", seeds=3)
-    after = {(one.cell, one.over): one for one in power.of_plan(done, done.experiments[0], ())}
+    after = {(one.cell, one.baseline): one for one in power.of_plan(done, done.experiments[0], ())}
     a = after["decoder_a", "upernet"]
     assert (a.seeds, a.noise.measured, a.noise.count) == (3, True, 24)
-    frame = build([results.result(done.experiments[0], order, seed, cell, **runner.read(done, cell, {}))
-                   for order, (seed, cell) in enumerate(done.experiments[0].cells)])  # fmt: skip
-    ours = results.difference(frame, "ablation_ensemble", "decoder_a", "upernet")
+    measured = [
+        results.result(done.experiments[0], order, seed, cell, **runner.read(done, cell, {}))
+        for order, (seed, cell) in enumerate(done.experiments[0].cells)
+    ]
+    ours = next(row for row in aggregate(measured) if row.cell == "decoder_a").gain
     assert (a.noise.seeds, a.noise.units) == (ours.interval.sd_seeds, ours.interval.sd_units)
     if a.trainings:
         assert a.gpu_hours == pytest.approx(a.trainings * 125 / 3600)  # seconds of every training of finished_root

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from harness.config import compose
 from harness.plan import plan
+from harness.results import frame as frames
 from harness.results import metrics, stats
 from harness.results import rows as results
-from harness.results.rows import CellResult, Context, build, claims, rows_json, summary
+from harness.results.frame import from_frame, summary, to_frame
+from harness.results.rows import CellResult, ClaimResult, Context
+from harness.results.rows_json import rows_json as json_of_rows
 
 TABLE_1 = "ablation_ensemble"
 
@@ -44,7 +47,15 @@ def table_1(seeds: int = 3, **rest: Any) -> pd.DataFrame:
         rows.append(measured("decoder_a", seed, 707, order=1, baseline="upernet", **rest))
         rows.append(measured("decoder_b", seed, 690, order=2, baseline="upernet", **rest))
         rows.append(measured("decoder_ab", seed, 750, order=3, baseline="upernet", **rest))
-    return build(rows)
+    return to_frame(rows)
+
+
+def claims(frame: pd.DataFrame, context: Context) -> list[ClaimResult]:
+    return results.claims(from_frame(frame, context))
+
+
+def rows_json(frame: pd.DataFrame, contexts: list[Context]) -> dict[str, Any]:
+    return json_of_rows((from_frame(frame, each), each) for each in contexts)
 
 
 PAPERS = {"comparable": True, "reasons": ()}
@@ -58,11 +69,11 @@ def frame() -> pd.DataFrame:
     rows += [done("decoder_a", seed, miou, order=1, baseline="upernet") for seed, miou in ((1, 43.0), (2, 47.0))]
     rows += [CellResult(TABLE_1, "decoder_a", "A", 0, "failed", "out of memory", order=1, baseline="upernet")]
     rows += [CellResult(TABLE_1, "decoder_b", "B", s, "missing", "not run", order=2) for s in range(3)]
-    return build(reversed(rows))
+    return to_frame(reversed(rows))
 
 
 def test_rows_stand_in_the_order_of_cells_and_seeds(frame: pd.DataFrame) -> None:
-    assert tuple(frame.columns) == results.COLUMNS
+    assert tuple(frame.columns) == frames.COLUMNS
     assert list(frame["cell"]) == ["upernet"] * 3 + ["decoder_a"] * 3 + ["decoder_b"] * 3
     assert list(frame["seed"]) == [0, 1, 2] * 3
 
@@ -71,7 +82,7 @@ def test_the_papers_numbers_are_joined(frame: pd.DataFrame) -> None:
     first = frame.groupby("cell").first()
     assert first.loc["decoder_a", "paper_miou"] == 61.24
     assert first.loc["decoder_a", "paper_gain"] == 1.22
-    own = build([CellResult("my_experiment", "decoder_a", "A", 0)])
+    own = to_frame([CellResult("my_experiment", "decoder_a", "A", 0)])
     assert own["paper_miou"].isna().all()
 
 
@@ -96,19 +107,19 @@ def test_a_cell_without_numbers_keeps_its_row(frame: pd.DataFrame) -> None:
 
 
 def test_no_gain_without_a_common_seed() -> None:
-    frame = build([done("upernet", 0, 40.0), done("decoder_a", 1, 50.0, baseline="upernet", order=1)])
+    frame = to_frame([done("upernet", 0, 40.0), done("decoder_a", 1, 50.0, baseline="upernet", order=1)])
     row = summary(frame).set_index("cell").loc["decoder_a"]
     assert (row["gain"], row["gain_seeds"]) == (None, 0)
 
 
 def test_the_baseline_of_another_experiment_does_not_count() -> None:
     other = CellResult("other", "upernet", "U", 0, "done", miou=10.0)
-    frame = build([other, done("decoder_a", 0, 50.0, baseline="upernet")])
+    frame = to_frame([other, done("decoder_a", 0, 50.0, baseline="upernet")])
     assert summary(frame).set_index("cell").loc["decoder_a", "gain"] is None
 
 
 def test_one_seed_has_no_deviation() -> None:
-    row = summary(build([done("upernet", 0, 40.0)])).iloc[0]
+    row = summary(to_frame([done("upernet", 0, 40.0)])).iloc[0]
     assert (row["miou"], row["sd"]) == (40.0, None)
 
 
@@ -131,17 +142,17 @@ def test_intervals_are_in_percent_around_the_mean_over_seeds() -> None:
     assert a["gain_high"] - a["gain_low"] < 0.2 * (a["high"] - a["low"])  # paired
     assert rows.loc["upernet", ["gain_low", "gain_high"]].isna().all()
     assert a["described"] == "24 videos"
-    gains = results.difference(frame, TABLE_1, "decoder_a", "upernet")
+    gain = next(row.gain for row in from_frame(frame, context()) if row.cell == "decoder_a")
     assert (a["interval_of"], a["gain_interval_of"]) == ("seeds and videos", "seeds and videos")
-    assert a["gain_sd_seeds"] == pytest.approx(gains.gains.std()) == pytest.approx(a["gain_sd"])
-    assert a["gain_sd_units"] == gains.interval.sd_units
+    assert a["gain_sd_seeds"] == pytest.approx(gain.sd) == pytest.approx(a["gain_sd"])
+    assert a["gain_sd_units"] == gain.interval.sd_units
 
 
 def test_the_gain_rests_on_the_seeds_that_both_have() -> None:
     rows = [measured("upernet", seed, 700, order=0) for seed in (0, 1)]
     rows += [measured("decoder_a", seed, 720 + 10 * seed, order=1, baseline="upernet") for seed in (1, 2)]
-    found = summary(build(rows)).set_index("cell").loc["decoder_a"]
-    one = build([row for row in rows if row.seed == 1])
+    found = summary(to_frame(rows)).set_index("cell").loc["decoder_a"]
+    one = to_frame([row for row in rows if row.seed == 1])
     alone = summary(one).set_index("cell").loc["decoder_a"]
     assert [found[key] for key in ("gain", "gain_low", "gain_high")] == [
         alone[key] for key in ("gain", "gain_low", "gain_high")
@@ -173,7 +184,7 @@ def test_three_seeds_on_few_units_speak_of_these_videos_and_give_no_verdict() ->
 
 def test_a_gain_over_other_videos_has_no_interval() -> None:
     rows = [measured("upernet", 0, 700), measured("decoder_a", 0, 700, units=25, baseline="upernet", order=1)]
-    row = summary(build(rows)).set_index("cell").loc["decoder_a"]
+    row = summary(to_frame(rows)).set_index("cell").loc["decoder_a"]
     assert row["low"] is not None
     assert (row["gain_low"], row["no_interval"]) == (None, "gain: not the same videos and classes throughout")
 
@@ -212,16 +223,16 @@ def test_seeds_that_share_trainings_are_no_seeds() -> None:
         measured("upernet_pair", seed, 705, members=members, order=1, baseline="upernet")
         for seed, members in pairs.items()
     ]
-    pair = summary(build(rows)).set_index("cell").loc["upernet_pair"]
+    pair = summary(to_frame(rows)).set_index("cell").loc["upernet_pair"]
     assert (pair["low"], pair["gain_low"], pair["no_interval"]) == (None, None, "its seeds share trainings")
-    first = summary(build([row for row in rows if row.seed == 0])).set_index("cell").loc["upernet_pair"]
+    first = summary(to_frame([row for row in rows if row.seed == 0])).set_index("cell").loc["upernet_pair"]
     assert first["gain_interval_of"] == "videos, this pair of checkpoints"
 
 
 def test_the_margin_of_the_context_decides_what_is_equal() -> None:
     rows = [measured("upernet", seed, 700, order=0) for seed in range(5)]
     rows += [measured("decoder_a", seed, 700 + (-1) ** seed, order=1, baseline="upernet") for seed in range(5)]
-    frame = build(rows)
+    frame = to_frame(rows)
     (claim,) = claims(frame, context(**PAPERS))
     assert claim.ours.interval.low < 0 < claim.ours.interval.high < 0.3
     assert claim.verdict == "no difference of 0.3 or more"
@@ -244,7 +255,7 @@ def test_evaluations_of_one_checkpoint_need_one_seed(base: str, later: str, word
     ]
     rows = [replace(row, experiment="ablation_stages") for row in rows]
     made = Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True)
-    assert summary(build(rows), made).set_index("cell").loc["stage1", "verdict"] == word
+    assert summary(to_frame(rows), made).set_index("cell").loc["stage1", "verdict"] == word
 
 
 def test_another_setting_is_not_comparable_and_says_why() -> None:
@@ -261,8 +272,8 @@ def test_no_verdict_without_the_context_that_decides_it() -> None:
 
 def test_no_claim_of_an_experiment_that_the_paper_does_not_have() -> None:
     rows = [CellResult("mine", cell, cell, 0, "done", miou=1.0) for cell in ("upernet", "decoder_a")]
-    assert claims(build(rows), Context("mine", "Mine", "demo", "vspw", comparable=True)) == []
-    frame = build([*rows, measured("upernet", 0, 700)])
+    assert claims(to_frame(rows), Context("mine", "Mine", "demo", "vspw", comparable=True)) == []
+    frame = to_frame([*rows, measured("upernet", 0, 700)])
     assert summary(frame, context(**PAPERS))["verdict"].isna().all()  # and none where only one cell is there
 
 
@@ -299,13 +310,13 @@ def test_the_margin_is_a_key_that_no_job_knows(tmp_path: Path) -> None:
 
 
 def test_nothing_at_all() -> None:
-    assert summary(build([])).empty
-    assert rows_json(build([]), [context()])["experiments"][0]["rows"] == []
+    assert summary(to_frame([])).empty
+    assert rows_json(to_frame([]), [context()])["experiments"][0]["rows"] == []
 
 
 def test_a_seed_that_stands_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="seed 0 stands twice"):
-        build([done("upernet", 0, 40.0), done("upernet", 0, 41.0)])
+        to_frame([done("upernet", 0, 40.0), done("upernet", 0, 41.0)])
 
 
 @pytest.mark.parametrize(("status", "miou"), [("done", None), ("missing", 3.0), ("lost", None)])
@@ -350,6 +361,6 @@ def test_json_has_intervals_and_verdicts_or_the_reason() -> None:
 
 
 def test_json_never_holds_nan() -> None:
-    made = rows_json(build([done("upernet", 0, math.nan)]), [context(reasons=())])
+    made = rows_json(to_frame([done("upernet", 0, math.nan)]), [context(reasons=())])
     assert "NaN" not in json.dumps(made)
     assert made["experiments"][0]["reason"] is None

@@ -21,8 +21,10 @@ from harness.plan import study as studies
 from harness.results.table import Report
 from harness.search import command as search
 from harness.search import confirm, worker
-from harness.search.command import Done, Request
-from harness.search.storage import Keeper, Storage
+from harness.search.backend import Storage
+from harness.search.command import Done
+from harness.search.request import Request
+from harness.search.storage import Keeper
 
 
 def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +67,6 @@ def test_a_root_that_was_moved_is_the_same_study(tmp_path: Path) -> None:
     search.settled(asked, asked.make())
     note = tmp_path / "runs" / "searches" / "momentum" / "storage"
     assert note.read_text() == "study.journal"
-    note.write_text("runs/searches/momentum/study.journal")  # as it was noted before
     (tmp_path / "runs").rename(tmp_path / "moved")
     asked = request(tmp_path, root=str(tmp_path / "moved"))
     search.settled(asked, asked.make())

@@ -15,7 +15,8 @@ from harness.common.errors import UnfitError, UsageError
 from harness.config.compose import compose
 from harness.plan import study as studies
 from harness.plan.study import Study
-from harness.search.storage import FileTurn, Keeper, Live, Storage, seen
+from harness.search.backend import FileTurn, Storage
+from harness.search.storage import Keeper, Live, stored_trials
 
 M = "decoder.decoder_a.momentum"
 pytestmark = pytest.mark.filterwarnings(  # no deprecated and no experimental part of Optuna
@@ -136,7 +137,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.touch()
     code = (
-        "import os, signal, sys; from pathlib import Path; from harness.search.storage import FileTurn;"
+        "import os, signal, sys; from pathlib import Path; from harness.search.backend import FileTurn;"
         "FileTurn(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
@@ -216,7 +217,7 @@ def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
     from mlflow_server import postgres
 
     with postgres() as url:
-        assert seen(made(), Storage(url, tmp_path / "looks")) == []
+        assert stored_trials(made(), Storage(url, tmp_path / "looks")) == []
         engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         assert sqlalchemy.inspect(engine).get_table_names() == [], "a look makes nothing"
         engine.dispose()
@@ -229,4 +230,4 @@ def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
         while (live := kept.take(3)) is not None:
             end(live)
         assert [trial.state for trial in keeper(tmp_path, url).trials()] == ["complete"] * 3
-        assert [trial.state for trial in seen(made(), Storage(url, tmp_path))] == ["complete"] * 3
+        assert [trial.state for trial in stored_trials(made(), Storage(url, tmp_path))] == ["complete"] * 3

@@ -26,8 +26,9 @@ from harness.plan.search_space import Named, Whole
 from harness.plan.study import Study, Trial
 from harness.search import command as search
 from harness.search import loop
-from harness.search.command import Request
-from harness.search.storage import Keeper, Storage
+from harness.search.backend import Storage
+from harness.search.request import Request
+from harness.search.storage import Keeper
 from harness.search.study_publisher import Teller, Telling
 from harness.tracking import publisher
 from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking

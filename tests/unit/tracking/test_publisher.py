@@ -17,7 +17,7 @@ from harness.plan import saved_plans
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
 from harness.plan.plan import Plan
-from harness.results import rows as results
+from harness.results.rows_json import rows_json
 from harness.tracking import publisher as publish
 from harness.tracking import report_from_mlflow
 from harness.tracking.client import ROLE, Found, Tracking
@@ -268,7 +268,7 @@ def test_a_whole_store_is_rebuilt_from_the_root(store: Tracking, tmp_path: Path)
 def table(planned: Plan, store: Tracking) -> dict[str, Any]:
     """What `report --json` prints, without the runs' ids."""
     (found,) = report_from_mlflow.look_up(planned, ("harness",), store.uri, store.prefix.rstrip("/"))
-    rows = results.rows_json(found.frame, [found.context])
+    rows = rows_json([(found.rows, found.context)])
     for row in rows["experiments"][0]["rows"]:
         for run in row["runs"]:
             assert run.pop("run_id")
