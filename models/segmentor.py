@@ -29,8 +29,8 @@ class Encoder(Protocol):
         """Depth of a parameter, 0 at the input, num_layers + 1 for what is trained from scratch."""
         ...
 
-    def load_pretrained(self) -> None:
-        """Fill in the weights named by the config; called at a fresh start only."""
+    def load_pretrained(self) -> str | None:
+        """Fill in the weights named by the config, at a fresh start only; what was done to find them, in a line."""
         ...
 
 

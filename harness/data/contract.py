@@ -4,6 +4,7 @@ A file in harness/data/datasets exposes VERSION, a frozen dataclass Config with 
 not what, carry metadata {"where": True}) and a class Dataset(config) that has what the protocol below lists.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,10 @@ class Frame(NamedTuple):
 
 
 class Dataset(Protocol):
-    """Videos by split ("train", "val", "test"); every method may raise UnfitError with the file and the remedy."""
+    """Videos by split ("train", "val", "test"); every method may raise UnfitError with the file and the remedy.
+
+    Optional: `starts(split, video)`, the frames beside the first that no frame is before, as after a gap.
+    """
 
     classes: tuple[str, ...]  # K names
 
@@ -47,3 +51,10 @@ class Dataset(Protocol):
     def planned(self, split: str) -> int:
         """Number of videos, also where the data is absent (then as published)."""
         ...
+
+
+def starts(dataset: Dataset, split: str, video: str) -> frozenset[str]:
+    """Return the frames of a video that no frame is before: its first, and those that the data set names."""
+    method: Callable[[str, str], frozenset[str]] | None = getattr(dataset, "starts", None)
+    first = dataset.frames(split, video)[:1]
+    return frozenset(first) if method is None else method(split, video) | {*first}

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.common.errors import UnfitError
+from harness.data import contract
 from harness.data.contract import Dataset, Frame
 
 VERSION = 1
@@ -43,6 +44,10 @@ class HoldOut:
     def frames(self, split: str, video: str) -> tuple[str, ...]:
         """Names of a video's frames in time."""
         return self.inner.frames(source(split), video)
+
+    def starts(self, split: str, video: str) -> frozenset[str]:
+        """Frames of a video that no frame is before."""
+        return contract.starts(self.inner, source(split), video)
 
     def read(self, split: str, video: str, frame: str) -> Frame:
         """One frame, decoded."""

@@ -1,18 +1,48 @@
-"""Pictures from files that may be anything: what decodes is returned, all else is an UnfitError of one line.
+"""Images and masks from files that may be anything, read as they were meant; all else is an UnfitError of one line.
+
+An image is turned as its EXIF orientation says, its channels are cut to 8 bits, and its alpha channel, if it has one,
+must be opaque. A mask holds the numbers that its file stores: of 1, 2, 4, 8 or 16 bits a pixel, or a palette's indices.
+Refused are masks whose numbers a decoder changes (lossy formats, an orientation, inverted or rescaled grey), and grey
+palettes whose levels are not their indices: optimisers of PNGs write them for grey masks, where the level is meant.
 
 Shapes: H × W pixels.
 """
 
 import os
+import re
+import warnings
+from collections.abc import Callable, Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.Image import Transpose
+from PIL.ImageFile import ImageFile
 
 from harness.common.errors import UnfitError
+
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")  # suffixes, in any case
+MASKS = (".png",)
+LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")  # formats that keep a mask's numbers
+LOSSY_TIFF = ("jpeg", "webp")
+RESCALED = {"L;2": 85, "L;4": 17}  # Pillow's factor from stored grey to 0..255, by raw mode
+UPRIGHT = 1
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes it upright
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # half the size that is refused
+
+Read = Callable[[Path, ImageFile], Any]
 
 
 def shown(value: object) -> str:
@@ -21,21 +51,50 @@ def shown(value: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image of any mode as RGB.  # (H, W, 3)   Raises UnfitError for a file that is empty, cut off or no image."""
-    return decode(path, "RGB")
+def list_pictures(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
+    """Stem -> file of a folder's pictures by their suffix in any case, unordered; hidden files are none.
 
-
-def read_mask(path: Path, data: bytes | None = None) -> NDArray[np.integer]:
-    """A mask's stored values; palette files give their indices. `data`: the file's bytes where they are at hand.
-
-    Raises UnfitError for a file that is empty, cut off, no image or a colour picture.
+    Raises OSError for a folder that cannot be read, UnfitError for a folder with a picture's name and for two pictures
+    of one stem.
     """
-    mask = decode(path, None, data)  # (H, W)
-    if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        what = f"{mask.shape[2]} channels" if mask.ndim == 3 else str(mask.dtype)
-        raise UnfitError(f"{shown(path)}: a mask has one whole number a pixel, this has {what}; save it as indices")
-    return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
+    pictures: dict[str, Path] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() not in suffixes or entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(path)):
+                raise UnfitError(f"{shown(path)}: a folder, no picture; rename it or take it out")
+            if stem in pictures:
+                names = " and ".join(sorted((shown(pictures[stem].name), shown(entry.name))))
+                raise UnfitError(f"{shown(folder)}: {names} are two pictures of one frame; keep one")
+            pictures[stem] = path
+    return pictures
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image as RGB, upright.  # (H, W, 3)
+
+    Raises UnfitError for a file that is empty, cut off, too large or no image, and for transparent pixels.
+    """
+    return decode(path, to_rgb)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of the upright image, from the file's header. Raises UnfitError."""
+    size: tuple[int, int] = decode(path, to_size)
+    return size
+
+
+def read_mask(path: Path, data: bytes | None = None, whole_bytes: bool = False) -> NDArray[np.integer]:
+    """A mask's stored numbers, 0 to 255; palette files give their indices.  # (H, W)
+
+    `data`: the file's bytes where they are at hand; `whole_bytes` refuses 2 or 4 bits of grey, which other readers
+    rescale. Raises UnfitError for a file that is empty, cut off or no image, and for one whose numbers are not certain.
+    """
+    mask: NDArray[np.integer] = decode(path, to_bytes if whole_bytes else to_numbers, data)
+    return mask
 
 
 def read_labels(
@@ -45,7 +104,7 @@ def read_labels(
 
     Raises UnfitError for a file that is no mask and for a label that is no class.
     """
-    mask = read_mask(path, data)
+    mask = read_mask(path, data, whole_bytes=stored is not None)
     if stored is not None and mask.dtype != stored:
         raise UnfitError(f"{shown(path)}: is stored as {mask.dtype}, not {np.dtype(stored)}; save it again")
     low, high = int(mask.min()), int(mask.max())
@@ -55,22 +114,117 @@ def read_labels(
     return mask.astype(np.uint8)
 
 
-def decode(path: Path, mode: str | None, data: bytes | None = None) -> NDArray[Any]:
-    """The pixels of a file, brought to a mode where one is named. Raises UnfitError."""
+def decode(path: Path, read: Read, data: bytes | None = None) -> Any:
+    """The result of `read` on the opened file. Raises UnfitError."""
     if data is None and not os.path.isfile(path):  # a pipe would be waited for
         what = "no picture" if os.path.lexists(path) else "no such file"
         raise UnfitError(f"{shown(path)}: {what}; complete the data")
     try:
         with Image.open(path if data is None else BytesIO(data)) as image:
-            return np.array(image if mode is None else image.convert(mode))
+            return read(path, image)
+    except UnfitError:
+        raise
     except Exception as error:  # a damaged file raises whatever its decoder meets first
         raise UnfitError(unreadable(path, error)) from error
+
+
+def to_rgb(path: Path, image: ImageFile) -> NDArray[np.uint8]:
+    """An opened image as RGB, upright.  # (H, W, 3)"""
+    image.load()  # a PNG's EXIF may follow its pixels
+    upright = TURNS.get(orientation(image))
+    plain: Image.Image = image
+    if image.mode.startswith("I;16"):
+        plain = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # as Pillow does with 16 bits of colour
+    elif image.mode in ("I", "F"):
+        raise UnfitError(
+            f"{shown(path)}: pixels of 32 bits ({image.mode}), of which none is known to be white; save it with 8 bits"
+        )
+    elif image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise UnfitError(f"{shown(path)}: has transparent pixels (alpha), whose colour is not known; save it without")
+    plain = plain.convert("RGB")
+    return np.array(plain if upright is None else plain.transpose(upright))
+
+
+def to_size(path: Path, image: ImageFile) -> tuple[int, int]:
+    """Height and width of an opened image, upright."""
+    del path
+    on_its_side = orientation(image) >= 5 and image.format != "TIFF"  # Pillow gives a TIFF upright
+    return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
+def to_bytes(path: Path, image: ImageFile) -> NDArray[np.integer]:
+    """An opened mask's numbers. Raises UnfitError where a reader that rescales grey would take others."""
+    if raw_mode(image) in RESCALED:
+        raise UnfitError(f"{shown(path)}: has less than 8 bits a pixel, which most readers rescale; save it with 8")
+    return to_numbers(path, image)
+
+
+def to_numbers(path: Path, image: ImageFile) -> NDArray[np.integer]:
+    """An opened mask's numbers.  # (H, W)"""
+    raw, rescaled = raw_mode(image), any(tile[0].startswith("ppm") and tile[3] != ("L", 255) for tile in image.tile)
+    turn = orientation(image)  # before the pixels are read: Pillow turns a TIFF with them
+    if image.format not in LOSSLESS or any(word in str(image.info.get("compression")) for word in LOSSY_TIFF):
+        raise UnfitError(f"{shown(path)}: is a lossy {image.format}, whatever its name says; save masks as PNG")
+    if rescaled or raw.partition(";")[2].endswith(("I", "IR")):
+        raise UnfitError(f"{shown(path)}: a {image.format} whose numbers are inverted or rescaled; save masks as PNG")
+    mask = np.array(image)  # (H, W)
+    if mask.ndim != 2 or mask.dtype.kind not in "bui":
+        what = f"{mask.shape[2]} channels" if mask.ndim == 3 else str(mask.dtype)
+        raise UnfitError(f"{shown(path)}: a mask has one whole number a pixel, this has {what}; save it as indices")
+    if turn != UPRIGHT:
+        raise UnfitError(f"{shown(path)}: a mask with EXIF orientation {turn}; turn its pixels and save it without")
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high > 255:
+        value = high if high > 255 else low
+        raise UnfitError(
+            f"{shown(path)}: holds {value}; class numbers end at 255, so give each pixel its class, and void 255"
+        )
+    if raw in RESCALED:
+        return mask // RESCALED[raw]
+    check_palette(path, image, mask)
+    return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
+
+
+def check_palette(path: Path, image: ImageFile, mask: NDArray[np.integer]) -> None:
+    """Raise UnfitError for a palette of grey levels in which an index of the mask (H, W) has another level."""
+    if image.mode != "P":
+        return
+    palette = np.array(image.getpalette("RGB") or [], int).reshape(-1, 3)
+    if not len(palette) or (palette != palette[:, :1]).any():
+        return  # colours stand for indices
+    for index in np.unique(mask).tolist():
+        level = palette[index, 0] if index < len(palette) else None
+        if level != index:
+            raise UnfitError(
+                f"{shown(path)}: its palette is grey and gives index {index} the level {level}: either may be meant; "
+                "save it as plain 8-bit grey, and keep PNG optimisers off masks"
+            )
+
+
+def raw_mode(image: ImageFile) -> str:
+    """How an opened file stores its pixels, as Pillow names it; empty where its decoder has one way only."""
+    args = image.tile[0].args if image.tile else None
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return raw if isinstance(raw, str) else ""
+
+
+def orientation(image: ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or its block is damaged."""
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+        return int(turn) if turn in TURNS else UPRIGHT
+    except Exception:  # of whatever a damaged block meets first; every viewer shows such a file as it lies
+        return UPRIGHT
 
 
 def unreadable(path: Path, error: Exception) -> str:
     """One line on a file that does not decode."""
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return f"{shown(path)}: 0 bytes; fetch it again, or take its video off the list"
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        pixels = re.search(r"\d+", str(error))  # "Image size (400000000 pixels) exceeds limit of …"
+        many = f" of {int(pixels[0]):,} pixels".replace(",", " ") if pixels else ""
+        return f"{shown(path)}: a picture{many}, too large to be read; make it smaller"
     unknown = isinstance(error, Image.UnidentifiedImageError)  # its own words repeat the path
     reason = "no picture" if unknown else shown(" ".join(str(error).split()) or type(error).__name__)
     return f"{shown(path)}: damaged ({reason}); fetch it again, or take its video off the list"

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.data import contract
 from harness.data.augmentation import augment
 from harness.data.contract import Dataset
 
@@ -49,8 +50,8 @@ class TrainStream(TorchDataset[Sample]):
     """Map-style and endless: stream[n] is sample n.
 
     `offsets` are the clip's frames relative to the current one, oldest first and 0 last; those before the video's
-    start are its first frame. Raises UsageError for sizes too small to resize to, UnfitError for a split without videos
-    or labels, and what the data set raises.
+    start (contract.starts) are the frame there. Raises UsageError for sizes too small to resize to, UnfitError for a
+    split without videos or labels, and what the data set raises.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class TrainStream(TorchDataset[Sample]):
         video = self.video(position)
         names = self.dataset.frames(self.split, video)
         current = int(rng.integers(len(names)))
-        images, labels = self._read(video, [names[max(0, current + offset)] for offset in self.offsets])
+        starts = contract.starts(self.dataset, self.split, video)
+        first = max(index for index in range(current + 1) if names[index] in starts)
+        images, labels = self._read(video, [names[max(first, current + offset)] for offset in self.offsets])
         images, labels = augment(images, labels, self.crop, self.short_side, rng)
         return Sample(images, labels, key, f"{video}/{names[current]}")
 

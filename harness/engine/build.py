@@ -31,11 +31,15 @@ def segmentor(job: Mapping[str, Any], num_classes: int) -> Segmentor:
         raise UnfitError(f"encoder {job['encoder']['name']}: {error}") from error
 
 
-def load_pretrained(model: Segmentor, job: Mapping[str, Any]) -> None:
-    """Fill in the encoder's pre-trained weights. Raises UnfitError where they are absent or do not fit."""
+def load_pretrained(model: Segmentor, job: Mapping[str, Any]) -> str:
+    """Fill in the encoder's pre-trained weights; what was done to find them, in a line, or nothing.
+
+    Raises UnfitError where they are absent or do not fit.
+    """
     encoder: Any = model.encoder
     try:
-        encoder.load_pretrained()
+        note: str | None = encoder.load_pretrained()
+        return note or ""
     except (OSError, ValueError) as error:
         raise UnfitError(f"encoder {job['encoder']['name']}: {error}") from error
 

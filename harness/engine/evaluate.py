@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.common.errors import UnfitError
+from harness.data import contract
 from harness.data.contract import Dataset, Frame
 from harness.data.pictures import read_labels, shown
 from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
@@ -257,10 +258,12 @@ def run_video(
     counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
     middle = snapshots.middle(dataset.frames(split, video))
     sources = list(dict.fromkeys(one.given for one in tasks if one.given is not None))
-    for stages in workers.values():
-        stages.start()
+    starts = contract.starts(dataset, split, video)
     for name, frame in read_ahead(dataset, split, video):
         stop.check()
+        if name in starts:
+            for stages in workers.values():
+                stages.start()
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
         where = Path(video) / f"{name}.png"
@@ -285,12 +288,13 @@ def run_video(
 def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
     """The frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
 
-    A video's first frame has none before and takes itself; the other one is drawn evenly, the same each time.
+    A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time.
     """
     video, name = str(where.parent), where.stem
     if source == "truth_before":
         names = dataset.frames(split, video)
-        before = names[max(0, names.index(name) - 1)]
+        first = name in contract.starts(dataset, split, video)
+        before = name if first else names[names.index(name) - 1]
         return frame if before == name else dataset.read(split, video, before)
     if source == "truth_other":
         rng = np.random.default_rng(zlib.crc32(str(where).encode()))

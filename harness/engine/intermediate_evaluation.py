@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.common.errors import UsageError
+from harness.data import contract
 from harness.data.contract import Dataset
 from harness.engine import distributed, evaluate, runtime, sliding_window
 from harness.engine.evaluation_counts import Counts
@@ -48,8 +49,10 @@ class Looks:
         stages = Stages(model, geometry, self.job["precision"], rank.device)
         try:
             for video in evaluate.share(lengths, rank.rank, rank.world):
-                stages.start()
-                for _, frame in evaluate.read_ahead(self.dataset, self.split, video):
+                starts = contract.starts(self.dataset, self.split, video)
+                for name, frame in evaluate.read_ahead(self.dataset, self.split, video):
+                    if name in starts:
+                        stages.start()
                     stop.beat()
                     if stop.status is not None:
                         break

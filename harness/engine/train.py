@@ -102,10 +102,11 @@ class Trainer:
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
 
-    def start(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint's state, or from pre-trained weights where there is none."""
+    def start(self, state: Mapping[str, Any] | None) -> str:
+        """Go on from a checkpoint's state, or from pre-trained weights where there is none; a line on these."""
+        note = ""
         if state is None:
-            build.load_pretrained(self.model, self.job)
+            note = build.load_pretrained(self.model, self.job)
         else:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
@@ -122,6 +123,7 @@ class Trainer:
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
+        return note
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; the position is the iteration, in its name."""
@@ -295,7 +297,8 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
     newest = checkpoint.latest(checkpoints, reporter.log) if rank.first else None
     (start,) = distributed.agree(newest or 0)
     # to the CPU, where AdamW keeps its counts of steps: on a GPU it would wait for each parameter's, every iteration
-    trainer.start(checkpoint.load(checkpoints, start, torch.device("cpu")) if start else None)
+    if note := trainer.start(checkpoint.load(checkpoints, start, torch.device("cpu")) if start else None):
+        reporter.log(f"pre-trained weights: {note}")
     return start
 
 

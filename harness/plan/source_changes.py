@@ -20,6 +20,7 @@ WITHIN = (
     "harness/engine/",
     "harness/data/datasets/",
     "harness/data/contract.py",
+    "harness/data/frame_order.py",
     "harness/data/stream.py",
     "harness/data/augmentation.py",
     "harness/data/pictures.py",

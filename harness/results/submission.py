@@ -30,8 +30,7 @@ class Masks:
         self.place = place
         self._zip: zipfile.ZipFile | None = None
         if os.path.isdir(place):
-            found = (path for path in place.rglob("*") if not path.is_dir())
-            self.names = {path.relative_to(place).as_posix() for path in found}
+            self.names = {path.relative_to(place).as_posix() for path in files(place)}
         else:
             try:
                 self._zip = zipfile.ZipFile(place)
@@ -47,6 +46,15 @@ class Masks:
             return self._zip.read(name)
         except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
             raise UnfitError(f"{shown(self.place / name)}: cannot be unpacked ({error}); pack it again") from error
+
+
+def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All files below a folder, links followed; one that leads back to a folder `above` is passed over."""
+    for path in sorted(folder.iterdir()):
+        if not os.path.isdir(path):
+            yield path
+        elif (real := os.path.realpath(path)) not in above:
+            yield from files(path, (*above, real))
 
 
 def unlabelled(config: Config, split: str) -> bool:

@@ -6,13 +6,18 @@ Table 1's last row. Left in the folder:
     masks/NAME.png      palette indices, at the frame's own size      overlays/NAME.jpg   frame and mask, with a legend
     overlay.mp4         where the extra `video` is installed          state.pt            to go on from after a stop
 
-Videos are decoded by ffmpeg (imageio-ffmpeg ships it); a folder of frames needs nothing.
+Videos are decoded by ffmpeg (imageio-ffmpeg ships it): every frame that is in the file once, also where their rate
+varies; the overlay has the mean rate, so that it lasts as long. A folder of frames needs nothing; frames are in time as
+those of a data set are (harness.data.frame_order).
 """
 
 import importlib.util
 import os
+import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -23,7 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from harness.common.errors import UnfitError, UsageError
-from harness.data.pictures import read_image, shown
+from harness.data.frame_order import in_time
+from harness.data.pictures import IMAGES, list_pictures, read_image, shown
 from harness.engine import build, evaluate, jobs, multistage, sliding_window
 from harness.engine.multistage import Stages
 from harness.plan.job import digest
@@ -31,7 +37,6 @@ from harness.report.qualitative import font
 from harness.results.palette import palette
 from models.contract import Features
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 OPACITY = 0.55
 NAMED = 12  # classes in a legend at most, the largest first
 EVERY = 25  # frames between two states
@@ -114,14 +119,13 @@ def predict(
 
 
 def opened(source: Path) -> Clip:
-    """A folder of pictures in the order of their names, or a video. Raises UnfitError."""
+    """A folder of pictures in time, or a video. Raises UnfitError."""
     if source.is_dir():
-        paths = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
+        paths = list_pictures(source)
         if not paths:
-            raise UnfitError(f"{shown(source)}: holds no picture ({', '.join(PICTURES)})")
-        if len({path.stem for path in paths}) < len(paths):
-            raise UnfitError(f"{shown(source)}: two pictures differ in their suffix only; give each its own name")
-        return Clip(len(paths), RATE, lambda: (Shot(path.stem, read_image(path)) for path in paths))
+            raise UnfitError(f"{shown(source)}: holds no picture ({', '.join(IMAGES)})")
+        names = in_time(paths)
+        return Clip(len(names), RATE, lambda: (Shot(name, read_image(paths[name])) for name in names))
     if not source.is_file():
         raise UnfitError(f"{shown(source)}: no such video or folder of frames")
     if importlib.util.find_spec("imageio_ffmpeg") is None:
@@ -141,11 +145,14 @@ def video(source: Path) -> Clip:
         reader.close()
     except Exception as error:
         raise UnfitError(f"{shown(source)}: no video that ffmpeg can open; is it whole?") from error
-    length = max(0, round(facts["duration"] * facts["fps"]))
+    length, seconds, end, damaged = timing(source)
+    cut = damaged or end < 0.9 * facts["duration"] - 1 / (facts["fps"] or RATE)  # the file says that it is longer
 
     def shots() -> Iterator[Shot]:
         count = 0
-        frames = imageio_ffmpeg.read_frames(str(source), pix_fmt="rgb24")
+        # else ffmpeg doubles and drops frames until their rate is constant
+        passed = ["-fps_mode", "passthrough"]
+        frames = imageio_ffmpeg.read_frames(str(source), pix_fmt="rgb24", output_params=passed)
         try:
             width, height = next(frames)["size"]
             for count, data in enumerate(frames, 1):
@@ -153,10 +160,38 @@ def video(source: Path) -> Clip:
                 yield Shot(f"{count:08d}", image.copy())
         except (OSError, RuntimeError, StopIteration) as error:
             raise UnfitError(f"{shown(source)}: breaks off after {count} frames; is the file whole?") from error
-        if count < 0.9 * length - 1:
-            raise UnfitError(f"{shown(source)}: {count} of about {length} frames could be read; is the file whole?")
+        if cut or count < 0.9 * length - 1:
+            whole = f"about {max(length, round(facts['duration'] * facts['fps']))}"
+            raise UnfitError(f"{shown(source)}: {count} of {whole} frames could be read; is the file whole?")
 
-    return Clip(length, float(facts["fps"]) or RATE, shots)
+    return Clip(length, length / seconds if seconds > 0 else float(facts["fps"]) or RATE, shots)
+
+
+class Timing(NamedTuple):
+    """Of the packets in a video's file, none of which is decoded."""
+
+    frames: int
+    seconds: float  # from the first frame to the end of the last
+    end: float  # of picture and sound, seconds
+    damaged: bool  # ffmpeg met the file's end inside a packet
+
+
+def timing(source: Path) -> Timing:
+    """Frames and times of a video."""
+    import imageio_ffmpeg
+
+    words = ["-v", "warning", "-i", str(source), "-map", "0:v:0", "-map", "0:a?", "-c", "copy", "-f", "framecrc", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", check=False)
+    listed, damaged = done.stdout, re.search("partial file|ended prematurely|packet corrupt", done.stderr, re.I)
+    units = {stream: Fraction(unit) for stream, unit in re.findall(r"^#tb (\d+): (\d+/\d+)", listed, re.M)}
+    spans: dict[str, list[tuple[Fraction, Fraction]]] = {stream: [] for stream in ("0", *units)}
+    for stream, begin, lasts in re.findall(r"^(\d+), +-?\d+, +(-?\d+), +(\d+),", listed, re.M):
+        start = int(begin) * units[stream]
+        spans[stream].append((start, start + int(lasts) * units[stream]))
+    ends = {stream: max(span)[1] if span else Fraction(0) for stream, span in spans.items()}  # of what begins last
+    first = min(spans["0"])[0] if spans["0"] else Fraction(0)
+    return Timing(len(spans["0"]), float(ends["0"] - first), float(max(ends.values())), damaged is not None)
 
 
 def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:

@@ -5,20 +5,144 @@ A file is only ever read as tensors: a pickle that asks for anything else is ref
 
 import os
 import pickle
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-WRAPPERS = ("state_dict", "model", "module")  # how the toolboxes wrap the tensors in a checkpoint
+WRAPPERS = (
+    "_orig_mod",
+    "module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+)  # parts that torch adds to names
+AVERAGED = re.compile(r"(^|[._])(ema|shadow|averaged)([._]|$)", re.IGNORECASE)  # names of averaged weights (EMA)
+MAX_HEADER = 100_000_000  # bytes of a safetensors file's header, the format's own limit
+
+Tensors = dict[str, Tensor]
 
 
-def read(path: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file, by name.
+class Picked(NamedTuple):
+    """A model's tensors of a file, by the names that the model has for them, and what was done to get them."""
+
+    tensors: Tensors
+    note: str  # a line for people; empty where the file holds them as they are
+
+
+class Source(NamedTuple):
+    """Where in a file a model may be: in a mapping of tensors, below a prefix of their names."""
+
+    group: str  # keys of the mappings around it
+    prefix: str
+
+    @property
+    def averaged(self) -> bool:
+        """Whether its names say that these weights are averages."""
+        return AVERAGED.search(f"{self.group}.{self.prefix}") is not None
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.group, self.prefix.removesuffix("."))))
+
+
+def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable[[str], str] = str) -> Picked:
+    """The tensors of a file that a model with tensors `own` takes, whatever they are wrapped in and prefixed with.
+
+    They are those that have most of the model's names; of raw and averaged weights (EMA) the raw ones, unless `ema`.
+    `plain` brings a name of either side to a common form. Raises FileNotFoundError and ValueError as `read_groups`, and
+    ValueError for a file that holds several such models, or no averaged one where `ema` asks for it.
+    """
+    names = set(own)
+    stored = read_groups(path)
+    groups = {group: unwrapped(tensors, names) for group, tensors in stored.items()}
+    counts = sources(groups, {plain(name) for name in names}, plain)
+    averaged = {source: count for source, count in counts.items() if source.averaged}
+    if ema and not averaged:
+        raise ValueError(f"{shown(path)} holds no averaged weights (EMA) of this model; leave ema out")
+    asked = averaged if ema else counts
+    best = [source for source, count in asked.items() if count == max(asked.values())]
+    if not ema:
+        best = [source for source in best if not source.averaged] or best
+    best = distinct(best, groups)
+    if len(best) > 1:
+        where = " and ".join(f"'{source}'" if str(source) else "without prefix" for source in best[:3])
+        raise ValueError(f"{shown(path)} holds this model {len(best)} times, {where}; save the one that is meant alone")
+    (chosen,) = best or [Source(largest(groups), "")]
+    tensors = {
+        name.removeprefix(chosen.prefix): value
+        for name, value in groups[chosen.group].items()
+        if name.startswith(chosen.prefix)
+    }
+    notes = [f"'{chosen}' of the file"] if str(chosen) else []
+    if added := sorted(
+        {part for name in stored[chosen.group].keys() - groups[chosen.group] for part in name.split(".")}
+    ):
+        notes.append(f"names without {', '.join(part for part in added if part in WRAPPERS)}")
+    if chosen.averaged:
+        notes.append("its averaged weights (EMA)")
+    elif others := [str(source) for source, count in averaged.items() if count == counts.get(chosen)]:
+        notes.append(f"not its averaged weights (EMA) '{others[0]}', which ema=true takes")
+    return Picked(tensors, ", ".join(notes))
+
+
+def sources(groups: Mapping[str, Tensors], names: Collection[str], plain: Callable[[str], str]) -> Counter[Source]:
+    """How many of a model's names are found, by group and prefix."""
+    counts: Counter[Source] = Counter()
+    for group, tensors in groups.items():
+        for name in tensors:
+            parts = name.split(".")
+            for index in range(len(parts)):
+                if plain(".".join(parts[index:])) in names:
+                    counts[Source(group, "".join(f"{part}." for part in parts[:index]))] += 1
+    return counts
+
+
+def distinct(found: Sequence[Source], groups: Mapping[str, Tensors]) -> list[Source]:
+    """The sources whose tensors differ from those of the ones before."""
+    chosen: list[Source] = []
+    for source in found:
+        below = {
+            name.removeprefix(source.prefix): value
+            for name, value in groups[source.group].items()
+            if name.startswith(source.prefix)
+        }
+        if not any(same(below, groups[other.group], other.prefix) for other in chosen):
+            chosen.append(source)
+    return chosen
+
+
+def same(tensors: Tensors, others: Tensors, prefix: str) -> bool:
+    """Whether all of the tensors are among the others, below a prefix."""
+    return all(
+        (other := others.get(prefix + name)) is not None and value.equal(other) for name, value in tensors.items()
+    )
+
+
+def unwrapped(tensors: Tensors, own: Collection[str]) -> Tensors:
+    """The tensors without the parts of names that torch's wrappers add, wherever they are; unchanged if two meet."""
+    added = {part for part in WRAPPERS if not any(part in name.split(".") for name in own)}
+    renamed = {".".join(part for part in name.split(".") if part not in added): tensors[name] for name in tensors}
+    return renamed if len(renamed) == len(tensors) else tensors
+
+
+def read(path: str) -> Tensors:
+    """The tensors of a safetensors or torch file, by name, of its largest mapping. Raises as `read_groups`."""
+    groups = read_groups(path)
+    return groups[largest(groups)]
+
+
+def largest(groups: Mapping[str, Tensors]) -> str:
+    """The group with most tensors; of equal ones the raw ones, then the first."""
+    return min(groups, key=lambda group: (-len(groups[group]), Source(group, "").averaged))
+
+
+def read_groups(path: str) -> dict[str, Tensors]:
+    """The mappings of names to tensors in a safetensors or torch file, by the keys of the mappings around them.
 
     Raises FileNotFoundError where there is no such file, ValueError where it holds no weights.
     """
@@ -28,20 +152,36 @@ def read(path: str) -> dict[str, Tensor]:
     if not os.path.isfile(file):
         raise FileNotFoundError(f"no weights at {shown(path)}; name a .safetensors or .pth file")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        if is_safetensors(file):
+            state = load_file(file)
+        else:
+            with file.open("rb") as opened:  # torch goes by the suffix of a path
+                state = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors for a damaged file
         raise ValueError(f"{shown(path)} is no weights file: {reason(error)}") from error
-    for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    tensors = {}
-    if isinstance(state, Mapping):
-        tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not tensors:
+    groups = dict(nested(state))
+    if not groups:
         raise ValueError(f"{shown(path)} is no weights file: it holds a {type(state).__name__} without named tensors")
-    return tensors
+    return groups
+
+
+def is_safetensors(file: Path) -> bool:
+    """Whether a file is one by its first bytes: the length of a header, and its brace."""
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER
+
+
+def nested(state: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensors]]:
+    """The mappings that hold named tensors, in a mapping of mappings, by their keys."""
+    if not isinstance(state, Mapping):
+        return
+    named = {name: value for name, value in state.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield ".".join(keys), tensors
+    for name, value in named.items():
+        yield from nested(value, (*keys, name))
 
 
 def shown(text: str) -> str:
@@ -63,7 +203,7 @@ def reason(error: Exception) -> str:
 def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load all that `module` has from `state`; what is left over there (a classifier) is not needed.
 
-    Raises ValueError where a tensor of the module is missing or has another shape.
+    Raises ValueError where a tensor of the module is missing, has another shape, or is not finite.
     """
     own = {name: value for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in state]
@@ -78,6 +218,10 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
             kind = f"{state[name].layout}, {state[name].dtype}"
             raise ValueError(
                 f"{shown(origin)} does not fit: {name} is no plain tensor of numbers ({kind}); save it as one"
+            )
+        if wrong := int((~state[name].isfinite()).sum()):
+            raise ValueError(
+                f"{shown(origin)}: {name} has {wrong} numbers of {value.numel()} that are not finite; use others"
             )
     module.load_state_dict({name: state[name] for name in own}, strict=False)
 

@@ -33,6 +33,7 @@ class Config:
     drop_path: float = 0.0
     pretrained: bool = False  # weights from the hub
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
+    ema: bool | None = None  # of a file with raw and averaged weights the averaged ones
 
 
 class Encoder(nn.Module):
@@ -79,26 +80,28 @@ class Encoder(nn.Module):
             return int(parameter_name.split(".")[2]) + 1
         return 0 if parameter_name.startswith("backbone.") else self.num_layers + 1
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self) -> str:
         """Fill in the config's weights, their position tables resized to S; nothing where it names none.
 
-        Raises FileNotFoundError where they cannot be had, ValueError where they do not fit.
+        Returns what was done to find them in a file. Raises FileNotFoundError where they cannot be had, ValueError
+        where they do not fit.
         """
+        note = ""
         if self.config.weights is not None:
-            origin, state = self.config.weights, _weights.read(self.config.weights)
+            origin, own = self.config.weights, self.backbone.state_dict()
+            state, note = _weights.pick(origin, own, self.config.ema)
         elif not self.config.pretrained:
-            return
+            return note
         elif self.config.model == "tiny":
             raise ValueError("beit's tiny model has no pre-trained weights: set pretrained to false")
         else:
             origin = f"{self.config.model} on the hub"
             state = _weights.from_hub(self.config.model, num_classes=0).state_dict()
         _weights.fill(self.backbone, self._fit(state, origin), origin)
+        return note
 
     def _fit(self, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-        """`state` with its names brought to timm's and its position tables to this model's size."""
-        if any(name.startswith("backbone.") for name in state):  # a segmentor's checkpoint
-            state = {name.removeprefix("backbone."): value for name, value in state.items()}
+        """`state` with its position tables brought to this model's names and size."""
         shared = state.get("rel_pos_bias.relative_position_bias_table")
         fitted = dict(state)
         for index, block in enumerate(self.backbone.blocks):

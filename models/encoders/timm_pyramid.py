@@ -19,11 +19,15 @@ REDUCTIONS = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Config:
-    """`model`: timm's name. `pretrained`: weights from the hub; `weights`: from a local file in timm's layout."""
+    """`model`: timm's name. `pretrained`: weights from the hub; `weights`: from a local file in timm's layout.
+
+    `ema`: of a file with raw and averaged weights the averaged ones.
+    """
 
     model: str = "tf_efficientnet_lite0"
     pretrained: bool = False
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
+    ema: bool | None = None
 
 
 class Encoder(nn.Module):
@@ -68,21 +72,24 @@ class Encoder(nn.Module):
         del parameter_name
         return 0
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self) -> str:
         """Fill in the config's weights; nothing where it names none.
 
-        Raises FileNotFoundError where they cannot be had, ValueError where they do not fit.
+        Returns what was done to find them in a file. Raises FileNotFoundError where they cannot be had, ValueError
+        where they do not fit.
         """
+        note = ""
         if self.config.weights is not None:
-            state = _weights.read(self.config.weights)
-            own = {_plain(name): name for name in self.backbone.state_dict()}
+            own = {_plain(name.removeprefix("model.")): name for name in self.backbone.state_dict()}
+            state, note = _weights.pick(self.config.weights, own, self.config.ema, _plain)
             renamed = {own[_plain(name)]: value for name, value in state.items() if _plain(name) in own}
             _weights.fill(self.backbone, renamed, self.config.weights)
         elif self.config.pretrained:
             source = _weights.from_hub(self.config.model, **self.options)
             _weights.fill(self.backbone, source.state_dict(), f"{self.config.model} on the hub")
+        return note
 
 
 def _plain(name: str) -> str:
-    """A tensor's name without what timm's wrappers for features do to it (`stages.0` becomes `stages_0`)."""
-    return name.removeprefix("model.").replace(".", "_")
+    """A tensor's name as timm's wrappers for features write it (`stages.0` becomes `stages_0`)."""
+    return name.replace(".", "_")

@@ -1,5 +1,8 @@
 """VSPW 480p, or any data in its layout: ROOT/{train,val,test}.txt and ROOT/data/VIDEO/{origin/*.jpg,mask/*.png}.
 
+Images may have the suffix of any format in pictures.IMAGES. Frames are in time by their number where their names differ
+in one number only, else by name (frame_order).
+
 Labels follow the official map: 0 ("others"), 255 ("void") and whatever else is not a class become 255, the rest moves
 down by one. Values that are neither are counted in `Dataset.dirty`. Masks are read as stored: palette files give their
 indices, never colours. The test split has no masks.
@@ -7,20 +10,25 @@ indices, never colours. The test split has no masks.
 Source: the README of VSPW's download page and the layout read by its baseline code.
 """
 
+import codecs
 import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.errors import UnfitError, UsageError
+from harness.data import frame_order, pictures
 from harness.data.contract import VOID, Frame
 from harness.data.datasets import _vspw_classes
 from harness.data.pictures import read_image, read_mask, shown
@@ -31,6 +39,9 @@ SPLITS = ("train", "val", "test")
 UNLABELLED = "test"
 CLASS_LIST = "label_num_dic_final.json"
 LONGEST = 200  # bytes of a video's name: files are named after it
+NO_CLASS = re.compile(
+    "others?|void|ignored?|unlabell?ed|unlabel|unknown|undefined|unclassified|unannotated|invalid|dontcare|nothing|none"
+)  # names that 0 and 255 may have in a class list, without spaces and signs
 
 
 @dataclass(frozen=True)
@@ -40,10 +51,19 @@ class Config:
     root: str | None = field(default=None, metadata={"where": True, "path": True})
     # a regular expression whose one group names the recording that a video was cut from; None: each video is its own
     recording: str | None = field(default=None, metadata={"where": True})
+    # what a number left out between two frames does: "start" begins a video after it; None: they are neighbours
+    gap: Literal["start"] | None = None
     # published numbers of videos, for plans made where the data is absent
     expect_train: int = field(default=2806, metadata={"where": True})
     expect_val: int = field(default=343, metadata={"where": True})
     expect_test: int = field(default=387, metadata={"where": True})
+
+
+class Files(NamedTuple):
+    """Files of a frame; the test split has no masks."""
+
+    image: Path
+    mask: Path | None
 
 
 class Dataset:
@@ -56,8 +76,9 @@ class Dataset:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.dirty: Counter[int] = Counter()  # pixels by mask value, over the masks read by this object
+        self.zeros = 0  # pixels of value 0, likewise
         self._videos: dict[str, tuple[str, ...]] = {}
-        self._frames: dict[tuple[str, str], dict[str, Path]] = {}
+        self._files: dict[tuple[str, str], dict[str, Files]] = {}
         self._recording = compile_recording(config.recording)
 
     @cached_property
@@ -77,19 +98,28 @@ class Dataset:
         return self._videos[split]
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
-        """Stems of the video's images, in the order of the file names; each has a mask, but in the test split."""
-        return tuple(self._images(split, video))
+        """Stems of the video's images in time; each has a mask, but in the test split."""
+        return tuple(self.files(split, video))
+
+    def starts(self, split: str, video: str) -> frozenset[str]:
+        """Frames that nothing is before: with data.vspw.gap=start those after a gap in the numbering."""
+        if self.config.gap is None:
+            return frozenset()
+        return frozenset(frame_order.after_gaps(self.frames(split, video)))
+
+    def size(self, split: str, video: str, frame: str) -> tuple[int, int]:
+        """Height and width of a frame's image, by its header."""
+        return pictures.size_of(self.files(split, video)[frame].image)
 
     def read(self, split: str, video: str, frame: str) -> Frame:
         """Image (H, W, 3) RGB and label (H, W) in 0..K-1 and 255; the label is None in the test split."""
-        folder = self._root() / "data" / video
-        images = self._images(split, video)
-        if frame not in images:
-            raise UnfitError(f"{shown(folder / 'origin')}: has no frame {shown(frame + '.jpg')}")
-        image = read_image(images[frame])
-        if split == UNLABELLED:
+        files = self.files(split, video)
+        if frame not in files:
+            folder = self._root() / "data" / video / "origin"
+            raise UnfitError(f"{shown(folder)}: has no frame {shown(frame + '.jpg')}")
+        image, path = read_image(files[frame].image), files[frame].mask
+        if path is None:
             return Frame(image, None)
-        path = folder / "mask" / f"{frame}.png"
         mask = read_mask(path)
         if mask.shape != image.shape[:2]:
             (height, width), (rows, columns) = mask.shape, image.shape[:2]
@@ -98,6 +128,7 @@ class Dataset:
             )
         label, dirty = map_labels(mask, len(self.classes))
         self.dirty.update(dirty)
+        self.zeros += mask.size - int(np.count_nonzero(mask))
         return Frame(image, label)
 
     def digest(self, split: str) -> str | None:
@@ -125,21 +156,19 @@ class Dataset:
             raise UnfitError(f"{shown(root)}: no such folder; set data.vspw.root=DIR to VSPW 480p's folder")
         return root
 
-    def _images(self, split: str, video: str) -> dict[str, Path]:
-        """Stem -> image, checked once against the masks."""
-        if (split, video) not in self._frames:
+    def files(self, split: str, video: str) -> dict[str, Files]:
+        """Stem -> files of the video's frames in time, images checked once against the masks."""
+        if (split, video) not in self._files:
             if video not in self.videos(split):
                 raise UnfitError(f"{split}.txt does not list the video {video!r}; add it to the list")
             folder = self._root() / "data" / video
-            images = list_files(folder / "origin", ".jpg", f"listed in {split}.txt")
+            images = list_files(folder / "origin", pictures.IMAGES, f"listed in {split}.txt")
+            masks: dict[str, Path] = {}
             if split != UNLABELLED:
-                masks = list_files(folder / "mask", ".png", f"the {split} split needs labels")
-                bare = [stem for stem in images if stem not in masks]
-                if bare:
-                    first, add = shown(images[bare[0]]), shown(f"mask/{bare[0]}.png")
-                    raise UnfitError(f"{first}: has no mask ({len(bare)} such frames); add {add}")
-            self._frames[split, video] = images
-        return self._frames[split, video]
+                masks = list_files(folder / "mask", pictures.MASKS, f"the {split} split needs labels")
+                check_pairs(images, masks, folder)
+            self._files[split, video] = {stem: Files(image, masks.get(stem)) for stem, image in images.items()}
+        return self._files[split, video]
 
 
 def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
@@ -164,12 +193,20 @@ def read_split(path: Path) -> tuple[str, ...]:
     try:
         lines = text_of(path).splitlines()
     except FileNotFoundError as error:
+        others = [path.parents[1], *holding(path.parent, path.name)] if len(path.parents) > 1 else []
+        for other in others:
+            if os.path.isfile(other / path.name):
+                raise UnfitError(f"{shown(path)}: no such split list; set data.vspw.root={shown(other)}") from error
         raise UnfitError(f"{shown(path)}: no such split list; is data.vspw.root VSPW 480p's folder?") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UnfitError(f"{shown(path)}: cannot be read: {reason(error)}; fetch the list again") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise UnfitError(f"{shown(path)}: lists no video; write one name a line")
+    if len(names[0]) <= LONGEST and (video := video_in(path.parent / "data", names[0])) is not None:
+        raise UnfitError(
+            f"{shown(path)}: {names[0]!r} is more than a name, as in a numbered list; write one name a line: {video!r}"
+        )
     for name, times in Counter(names).items():
         if name in (".", "..") or any(character in name for character in "/\\\0"):
             raise UnfitError(f"{shown(path)}: {name!r} is no video name; write the name of a folder in data/")
@@ -183,7 +220,8 @@ def read_split(path: Path) -> tuple[str, ...]:
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names of a file {"others": 0, "wall": 1, …} in numeric order; 0 and 255 are no classes.
 
-    Raises UnfitError unless the numbers are 1..K without a gap, K at most 254 (255 is void), each with its own name.
+    Raises UnfitError unless the numbers are 1..K without a gap, K from 2 to 254, each with its own name, and for a 0 or
+    255 that has the name of a class.
     """
     try:
         found = json.loads(text_of(path), object_pairs_hook=Pairs)
@@ -198,9 +236,17 @@ def read_classes(path: Path) -> tuple[str, ...]:
             raise UnfitError(f"{shown(path)}: holds {name!r} {times} times; give each number its own name")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise UnfitError(f"{shown(path)}: {name!r} holds half a character; write the name anew")
+    for number, name in numbers:
+        if number in (0, VOID) and not NO_CLASS.fullmatch(re.sub(r"[\W_]", "", name.lower())):
+            raise UnfitError(
+                f"{shown(path)}: {name!r} has the number {number}, which is ignored; number classes from 1 in list and "
+                "masks, or call it 'others' if it is none (docs/DATA.md)"
+            )
     real = sorted((number, name) for number, name in numbers if number not in (0, VOID))
     if not 0 < len(real) < VOID or [number for number, _ in real] != list(range(1, len(real) + 1)):
         raise UnfitError(f"{shown(path)}: class numbers must be 1..K without gap or repetition, K at most {VOID - 1}")
+    if len(real) == 1:
+        raise UnfitError(f"{shown(path)}: {real[0][1]!r} is the only class, so that every mask is right; list a second")
     return tuple(name for _, name in real)
 
 
@@ -216,10 +262,14 @@ def whole(number: Any) -> int:
 
 
 def text_of(path: Path) -> str:
-    """A file's text. Raises OSError, and UnicodeDecodeError for what is no UTF-8."""
+    """A file's text. Raises OSError, UnicodeDecodeError for what is no UTF-8, and UnfitError for what is UTF-16."""
     if os.path.lexists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise OSError("it is no file")
-    return path.read_text(encoding="utf-8-sig")
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    if marked or (len(data) > 3 and (not any(data[1:200:2]) or not any(data[0:200:2]))):
+        raise UnfitError(f"{shown(path)}: is UTF-16 or UTF-32 text; save it as UTF-8")
+    return data.decode("utf-8-sig")
 
 
 def home(root: str) -> Path:
@@ -233,18 +283,73 @@ def reason(error: Exception) -> str:
     return shown(" ".join(found.split()))
 
 
-def list_files(folder: Path, suffix: str, purpose: str) -> dict[str, Path]:
-    """Stem -> file of a folder's files with a suffix, sorted; hidden ones are skipped. Raises UnfitError for none."""
+def list_files(folder: Path, suffixes: tuple[str, ...], purpose: str) -> dict[str, Path]:
+    """Stem -> file of a folder's pictures, in time. Raises UnfitError for none."""
     try:
-        names = sorted(os.listdir(folder))
+        files = pictures.list_pictures(folder, suffixes)
     except FileNotFoundError as error:
-        raise UnfitError(f"{shown(folder)}: no such folder ({purpose}); complete the data") from error
+        raise UnfitError(f"{shown(folder)}: no such folder ({purpose}); {remedy(folder)}") from error
     except OSError as error:
         raise UnfitError(f"{shown(folder)}: {reason(error)} ({purpose}); complete the data") from error
-    found = {Path(name).stem: folder / name for name in names if name.endswith(suffix) and not name.startswith(".")}
-    if not found:
-        raise UnfitError(f"{shown(folder)}: holds no {suffix} file ({purpose}); complete the data")
-    return found
+    if not files:
+        raise UnfitError(f"{shown(folder)}: holds no {suffixes[0]} file ({purpose}); complete the data")
+    return {stem: files[stem] for stem in frame_order.in_time(files)}
+
+
+def check_pairs(images: dict[str, Path], masks: dict[str, Path], folder: Path) -> None:
+    """Raise UnfitError for an image without mask, and for a mask whose image is there but not read as one."""
+    bare = [stem for stem in images if stem not in masks]
+    if bare:
+        first, add = shown(images[bare[0]]), shown(f"mask/{bare[0]}.png")
+        other = same_name(bare[0], masks)
+        advice = f"add {add}" if other is None else f"{OTHER_FORM} ({shown(masks[other].name)}): rename it"
+        raise UnfitError(f"{first}: has no mask ({len(bare)} such frames); {advice}")
+    stray = {stem for stem in masks if stem not in images}
+    if stray:
+        for name in sorted(os.listdir(folder / "origin")):
+            if os.path.splitext(name)[0] in stray and not name.startswith("."):
+                what = "has a mask and no suffix of a picture that is read"
+                raise UnfitError(f"{shown(folder / 'origin' / name)}: {what}; save it as .jpg or .png")
+
+
+OTHER_FORM = "its name is there in another Unicode form"  # é as one character (NFC) or as two (NFD)
+
+
+def same_name(name: str, others: Iterable[str]) -> str | None:
+    """The other name that differs from a name in its Unicode form only."""
+    form = unicodedata.normalize("NFC", name)
+    return next((other for other in others if other != name and unicodedata.normalize("NFC", other) == form), None)
+
+
+def remedy(folder: Path) -> str:
+    """Words on ROOT/data/VIDEO/{origin,mask} that is not there: where it is instead, as far as a look around shows."""
+    video, data = folder.parent, folder.parents[1]
+    inner = [path / folder.name for path in holding(video, folder.name)]
+    inner += [path / video.name / folder.name for path in holding(data, video.name)]
+    if inner:
+        return f"it is one folder too deep, as {shown(inner[0])}: move it up"
+    with suppress(OSError):
+        if not os.path.lexists(video) and (other := same_name(video.name, os.listdir(data))) is not None:
+            return f"{OTHER_FORM} ({shown(data / other)}): write the list with it, or rename the folder"
+    return "complete the data"
+
+
+def holding(folder: Path, name: str) -> list[Path]:
+    """The folders right below one that hold a name."""
+    try:
+        with os.scandir(folder) as entries:
+            below = sorted(entry.path for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+    return [Path(path) for path in below if os.path.lexists(os.path.join(path, name))]
+
+
+def video_in(data: Path, line: str) -> str | None:
+    """The video that a line of a list names among other words; None where the line is itself a name, or has none."""
+    words = [re.sub(r"^\d+\s*[.):,;]?\s*", "", line), *re.split(r"[\s,;:()]+", line)]
+    if any(character in line for character in "/\\\0") or os.path.lexists(data / line):
+        return None
+    return next((word for word in words if word not in ("", ".", "..", line) and os.path.isdir(data / word)), None)
 
 
 def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.uint8], Counter[int]]:

@@ -106,7 +106,7 @@ def build(question: Mapping[str, Any]) -> dict[str, Any]:
     """
     encoder = plugins.load("encoders", question["encoder"]["name"], question["plugins"])
     config = settings(encoder, question["encoder"]["config"])
-    found: dict[str, Any] = {"parameters": {}, "fit": None}
+    found: dict[str, Any] = {"parameters": {}, "fit": None, "note": ""}
     made = lightly(lambda: encoder.Encoder(config, question["crop"]))
     found["encoder"] = parameters(made)
     for name, section in question["decoders"].items():
@@ -116,7 +116,7 @@ def build(question: Mapping[str, Any]) -> dict[str, Any]:
         found["parameters"][name] = parameters(lightly(partial(segmentor.build, *whole)))
     if question["files"]:
         try:
-            fill(made, partial(encoder.Encoder, config, question["crop"]))
+            found["note"] = fill(made, partial(encoder.Encoder, config, question["crop"]))
             found["fit"] = ""
         except (OSError, ValueError) as error:
             found["fit"] = short(error)
@@ -134,16 +134,19 @@ def lightly(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def fill(encoder: Any, again: Callable[[], Any]) -> None:
-    """Load the encoder's weights, into one with numbers if it must be. Raises ValueError where they do not fit."""
+def fill(encoder: Any, again: Callable[[], Any]) -> str:
+    """Load the encoder's weights, into one with numbers if it must be; what it says of it.
+
+    Raises ValueError where they do not fit.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the meta device keeps no numbers
-            encoder.load_pretrained()
+            return encoder.load_pretrained() or ""
     except (OSError, ValueError):
         raise
     except Exception:
-        again().load_pretrained()
+        return again().load_pretrained() or ""
 
 
 def settings(module: Any, section: Mapping[str, Any]) -> Any:

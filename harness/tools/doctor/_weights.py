@@ -45,7 +45,7 @@ def examine(config: Config, root: Path, models: Mapping[str, Any]) -> Iterator[F
 def fit(name: str, models: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether the files fill the encoder."""
     if not models["fit"]:
-        yield Finding(PART, True, f"encoder {name} takes these weights")
+        yield Finding(PART, True, f"encoder {name} takes these weights{': ' if models['note'] else ''}{models['note']}")
         return
     remedy = f"give the weights of this very model, or set encoder.{name}.model to theirs; {WHERE}"
     yield Finding(PART, False, f"encoder {name} does not take them: {models['fit']}", remedy)
@@ -100,12 +100,7 @@ def kind(path: Path) -> tuple[str, str, str]:
     if head.lstrip()[:1] == b"<":
         return "", "a web page, not weights: the download met a login or an error", again
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER:
-        problem = damage(path, int.from_bytes(head[:8], "little"))
-        if not problem and path.suffix != ".safetensors":
-            return "", "safetensors under another name", f"rename it to {path.stem}.safetensors"
-        return "safetensors", problem, again
-    if path.suffix == ".safetensors":
-        return "", "no safetensors file, whatever its name says", again
+        return "safetensors", damage(path, int.from_bytes(head[:8], "little")), again
     if head.startswith(b"PK"):
         return ("torch", "", "") if zipfile.is_zipfile(path) else ("", "a torch file that was cut off", again)
     if head.startswith(b"\x80"):

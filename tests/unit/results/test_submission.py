@@ -51,6 +51,17 @@ def test_a_whole_folder_and_its_zip_are_fit(tiny: Config, masks: Path, tmp_path:
     assert again.read_bytes() == packed.read_bytes()
 
 
+def test_links_are_followed(tiny: Config, masks: Path, tmp_path: Path) -> None:
+    (masks / "test_0000").rename(tmp_path / "elsewhere")
+    (masks / "test_0000").symlink_to(tmp_path / "elsewhere")
+    path = masks / "test_0001" / "0001.png"
+    path.rename(tmp_path / "mask.png")
+    path.symlink_to(tmp_path / "mask.png")
+    assert submission.check(masks, tiny, "test") == []
+    (masks / "test_0001" / "again").symlink_to(masks)  # a circle
+    assert len(submission.check(masks, tiny, "test")) < 10
+
+
 def test_every_mistake_is_a_line_of_its_own(tiny: Config, masks: Path, tmp_path: Path) -> None:
     (masks / "test_0000" / "0000.png").unlink()
     Image.fromarray(np.zeros((8, 24), np.uint8)).save(masks / "test_0000" / "0001.png")
