@@ -2,7 +2,7 @@
 
 Expected (VSPW test server, §5.3): 57.44 for the last row; its labels are not public, so it cannot be checked here.
 The paper prints no number of these steps on val; how many stages the entry had it does not say (`stages`, 3).
-Cost: no training beyond Table 1's; 68 windows a frame instead of 3, about 14 GPU-hours on val at 100 TFLOP/s.
+Cost: no training beyond Table 1's; 64 windows a frame instead of 3, about 13 GPU-hours on val at 100 TFLOP/s.
     harness run final_framework --preset paper data.vspw.root=DIR
 """
 

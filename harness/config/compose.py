@@ -51,6 +51,8 @@ class EvaluateConfig:
     window: int | None = None  # pixels; None: the crop
     stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
     short_side: int | None = None  # pixels; None: frames at their own size
+    # views whose short side is below the window; None: enlarged to it where scales are tested, padded at scale 1 alone
+    small_views: Literal["enlarge", "pad"] | None = None
     keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
     # a job's directory with its masks, which the stage after it takes as P instead of computing them again
     prior_masks: str | None = field(default=None, metadata=WHERE)

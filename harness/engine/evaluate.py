@@ -99,7 +99,9 @@ def task(folder: Path) -> Task:
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     how = job["evaluate"]
     window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
-    geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
+    geometry = sliding_window.geometry(
+        window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"], how.get("small_views")
+    )
     return Task(folder, job, tuple(job["members"]), job["stage"], geometry, given(job))
 
 

@@ -110,7 +110,9 @@ def evaluation(job: Mapping[str, Any]) -> dict[str, float]:
         model, mode = fake_model(member, job["classes"])
         encoder: Any = model.encoder
         window = how["window"] or member["train"]["crop"]
-        geometry = sliding_window.geometry(window, how["stride"], how["short_side"], job["scales"], job["flip"])
+        geometry = sliding_window.geometry(
+            window, how["stride"], how["short_side"], job["scales"], job["flip"], how["small_views"]
+        )
         fit = sliding_window.Fit(encoder.size, encoder.multiple)
         parameters += sum(p.numel() for p in model.parameters())
         for tile in sliding_window.tiles(height, width, geometry, fit):

@@ -43,7 +43,9 @@ class Looks:
         """mIoU of the model as it stands, in percent, the same on all ranks; None where a signal broke it off."""
         rank, how = self.rank, self.job["evaluate"]
         runtime.seed_all(self.job["seed"], step, rank.rank, STREAM)  # the next iteration seeds again
-        geometry = sliding_window.geometry(how["window"], how.get("stride"), how.get("short_side"), (1.0,), False)
+        geometry = sliding_window.geometry(
+            how["window"], how.get("stride"), how.get("short_side"), (1.0,), False, how.get("small_views")
+        )
         counts = Counts(len(self.dataset.classes), rank.device)
         lengths = {video: len(self.dataset.frames(self.split, video)) for video in self.videos}
         stages = Stages(model, geometry, self.job["precision"], rank.device)

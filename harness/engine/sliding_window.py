@@ -7,6 +7,7 @@ smaller than a window is padded for the model and the padding is cut from the lo
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from harness.common.errors import UnfitError
 from models.contract import VOID
+
+VERSION = 2  # of views below the window: enlarged to it; 1: padded
 
 
 class Box(NamedTuple):
@@ -28,11 +31,12 @@ class Box(NamedTuple):
 
 
 class View(NamedTuple):
-    """One look at a frame: its size after scaling, and whether it is mirrored."""
+    """One look at a frame: its size after scaling, whether it is mirrored, and how many scales come to this size."""
 
     height: int
     width: int
     flip: bool
+    weight: int = 1
 
 
 class Tile(NamedTuple):
@@ -52,6 +56,7 @@ class Geometry(NamedTuple):
     short_side: int | None  # None: the frame's own size
     scales: tuple[float, ...]
     flip: bool
+    enlarge: bool = False  # views whose short side is below the window, to it
 
 
 class Fit(NamedTuple):
@@ -61,20 +66,32 @@ class Fit(NamedTuple):
     multiple: int
 
 
-def geometry(window: int, stride: int | None, short_side: int | None, scales: Sequence[float], flip: bool) -> Geometry:
+def geometry(
+    window: int,
+    stride: int | None,
+    short_side: int | None,
+    scales: Sequence[float],
+    flip: bool,
+    small_views: str | None = None,
+) -> Geometry:
     """The geometry of an evaluation; the default stride is two thirds of the window (341 of 512)."""
-    return Geometry(window, stride or round(window * 2 / 3), short_side, tuple(scales), flip)
+    stride = stride or round(window * 2 / 3)
+    return Geometry(window, stride, short_side, tuple(scales), flip, small_views == "enlarge")
 
 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:
-    """Every scale, and with `flip` every scale mirrored right after it."""
-    short = geometry.short_side or min(height, width)
-    found = []
+    """Every scale, and with `flip` every scale mirrored right after it; scales that come to one size are one view.
+
+    Source of `geometry.enlarge`: unilm's `SETR_Resize`, whose short side is at least the window.
+    """
+    base = geometry.short_side or min(height, width)
+    weights: Counter[View] = Counter()
     for scale in geometry.scales:
-        factor = short * scale / min(height, width)
+        short = max(base * scale, geometry.window) if geometry.enlarge else base * scale
+        factor = short / min(height, width)
         size = max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))  # mmcv's rounding
-        found += [View(*size, mirrored) for mirrored in ((False, True) if geometry.flip else (False,))]
-    return found
+        weights.update(View(*size, mirrored) for mirrored in ((False, True) if geometry.flip else (False,)))
+    return [view._replace(weight=weight) for view, weight in weights.items()]
 
 
 def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
@@ -168,10 +185,10 @@ class Fusion:
         self._count[*part] += 1
 
     def probabilities(self) -> Tensor:
-        """The mean over views, after the last tile; each pixel sums to 1.  # (K, H, W)"""
+        """The mean over scales and flips, after the last tile; each pixel sums to 1.  # (K, H, W)"""
         self._finish_view()
         assert self._total is not None
-        return self._total / len(self.views)
+        return self._total / sum(view.weight for view in self.views)
 
     def _finish_view(self) -> None:
         assert self._sum is not None
@@ -181,6 +198,8 @@ class Fusion:
             mean = F.interpolate(mean[None], self.size, mode="bilinear", align_corners=False)[0]
         if self.views[self._view].flip:
             mean = mean.flip(-1)
+        if (weight := self.views[self._view].weight) > 1:
+            mean = mean * weight
         self._total = mean if self._total is None else self._total.add_(mean)
         self._sum = self._count = None
 

@@ -151,6 +151,19 @@ class Evaluate(_Job):
         return 0 if self.before is None else self.before.stage + 1
 
     @property
+    def small_views(self) -> str:
+        """What becomes of views below the window: "enlarge" or "pad" (EvaluateConfig)."""
+        chosen: str | None = self.config["evaluate"]["small_views"]
+        return chosen or ("pad" if self.scales == (1.0,) else "enlarge")
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether a view may have to be enlarged; frames of unknown size may."""
+        how = evaluate_spec(self.config)
+        below = how["short_side"] is None or how["short_side"] * min(self.scales) < how["window"]
+        return below and self.small_views == "enlarge"
+
+    @property
     def name(self) -> str:
         """For people."""
         who = " + ".join(sorted(member.decoder for member in self.members))
@@ -166,6 +179,8 @@ class Evaluate(_Job):
     def identity(self) -> dict[str, Any]:
         """Everything that the masks and their counts depend on."""
         config = self.config
+        evaluate = used(config["evaluate"], EvaluateConfig)
+        evaluate.pop("small_views", None)  # as "views" below
         identity: dict[str, Any] = {
             "kind": "evaluate",
             "members": [member.fingerprint for member in self.members],
@@ -175,9 +190,11 @@ class Evaluate(_Job):
             "split": self.split,
             "scales": list(self.scales),
             "flip": self.flip,
-            "evaluate": used(config["evaluate"], EvaluateConfig),
+            "evaluate": evaluate,
             "version": plugins.version_of("harness/engine/evaluate.py"),
         }
+        if self.enlarges:
+            identity["views"] = plugins.version_of("harness/engine/sliding_window.py")
         if self.before is not None:
             identity["prior"] = self.before.fingerprint
             identity["stage"] = self.stage
@@ -207,7 +224,7 @@ class Evaluate(_Job):
             **({"control": self.control} if self.control else {}),
             "precision": config["precision"],
             "data": data_spec(config),
-            "evaluate": evaluate_spec(config),
+            "evaluate": {**evaluate_spec(config), "small_views": self.small_views},
             "plugins": list(config.folders),
             "identity": self.identity,
         }

@@ -211,7 +211,9 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
         network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
         how = job.get("evaluate", {})
         window = how.get("window") or job["train"]["crop"]
-        geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), (1.0,), False)
+        geometry = sliding_window.geometry(
+            window, how.get("stride"), how.get("short_side"), (1.0,), False, how.get("small_views")
+        )
         members.append(Stages(network, geometry, job["precision"], device))
         names.append(classes)
         prints.append(job["fingerprint"])

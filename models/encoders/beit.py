@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.contract import Features
 from models.encoders import _weights
+from models.layers.plain_pyramid import tap_pyramid
 
 VERSION = 1
 
@@ -58,14 +59,7 @@ class Encoder(nn.Module):
             block.attn.__class__ = KeptBias
         width = self.backbone.embed_dim
         self.channels, self.deepest_channels = (width,) * 4, width
-        self.pyramid = nn.ModuleList(
-            [
-                nn.Sequential(_double(width), nn.BatchNorm2d(width), nn.GELU(), _double(width)),
-                _double(width),
-                nn.Identity(),
-                nn.MaxPool2d(2),
-            ]
-        )
+        self.pyramid = tap_pyramid(width)
 
     def forward(self, images: Tensor) -> Features:
         """Normalised images (B, 3, S, S) -> (B, C, S/4 .. S/32) and the last tap (B, C, S/16, S/16)."""
@@ -153,10 +147,6 @@ def _backbone(config: Config, size: int) -> Beit:
     if not config.model.startswith("beit"):
         raise ValueError(f"{config.model} is no BEiT")
     return _weights.untrained(config.model, num_classes=0, img_size=size, drop_path_rate=config.drop_path)
-
-
-def _double(width: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(width, width, 2, stride=2)
 
 
 def resize_table(table: Tensor, rows: int) -> Tensor:

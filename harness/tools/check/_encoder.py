@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,10 +35,15 @@ class Subject:
     folders: tuple[str, ...]
     config: Any
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """S."""
-        return math.lcm(32, int(self.module.Encoder.multiple))
+        """S; where a model has another `multiple` than the class says, one that suits patches of 14 too."""
+        size = math.lcm(32, int(self.module.Encoder.multiple))
+        try:
+            self.module.Encoder(self.config, size)
+        except ValueError:
+            return math.lcm(32, 14)
+        return size
 
     def make(self, size: int | None = None) -> Any:
         """An encoder with the same random weights each time, in eval mode."""

@@ -33,12 +33,42 @@ def test_windows_equal_the_slow_reference_and_cover_all(size, window, stride):
     assert count.min() >= 1
 
 
-def test_papers_frame_takes_three_windows_and_tta_68():
+SCALES = [0.75, 1.0, 1.25, 1.5, 1.75]  # the paper's
+
+
+def test_papers_frame_takes_three_windows_and_tta_64():
     one = sliding_window.geometry(512, 341, 512, [1.0], False)
-    many = sliding_window.geometry(512, None, 512, [0.75, 1.0, 1.25, 1.5, 1.75], True)
+    many = sliding_window.geometry(512, None, 512, SCALES, True, "enlarge")
+    padded = sliding_window.geometry(512, None, 512, SCALES, True, "pad")
     assert many.stride == 341
     assert len(sliding_window.tiles(480, 853, one, SQUARE)) == 3
-    assert len(sliding_window.tiles(480, 853, many, SQUARE)) == 68
+    assert len(sliding_window.tiles(480, 853, many, SQUARE)) == 64
+    assert len(sliding_window.tiles(480, 853, padded, SQUARE)) == 68
+
+
+def setr_resize(height, width, scale, window, short_side=512):
+    """Height and width that unilm's multi-scale pipeline gives a frame, written out with mmcv's imrescale."""
+    short = max(window, min(int(2048 * scale + 0.5), int(short_side * scale + 0.5)))
+    sides = (short * height / width, short) if height > width else (short, short * width / height)
+    factor = min(max(sides) / max(height, width), min(sides) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+@pytest.mark.parametrize("size", [(480, 853), (853, 480), (480, 640), (512, 512)])
+def test_views_below_the_window_are_unilms(size):
+    for scale in (0.5, *SCALES):
+        (view,) = sliding_window.views(*size, sliding_window.geometry(512, 341, 512, [scale], False, "enlarge"))
+        assert view[:2] == setr_resize(*size, scale, 512)
+
+
+def test_scales_of_one_size_are_one_view_that_weighs_as_many():
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 24, 38) * 255
+    several = sliding_window.geometry(32, 21, 32, [0.5, 0.75, 1.0, 1.5], True, "enlarge")
+    assert [view.weight for view in sliding_window.views(24, 38, several)] == [3, 3, 1, 1]
+    alone = [sliding_window.geometry(32, 21, 32, [scale], True) for scale in (1.0, 1.0, 1.0, 1.5)]
+    expected = sum(fuse(image, one, Fit(32, 32)) for one in alone) / 4
+    torch.testing.assert_close(fuse(image, several, Fit(32, 32)), expected)
 
 
 def test_views_scale_the_short_side_or_the_frame_itself():

@@ -175,6 +175,40 @@ def test_a_control_or_a_prior_that_is_told_is_an_evaluation_of_its_own() -> None
         Evaluate((a,), prior=others[0])
 
 
+SCALES = (0.75, 1.0, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scales", "enlarged"),
+    [
+        ((), (1.0,), False),  # as ever: padded
+        ((), SCALES, True),
+        (("evaluate.small_views=enlarge",), (1.0,), True),
+        (("evaluate.small_views=enlarge", "evaluate.short_side=64"), (1.0,), False),  # the window of 64 itself
+        (("evaluate.small_views=pad",), SCALES, False),
+        (("evaluate.short_side=86",), SCALES, False),  # 64.5 at 0.75
+        (("evaluate.short_side=85",), SCALES, True),
+        (("evaluate.short_side=86", "evaluate.window=65"), SCALES, True),
+    ],
+)
+def test_views_below_the_window_are_enlarged_and_the_identity_says_so(
+    overrides: Sequence[str], scales: tuple[float, ...], enlarged: bool
+) -> None:
+    evaluation = Evaluate((Train(resolved(*overrides), "upernet"),), scales=scales)
+    version = plugins.version_of("harness/engine/sliding_window.py")
+    assert evaluation.identity.get("views") == (version if enlarged else None)
+    assert "small_views" not in evaluation.identity["evaluate"]
+    if enlarged:
+        assert evaluation.spec()["evaluate"]["small_views"] == "enlarge"
+
+
+def test_padded_views_are_the_evaluation_of_before_there_was_a_choice() -> None:
+    config = resolved("evaluate.small_views=pad")
+    padded = Evaluate((Train(config, "upernet"),), scales=SCALES, flip=True)
+    assert padded.fingerprint == "6f15c54fbc2887ac"
+    assert padded.spec()["evaluate"]["small_views"] == "pad"
+
+
 def test_a_recipe_is_the_job_without_its_data_and_weights(tmp_path: Path) -> None:
     absent = jobs_of(resolved(preset="paper"))
     present = jobs_of(resolved(f"data.vspw.root={make_root(tmp_path / 'vspw')}", preset="paper"))
