@@ -111,6 +111,8 @@ class Encoder(nn.Module):
 
     def _fit(self, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
         """`state` with names, patches and position embeddings brought to this model's by timm's own conversion."""
+        if any(family in self.config.model for family in ("flexi", "radio")):  # timm resizes theirs in another way
+            raise ValueError(f"{self.config.model} is loaded from the hub only: set encoder.timm_plain.pretrained=true")
         convert: Any = sys.modules[type(self.backbone).__module__]
         try:
             fitted: dict[str, Tensor] = convert.checkpoint_filter_fn(state, self.backbone)
