@@ -35,6 +35,8 @@ class Config:
     pretrained: bool = False  # weights from the hub
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
     ema: bool | None = None  # of a file with raw and averaged weights the averaged ones
+    # blocks are computed again in the backward pass: the same bits, a part of the memory, a third more time
+    checkpoint: bool = field(default=False, metadata={"where": True})
 
 
 class Encoder(nn.Module):
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
         if self.num_layers not in TAPS:
             raise ValueError(f"{config.model} has {self.num_layers} blocks; beit taps models of {sorted(TAPS)}")
         self.backbone.prune_intermediate_layers(list(TAPS[self.num_layers]), prune_norm=True, prune_head=True)
+        self.backbone.set_grad_checkpointing(config.checkpoint)
         for block in self.backbone.blocks:
             block.attn.__class__ = KeptBias
         width = self.backbone.embed_dim

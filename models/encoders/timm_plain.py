@@ -41,6 +41,8 @@ class Config:
     final_norm: bool = False
     pretrained: bool = False  # weights from the hub
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
+    # blocks are computed again in the backward pass: the same bits, a part of the memory, a third more time
+    checkpoint: bool = field(default=False, metadata={"where": True})
 
 
 class Encoder(nn.Module):
@@ -67,6 +69,7 @@ class Encoder(nn.Module):
             raise ValueError(f"{config.model} has no final norm: set encoder.timm_plain.final_norm=false")
         self.taps = _taps(config, len(self.backbone.blocks))
         self.backbone.prune_intermediate_layers(list(self.taps), prune_norm=not config.final_norm, prune_head=True)
+        self.backbone.set_grad_checkpointing(config.checkpoint)
         self.num_layers = len(self.backbone.blocks)
         self.deepest_channels = width = self.backbone.embed_dim
         simple = config.pyramid == "simple"
@@ -108,6 +111,8 @@ class Encoder(nn.Module):
 
     def _fit(self, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
         """`state` with names, patches and position embeddings brought to this model's by timm's own conversion."""
+        if any(family in self.config.model for family in ("flexi", "radio")):  # timm resizes theirs in another way
+            raise ValueError(f"{self.config.model} is loaded from the hub only: set encoder.timm_plain.pretrained=true")
         convert: Any = sys.modules[type(self.backbone).__module__]
         try:
             fitted: dict[str, Tensor] = convert.checkpoint_filter_fn(state, self.backbone)

@@ -172,6 +172,14 @@ def test_blocks_after_the_last_tap_go():
     torch.testing.assert_close(encoder(torch.ones(1, 3, 32, 32)).deepest, whole[0])
 
 
+def test_a_local_file_that_timm_would_resize_in_another_way_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(donor("augreg", SIDE), path)
+    encoder = timm_plain.Encoder(timm_plain.Config(model="flexivit_small", weights=str(path)), SIDE)
+    with pytest.raises(ValueError, match="flexivit_small is loaded from the hub only"):
+        encoder.load_pretrained()
+
+
 @pytest.mark.parametrize("side", [225, 16])
 def test_windows_are_multiples_of_the_patch(side):
     with pytest.raises(ValueError, match="a multiple of 16 and at least 32"):

@@ -76,7 +76,7 @@ def test_how_a_job_runs_moves_nothing(override: str) -> None:
 
 
 def test_every_field_marked_where_moves_nothing() -> None:
-    values = {int: "7", str: "'(x)'"}
+    values = {int: "7", str: "'(x)'", bool: "true"}
     found = 0
     for section, kind in (("data", "datasets"), ("encoder", "encoders"), ("decoder", "decoders")):
         for name in plugins.names(kind):

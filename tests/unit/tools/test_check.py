@@ -13,6 +13,7 @@ from vspw_files import make_vspw
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools import check
+from harness.tools.check import _encoder
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 RANKS = "two ranks equal one process"  # two processes that import torch: seconds each
@@ -114,6 +115,16 @@ def test_our_decoders_hold(name):
     assert broken(found) == {}
     assert len(found) == 16
     assert "GFLOP" in found[COST].text
+
+
+@pytest.mark.parametrize(("model", "side"), [("vit_tiny_patch16_224", 32), ("eva02_tiny_patch14_224", 224)])
+def test_an_encoder_is_tried_on_a_window_that_suits_its_model(model, side):
+    module = plugins.load("encoders", "timm_plain")
+    path = plugins.find("encoders", "timm_plain")
+    subject = _encoder.Subject("timm_plain", path, module, (), module.Config(model=model))
+    assert subject.size == side
+    assert "is refused" in _encoder.window(subject)
+    assert "deepest" in _encoder.levels(subject)
 
 
 def test_the_example_holds_with_two_real_ranks():
