@@ -126,7 +126,8 @@ def run(request: Request, workers: int, display: Display) -> Done:
     shares = shared(request, workers)
     runner.writable(root)
     runner.fit(made.config)
-    runner.choose(made.plan(made.default, made.config["seed"], root), request.how)  # what cannot be, before all else
+    default = made.plan(made.default, made.config["seed"], root)
+    runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
     storage = settled(request, made)
     keeper = Keeper(made, storage, say)
     telling = Telling(made, root, request.tracking(), say)
