@@ -102,11 +102,12 @@ def check_memory(job: Mapping[str, Any], model: nn.Module, num_classes: int, ran
     weights = COPIES * sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
     pixels = per_rank * job["train"]["crop"] ** 2 * 4 * (3 + num_classes)  # float32 images and logits, (B, 3 + K, c, c)
-    if weights + buffers + pixels > memory:
+    needed = weights + buffers + pixels
+    if needed > memory:
         raise UnfitError(
-            f"train.crop={job['train']['crop']}: a rank of {per_rank} images holds at least "
-            f"{(weights + buffers + pixels) / GIB:.1f} GiB, {buffers / GIB:.1f} of them the encoder's tables; there are "
-            f"{memory / GIB:.1f} GiB; lower train.crop or train.micro_batch, or raise --nproc"
+            f"train.crop={job['train']['crop']}: a rank of {per_rank} images holds {needed / GIB:.1f} GiB at least "
+            f"({buffers / GIB:.1f} of tables in the encoder), and there are {memory / GIB:.1f} GiB; lower train.crop or "
+            "train.micro_batch, or raise --nproc"
         )
 
 
