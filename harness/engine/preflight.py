@@ -106,8 +106,8 @@ def check_memory(job: Mapping[str, Any], model: nn.Module, num_classes: int, ran
     if needed > memory:
         raise UnfitError(
             f"train.crop={job['train']['crop']}: a rank of {per_rank} images holds {needed / GIB:.1f} GiB at least "
-            f"({buffers / GIB:.1f} of tables in the encoder), and there are {memory / GIB:.1f} GiB; lower train.crop or "
-            "train.micro_batch, or raise --nproc"
+            f"({buffers / GIB:.1f} of tables in the encoder), and there are {memory / GIB:.1f} GiB; lower train.crop "
+            "or train.micro_batch, or raise --nproc"
         )
 
 
