@@ -1,6 +1,10 @@
-"""How our child processes are started: a models.py or experiments/ in the working directory must not hide ours."""
+"""How our child processes are started, and how they answer: nothing of the working directory must hide our modules."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 SAFE = {"PYTHONSAFEPATH": "1"}  # for those that they start themselves, as torchrun does its ranks
 
@@ -8,3 +12,11 @@ SAFE = {"PYTHONSAFEPATH": "1"}  # for those that they start themselves, as torch
 def python(*words: str) -> list[str]:
     """Return the command of this Python with these words, which imports nothing from the working directory."""
     return [sys.executable, "-P", *words]
+
+
+@contextmanager
+def answer() -> Iterator[TextIO]:
+    """The real stdout of a child that is asked; what libraries print meanwhile goes to stderr."""
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        yield out

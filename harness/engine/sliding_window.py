@@ -113,8 +113,7 @@ def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
 def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
     """All windows of all views of a frame. Raises UnfitError where the encoder cannot take the window."""
     window, stride = geometry.window, geometry.stride
-    if fit.size is not None and fit.size != window:
-        raise UnfitError(f"evaluate.window={window}: the encoder takes {fit.size} only; set evaluate.window={fit.size}")
+    check_window(window, fit)
     found = []
     for index, view in enumerate(views(height, width, geometry)):
         for box in boxes(view.height, view.width, window, stride):
@@ -124,6 +123,12 @@ def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
             )
             found.append(Tile(index, box, *padded))
     return found
+
+
+def check_window(window: int, fit: Fit) -> None:
+    """Raise UnfitError where the encoder cannot take the window."""
+    if fit.size is not None and fit.size != window:
+        raise UnfitError(f"evaluate.window={window}: the encoder takes {fit.size} only; set evaluate.window={fit.size}")
 
 
 def see(image: Tensor, view: View) -> Tensor:

@@ -26,7 +26,7 @@ from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
 from harness.launch.progress import Display
-from harness.launch.runner import How, choose, connected, fetch, fit, writable
+from harness.launch.runner import How, choose, connected, fetch, fit, try_networks, writable
 from harness.launch.scheduler import Turns
 from harness.launch.status import left_by, rehearsal, rehearsing
 from harness.launch.supervisor import Show
@@ -119,6 +119,7 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
             f"(and where squeue does not answer here, delete {rehearsal(plan.root)})"
         )
     fit(plan.config)
+    try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
     if any(isinstance(job, Train) for job in plan.jobs):
         fetch(plan.config, say)
     tracking = connected(how, say)

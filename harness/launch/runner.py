@@ -17,6 +17,7 @@ from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.jobdir import lease
+from harness.launch import preflight
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher, Show, describe
@@ -150,6 +151,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
         fit(plan.config)
+        try_networks(plan, how, found)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
     return found
@@ -159,8 +161,14 @@ def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
     writable(plan.root)
     fit(plan.config)
-    choose(plan, how)
+    try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
     connected(how, say)
+
+
+def try_networks(plan: Plan, how: How, jobs: Sequence[Job]) -> None:
+    """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit."""
+    _, facts = choose(plan, how)
+    preflight.check(plan, jobs, facts["nproc"] * how.nodes, how.launcher != "slurm" or how.inside)
 
 
 def connected(how: How, say: Callable[[str], None]) -> Tracking | None:

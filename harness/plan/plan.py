@@ -104,7 +104,16 @@ def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Pl
         raise UsageError(f"two experiments are called '{twice[0]}', as their reports would be; rename a file")
     made = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
     check_prior_masks(made)
+    check_batches(made)
     return made
+
+
+def check_batches(plan: Plan) -> None:
+    """Raises UsageError for a training to come whose batch norm would see one image at a time."""
+    for job in plan.jobs:
+        if isinstance(job, Train) and job.config.micro_batch == 1 and plan.state(job) == "missing":
+            key = "batch" if job.config.train.batch == 1 else "micro_batch"
+            raise UsageError(f"train.{key}=1: batch norm needs the statistics of at least 2 images; set train.{key}=2")
 
 
 def check_prior_masks(plan: Plan) -> None:

@@ -63,7 +63,8 @@ def run(request: Request, workers: int, display: Display) -> Done:
     shares = shared(request, workers)
     runner.writable(root)
     runner.fit(study.config)
-    runner.choose(study.plan(study.default, study.config["seed"], root), request.how)  # what cannot be, before all else
+    default = study.plan(study.default, study.config["seed"], root)
+    runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
     keeper = Keeper(study, storage, say)
     telling = Telling(study, root, request.tracking(), say)

@@ -5,7 +5,7 @@ import json
 import warnings
 from typing import Any
 
-from harness.tools.doctor._child import answer
+from harness.common.child import answer
 
 
 def main() -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.common.child import answer
+from harness.common.errors import UnfitError
 from harness.config import plugins
-from harness.tools.doctor._child import answer
+from harness.engine import sliding_window
+from harness.engine.preflight import lightly
 from models import segmentor
 from models.encoders import _weights
 
@@ -109,6 +112,12 @@ def build(question: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"parameters": {}, "fit": None, "note": ""}
     made = lightly(lambda: encoder.Encoder(config, question["crop"]))
     found["encoder"] = parameters(made)
+    try:
+        sliding_window.check_window(
+            question.get("window", question["crop"]), sliding_window.Fit(made.size, made.multiple)
+        )
+    except UnfitError as error:
+        found["window"] = str(error)
     for name, section in question["decoders"].items():
         decoder = plugins.load("decoders", name, question["plugins"])
         own = settings(decoder, section)
@@ -121,17 +130,6 @@ def build(question: Mapping[str, Any]) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             found["fit"] = short(error)
     return found
-
-
-def lightly(build: Callable[[], Any]) -> Any:
-    """What `build` makes, on the meta device if that can be."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except ValueError:  # the network's own word on its options
-        raise
-    except Exception:  # an operation that the meta device has not
-        return build()
 
 
 def fill(encoder: Any, again: Callable[[], Any]) -> str:

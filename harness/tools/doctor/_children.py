@@ -1,40 +1,13 @@
 """Questions that only torch or timm can answer, asked in child processes: ours stays light, and survives theirs."""
 
-import json
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.common import child
 from harness.common.errors import HarnessError
-from harness.common.redaction import one_line
 from harness.config import input_digests
 from harness.config.compose import Config
-from harness.launch.launchers._environment import child_environment
-
-PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
-
-
-def ask(module: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """A child's answer; {"broken": why} where it has none."""
-    try:
-        done = subprocess.run(
-            child.python("-m", module),
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            env=child_environment(),
-            check=False,
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-    except subprocess.TimeoutExpired:
-        return {"broken": f"no answer within {PATIENCE} seconds"}
-    except ValueError:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return {"broken": one_line(lines[-1])}
+from harness.launch.preflight import ask
 
 
 def machine() -> dict[str, Any]:
@@ -54,6 +27,7 @@ def models(config: Config, decoders: Sequence[str]) -> dict[str, Any]:
             "encoder": {"name": name, "config": config["encoder"].get(name, {})},
             "plugins": [str(Path(folder).absolute()) for folder in config.folders],
             "crop": config.train.crop,
+            "window": config["evaluate"]["window"] or config.train.crop,
             "classes": classes(config),
             "files": files,
             "decoders": {each: config["decoder"].get(each, {}) for each in decoders},

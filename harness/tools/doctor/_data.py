@@ -1,7 +1,8 @@
 """The data set of the configuration: lists, videos, frames, labels. For any data set; _vspw adds what files show."""
 
+import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from harness.common.errors import HarnessError, UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data.contract import VOID, Dataset, Frame
-from harness.tools.doctor import _vspw
+from harness.tools.doctor import _relations, _vspw
 from harness.tools.doctor._finding import Finding, count, reason, some, unfit
 
 PART = "data"
@@ -36,6 +37,10 @@ class Sample:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
     classes: set[int] = field(default_factory=set)
     dirty: Counter[int] = field(default_factory=Counter)  # pixels by stored value that is no class
+    zeros: int = 0  # pixels of stored value 0
+    shapes: defaultdict[str, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))  # by video
+    images: defaultdict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))  # digests, by video
+    labelled: Counter[str] = field(default_factory=Counter)  # frames with a labelled pixel, by video
     broken: list[str] = field(default_factory=list)
 
     def add(self, other: "Sample") -> None:
@@ -46,6 +51,12 @@ class Sample:
         self.sizes.update(other.sizes)
         self.classes |= other.classes
         self.dirty.update(other.dirty)
+        self.zeros += other.zeros
+        self.labelled.update(other.labelled)
+        for video, shapes in other.shapes.items():
+            self.shapes[video] |= shapes
+        for video, images in other.images.items():
+            self.images[video] |= images
         self.broken += other.broken
 
 
@@ -59,27 +70,39 @@ def examine(config: Config, thorough: bool, say: Callable[[str], None]) -> Itera
         yield unfit(PART, error, f"correct data.{name}; {REMEDY}")
         return
     twice = [one for one, times in Counter(classes).items() if times > 1]
-    if twice or not 0 < len(classes) < VOID:
+    if twice or not 1 < len(classes) < VOID:
         text = f"{len(classes)} classes, named twice: {some(twice) or 'none'}"
-        yield Finding(PART, False, text, f"give each class one name, {VOID - 1} classes at most")
+        yield Finding(PART, False, text, f"give each class one name, 2 to {VOID - 1} of them")
     yield Finding(PART, True, f"{name}: {len(classes)} classes: {some(classes)}")
     if name == "vspw":
         yield from _vspw.class_list(dataset)
     said: set[str] = set()
+    splits: dict[str, _relations.Frames] = {}
+    images: dict[str, dict[str, set[bytes]]] = {}
     for split in SPLITS:
-        for finding in examine_split(config, dataset, split, thorough, say):
+        for finding in examine_split(config, dataset, split, thorough, say, splits, images):
             if split == UNLABELLED and finding.fit is False:
                 finding = Finding(PART, None, f"{finding.text} (no table needs the test split)", finding.remedy)
             text = finding.text.removesuffix(" (no table needs the test split)")
             if text not in said:  # a root that is not there is missed by every split
                 said.add(text)
                 yield finding
+    yield from _relations.across(dataset, splits, images)
 
 
 def examine_split(
-    config: Config, dataset: Dataset, split: str, thorough: bool, say: Callable[[str], None]
+    config: Config,
+    dataset: Dataset,
+    split: str,
+    thorough: bool,
+    say: Callable[[str], None],
+    splits: dict[str, _relations.Frames],
+    images: dict[str, dict[str, set[bytes]]],
 ) -> Iterator[Finding]:
-    """The list, each video's frames, the files, and a sample of frames or all of them."""
+    """The list, each video's frames, the files, and a sample of frames or all of them.
+
+    Adds the split's frames to `splits` and digests of the images that were read to `images`.
+    """
     try:
         videos = dataset.videos(split)
     except HarnessError as error:
@@ -97,10 +120,16 @@ def examine_split(
     if config["data"]["name"] == "vspw":
         yield from _vspw.expected(dataset, split, len(videos), sum(lengths))
         yield from _vspw.files(dataset, split, videos)
+        yield from _relations.order(split, frames, dataset.config.gap)  # type: ignore[attr-defined]
     pairs = [(video, frame) for video, names in frames.items() for frame in names]
     if pairs:
         wanted = pairs if thorough else spread(pairs, SAMPLE)
-        yield from judge(split, sample(config, split, wanted, say), len(dataset.classes), thorough)
+        found = sample(config, split, wanted, say)
+        yield from judge(split, found, len(dataset.classes), thorough)
+        yield from judge_labels(split, found, dataset.classes, thorough, len(wanted) == len(pairs))
+        yield from _relations.sizes(split, dataset, frames, found.shapes)
+        images[split] = found.images
+    splits[split] = frames
 
 
 def list_frames(
@@ -149,14 +178,20 @@ def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
             found.broken.append(f"{split} {video} {frame}: {problem}; {REMEDY}")
             continue
         found.frames += 1
-        found.sizes[one.image.shape[1], one.image.shape[0]] += 1
+        size = one.image.shape[1], one.image.shape[0]
+        found.sizes[size] += 1
+        found.shapes[video].add(size)
+        if one.image.min() < one.image.max():  # black frames are alike everywhere
+            found.images[video].add(hashlib.sha256(one.image.tobytes()).digest())
         if one.label is not None:
             values, times = np.unique(one.label, return_counts=True)
             pixels = dict(zip(values.tolist(), times.tolist(), strict=True))
             found.void += pixels.pop(VOID, 0)
             found.pixels += one.label.size
             found.classes |= set(pixels)
+            found.labelled[video] += bool(pixels)
     found.dirty.update(getattr(dataset, "dirty", {}))
+    found.zeros += getattr(dataset, "zeros", 0)
     return found
 
 
@@ -175,7 +210,7 @@ def check(frame: Frame, split: str, classes: int) -> str:
 
 def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
     """Findings of the frames that were read."""
-    which = "every frame" if thorough else f"a sample of {found.frames + len(found.broken)} frames"
+    which = those_read(found, thorough)
     if found.broken:
         first = unfit(PART, UnfitError(found.broken[0]), REMEDY)
         text = f"{split}: {len(found.broken)} of {which} cannot be read: {first.text}"
@@ -198,3 +233,35 @@ def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[F
         )
         much = share > MOST_DIRTY
         yield Finding(PART, False if much else None, text, "correct the class list or the masks" if much else "")
+
+
+def those_read(found: Sample, thorough: bool) -> str:
+    """Words for the frames that were read."""
+    return "every frame" if thorough else f"a sample of {found.frames + len(found.broken)} frames"
+
+
+def judge_labels(split: str, found: Sample, names: Sequence[str], thorough: bool, every: bool) -> Iterator[Finding]:
+    """Notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
+    if not found.classes:
+        return
+    which = those_read(found, thorough)
+    absent = [name for index, name in enumerate(names) if index not in found.classes]
+    last = len(names) - 1
+    if found.zeros and last not in found.classes and (every or len(absent) == 1):
+        text = f"{split}: the last class {names[last]!r} ({last + 1}) never occurs in {which}, and 0 does"
+        yield Finding(PART, None, text, f"if your masks count classes from 0, add 1 to each; {REMEDY}")
+    elif absent and every:
+        text = f"{split}: {count(len(absent), 'class').replace('classs', 'classes')} never occur: {some(absent)}"
+        yield Finding(PART, None, text)
+    if len(found.classes) == 1:
+        (only,) = found.classes
+        text = f"{split}: {names[only]!r} is the only class in {which}: who always says it is right"
+        yield Finding(PART, None, text, "see whether the masks hold the class numbers of the list")
+    bare = [video for video, times in found.labelled.items() if not times]
+    if bare:
+        text = f"{split}: no labelled pixel in {count(len(bare), 'video')}, by {which}: {some(bare)}"
+        yield Finding(PART, None, text, f"take them off {split}.txt, or label them")
+    labelled = found.labelled.total()
+    if labelled < found.frames / 2:
+        text = f"{split}: {labelled} of {count(found.frames, 'frame')} read have a labelled pixel"
+        yield Finding(PART, None, text, "leave out frames without labels: training learns nothing from them")

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common.errors import UnfitError
+from harness.data import pictures
 from harness.data.datasets import _vspw_classes, vspw
 from harness.tools.doctor._finding import Finding, count, some
 
@@ -47,24 +49,31 @@ def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
     data = Path(dataset.config.root).expanduser() / "data"
     empty: list[Path] = []
     stray: list[Path] = []
+    others: list[Path] = []
     for video in videos:
-        images = sizes(data / video / "origin", ".jpg")
-        masks = sizes(data / video / "mask", ".png")
-        empty += [path for path, size in [*images.items(), *masks.items()] if not size]
-        stems = {path.stem for path in images}
-        stray += [path for path in masks if path.stem not in stems]
+        images, unknown = listed(data / video / "origin", pictures.IMAGES)
+        masks, _ = listed(data / video / "mask", pictures.MASKS)
+        empty += [
+            path for path in (*images.values(), *masks.values()) if os.path.isfile(path) and not path.stat().st_size
+        ]
+        stray += [path for stem, path in masks.items() if stem not in images]
+        others += unknown
     if empty:
         text = f"{split}: {count(len(empty), 'file')} of 0 bytes: {some(empty)}"
         yield Finding(PART, False, text, f"fetch them again, or take their videos off {split}.txt")
     if stray:
         yield Finding(PART, None, f"{split}: {count(len(stray), 'mask')} without image, not used: {some(stray)}")
+    if others:
+        text = f"{split}: {count(len(others), 'file')} among the images with no suffix of one, not used: {some(others)}"
+        yield Finding(PART, None, text, f"frames among them need one of {', '.join(pictures.IMAGES)}")
 
 
-def sizes(folder: Path, suffix: str) -> dict[Path, int]:
-    """Bytes of a folder's files with a suffix; none of a folder that is not there."""
+def listed(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Path]]:
+    """Stem -> picture of a folder by name, and the files that are none; nothing where the folder is not whole."""
     try:
-        with os.scandir(folder) as entries:
-            found = {Path(entry.path): entry.stat().st_size for entry in entries if entry.name.endswith(suffix)}
-    except OSError:
-        return {}
-    return {path: found[path] for path in sorted(found) if not path.name.startswith(".")}
+        found = pictures.list_pictures(folder, suffixes)
+        others = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    except (OSError, UnfitError):
+        return {}, []
+    unknown = [folder / name for name in others if os.path.splitext(name)[1].lower() not in suffixes]
+    return dict(sorted(found.items())), unknown

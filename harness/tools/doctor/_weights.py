@@ -34,6 +34,9 @@ def examine(config: Config, root: Path, models: Mapping[str, Any]) -> Iterator[F
         yield Finding(PART, False, f"encoder {name} cannot be built for windows of {crop}: {why}", remedy)
         return
     yield Finding(PART, True, f"encoder {name}: {models['encoder'] / 1e6:.1f} M parameters, windows of {crop}")
+    if models.get("window"):
+        text, _, remedy = models["window"].rpartition("; ")
+        yield Finding(PART, False, text, remedy)
     if files and readable:
         yield from fit(name, models)
     elif section.get("pretrained") and not files:

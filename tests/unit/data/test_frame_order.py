@@ -1,7 +1,10 @@
 """Frames in time: by the one number in which their names differ, else by name; and what a gap does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from vspw_files import make_vspw
@@ -10,6 +13,8 @@ from harness.data import contract, frame_order
 from harness.data.datasets import vspw
 from harness.data.hold_out import HoldOut
 from harness.data.stream import TrainStream
+from harness.engine import evaluate
+from harness.engine.runtime import Stop
 
 
 @given(st.text("ab1_-", max_size=4), st.sets(st.integers(0, 2000), min_size=1, max_size=20), st.integers(1, 5))
@@ -91,6 +96,26 @@ def test_a_gap_is_a_neighbour_or_a_start(root, held_out):
     neighbours = {0: 0, 1: 0, 2: 1, 3: 2, 4: 3, 6: 4, 7: 6, 8: 7, 9: 8, 10: 9, 11: 10}
     assert known[None] == neighbours
     assert known["start"] == neighbours | {6: 6}
+
+
+class Counting:
+    """Stages that count how often a video begins."""
+
+    def __init__(self):
+        self.begun = 0
+
+    def start(self):
+        self.begun += 1
+
+
+@pytest.mark.parametrize(("gap", "begun", "before"), [(None, 1, "frame4"), ("start", 2, "frame6")])
+def test_an_evaluation_begins_anew_after_a_gap(root, gap, begun, before):
+    data, stages, stop = vspw.Dataset(vspw.Config(root=str(root), gap=gap)), Counting(), Stop()
+    evaluate.run_video([], {None: stages}, data, "val", "val_00000", torch.device("cpu"), stop)
+    assert stages.begun == begun
+    frame = data.read("val", "val_00000", "frame6")
+    found = evaluate.teller("truth_before", data, "val", Path("val_00000/frame6.png"), frame)
+    np.testing.assert_array_equal(found.label, data.read("val", "val_00000", before).label)
 
 
 def test_gap_at_its_default_is_no_part_of_an_identity():

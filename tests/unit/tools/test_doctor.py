@@ -194,9 +194,9 @@ class Dataset:
 
 
 def test_the_script_of_the_docs_makes_a_root_that_is_fit(tmp_path: Path) -> None:
-    for split, video in (("train", "a_1"), ("train", "a_2"), ("val", "b_1")):
+    for number, (split, video) in enumerate((("train", "a_1"), ("train", "a_2"), ("val", "b_1"))):
         for frame in ("0", "1"):
-            label = np.array([[0, 1, 2, 255]] * 3, np.uint8)
+            label = np.roll([[0, 1, 2, 255]] * 3, number, 1).astype(np.uint8)
             write(tmp_path / "mine" / split / video / "labels" / f"{frame}.png", label)
             write(tmp_path / "mine" / split / video / "frames" / f"{frame}.png", np.stack([label] * 3, -1))
     text = (plugins.PROJECT / "docs" / "DATA.md").read_text()

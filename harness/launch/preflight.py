@@ -1,0 +1,67 @@
+"""What would end a plan's trainings or evaluations at their start, asked before any of them is run."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from harness.common import child
+from harness.common.errors import UnfitError
+from harness.common.redaction import one_line
+from harness.launch.launchers._environment import child_environment
+from harness.plan.job import Job, Train
+from harness.plan.plan import Plan
+
+PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
+
+
+def ask(module: str, question: Mapping[str, Any]) -> dict[str, Any]:
+    """A child's answer; {"broken": why} where it has none. Only a child imports torch: a broken one is an answer."""
+    try:
+        done = subprocess.run(
+            child.python("-m", module),
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env=child_environment(),
+            check=False,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+    except subprocess.TimeoutExpired:
+        return {"broken": f"no answer within {PATIENCE} seconds"}
+    except ValueError:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"broken": one_line(lines[-1])}
+
+
+def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
+    """Raise UnfitError for the first of the jobs whose network cannot be built, filled, held or run at its windows.
+
+    `here`: whether they run on this machine, so that its memory counts.
+    """
+    specs: dict[str, Mapping[str, Any]] = {}
+    for job in jobs:
+        for training in (job,) if isinstance(job, Train) else job.members:
+            spec = training.spec()
+            begins = training in jobs and plan.state(training) == "missing"
+            if begins or spec["evaluate"]["window"] != spec["train"]["crop"]:  # else it has been trained at its window
+                part = {key: spec[key] for key in ("encoder", "decoder", "plugins", "train", "evaluate")}
+                specs.setdefault(json.dumps(part, sort_keys=True), part)
+    if not specs:
+        return
+    classes = plan.config.content.classes
+    question = {"jobs": list(specs.values()), "classes": classes, "ranks": ranks, "here": here}
+    if problem := answered(json.dumps(question)):
+        raise UnfitError(problem)
+
+
+@cache
+def answered(question: str) -> str:
+    """The first problem that the child finds; empty for none."""
+    answer = ask("harness.engine.preflight", json.loads(question))
+    if "broken" in answer:
+        return f"this plan's networks cannot be tried: {answer['broken']}; `harness doctor` says more"
+    return str(answer["problem"])
