@@ -2,9 +2,12 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from harness.common import child
 from harness.common.errors import HarnessError
@@ -12,53 +15,53 @@ from harness.common.redaction import one_line
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.launch.launchers._environment import child_environment
+from harness.tools.doctor._facts import Machine, Networks, Question
 
+Answer = TypeVar("Answer", Machine, Networks)
 PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
 
 
-def ask(module: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """A child's answer; {"broken": why} where it has none."""
+def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
+    """Return a child's answer; one that is `broken`, with the reason, where it has none."""
     try:
         done = subprocess.run(
             child.python("-m", module),
-            input=json.dumps(question),
+            input=question,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             env=child_environment(),
             check=False,
         )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: Answer = TypeAdapter(kind).validate_json(done.stdout)
         return answer
     except subprocess.TimeoutExpired:
-        return {"broken": f"no answer within {PATIENCE} seconds"}
+        return kind(broken=f"no answer within {PATIENCE} seconds")
     except ValueError:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return {"broken": one_line(lines[-1])}
+        return kind(broken=one_line(lines[-1]))
 
 
-def machine() -> dict[str, Any]:
-    """What torch, torchvision and timm say of themselves, and torch of its devices (_child_machine)."""
-    return ask("harness.tools.doctor._child_machine", {})
+def machine() -> Machine:
+    """Return what torch, torchvision and timm say of themselves, and torch of its devices (_child_machine)."""
+    return ask("harness.tools.doctor._child_machine", Machine)
 
 
-def models(config: Config, decoders: Sequence[str]) -> dict[str, Any]:
-    """What the encoder says of its weights and its window, and how large the networks are (_child_models)."""
+def networks(config: Config, decoders: Sequence[str]) -> Networks:
+    """Return what the encoder says of its weights and its window, and the networks' sizes (_child_models)."""
     name = config["encoder"]["name"]
-    files = {
-        key: path for key, path in input_digests.content_files(config).items() if Path(path).expanduser().is_file()
-    }
-    return ask(
-        "harness.tools.doctor._child_models",
-        {
-            "encoder": {"name": name, "config": config["encoder"].get(name, {})},
-            "plugins": [str(Path(folder).absolute()) for folder in config.folders],
-            "crop": config.train.crop,
-            "classes": classes(config),
-            "files": files,
-            "decoders": {each: config["decoder"].get(each, {}) for each in decoders},
+    question = Question(
+        encoder=name,
+        options=config["encoder"].get(name, {}),
+        plugins=tuple(str(Path(folder).absolute()) for folder in config.folders),
+        crop=config.train.crop,
+        classes=classes(config),
+        files={
+            key: path for key, path in input_digests.content_files(config).items() if Path(path).expanduser().is_file()
         },
+        decoders={decoder: config["decoder"].get(decoder, {}) for decoder in decoders},
     )
+    return ask("harness.tools.doctor._child_models", Networks, json.dumps(asdict(question)))
 
 
 def classes(config: Config) -> int:
