@@ -12,7 +12,7 @@ import pandas as pd
 from harness.results import paper, stats
 from harness.results import power as powers
 from harness.results.frame import from_frame
-from harness.results.rows import CellResult, ClaimResult, Context, Row, claims
+from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table
 from harness.results.table import signed as with_sign
 from reports import _figures, _metrics, _per_class
@@ -303,8 +303,8 @@ PROVENANCE: dict[str, Callable[[CellResult], str]] = {  # what may move a number
 
 def provenance(rows: list[Row]) -> list[str]:
     """Commit, device, precision, BN group and library versions: in one line where all rows agree, else row by row."""
-    runs = [run for row in rows for run in row.done if not row.cell.startswith("score_")]  # of masks none is known
-    same, notes = [], []
+    done = (run for row in rows for run in row.done if not row.cell.startswith("score_"))  # of masks none is known
+    runs, same, notes = in_order(done), [], []
     for name, text in PROVENANCE.items():
         groups: dict[str, list[str]] = defaultdict(list)
         for run in runs:

@@ -1,4 +1,4 @@
-"""What a command line asks for: its words and flags as a plan, and a report printed as it was asked for."""
+"""Words and flags of a command line as a plan; reports printed as text or JSON."""
 
 import json
 import shutil
@@ -31,13 +31,14 @@ def redacted(value: object) -> str:
 def print_reports(reports: "Sequence[tuple[Sequence[Row], Context, Report]]", as_json: bool) -> None:
     """Print tables for people, or the JSON of --json."""
     from harness.results.power import needs
-    from harness.results.rows_json import rows_json
+    from harness.results.rows_json import SCHEMA, experiment_json
 
     if as_json:
-        shown = rows_json((rows, context) for rows, context, _ in reports)
-        for experiment, (rows, context, _) in zip(shown["experiments"], reports, strict=True):
-            experiment["power"] = [need.json for need in needs(rows, context)]
-        out(json.dumps(shown, indent=1))
+        experiments = [
+            {**experiment_json(rows, context), "power": [need.json for need in needs(rows, context)]}
+            for rows, context, _ in reports
+        ]
+        out(json.dumps({"schema": SCHEMA, "experiments": experiments}, indent=1))
         return
     for _, _, report in reports:
         print_tables(report)
@@ -61,8 +62,8 @@ def make_plan(
     names = [word for word in words if "=" not in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
-    config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    return plan.make(names, config, Path(found.root), seeds), found
+    config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
+    return plan.make(names, config, Path(settings.root), seeds), settings
 
 
 def make_config(
@@ -73,18 +74,18 @@ def make_config(
     from harness.config import settings
 
     given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
-    found = settings.resolve(**given)
-    places = [f"{key}={value}" for key, value in found.paths.items()]
-    return config.compose(found.preset, [*places, *overrides], found.plugins), found
+    resolved = settings.resolve(**given)
+    paths = [f"{key}={value}" for key, value in resolved.paths.items()]
+    return config.compose(resolved.preset, [*paths, *overrides], resolved.plugins), resolved
 
 
-def ways(found: "Resolved") -> dict[str, Any]:
-    """How and where jobs are run, as `runner.How` and a search's request both take it."""
+def run_options(settings: "Resolved") -> dict[str, Any]:
+    """Return the run options, as `runner.How` and a search's request both take it."""
     return {
-        "launcher": found.launcher,
-        "nproc": found.nproc,
-        "tracking_uri": found.tracking_uri,
-        "prefix": found.prefix,
+        "launcher": settings.launcher,
+        "nproc": settings.nproc,
+        "tracking_uri": settings.tracking_uri,
+        "prefix": settings.prefix,
         "command": command_line(),
     }
 
@@ -96,15 +97,15 @@ def folders(given: list[Path] | None) -> tuple[str, ...]:
     return tuple(settings.resolve(plugins=given and tuple(map(str, given))).plugins)
 
 
-def first_line(made: "Plan") -> str:
-    """What this is, before anything else is printed."""
+def first_line(plan: "Plan") -> str:
+    """Return the line that says which setting runs, before anything else is printed."""
     from harness.plan.plan import setting
     from harness.results import paper
 
-    facts = setting(made.config)
+    facts = setting(plan.config)
     what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
     verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
-    return f"preset {made.config.preset}: {what}; {verdict}"
+    return f"preset {plan.config.preset}: {what}; {verdict}"
 
 
 def command_line() -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def command_line() -> tuple[str, ...]:
 
 
 def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) -> None:
-    """What a submission lacks, a line each; raises UnfitError where there is something."""
+    """Print the problems of a submission, a line each. Raise UnfitError where there is one."""
     if as_json:
         facts = {"schema": 1, "masks": str(masks), "split": split, "fit": not problems, "problems": problems}
         out(json.dumps(facts, indent=1))

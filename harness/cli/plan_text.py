@@ -1,7 +1,5 @@
 """A plan as text and as JSON."""
 
-from typing import Any
-
 from harness.common import machine
 from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job
@@ -14,8 +12,8 @@ FRAME_PIXELS = 480 * 853  # of VSPW
 STATES = ("done", "resumable", "missing")
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """What `plan --json` prints."""
+def plan_json(plan: Plan) -> dict[str, object]:
+    """Return what `plan --json` prints."""
     return {
         "schema": 1,
         "root": str(plan.root),
@@ -49,7 +47,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan) -> str:
-    """What `plan` prints: the setting, the cells of every experiment, the jobs with their state."""
+    """Return what `plan` prints: the setting, the cells of every experiment, the jobs with their state."""
     lines = setting_lines(plan)
     for experiment in plan.experiments:
         lines += ["", *experiment_lines(experiment)]
@@ -105,8 +103,8 @@ def experiment_lines(experiment: Experiment) -> list[str]:
     lines = [f"{experiment.title}  [{experiment.name}]"]
     width = max(16, *(len(cell.label or cell.method) for _, cell in experiment.cells))
     for seed, cell in experiment.cells:
-        known = paper.published(experiment.name, cell.name)
-        number = f"paper {known.miou:.2f}" if known else ""
+        published = paper.published(experiment.name, cell.name)
+        number = f"paper {published.miou:.2f}" if published else ""
         note = f"left out: {cell.skip}" if cell.skip else number
         lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
     return lines
@@ -118,15 +116,15 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
         return "no GPU here; one process takes it whole"
     world = machine.ranks(micro_batch, gpus)
     idle = f", {gpus - world} idle" if world < gpus else ""
-    said = f"{world} rank(s) × {micro_batch // world}{idle}"
+    text = f"{world} rank(s) × {micro_batch // world}{idle}"
     theirs = max(1, micro_batch // paper.RANKS)
     if micro_batch // world <= theirs:
-        return said
+        return text
     smaller = world * theirs
     if smaller < micro_batch and batch % smaller == 0:
-        said += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
-        said += " so another number)"
-    return said
+        text += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
+        text += " so another number)"
+    return text
 
 
 def masks(plan: Plan) -> str:

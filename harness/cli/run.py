@@ -6,7 +6,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
-from harness.cli.parse import first_line, make_plan, print_reports, ways
+from harness.cli.parse import first_line, make_plan, print_reports, run_options
 from harness.common.console import out, say
 from harness.common.errors import UnfitError, UsageError
 
@@ -65,7 +65,11 @@ def run(
     if accept is not None:
         runner.accept(plan, say)
     how = runner.How(
-        **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic
+        **run_options(settings),
+        offline=offline,
+        rerun=rerun,
+        stall=settings.stall,
+        deterministic=settings.deterministic,
     )
     if on_slurm:
         how = slurm_jobs.asked(how, slurm or (), settings, plan)

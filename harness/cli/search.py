@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.options import Json, Offline, Plugins, Preset, Root
-from harness.cli.parse import print_tables, ways
+from harness.cli.parse import print_tables, run_options
 from harness.common.console import out, say
 from harness.common.errors import UnfitError, UsageError
 from harness.config import settings
@@ -71,7 +71,7 @@ def search(
         offline=offline,
         stall=resolved.stall,
         deterministic=resolved.deterministic,
-        **ways(resolved),
+        **run_options(resolved),
     )
     if resolved.launcher == "slurm":
         request = slurm_workers.with_sbatch(request, slurm or (), resolved)

@@ -3,8 +3,11 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter
 
 from harness.common import child
 from harness.common.errors import UnfitError
@@ -16,25 +19,40 @@ from harness.plan.plan import Plan
 PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
 
 
-def ask(module: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """A child's answer; {"broken": why} where it has none. Only a child imports torch: a broken one is an answer."""
+class _Answer(Protocol):
+    def __init__(self, *, broken: str) -> None: ...
+
+
+Answer = TypeVar("Answer", bound=_Answer)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a plan's networks lack, empty for nothing; `broken` says why there is no answer."""
+
+    problem: str = ""
+    broken: str = ""
+
+
+def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
+    """Return a child's answer; one that is `broken`, with the reason, where it has none. Only a child imports torch."""
     try:
         done = subprocess.run(
             child.python("-m", module),
-            input=json.dumps(question),
+            input=question,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             env=child_environment(),
             check=False,
         )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: Answer = TypeAdapter(kind).validate_json(done.stdout)
         return answer
     except subprocess.TimeoutExpired:
-        return {"broken": f"no answer within {PATIENCE} seconds"}
+        return kind(broken=f"no answer within {PATIENCE} seconds")
     except ValueError:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return {"broken": one_line(lines[-1])}
+        return kind(broken=one_line(lines[-1]))
 
 
 def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
@@ -61,7 +79,7 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
 @cache
 def answered(question: str) -> str:
     """The first problem that the child finds; empty for none."""
-    answer = ask("harness.engine.preflight", json.loads(question))
-    if "broken" in answer:
-        return f"this plan's networks cannot be tried: {answer['broken']}; `harness doctor` says more"
-    return str(answer["problem"])
+    answer = ask("harness.engine.preflight", Problem, question)
+    if answer.broken:
+        return f"this plan's networks cannot be tried: {answer.broken}; `harness doctor` says more"
+    return answer.problem

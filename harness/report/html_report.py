@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.results import stats
 from harness.results.palette import palette
-from harness.results.rows import CellResult, ClaimResult, Context, Row, claims
+from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table, clean, signed, stem
 
 NAME = "index.html"
@@ -39,7 +39,7 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         undefined=StrictUndefined,
         trim_blocks=False,
     )
-    results = [run for row in rows for run in row.runs]
+    results = in_order(run for row in rows for run in row.runs)
     return environment.get_template("report.html.j2").render(
         report=report,
         context=context,

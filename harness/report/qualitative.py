@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     """Two cells that are compared, video by video."""
 
     ours: Cell
-    over: Cell
+    baseline: Cell
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
         return [
             panel
             for number, (video, why) in enumerate(chosen(gains, names).items())
-            if (panel := one(plan, done, pair, dataset, split, video, why, number)) is not None
+            if (panel := panel_of(plan, done, pair, dataset, split, video, why, number)) is not None
         ]
     except HarnessError:
         return []
@@ -97,21 +97,21 @@ def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
         return {}
     ranked = sorted(names, key=lambda video: (-gains[video], video))
     why = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for word, video in why.items():
-        found.setdefault(video, word)
-    places = np.linspace(0, len(names) - 1, min(FIXED, len(names))).round().astype(int)
-    for place in places.tolist():
-        found.setdefault(names[place], "fixed")
-    return {video: f"{word} ({signed(gains[video], 1)} points)" for video, word in found.items()}
+        reasons.setdefault(video, word)
+    positions = np.linspace(0, len(names) - 1, min(FIXED, len(names))).round().astype(int)
+    for position in positions.tolist():
+        reasons.setdefault(names[position], "fixed")
+    return {video: f"{word} ({signed(gains[video], 1)} points)" for video, word in reasons.items()}
 
 
-def one(
+def panel_of(
     plan: Plan, done: Sequence[Cell], pair: Pair, dataset: Dataset, split: str, video: str, why: str, number: int
 ) -> Panel | None:
     """The panel of a video; None where its evaluations kept no mask of it."""
-    masks = {cell.name: mask for cell in done if (mask := kept(plan.directory(cell.job) / "samples" / video))}
-    if pair.ours.name not in masks or pair.over.name not in masks:
+    masks = {cell.name: mask for cell in done if (mask := saved_mask(plan.directory(cell.job) / "samples" / video))}
+    if pair.ours.name not in masks or pair.baseline.name not in masks:
         return None
     frames = {frame for frame, _ in masks.values()}
     if len(frames) > 1:
@@ -119,19 +119,21 @@ def one(
     (frame,) = frames
     image, truth = dataset.read(split, video, frame)
     shape = image.shape[:2]
-    seen = {name(cell): masks[cell.name][1] for cell in done if cell.name in masks}
-    if truth is None or any(mask.shape != shape for mask in seen.values()):
+    shown = {name(cell): masks[cell.name][1] for cell in done if cell.name in masks}
+    if truth is None or any(mask.shape != shape for mask in shown.values()):
         return None
     colours = palette(len(dataset.classes))
-    ours, base = masks[pair.ours.name][1], masks[pair.over.name][1]
-    mine, other = name(pair.ours), name(pair.over)
+    ours, base = masks[pair.ours.name][1], masks[pair.baseline.name][1]
+    mine, other = name(pair.ours), name(pair.baseline)
     title = f"{mine} and {other} part"
     tiles = [("frame", image), ("truth", colours[truth])]
-    tiles += [(f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in seen.items()]
+    tiles += [
+        (f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in shown.items()
+    ]
     tiles.append((title, parted(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
-        f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(seen)}, and where "
+        f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(shown)}, and where "
         f"{mine} and {other} part: {mine} alone is right in {right} pixels, {other} alone in {wrong} of {truth.size}."
     )
     present = tuple(int(index) for index in np.unique(truth) if index != VOID)
@@ -145,7 +147,7 @@ def name(cell: Cell) -> str:
     return cell.label or cell.method
 
 
-def kept(folder: Path) -> tuple[str, Pixels] | None:
+def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
     """The frame and the mask that an evaluation kept of a video."""
     for path in sorted(folder.glob("*.png")):
         try:
@@ -165,7 +167,7 @@ def score(truth: Pixels, mask: Pixels, classes: int) -> str:
 def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
     """The frame in faint grey; where the two differ, green: ours is right, orange: the other is, yellow: neither."""
     grey = image.mean(axis=2, keepdims=True)
-    scene = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
+    scene: Pixels = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
     differ = (ours != base) & (truth != VOID)
     scene[differ] = NEITHER
     scene[differ & (ours == truth)] = RIGHT
@@ -206,7 +208,7 @@ def font(size: int = 13) -> Any:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, Any]]:
+def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
     """Write every panel's PNG; returns what panels.json says of them. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):

@@ -29,15 +29,15 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
     """The figure in each form; equal figures give equal bytes."""
     import matplotlib
 
-    drawn = figure.draw()
-    made = {}
+    drawing = figure.draw()
+    data = {}
     with matplotlib.rc_context({"svg.hashsalt": figure.title, "svg.fonttype": "path"}):
         for form in forms:
             out = BytesIO()
             metadata = {"Date": None} if form == "svg" else {}
-            drawn.savefig(out, format=form, dpi=DPI, bbox_inches="tight", metadata=metadata)
-            made[form] = out.getvalue()
-    return made
+            drawing.savefig(out, format=form, dpi=DPI, bbox_inches="tight", metadata=metadata)
+            data[form] = out.getvalue()
+    return data
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:

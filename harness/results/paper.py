@@ -5,7 +5,6 @@ Source: Jin et al., "Memory Based Video Scene Parsing", second place of the VSPW
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def backbone(encoder: str) -> str:
     return {ENCODER: BACKBONE, "tiny": "tiny BEiT"}.get(encoder, encoder)
 
 
-def not_the_papers(setting: Mapping[str, Any]) -> list[str]:
+def not_the_papers(setting: Mapping[str, object]) -> list[str]:
     """What keeps a setting's numbers from standing beside the paper's, as short phrases; empty: comparable.
 
     Known keys: dataset, encoder, pretrained, epochs, and those of DATA and RECIPE; others do not matter. What the
@@ -97,7 +96,7 @@ def not_the_papers(setting: Mapping[str, Any]) -> list[str]:
     return _data(setting) + _backbone(setting) + _schedule(setting)
 
 
-def _data(setting: Mapping[str, Any]) -> list[str]:
+def _data(setting: Mapping[str, object]) -> list[str]:
     dataset = setting.get("dataset")
     if dataset != DATASET:
         return [f"data: {dataset or 'not known'}"]
@@ -108,24 +107,24 @@ def _data(setting: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _backbone(setting: Mapping[str, Any]) -> list[str]:
+def _backbone(setting: Mapping[str, object]) -> list[str]:
     encoder = setting.get("encoder")
     if encoder != ENCODER:
-        return [f"backbone: {backbone(encoder) if encoder else 'not known'}"]
+        return [f"backbone: {backbone(str(encoder)) if encoder else 'not known'}"]
     return ["backbone: random weights"] if setting.get("pretrained") is False else []
 
 
-def _schedule(setting: Mapping[str, Any]) -> list[str]:
+def _schedule(setting: Mapping[str, object]) -> list[str]:
     epochs = setting.get("epochs")
     different = []
     if epochs != EPOCHS:
-        different.append(f"schedule: {'not known' if epochs is None else count(epochs, 'epoch')}")
+        different.append(f"schedule: {count(epochs, 'epoch') if isinstance(epochs, int) else 'not known'}")
     for key, name, value in RECIPE:
-        found = setting.get(key)
-        if found is None and key in REQUIRED:
+        ours = setting.get(key)
+        if ours is None and key in REQUIRED:
             different.append(f"{name} not known")
-        elif found is not None and found != value:
-            different.append(f"{name} {found} instead of {value}")
+        elif ours is not None and ours != value:
+            different.append(f"{name} {ours} instead of {value}")
     return different
 
 

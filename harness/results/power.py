@@ -6,7 +6,6 @@ the choice of videos that more seeds do not lessen. Where nothing is measured, p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -48,7 +47,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Need:
-    """What one row's gain over another takes to be decided, in POWER of the cases."""
+    """The seeds that one row's gain over another needs to be decided in POWER of the cases."""
 
     cell: str
     baseline: str
@@ -62,7 +61,7 @@ class Need:
 
     @property
     def sentence(self) -> str | None:
-        """What the paper's gain would need; None where it claims none."""
+        """The seeds that the paper's gain needs; None where it claims none."""
         if self.gain is None:
             return None
         head = f"to decide {signed(self.gain)} at {self.noise.text} in {POWER:.0%} of cases"
@@ -76,7 +75,7 @@ class Need:
         return f"{have}; {count(self.trainings, 'more training')}{hours}"
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Under "power" in `plan --power --json` and `report --json`."""
         noise = {"sd_seeds": self.noise.seeds, "sd_units": self.noise.units, "measured": self.noise.measured}
         question = {"cell": self.cell, "over": self.baseline, "gain": self.gain, "power": POWER, **noise}
@@ -118,7 +117,7 @@ def smallest_gain(noise: Noise, seeds: int) -> float | None:
 
 
 def noise_of(ours: Gain, same_checkpoints: bool, units: int) -> Noise | None:
-    """What is known of a gain's noise, priors for the rest; None where rows of the same checkpoints have not two seeds.
+    """Return a gain's measured noise, priors for the rest; None where rows of the same checkpoints have not two seeds.
 
     `units`: videos or recordings of the split.
     """
@@ -211,7 +210,7 @@ def _evaluation(plan: Plan, cell: Cell, result: CellResult) -> CellResult:
 
 
 def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str]:
-    """What `plan --power` says of one experiment, `seeds` being those of the plan."""
+    """Return the lines of `plan --power` on one experiment, `seeds` being those of the plan."""
     labels = {cell.name: cell.label or cell.method for _, cell in experiment.cells}
     texts = [] if needs else ["  no gain between trainings"]
     for need in needs:

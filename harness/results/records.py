@@ -26,18 +26,18 @@ OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
 }
 
 
-def joined(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An evaluation's provenance, the last of `found`, with that of its trainings: what differs stands side by side."""
-    whole = dict(found[-1])
+def joined(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an evaluation's provenance, the last of `jobs`, with that of its trainings: what differs in a row."""
+    whole = dict(jobs[-1])
     for key in ("commit", "device"):
-        if several := beside(made.get(key) for made in found):
+        if several := beside(job.get(key) for job in jobs):
             whole[key] = several
-    dirty = [made["dirty"] for made in found if made.get("dirty") is not None]
+    dirty = [job["dirty"] for job in jobs if job.get("dirty") is not None]
     if dirty:
         whole["dirty"] = any(dirty)
-    versions = [made["versions"] for made in found if made.get("versions")]
-    names = dict.fromkeys(name for one in versions for name in one)
-    whole["versions"] = {name: beside(one.get(name) for one in versions) for name in names}
+    versions = [job["versions"] for job in jobs if job.get("versions")]
+    names = dict.fromkeys(name for each in versions for name in each)
+    whole["versions"] = {name: beside(each.get(name) for each in versions) for name in names}
     return whole
 
 
@@ -73,8 +73,8 @@ class RunRecord:
         return self._percent("exited", "windows")
 
     def _percent(self, part: str, whole: str) -> float | None:
-        known = part in self.stage and self.stage.get(whole)
-        return 100 * self.stage[part] / self.stage[whole] if known else None
+        total = self.stage.get(whole)
+        return 100 * self.stage[part] / total if part in self.stage and total else None
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -88,14 +88,14 @@ class RunRecord:
         Without truth those that need none; no video consistency of evaluations made before it was counted.
         """
         of_stage = {"moved": self.moved, "exited": self.exited}
-        found = {key: value for key, value in of_stage.items() if value is not None}
+        stage = {key: value for key, value in of_stage.items() if value is not None}
         if not self.labelled:
-            return found
+            return stage
         confusion = self.confusion
         scores = {name: 100 * function(confusion) for name, function in OF_CONFUSION.items()}
         if self.vc.keys() >= self.videos.keys():
             scores |= {name: 100 * value for name, value in metrics.consistency(self.vc.values()).items()}
-        return {**scores, **found}
+        return {**scores, **stage}
 
 
 def read_evaluation(directory: Path) -> RunRecord:
@@ -107,18 +107,18 @@ def read_evaluation(directory: Path) -> RunRecord:
             stages.append({key: int(saved[key]) for key in STAGE if key in saved})
             if "vc" in saved:
                 vc[path.stem] = saved["vc"]
-    counted = [key for key in STAGE if stages and all(key in one for one in stages)]  # older files lack them
-    stage = {key: sum(one[key] for one in stages) for key in counted}
+    counted = [key for key in STAGE if stages and all(key in counts for counts in stages)]  # older files lack them
+    stage = {key: sum(counts[key] for counts in stages) for key in counted}
     return RunRecord(directory.name, videos, provenance(directory), stage=stage, vc=vc)
 
 
-def packed(found: RunRecord) -> bytes:
+def packed(record: RunRecord) -> bytes:
     """All counts in one compressed file: names (V,), confusion (V, K, K), vc (V, ...) where all have it, a stage's."""
     buffer = io.BytesIO()
-    names = list(found.videos)
-    whole = {"vc": np.stack([found.vc[name] for name in names])} if found.vc.keys() >= set(names) else {}
-    whole |= {f"stage_{key}": np.array(number) for key, number in found.stage.items()}
-    matrices = np.stack(list(found.videos.values()))
+    names = list(record.videos)
+    whole = {"vc": np.stack([record.vc[name] for name in names])} if record.vc.keys() >= set(names) else {}
+    whole |= {f"stage_{key}": np.array(number) for key, number in record.stage.items()}
+    matrices = np.stack(list(record.videos.values()))
     np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)  # type: ignore[arg-type]
     return buffer.getvalue()
 

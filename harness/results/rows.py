@@ -202,7 +202,7 @@ class Row:
         """On the paper's claim."""
         return self.claim.verdict if self.claim else None
 
-    def values(self, names: Iterable[str]) -> dict[str, Any]:
+    def values(self, names: Iterable[str]) -> dict[str, object]:
         """Plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
         return {name: null(attrgetter(NESTED.get(name, name))(self)) for name in names}
 

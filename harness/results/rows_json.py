@@ -1,7 +1,6 @@
 """Rows as JSON: what `harness report --json` prints."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from harness.results.rows import ClaimResult, Context, Row, claims, null
 
@@ -15,15 +14,16 @@ ROW = (  # with "runs": the row of rows_json
 )
 
 
-def rows_json(tables: Iterable[tuple[Sequence[Row], Context]]) -> dict[str, Any]:
+def rows_json(tables: Iterable[tuple[Sequence[Row], Context]]) -> dict[str, object]:
     """Return what `report --json` prints: null where a number is not known, never NaN; `seeds` counts the done.
 
     A row's `reason` is why it is not done, or for a done one why it has no interval.
     """
-    return {"schema": SCHEMA, "experiments": [_experiment_json(rows, context) for rows, context in tables]}
+    return {"schema": SCHEMA, "experiments": [experiment_json(rows, context) for rows, context in tables]}
 
 
-def _experiment_json(rows: Sequence[Row], context: Context) -> dict[str, Any]:
+def experiment_json(rows: Sequence[Row], context: Context) -> dict[str, object]:
+    """Return one experiment of `rows_json`."""
     head = {"experiment": context.experiment, "preset": context.preset, "dataset": context.dataset}
     listed = [
         {
@@ -37,7 +37,7 @@ def _experiment_json(rows: Sequence[Row], context: Context) -> dict[str, Any]:
     return {**head, "comparable": context.comparable, "reason": context.reason, "rows": listed, "claims": answers}
 
 
-def _claim_json(answer: ClaimResult) -> dict[str, Any]:
+def _claim_json(answer: ClaimResult) -> dict[str, object]:
     claim, ours = answer.claim, answer.ours
     theirs = {"cell": claim.cell, "over": claim.over, "paper_gain": claim.gain, "source": claim.source}
     mine = {"gain": null(ours.mean), "gain_low": null(ours.interval.low), "gain_high": null(ours.interval.high)}

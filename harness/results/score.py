@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ VERSION = 1  # of the counting: raised when a change moves numbers
 LONGEST = 60  # characters of a name
 
 
-class Job(NamedTuple):
-    """What is scored, against what, and where the counts go."""
+class Task(NamedTuple):
+    """Masks, the data they are compared with, and where the counts go."""
 
     folder: Path
     dataset: Dataset
@@ -44,8 +44,28 @@ class Job(NamedTuple):
     directory: Path
 
     def file(self, video: str) -> Path:
-        """Where a video's counts lie."""
+        """Return the file of a video's counts."""
         return self.directory / "videos" / f"{video}.npz"
+
+
+class Counts(NamedTuple):
+    """Of one video, as its file holds them."""
+
+    confusion: NDArray[np.int64]  # (K, K), rows are the ground truth
+    frames: int
+    void: int  # pixels that the ground truth leaves out
+    vc: NDArray[np.float64]  # totals of Consistency
+
+
+@dataclass(frozen=True)
+class Score:
+    """A finished score, as score.json holds it."""
+
+    name: str
+    split: str
+    data: dict[str, object]
+    version: int
+    seconds: float
 
 
 def quiet(done: int, total: int) -> None:
@@ -73,7 +93,7 @@ def score(
     check_free(name, directory, data, split)
     if not (directory / "score.json").exists():
         try:
-            seconds = count_all(Job(folder, dataset, split, directory), frames, masks, show)
+            seconds = count_all(Task(folder, dataset, split, directory), frames, masks, show)
             facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
             write_json(directory / "score.json", facts)
         except OSError as error:
@@ -89,16 +109,16 @@ def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, Ru
         data = identity(config, input_digests.build_dataset(config), split)
     except UnfitError:
         return []
-    found = []
-    for directory, facts in finished(root):
-        if (facts["data"], facts["split"]) == (data, split) and facts["version"] == VERSION:
-            known = {key: facts[key] for key in ("name", "split", "seconds")}
-            found.append((facts["name"], replace(read_evaluation(directory), provenance=known)))
-    return sorted(found, key=lambda one: one[0])
+    records = []
+    for directory, saved in finished(root):
+        if (saved.data, saved.split, saved.version) == (data, split, VERSION):
+            provenance = {"name": saved.name, "split": saved.split, "seconds": saved.seconds}
+            records.append((saved.name, replace(read_evaluation(directory), provenance=provenance)))
+    return sorted(records, key=lambda record: record[0])
 
 
-def rows(experiment: Experiment, found: Iterable[tuple[str, RunRecord]]) -> list[CellResult]:
-    """Scores on an experiment's data, as rows below its own; none has a paper's number or a gain."""
+def rows(experiment: Experiment, records: Iterable[tuple[str, RunRecord]]) -> list[CellResult]:
+    """Return scores on an experiment's data, as rows below its own; none has a paper's number or a gain."""
     last = len(experiment.cells)
     return [
         CellResult(
@@ -108,24 +128,24 @@ def rows(experiment: Experiment, found: Iterable[tuple[str, RunRecord]]) -> list
             seed=0,
             status="done",
             method=name,
-            fingerprint=one.fingerprint,
-            miou=one.final["miou"],
-            metrics=one.final,
+            fingerprint=record.fingerprint,
+            miou=record.final["miou"],
+            metrics=record.final,
             units=len(set(unit_of.values())),
-            videos=one.videos,
+            videos=record.videos,
             unit_of=unit_of,
-            order=last + place,
+            order=last + index,
         )
-        for place, (name, one) in enumerate(found)
-        for unit_of in [input_digests.units(experiment.config, one.videos)]
+        for index, (name, record) in enumerate(records)
+        for unit_of in [input_digests.units(experiment.config, record.videos)]
     ]
 
 
-def identity(config: Config, dataset: Dataset, split: str) -> dict[str, Any]:
-    """The data that a score rests on, as jobs know it. Raises UnfitError where it is not there."""
+def identity(config: Config, dataset: Dataset, split: str) -> dict[str, object]:
+    """Return the data that a score rests on, as jobs know it. Raise UnfitError where it is not there."""
     splits = {**config.content.splits, split: dataset.digest(split)}
-    known = data_identity(replace(config, content=replace(config.content, splits=splits)), split)
-    plain: dict[str, Any] = json.loads(json.dumps(known))  # tuples as lists, as score.json gives them back
+    identity = data_identity(replace(config, content=replace(config.content, splits=splits)), split)
+    plain: dict[str, object] = json.loads(json.dumps(identity))  # tuples as lists, as score.json gives them back
     return plain
 
 
@@ -143,25 +163,24 @@ def check_name(name: str) -> None:
             raise UsageError(f"--name {name[:LONGEST]!r} {why}; give a short name of one line")
 
 
-def check_free(name: str, directory: Path, data: dict[str, Any], split: str) -> None:
-    """Raises UsageError where the name belongs to other masks of the same data, or the masks have another name."""
-    for other, facts in finished(directory.parents[1]):
+def check_free(name: str, directory: Path, data: dict[str, object], split: str) -> None:
+    """Raise UsageError where the name belongs to other masks of the same data, or the masks have another name."""
+    for other, saved in finished(directory.parents[1]):
         if other.name == directory.name:
-            if facts["name"] != name:
-                raise UsageError(f"these masks are scored as {facts['name']!r} already: use that name, not {name!r}")
-        elif (facts["name"], facts["data"], facts["split"], facts["version"]) == (name, data, split, VERSION):
+            if saved.name != name:
+                raise UsageError(f"these masks are scored as {saved.name!r} already: use that name, not {name!r}")
+        elif (saved.name, saved.data, saved.split, saved.version) == (name, data, split, VERSION):
             raise UsageError(f"--name {name!r} belongs to other masks ({other.name}); give another, such as '{name} 2'")
 
 
-def finished(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Directories of the scores that are whole, with their facts; what cannot be read is none."""
+def finished(root: Path) -> Iterator[tuple[Path, Score]]:
+    """Yield the directories of the scores that are whole, with their facts; what cannot be read is none."""
     for path in sorted((root / "scores").glob("*/score.json")):
         try:
             facts = json.loads(path.read_text())
-        except (OSError, ValueError):
+            yield path.parent, Score(**{field.name: facts[field.name] for field in fields(Score)})
+        except (OSError, ValueError, TypeError, KeyError):
             continue
-        if isinstance(facts, dict) and {"name", "data", "split", "version", "seconds"} <= facts.keys():
-            yield path.parent, facts
 
 
 def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, ...]]:
@@ -190,33 +209,33 @@ def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, .
 
 def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int) -> str:
     """sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
-    found = hashlib.sha256(json.dumps(video).encode())
+    digester = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
-        take(found, stem, read_labels(folder / video / f"{stem}.png", num_classes))
-    return found.hexdigest()
+        take(digester, stem, read_labels(folder / video / f"{stem}.png", num_classes))
+    return digester.hexdigest()
 
 
-def take(found: Any, stem: str, mask: NDArray[np.uint8]) -> None:
+def take(digester: Any, stem: str, mask: NDArray[np.uint8]) -> None:
     """Add a frame to a digest."""
-    found.update(json.dumps([stem, *mask.shape]).encode())
-    found.update(mask.tobytes())
+    digester.update(json.dumps([stem, *mask.shape]).encode())
+    digester.update(mask.tobytes())
 
 
 def count_all(
-    job: Job, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
+    task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
 ) -> float:
     """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
-    (job.directory / "videos").mkdir(parents=True, exist_ok=True)
+    (task.directory / "videos").mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     for done, (video, stems) in enumerate(frames.items()):
         show(len(frames) + done, 2 * len(frames))
-        target = job.file(video)
+        target = task.file(video)
         if not target.exists():
             begun = time.monotonic()
-            counts = count(job, video, stems, masks[video])
+            counts = count(task, video, stems, masks[video])
             partial = temporary(target)
             with partial.open("wb") as file:
-                np.savez(file, **counts, seconds=time.monotonic() - begun)
+                np.savez(file, **counts._asdict(), seconds=time.monotonic() - begun)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
@@ -225,20 +244,20 @@ def count_all(
     return seconds
 
 
-def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[str, Any]:
-    """One video's confusion (K, K), rows are the truth; its frames; pixels that the truth leaves out; its vc.
+def count(task: Task, video: str, stems: tuple[str, ...], expected: str) -> Counts:
+    """Count one video.
 
-    Raises UnfitError for a mask of another size than its frame's, and where the masks are no longer the `expected`.
+    Raise UnfitError for a mask of another size than its frame's, and where the masks are no longer the `expected`.
     """
-    classes, labelled = len(job.dataset.classes), 0
+    classes, labelled = len(task.dataset.classes), 0
     confusion, consistency = np.zeros((classes, classes), np.int64), Consistency(classes)
-    found = hashlib.sha256(json.dumps(video).encode())
+    digester = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
-        truth = job.dataset.read(job.split, video, stem).label
+        truth = task.dataset.read(task.split, video, stem).label
         assert truth is not None  # a split has labels or has none
-        path = job.folder / video / f"{stem}.png"
+        path = task.folder / video / f"{stem}.png"
         mask = read_labels(path, classes)
-        take(found, stem, mask)
+        take(digester, stem, mask)
         if mask.shape != truth.shape:
             (height, width), (rows, columns) = mask.shape, truth.shape
             raise UnfitError(f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; save it at that size")
@@ -247,7 +266,7 @@ def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[s
         confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         consistency.add(truth, mask)
         labelled += truth.size
-    if found.hexdigest() != expected:
-        raise UnfitError(f"{shown(job.folder / video)}: changed while it was read; score it again when it is whole")
+    if digester.hexdigest() != expected:
+        raise UnfitError(f"{shown(task.folder / video)}: changed while it was read; score it again when it is whole")
     void = labelled - int(confusion.sum())
-    return {"confusion": confusion, "frames": len(stems), "void": void, "vc": consistency.totals}
+    return Counts(confusion, len(stems), void, consistency.totals)

@@ -129,7 +129,7 @@ class UnitSums:
     def shares(self) -> Floats:
         """What each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
         without = miou(self.sums.sum(axis=0) - self.sums)
-        return (len(without) - 1) * (without.mean() - without)
+        return np.asarray((len(without) - 1) * (without.mean() - without))
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:
@@ -158,38 +158,39 @@ def miou(sums: Floats) -> Floats:
     there = truth > 0
     iou = np.divide(hit, truth + predicted - hit, out=np.zeros_like(hit), where=there)
     classes = there.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
+    mean: Floats = np.divide(iou.sum(axis=-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
+    return mean
 
 
 def interval(
-    cells: Sequence[UnitSums | None], over: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
+    cells: Sequence[UnitSums | None], baseline: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
 ) -> Interval:
-    """LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed; less that of `over`, paired by seed.
+    """LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed; less that of `baseline`, paired by seed.
 
     None stands for an evaluation whose matrices are not at hand. `same_checkpoints`: both evaluate the same trainings.
     """
-    every = [one for one in (*cells, *over) if one is not None]
+    every = [each for each in (*cells, *baseline) if each is not None]
     if not cells:
         return Interval()
-    if len(every) < len(cells) + len(over):
+    if len(every) < len(cells) + len(baseline):
         return Interval(reason="confusion matrices by video are not at hand")
     first = every[0]
-    if any(one.names != first.names or one.sums.shape != first.sums.shape for one in every):
+    if any(each.names != first.names or each.sums.shape != first.sums.shape for each in every):
         return Interval(reason="not the same videos and classes throughout")
     ours, theirs = every[: len(cells)], every[len(cells) :]
-    values = np.array([one.miou for one in ours])  # (S,)
+    values = np.array([each.miou for each in ours])  # (S,)
     if np.isnan(values).any():
         return Interval(reason="no pixel has a label")
     if theirs:
-        values = values - [one.miou for one in theirs]
+        values = values - [each.miou for each in theirs]
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
             return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
         between = float(values.var(ddof=1)) / len(values)
         return around(float(values.mean()), [(between, len(values) - 1.0)], [], THESE_VIDEOS)
-    shares = np.array([one.shares for one in ours])  # (S, U)
+    shares = np.array([each.shares for each in ours])  # (S, U)
     if theirs:
-        shares = shares - [one.shares for one in theirs]
+        shares = shares - [each.shares for each in theirs]
     if np.isnan(shares).any():
         return Interval(reason="all labels are in one video")
     seeds, units = shares.shape

@@ -26,16 +26,16 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # equal masks make equal files
 class Masks:
     """The files of a folder or of a .zip. Raises UnfitError where it is neither."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._zip: zipfile.ZipFile | None = None
-        if os.path.isdir(place):
-            self.names = {path.relative_to(place).as_posix() for path in files(place)}
+        if os.path.isdir(path):
+            self.names = {file.relative_to(path).as_posix() for file in files(path)}
         else:
             try:
-                self._zip = zipfile.ZipFile(place)
+                self._zip = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
-                raise UnfitError(f"{shown(place)}: neither a folder of masks nor a .zip of one ({error})") from error
+                raise UnfitError(f"{shown(path)}: neither a folder of masks nor a .zip of one ({error})") from error
             self.names = {name for name in self._zip.namelist() if not name.endswith("/")}
 
     def data(self, name: str) -> bytes | None:
@@ -45,7 +45,7 @@ class Masks:
         try:
             return self._zip.read(name)
         except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise UnfitError(f"{shown(self.place / name)}: cannot be unpacked ({error}); pack it again") from error
+            raise UnfitError(f"{shown(self.path / name)}: cannot be unpacked ({error}); pack it again") from error
 
 
 def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -70,27 +70,27 @@ def quiet(done: int, total: int) -> None:
     """Show nothing."""
 
 
-def check(place: Path, config: Config, split: str, show: Callable[[int, int], None] = quiet) -> list[str]:
+def check(path: Path, config: Config, split: str, show: Callable[[int, int], None] = quiet) -> list[str]:
     """What the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
 
     `show` hears of videos done and their total. Raises UnfitError for what is no submission at all.
     """
-    return list(problems(Masks(place), input_digests.build_dataset(config), split, show))
+    return list(problems(Masks(path), input_digests.build_dataset(config), split, show))
 
 
 def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, int], None]) -> Iterator[str]:
     """Missing frames, wrong sizes, labels that are no class, files that are none: video by video, then what is left."""
-    videos, known = dataset.videos(split), set()
+    videos, expected = dataset.videos(split), set()
     for done, video in enumerate(videos):
         show(done, len(videos))
         for frame in dataset.frames(split, video):
             name = f"{video}/{frame}.png"
-            known.add(name)
+            expected.add(name)
             if name not in masks.names:
                 yield f"{shown(name)}: missing"
                 continue
             try:
-                mask = read_labels(masks.place / name, len(dataset.classes), masks.data(name), np.uint8)
+                mask = read_labels(masks.path / name, len(dataset.classes), masks.data(name), np.uint8)
             except UnfitError as error:
                 yield str(error)
                 continue
@@ -99,7 +99,7 @@ def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, in
                 (height, width), (rows, columns) = mask.shape, size
                 yield f"{shown(name)}: is {width}×{height}, its frame {columns}×{rows}"
     show(len(videos), len(videos))
-    yield from (f"{shown(name)}: no frame of the {split} split; take it out" for name in sorted(masks.names - known))
+    yield from (f"{shown(name)}: no frame of the {split} split; take it out" for name in sorted(masks.names - expected))
 
 
 def pack(masks: Path, target: Path) -> None:
@@ -120,9 +120,9 @@ def of_cell(plan: Plan, cell: Cell) -> str:
     target = plan.root / "submissions" / f"{cell.job.split}_{cell.job.fingerprint}.zip"
     if not target.exists():
         folder = plan.directory(cell.job) / "masks"
-        found = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
-        if found:
-            return f"not packed: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+        wrong = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
+        if wrong:
+            return f"not packed: {wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
         try:
             pack(folder, target)
         except OSError as error:

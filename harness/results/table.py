@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import tabulate as tables
 from tabulate import tabulate
@@ -52,7 +51,7 @@ class Table:
     notes: tuple[str, ...] = ()
     align: str = ""  # one of l, c, r a column
     bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # (row, column) of the best
-    raw: tuple[Mapping[str, Any], ...] = ()
+    raw: tuple[Mapping[str, object], ...] = ()
     links: Mapping[tuple[int, int], str] = field(default_factory=dict)  # (row, column) -> where it leads
 
     def __post_init__(self) -> None:
@@ -204,8 +203,8 @@ def write(report: Report, folder: Path) -> list[Path]:
         texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    drawn = [path for name, one in report.figures.items() for path in figure.save(one, folder, stem(name))]
-    return [folder / name for name in texts] + drawn
+    pictures = [path for name, each in report.figures.items() for path in figure.save(each, folder, stem(name))]
+    return [folder / name for name in texts] + pictures
 
 
 def stem(name: str) -> str:

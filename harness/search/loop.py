@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError
@@ -31,14 +30,14 @@ LOST = 3  # attempts at a trial whose ranks die under it
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker works with."""
+    """One worker of a study, with all that it needs."""
 
     study: Study
     keeper: Keeper
     telling: Telling
     launcher: Launcher
     root: Path
-    facts: Mapping[str, Any]  # how jobs are run: provenance
+    facts: Mapping[str, object]  # how jobs are run: provenance
     display: Display
     say: Callable[[str], None]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.config.compose import Config
-from harness.plan.plan import Plan, Train
+from harness.plan.job import Train
+from harness.plan.plan import Plan
 from harness.tools.doctor import _children, _data, _devices, _disk, _software, _store, _weights
 from harness.tools.doctor._finding import Finding, findings_json, line
 
@@ -46,8 +47,8 @@ def examine(
     missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
     decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
     say("building the encoder and reading its weights")
-    models = _children.models(config, decoders)
-    yield from _weights.examine(config, root, models)
-    yield from _disk.examine(root, missing, models, mounts)
+    networks = _children.networks(config, decoders)
+    yield from _weights.examine(config, root, networks)
+    yield from _disk.examine(root, missing, networks, mounts)
     yield from _store.examine(tracking_uri, prefix, mounts)
     yield from _data.examine(config, thorough, say)

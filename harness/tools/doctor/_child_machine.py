@@ -3,38 +3,37 @@
 import importlib
 import json
 import warnings
-from typing import Any
+from dataclasses import asdict, replace
 
 from harness.common.child import answer
+from harness.tools.doctor._facts import Device, Machine, Package
 
 
 def main() -> None:
     """Answer on stdout."""
     with answer() as out:
-        found: dict[str, Any] = {"packages": {}}
-        for name in ("torch", "torchvision", "timm"):
-            found["packages"][name] = imported(name)
-        if "version" in found["packages"]["torch"]:
-            found |= devices()
-        if "version" in found["packages"]["torchvision"]:
-            found["nms"] = nms()
-        json.dump(found, out)
+        machine = Machine({name: package(name) for name in ("torch", "torchvision", "timm")})
+        if machine.torch:
+            machine = with_devices(machine)
+        if machine.packages["torchvision"].version:
+            machine = replace(machine, nms=nms())
+        json.dump(asdict(machine), out)
 
 
-def imported(name: str) -> dict[str, str]:
-    """Version of a package and the CUDA it was built with, or the error of its import."""
+def package(name: str) -> Package:
+    """Return the version of a package and the CUDA it was built with, or the error of its import."""
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken installation has its own errors
-        return {"error": f"{type(error).__name__}: {error}"}
+        return Package(error=f"{type(error).__name__}: {error}")
     cuda = getattr(getattr(module, "version", None), "cuda", None)
     if isinstance(cuda, int):  # torchvision's newer wheels: 13000 is 13.0
         cuda = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda > 0 else ""
-    return {"version": str(module.__version__), "cuda": str(cuda or "")}
+    return Package(str(module.__version__), str(cuda or ""))
 
 
 def nms() -> str:
-    """The error of one operator of torchvision's own library; empty where it runs."""
+    """Return the error of one operator of torchvision's own library; empty where it runs."""
     import torch
     import torchvision
 
@@ -45,37 +44,39 @@ def nms() -> str:
     return ""
 
 
-def devices() -> dict[str, Any]:
-    """What torch makes of the GPUs: the architectures it was built for, and for each device whether a sum runs."""
+def with_devices(machine: Machine) -> Machine:
+    """Add torch's GPUs, the architectures it has code for, and why it has no GPU."""
     import torch
 
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available, error = torch.cuda.is_available(), ""
         if not available:
             try:
-                torch.cuda.init()
+                torch.zeros(1, device="cuda")
             except Exception as failure:
                 error = str(failure)
-    return {
-        "hip": torch.version.hip or "",
-        "archs": torch.cuda.get_arch_list() if torch.version.cuda else [],
-        "error": error or " ".join(str(warning.message) for warning in heard),
-        "devices": [device(index) for index in range(torch.cuda.device_count())] if available else [],
-    }
+    return replace(
+        machine,
+        hip=torch.version.hip or "",
+        archs=tuple(torch.cuda.get_arch_list()) if torch.version.cuda else (),
+        error=error or " ".join(str(warning.message) for warning in caught),
+        devices=tuple(device(index) for index in range(torch.cuda.device_count())) if available else (),
+    )
 
 
-def device(index: int) -> dict[str, Any]:
-    """One device as torch has it, and the error of a first computation on it."""
+def device(index: int) -> Device:
+    """Return one device as torch has it, with the error of a first computation on it."""
     import torch
 
-    known = torch.cuda.get_device_properties(index)
-    found = {"name": known.name, "capability": [known.major, known.minor], "memory": known.total_memory, "error": ""}
+    properties, error = torch.cuda.get_device_properties(index), ""
     try:
         (torch.ones(8, device=f"cuda:{index}") + 1).sum().item()
-    except Exception as error:
-        found["error"] = str(error).split("\n")[0]
-    return found
+    except Exception as failure:
+        error = str(failure).split("\n")[0]
+    with torch.cuda.device(index):
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Device(properties.name, torch.cuda.get_device_capability(index), properties.total_memory, bf16, error)
 
 
 if __name__ == "__main__":

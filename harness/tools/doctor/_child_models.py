@@ -5,10 +5,12 @@ import pickletools
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from harness.common.child import answer
@@ -16,6 +18,7 @@ from harness.common.errors import UnfitError
 from harness.config import plugins
 from harness.engine import sliding_window
 from harness.engine.preflight import lightly
+from harness.tools.doctor._facts import HubWeights, Networks, Question, WeightsFile
 from models import segmentor
 from models.encoders import _weights
 
@@ -25,35 +28,34 @@ OURS = "this harness's own"
 def main() -> None:
     """Answer the question on stdin."""
     with answer() as out:
-        question = json.load(sys.stdin)
-        found: dict[str, Any] = {"files": {key: inspect(path) for key, path in question["files"].items()}}
+        question: Question = TypeAdapter(Question).validate_json(sys.stdin.read())
         try:
-            found |= build(question)
+            networks = build(question)
         except Exception as error:  # of an encoder, which may be a person's own
-            found["error"] = short(error)
-        found["hub"] = hub(question["encoder"]["config"])
-        json.dump(found, out)
+            networks = Networks(error=short(error))
+        files = {key: inspect(path) for key, path in question.files.items()}
+        json.dump(asdict(replace(networks, files=files, hub=hub(question.options))), out)
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """Tensors, bytes, layout and, of a checkpoint of ours, classes; or why it cannot be read. No code of it runs."""
+def inspect(path: str) -> WeightsFile:
+    """Return a file's contents, or why it cannot be read. No code of it runs."""
     try:
         state = _weights.read(path)
     except (OSError, ValueError) as error:
-        cause = str(error.__cause__ or error)  # torch's own message names what the pickle asks for
-        return {"error": short(error), "asks": asks(cause, path)}
-    known = layout(state)
-    return {
-        "tensors": len(state),
-        "bytes": sum(value.numel() * value.element_size() for value in state.values()),
-        "layout": known,
-        "classes": classes(state) if known == OURS else None,
-        "self_supervised": "rel_pos_bias.relative_position_bias_table" in state,
-    }
+        cause = str(error.__cause__ or error)  # torch's own message names what the pickle imports
+        return WeightsFile(error=short(error), imports=refused(cause, path))
+    kind = layout(state)
+    return WeightsFile(
+        tensors=len(state),
+        bytes=sum(value.numel() * value.element_size() for value in state.values()),
+        layout=kind,
+        classes=classes(state) if kind == OURS else None,
+        self_supervised="rel_pos_bias.relative_position_bias_table" in state,
+    )
 
 
-def asks(message: str, path: str) -> str:
-    """What a refused pickle wanted to call, by torch's message or its own bytes; empty for other failures."""
+def refused(message: str, path: str) -> str:
+    """Return what a refused pickle would import, by torch's message or its own bytes; empty for other failures."""
     if "weights_only" not in message.lower() and "weights only" not in message.lower():
         return ""
     for word in ("GLOBAL ", "Unsupported global: ", "Unsupported class "):
@@ -64,20 +66,20 @@ def asks(message: str, path: str) -> str:
 
 def imports(path: str) -> list[str]:
     """The names that a plain pickle would import, by disassembling it: nothing of it runs."""
-    found: list[str] = []
+    names: list[str] = []
     words: list[str] = []
     try:
         with open(path, "rb") as opened:
             for opcode, argument, _ in pickletools.genops(opened):
                 if opcode.name == "GLOBAL":
-                    found.append(str(argument).replace(" ", "."))
+                    names.append(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL":
-                    found.append(".".join(words[-2:]))
+                    names.append(".".join(words[-2:]))
                 elif isinstance(argument, str):
                     words.append(argument)
     except ValueError:  # no pickle from some byte on
         pass
-    return [name for name in dict.fromkeys(found) if not name.startswith(("torch.", "collections."))]
+    return [name for name in dict.fromkeys(names) if not name.startswith(("torch.", "collections."))]
 
 
 def layout(state: Mapping[str, Tensor]) -> str:
@@ -102,34 +104,32 @@ def classes(state: Mapping[str, Tensor]) -> int | None:
     return rows[-1] if rows else None
 
 
-def build(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder with its weights where files are given, and the number of parameters with each decoder.
+def build(question: Question) -> Networks:
+    """Build the encoder, with its weights where files are given, and count the parameters with each decoder.
 
     Networks are built on the meta device, which checks shapes and holds no numbers; for real where one cannot be.
     """
-    encoder = plugins.load("encoders", question["encoder"]["name"], question["plugins"])
-    config = settings(encoder, question["encoder"]["config"])
-    found: dict[str, Any] = {"parameters": {}, "fit": None, "note": ""}
-    made = lightly(lambda: encoder.Encoder(config, question["crop"]))
-    found["encoder"] = parameters(made)
+    encoder = plugins.load("encoders", question.encoder, question.plugins)
+    config = settings(encoder, question.options)
+    alone = lightly(lambda: encoder.Encoder(config, question.crop))
+    window = ""
     try:
-        sliding_window.check_window(
-            question.get("window", question["crop"]), sliding_window.Fit(made.size, made.multiple)
-        )
+        sliding_window.check_window(question.window, sliding_window.Fit(alone.size, alone.multiple))
     except UnfitError as error:
-        found["window"] = str(error)
-    for name, section in question["decoders"].items():
-        decoder = plugins.load("decoders", name, question["plugins"])
-        own = settings(decoder, section)
-        whole = encoder, config, decoder, own, question["classes"], question["crop"]
-        found["parameters"][name] = parameters(lightly(partial(segmentor.build, *whole)))
-    if question["files"]:
+        window = str(error)
+    sizes = {}
+    for name, options in question.decoders.items():
+        decoder = plugins.load("decoders", name, question.plugins)
+        whole = encoder, config, decoder, settings(decoder, options), question.classes, question.crop
+        sizes[name] = parameters(lightly(partial(segmentor.build, *whole)))
+    misfit, note = None, ""
+    if question.files:
         try:
-            found["note"] = fill(made, partial(encoder.Encoder, config, question["crop"]))
-            found["fit"] = ""
+            note = fill(alone, partial(encoder.Encoder, config, question.crop))
+            misfit = ""
         except (OSError, ValueError) as error:
-            found["fit"] = short(error)
-    return found
+            misfit = short(error)
+    return Networks(encoder=parameters(alone), parameters=sizes, window=window, misfit=misfit, note=note)
 
 
 def fill(encoder: Any, again: Callable[[], Any]) -> str:
@@ -157,22 +157,22 @@ def parameters(module: torch.nn.Module) -> int:
     return sum(value.numel() for value in module.parameters())
 
 
-def hub(section: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where `pretrained` weights come from, and whether this machine has them already; None for no hub's name."""
-    if not section.get("pretrained") or not section.get("model"):
+def hub(options: Mapping[str, Any]) -> HubWeights | None:
+    """Return the `pretrained` weights of the hub; None for a name that the hub does not have."""
+    if not options.get("pretrained") or not options.get("model"):
         return None
     import timm
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        known = timm.get_pretrained_cfg(section["model"])
+        pretrained = timm.get_pretrained_cfg(options["model"])
     except Exception:  # a name of no model of timm's: building the encoder says so
         return None
-    if known is None or not known.hf_hub_id:
+    if pretrained is None or not pretrained.hf_hub_id:
         return None
     names = ("model.safetensors", "pytorch_model.bin")
-    cached = any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
-    return {"id": known.hf_hub_id, "cached": cached}
+    cached = any(isinstance(try_to_load_from_cache(pretrained.hf_hub_id, name), str) for name in names)
+    return HubWeights(pretrained.hf_hub_id, cached)
 
 
 def short(error: Exception) -> str:

@@ -3,11 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.plan.plan import Evaluate, Job, Train
+from harness.plan.job import Evaluate, Job, Train
+from harness.tools.doctor._facts import Networks
 from harness.tools.doctor._finding import Finding, count, size
 from harness.tools.doctor._mounts import existing, network
 
@@ -18,20 +18,20 @@ KEEP = 2  # checkpoints of a training that stay, as harness/engine/checkpoint.py
 FEW_FILES = 10_000
 
 
-def examine(root: Path, missing: Sequence[Job], models: Mapping[str, Any], mounts: Path) -> Iterator[Finding]:
+def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path) -> Iterator[Finding]:
     """Findings of the root; nothing is made there that stays."""
-    place = existing(root)
-    if problem := unwritable(place):
+    folder = existing(root)
+    if problem := unwritable(folder):
         yield Finding(PART, False, f"{root}: {problem}", "choose another root with --root DIR")
         return
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     trainings = [job for job in missing if isinstance(job, Train)]
-    sizes = models.get("parameters", {})
+    sizes = networks.parameters
     if trainings and all(job.decoder in sizes for job in trainings):
         yield enough(root, free, [sizes[job.decoder] for job in trainings], counts(missing))
     else:
         yield Finding(PART, True, f"{root} can be written, {size(free)} are free")
-    files = os.statvfs(place)
+    files = os.statvfs(folder)
     if files.f_files and files.f_favail < FEW_FILES:
         text = f"{root}: only {files.f_favail} more files fit on this file system (inodes)"
         yield Finding(PART, None, text, "delete small files there, or choose another root with --root DIR")
@@ -39,16 +39,16 @@ def examine(root: Path, missing: Sequence[Job], models: Mapping[str, Any], mount
         yield Finding(PART, None, f"{root} is on a network file system ({where}): good for many nodes, slower to write")
 
 
-def unwritable(place: Path) -> str:
-    """Why nothing can be written at a place; empty where a file was written and removed."""
-    if not place.is_dir():
-        return f"{place} is a file"
+def unwritable(folder: Path) -> str:
+    """Why nothing can be written in a folder; empty where a file was written and removed."""
+    if not folder.is_dir():
+        return f"{folder} is a file"
     try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".harness-doctor-") as probe:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".harness-doctor-") as probe:
             probe.write(b"\0")
             probe.flush()
     except OSError as error:
-        return f"nothing can be written in {place} ({error.strerror})"
+        return f"nothing can be written in {folder} ({error.strerror})"
     return ""
 
 
@@ -66,9 +66,6 @@ def enough(root: Path, free: int, parameters: Sequence[int], evaluations: int) -
 
 def counts(missing: Sequence[Job]) -> int:
     """Bytes of the confusion matrices (K × K int64 a video) of the missing evaluations."""
-    found = 0
-    for job in missing:
-        if isinstance(job, Evaluate):
-            known = job.config.content
-            found += known.videos.get(job.split, 0) * (known.classes or 0) ** 2 * 8
-    return found
+    evaluations = [job for job in missing if isinstance(job, Evaluate)]
+    contents = [(job.config.content, job.split) for job in evaluations]
+    return sum(content.videos.get(split, 0) * (content.classes or 0) ** 2 * 8 for content, split in contents)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from harness.common.errors import HarnessError
 from harness.common.redaction import one_line, redact
@@ -12,7 +11,7 @@ SHOWN = 3  # examples named in one line
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a part: fit, not fit (then with a remedy), or None for a note."""
+    """A result on a part: fit, not fit (then with a remedy), or None for a note."""
 
     part: str  # data, weights, devices, software, store, disk
     fit: bool | None
@@ -27,7 +26,7 @@ def line(finding: Finding) -> str:
     return f"{word:<6}{finding.part:<10}{finding.text}{remedy}"
 
 
-def findings_json(findings: Iterable[Finding]) -> dict[str, Any]:
+def findings_json(findings: Iterable[Finding]) -> dict[str, object]:
     """All findings as one JSON value; "fit" is whether none of them is unfit."""
     rows = [asdict(finding) for finding in findings]
     return {"schema": 1, "fit": all(row["fit"] is not False for row in rows), "findings": rows}
@@ -53,9 +52,9 @@ def count(number: int, noun: str) -> str:
 
 def some(names: Iterable[object]) -> str:
     """The first few names, and how many more."""
-    known = [str(name) for name in names]
-    more = len(known) - SHOWN
-    return ", ".join(known[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    texts = [str(name) for name in names]
+    more = len(texts) - SHOWN
+    return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def size(number: float) -> str:

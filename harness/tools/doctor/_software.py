@@ -2,36 +2,36 @@
 
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 
 from harness.config.plugins import PROJECT
+from harness.tools.doctor._facts import Machine
 from harness.tools.doctor._finding import Finding, count, some
 
 PART = "software"
 REINSTALL = "install the three anew in one command: pip install -c constraints.txt torch torchvision timm"
 
 
-def examine(machine: Mapping[str, Any], constraints: Path = PROJECT / "constraints.txt") -> Iterator[Finding]:
+def examine(machine: Machine, constraints: Path = PROJECT / "constraints.txt") -> Iterator[Finding]:
     """Whether the packages import together, and how they differ from `constraints`."""
-    if "broken" in machine:
-        yield Finding(PART, False, f"torch cannot be asked: {machine['broken']}", REINSTALL)
+    if machine.broken:
+        yield Finding(PART, False, f"torch cannot be asked: {machine.broken}", REINSTALL)
     else:
         yield from matching(machine)
     yield from tested(constraints)
 
 
-def matching(machine: Mapping[str, Any]) -> Iterator[Finding]:
+def matching(machine: Machine) -> Iterator[Finding]:
     """torch, torchvision and timm: each imports, requirements on each other hold, and operators find their torch."""
-    packages = machine["packages"]
-    broken = [f"{name} does not import ({known['error']})" for name, known in packages.items() if "error" in known]
-    if machine.get("nms"):
-        broken.append(f"torchvision's operators do not run on this torch ({machine['nms']})")
-    cuda = {name: packages[name].get("cuda", "") for name in ("torch", "torchvision")}
+    packages = machine.packages
+    broken = [f"{name} does not import ({package.error})" for name, package in packages.items() if package.error]
+    if machine.nms:
+        broken.append(f"torchvision's operators do not run on this torch ({machine.nms})")
+    cuda = {name: packages[name].cuda for name in ("torch", "torchvision")}
     major = {name: built.split(".")[0] for name, built in cuda.items()}
     if not broken and major["torch"] != major["torchvision"]:
         built = " and ".join(f"{name} for {f'CUDA {to}' if to else 'the CPU'}" for name, to in cuda.items())
@@ -40,8 +40,8 @@ def matching(machine: Mapping[str, Any]) -> Iterator[Finding]:
     for text in broken:
         yield Finding(PART, False, text, REINSTALL)
     if not broken:
-        versions = ", ".join(f"{name} {known['version']}" for name, known in packages.items())
-        built = f"CUDA {cuda['torch']}" if cuda["torch"] else "ROCm" if machine.get("hip") else "the CPU"
+        versions = ", ".join(f"{name} {package.version}" for name, package in packages.items())
+        built = f"CUDA {cuda['torch']}" if cuda["torch"] else "ROCm" if machine.hip else "the CPU"
         yield Finding(
             PART, True, f"Python {platform.python_version()}, {versions}, built for {built}: one matching set"
         )
@@ -49,12 +49,12 @@ def matching(machine: Mapping[str, Any]) -> Iterator[Finding]:
 
 def unmet(name: str) -> list[str]:
     """Requirements of a package on torch and torchvision that the installed ones do not meet."""
-    found = []
+    wishes = []
     for requirement in map(Requirement, (installed(name) and requires(name)) or []):
         have = installed(requirement.name) if requirement.name in ("torch", "torchvision") else None
         if have and requirement.marker is None and not requirement.specifier.contains(have, prereleases=True):
-            found.append(f"{name} {installed(name)} asks for {requirement}, installed is {have}")
-    return found
+            wishes.append(f"{name} {installed(name)} asks for {requirement}, installed is {have}")
+    return wishes
 
 
 def installed(name: str) -> str | None:
@@ -73,7 +73,7 @@ def tested(constraints: Path) -> Iterator[Finding]:
         yield Finding(PART, None, "no constraints.txt here: which versions were tested together is not known")
         return
     pins = re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.M)
-    have = {name: found.partition("+")[0] for name, _ in pins if (found := installed(name))}
+    have = {name: own.partition("+")[0] for name, _ in pins if (own := installed(name))}
     other = [f"{name} {have[name]} (tested: {pin})" for name, pin in pins if have.get(name, pin) != pin]
     if other:
         remedy = "for the tested set: pip install -c constraints.txt -e ."

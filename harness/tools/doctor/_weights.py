@@ -3,13 +3,13 @@
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.tools.doctor import _children
+from harness.tools.doctor._facts import HubWeights, Networks, WeightsFile
 from harness.tools.doctor._finding import Finding, count, size
 
 PART = "weights"
@@ -18,43 +18,43 @@ CONVERT = "where you trust the file, save its tensors as safetensors once (docs/
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
 
 
-def examine(config: Config, root: Path, models: Mapping[str, Any]) -> Iterator[Finding]:
+def examine(config: Config, root: Path, networks: Networks) -> Iterator[Finding]:
     """The files that the encoder in use names, the hub's weights, and whether the encoder can be built and filled."""
     name, crop = config["encoder"]["name"], config.train.crop
     section = config["encoder"].get(name, {})
     files = input_digests.content_files(config)
     readable = True
     for key, path in files.items():
-        for finding in file(key, Path(path).expanduser(), root, models, _children.classes(config)):
+        for finding in file(key, Path(path).expanduser(), root, networks, _children.classes(config)):
             readable &= finding.fit is not False
             yield finding
-    if "broken" in models or "error" in models:
-        why = models.get("broken") or models["error"]
+    if why := networks.broken or networks.error:
         remedy = f"choose another model or train.crop (encoder.{name}), or mend the installation"
         yield Finding(PART, False, f"encoder {name} cannot be built for windows of {crop}: {why}", remedy)
         return
-    yield Finding(PART, True, f"encoder {name}: {models['encoder'] / 1e6:.1f} M parameters, windows of {crop}")
-    if models.get("window"):
-        text, _, remedy = models["window"].rpartition("; ")
+    yield Finding(PART, True, f"encoder {name}: {networks.encoder / 1e6:.1f} M parameters, windows of {crop}")
+    if networks.window:
+        text, _, remedy = networks.window.rpartition("; ")
         yield Finding(PART, False, text, remedy)
     if files and readable:
-        yield from fit(name, models)
+        yield from fit(name, networks)
     elif section.get("pretrained") and not files:
-        yield from hub(name, models["hub"])
+        yield from hub(name, networks.hub)
     elif not files:
         yield Finding(PART, None, f"encoder {name} starts from random weights (neither weights nor pretrained is set)")
 
 
-def fit(name: str, models: Mapping[str, Any]) -> Iterator[Finding]:
+def fit(name: str, networks: Networks) -> Iterator[Finding]:
     """Whether the files fill the encoder."""
-    if not models["fit"]:
-        yield Finding(PART, True, f"encoder {name} takes these weights{': ' if models['note'] else ''}{models['note']}")
+    if not networks.misfit:
+        note = f": {networks.note}" if networks.note else ""
+        yield Finding(PART, True, f"encoder {name} takes these weights{note}")
         return
     remedy = f"give the weights of this very model, or set encoder.{name}.model to theirs; {WHERE}"
-    yield Finding(PART, False, f"encoder {name} does not take them: {models['fit']}", remedy)
+    yield Finding(PART, False, f"encoder {name} does not take them: {networks.misfit}", remedy)
 
 
-def file(key: str, path: Path, root: Path, models: Mapping[str, Any], classes: int | None) -> Iterator[Finding]:
+def file(key: str, path: Path, root: Path, networks: Networks, classes: int | None) -> Iterator[Finding]:
     """One file: kind, size and digest from its bytes; tensors and layout from the child that read it."""
     if not path.is_file():
         yield Finding(PART, False, f"{key}={path}: no such file", f"set {key}=FILE; {WHERE}")
@@ -69,24 +69,26 @@ def file(key: str, path: Path, root: Path, models: Mapping[str, Any], classes: i
     if problem:
         yield Finding(PART, False, f"{path}: {problem}", remedy)
         return
-    yield from inside(path, models.get("files", {}).get(key, {}), classes)
+    yield from inside(path, networks.files.get(key), classes)
 
 
-def inside(path: Path, found: Mapping[str, Any], classes: int | None) -> Iterator[Finding]:
-    """What the child found in a file."""
-    if found.get("asks"):
-        text = f"{path}: a pickle that would run code ({found['asks']}); it was refused and nothing of it ran"
+def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Iterator[Finding]:
+    """Findings on the contents of a file; None: they were not read."""
+    if contents is None:
+        return
+    if contents.imports:
+        text = f"{path}: a pickle that would run code ({contents.imports}); it was refused and nothing of it ran"
         yield Finding(PART, False, text, CONVERT)
-    elif "error" in found:
-        yield Finding(PART, False, found["error"], f"fetch it again; {WHERE}")
-    elif found:
-        own = found["classes"]
+    elif contents.error:
+        yield Finding(PART, False, contents.error, f"fetch it again; {WHERE}")
+    else:
+        own = contents.classes
         trained = f", trained for {own} classes" if own else ""
-        yield Finding(PART, None, f"{path}: {count(found['tensors'], 'tensor')}, {found['layout']} layout{trained}")
+        yield Finding(PART, None, f"{path}: {count(contents.tensors, 'tensor')}, {contents.layout} layout{trained}")
         if own and classes and own != classes:
             text = f"{path}: trained for {own} classes, the data set has {classes}"
             yield Finding(PART, False, text, "use the checkpoint with the data set that it was trained on")
-        if found["self_supervised"]:
+        if contents.self_supervised:
             text = f"{path}: self-supervised only; the paper starts from weights that were fine-tuned on ImageNet-22k"
             yield Finding(PART, None, text, "take beit_large_patch16_224_pt22k_ft22k (docs/DATA.md)")
 
@@ -123,20 +125,20 @@ def damage(path: Path, header: int) -> str:
         except (ValueError, TypeError, KeyError, AttributeError):
             return "a safetensors file with a damaged header"
     whole = 8 + header + end
-    there = path.stat().st_size
-    return "" if there == whole else f"a safetensors file of {there} bytes where its header says {whole}"
+    length = path.stat().st_size
+    return "" if length == whole else f"a safetensors file of {length} bytes where its header says {whole}"
 
 
-def hub(name: str, found: Mapping[str, Any] | None) -> Iterator[Finding]:
+def hub(name: str, weights: HubWeights | None) -> Iterator[Finding]:
     """Weights that timm fetches: here already, or to be fetched at the first run."""
     local = f"or set encoder.{name}.weights=FILE; {WHERE}"
-    if found is None:
+    if weights is None:
         yield Finding(PART, None, f"encoder {name}: pretrained=true, from where is the encoder's own business")
-    elif found["cached"]:
-        yield Finding(PART, True, f"{found['id']} is in the hub's cache on this machine")
+    elif weights.cached:
+        yield Finding(PART, True, f"{weights.id} is in the hub's cache on this machine")
     elif os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        text = f"{found['id']} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
+        text = f"{weights.id} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
         yield Finding(PART, False, text, f"fetch it on a machine with network, {local}")
     else:
-        text = f"{found['id']} is not in the hub's cache: the first training fetches it, which needs network"
+        text = f"{weights.id} is not in the hub's cache: the first training fetches it, which needs network"
         yield Finding(PART, None, text, f"on nodes without network fetch it before, {local}")

@@ -18,6 +18,7 @@ from harness.config.compose import Config, compose
 from harness.plan import plan
 from harness.tools import doctor
 from harness.tools.doctor import Finding, _data, _disk, _mounts, _store
+from harness.tools.doctor._facts import Networks
 from harness.tracking.client import Tracking
 
 NO_MOUNTS = Path("/no/such/table/of/mounts")
@@ -305,19 +306,19 @@ def test_sqlite_on_a_network_file_system(tmp_path: Path) -> None:
 def test_the_root_and_its_space(tmp_path: Path) -> None:
     made = plan.make(["ablation_ensemble"], compose("demo"), tmp_path / "runs")
     trainings = {job.decoder: 250_000_000 for job in made.jobs if isinstance(job, plan.Train)}
-    (found,) = _disk.examine(tmp_path / "runs", made.jobs, {"parameters": trainings}, NO_MOUNTS)
+    (found,) = _disk.examine(tmp_path / "runs", made.jobs, Networks(parameters=trainings), NO_MOUNTS)
     state = 4 * 250_000_000
     need = len(trainings) * state * 7 + 3 * state
     assert f"{len(trainings)} missing trainings and their evaluations need at most {need / 2**30:.1f} GiB" in found.text
     huge = dict.fromkeys(trainings, 10**18)
-    assert unfit(_disk.examine(tmp_path / "runs", made.jobs, {"parameters": huge}, NO_MOUNTS))
+    assert unfit(_disk.examine(tmp_path / "runs", made.jobs, Networks(parameters=huge), NO_MOUNTS))
     assert not (tmp_path / "runs").exists(), "looking makes nothing"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    (found,) = unfit(_disk.examine(tmp_path / "runs", [], {}, NO_MOUNTS))
+    (found,) = unfit(_disk.examine(tmp_path / "runs", [], Networks(), NO_MOUNTS))
     assert "--root" in found.remedy
 
 
