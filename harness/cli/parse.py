@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.console import out, say
+from harness.common.console import lines, out, say
 from harness.common.errors import UnfitError, UsageError
 
 SHOWN = 50  # problems of a submission that are printed
@@ -56,16 +56,24 @@ def print_tables(report: "Report") -> None:
 
 
 def make_plan(
-    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+    words: list[str],
+    seeds: int,
+    preset: str | None,
+    root: Path | None,
+    folders: list[Path] | None,
+    compute: bool = True,
+    accept: bool = False,
+    **flags: Any,
 ) -> "tuple[Plan, Resolved]":
-    """Experiments and key=value, in any order, as a plan."""
+    """Experiments and key=value, in any order, as a plan; without `compute` no file of the data is digested."""
     from harness.plan import plan
 
     names = [word for word in words if "=" not in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
     config, found = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    return plan.make(names, config, Path(found.root), seeds), found
+    show = lines("digesting data", "files")
+    return plan.make(names, config, Path(found.root), seeds, compute, accept, show), found
 
 
 def make_config(
@@ -108,6 +116,13 @@ def first_line(made: "Plan") -> str:
     what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
     verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
     return f"preset {made.config.preset}: {what}; {verdict}"
+
+
+def data_lines(made: "Plan") -> list[str]:
+    """What is to be said of the data's files: not digested yet, or what becomes of results of 0.1."""
+    from harness.plan.data_changes import lines
+
+    return lines(made)
 
 
 def command_line() -> tuple[str, ...]:

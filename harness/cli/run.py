@@ -1,12 +1,12 @@
 """`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import completion
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
-from harness.cli.parse import first_line, make_plan, print_reports, ways
+from harness.cli.parse import data_lines, first_line, make_plan, print_reports, ways
 from harness.common.console import out, say
 from harness.common.errors import UnfitError, UsageError
 
@@ -52,7 +52,12 @@ def run(
         str | None,
         typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
     ] = None,
-    accept: Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            metavar="changed|data", help="Sign off results of older code, or those of 0.1 for data that has changed"
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -71,17 +76,25 @@ def run(
     Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
     machine unfit; 75 stopped by a signal, the same command goes on.
     """
-    if accept not in (None, "changed"):
-        raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
-    flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
-    made, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    if accept not in (None, "changed", "data"):
+        raise UsageError(f"--accept {accept}: only 'changed' and 'data' can be accepted")
+    flags: dict[str, Any] = {
+        "launcher": launcher,
+        "nproc": nproc,
+        "nodes": nodes,
+        "stall": stall,
+        "deterministic": deterministic,
+    }
+    made, settings = make_plan(experiments, seeds, preset, root, plugins, accept=accept == "data", **flags)
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
     say(first_line(made))
+    for line in data_lines(made):
+        say(line)
     from harness.launch import runner, slurm_jobs
 
-    if accept is not None:
+    if accept == "changed":
         runner.accept(made, say)
     how = runner.How(
         **ways(settings), offline=offline, rerun=rerun, stall=settings.stall, deterministic=settings.deterministic

@@ -22,7 +22,7 @@ from harness.jobdir import lease
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher, Show, describe
-from harness.plan import saved_plans, source_changes
+from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
@@ -151,6 +151,9 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
         fit(plan.config)
+        if undigested := data_changes.undigested(plan):
+            split, why = next(iter(undigested.items()))
+            raise UnfitError(f"data not digested: {split}: {why}; plan again, as `harness plan --check-data` does")
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
     return found
@@ -317,7 +320,11 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
         }
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
-    return {"status": "missing", "reason": read_json(directory / "outcome.json").get("reason") or "not run yet"}
+    why = (
+        data_changes.changed(plan, cell.job, data_changes.finished(plan.root)) if plan.config.content.manifests else ""
+    )
+    reason = read_json(directory / "outcome.json").get("reason") or (f"data changed: {why}" if why else "not run yet")
+    return {"status": "missing", "reason": reason}
 
 
 def changed(plan: Plan, cell: Cell) -> list[str]:

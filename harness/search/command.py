@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.common.console import say
+from harness.common.console import lines, say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.config import compose as configuration
@@ -77,7 +77,8 @@ class Request:
             raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
-        return study.make(self.search, composed, Path(self.root), split, self.study)
+        show = lines("digesting data", "files")
+        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, show=show)
 
     def folder(self, name: str) -> Path:
         """Where a study keeps what is not Optuna's."""

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,14 @@ class Dataset:
         """sha256 of the split's list, in its order, and the class names; the same wherever the data lies."""
         content = json.dumps([self.videos(split), self.classes])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def files(self, split: str) -> Iterator[tuple[str, Path]]:
+        """Yield each image and mask of the split: its path below ROOT/data, and where it is."""
+        for video in self.videos(split):
+            for stem, image in self._images(split, video).items():
+                yield f"{video}/origin/{image.name}", image
+                if split != UNLABELLED:
+                    yield f"{video}/mask/{stem}.png", self._root() / "data" / video / "mask" / f"{stem}.png"
 
     def unit(self, video: str) -> str:
         """The recording named by `data.vspw.recording`; the video itself without it, or where it does not match."""

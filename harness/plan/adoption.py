@@ -1,0 +1,116 @@
+"""Results of 0.1, whose identities know data by its list alone: which files they stand for.
+
+<root>/data/adopted.json    "<data set>:<digest of a split's list>" -> the manifest's digest, and why
+
+While a split's files have that digest, identities go without it, as those of 0.1: its results, plans and runs in MLflow
+stay as they are. Once the files are others, so are the identities.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import localtime, strftime
+from typing import Any
+
+from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import refused
+from harness.config import input_digests
+from harness.config.compose import Config
+from harness.data import manifest
+from harness.data.manifest import Show, quiet
+from harness.jobdir import events
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made of data known by its list: a job or a score."""
+
+    name: str
+    ended: float  # unix seconds: its last sign of life
+
+
+def resolve(
+    config: Config, root: Path | None, compute: bool = False, show: Show = quiet, accept: bool = False
+) -> Config:
+    """The configuration with its content known (input_digests.resolve), results of 0.1 adopted where that is right.
+
+    `accept`: also where the files have changed since, or may have. Raises UnfitError where the root cannot be written.
+    """
+    config = input_digests.resolve(config, root, compute, show)
+    if root is None or not any(config.content.manifests.values()):
+        return config
+    path = root / "data" / "adopted.json"
+    adopted: dict[str, Any] = dict(read_json(path))
+    reasons, doubtful = {}, {}
+    for split, digest in config.content.manifests.items():
+        key = f"{config['data']['name']}:{config.content.splits[split]}"
+        if digest is None:
+            continue
+        if key not in adopted:
+            results = list(without_digest(root, config, split))
+            doubt = doubts(config, split, root, results) if results else ""
+            if doubt and not accept:
+                doubtful[split] = f"{manifest.plural(len(results), 'result')} of before data was digested: {doubt}"
+            if not results or (doubt and not accept):
+                continue
+            day = strftime("%Y-%m-%d", localtime())
+            why = f"accepted on {day} ({doubt})" if doubt else f"adopted on {day}: no file had changed since"
+            adopted[key] = {"split": split, "digest": digest, "why": why, "results": [one.name for one in results]}
+            keep(path, adopted)
+        if adopted[key].get("digest") == digest:
+            reasons[split] = f"{adopted[key]['why']}"
+    manifests = {split: None if split in reasons else digest for split, digest in config.content.manifests.items()}
+    return replace(config, content=replace(config.content, manifests=manifests, adopted=reasons, doubtful=doubtful))
+
+
+def keep(path: Path, adopted: Mapping[str, Any]) -> None:
+    """Write the record. Raises UnfitError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, adopted)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
+    """Jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
+    name, content = config["data"]["name"], {split: config.content.splits[split]}
+    for path in sorted((root / "jobs").glob("*/job.yaml")):
+        data = read_json(path).get("identity", {}).get("data", {})
+        if (data.get("name"), data.get("content")) == (name, content):
+            ended = last_sign(path.parent)
+            if ended is not None:
+                yield Result(path.parent.name, ended)
+    for path in sorted((root / "scores").glob("*/score.json")):
+        try:
+            data = json.loads(path.read_text())["data"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if (data.get("name"), data.get("content")) == (name, content):
+            yield Result(path.parent.name, path.stat().st_mtime)
+
+
+def last_sign(directory: Path) -> float | None:
+    """When a job ended, or was last at work; None where it has computed nothing."""
+    outcome = directory / "outcome.json"
+    if read_json(outcome).get("status") == "finished":
+        journal = events.read(directory / "events.jsonl")[0]
+        told = [float(event["time"]) for event in journal if isinstance(event.get("time"), int | float)]
+        return min([outcome.stat().st_mtime, *told[-1:]])  # a copied root has new file times
+    kept = [*(directory / "checkpoints").glob("step-*.pt"), *(directory / "videos").glob("*.npz")]
+    return min((path.stat().st_mtime for path in kept), default=None)
+
+
+def doubts(config: Config, split: str, root: Path, results: list[Result]) -> str:
+    """What speaks against that a split's files are those that results were made of; empty for nothing."""
+    found = input_digests.inventory(config, split, root, compute=False)
+    assert found is not None  # it has a digest
+    first = min(results, key=lambda one: one.ended)
+    newer = manifest.changed_since(found, first.ended, input_digests.data_place(config))
+    if not newer:
+        return ""
+    when = strftime("%Y-%m-%d %H:%M", localtime(first.ended))
+    files = sum(name in found.paths for name in newer)
+    what = manifest.counted(newer) if files == len(newer) else f"{len(newer)} files, folders or links"
+    return f"{what} of {split} changed after {first.name} ended ({when}), e.g. {newer[0]}"

@@ -1,0 +1,93 @@
+"""What has changed in the data since jobs that are otherwise the same were finished."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.common.atomic_files import read_json
+from harness.config import input_digests
+from harness.data import hold_out, manifest
+from harness.plan.job import Evaluate, Job, Train, digest, without_content
+from harness.plan.plan import Plan, state
+
+LIST = "another list of videos or classes"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished job of the root, as far as data goes."""
+
+    fingerprint: str
+    content: Mapping[str, str]  # split or "SPLIT.files" -> digest
+
+
+def splits(plan: Plan) -> list[str]:
+    """The data set's own splits that a plan's jobs read."""
+    read = {hold_out.source(job.split) for job in plan.jobs if isinstance(job, Evaluate)}
+    return sorted(read | {"train" for job in plan.jobs if isinstance(job, Train)})
+
+
+def undigested(plan: Plan) -> dict[str, str]:
+    """Splits that a plan's jobs read and whose files are not digested, with the reason."""
+    return {split: why for split, why in plan.config.content.undigested.items() if split in splits(plan)}
+
+
+def lines(plan: Plan) -> list[str]:
+    """What a plan says of the data's files: not digested yet, and what becomes of results of 0.1."""
+    content, read = plan.config.content, splits(plan)
+    found = [f"data not digested yet: {split}: {why}" for split, why in undigested(plan).items()]
+    if found:
+        found.append(
+            "  (so fingerprints and states are provisional; a run digests first, as `harness plan --check-data` does)"
+        )
+    for split in read:
+        if why := content.adopted.get(split):
+            found.append(f"results of 0.1 on {split} stand for today's files: {why}")
+        if (why := content.doubtful.get(split)) and any(plan.state(job) != "done" for job in plan.jobs):
+            found.append(f"{why}; they are not taken for today's files, --accept data takes them")
+    return found
+
+
+def finished(root: Path) -> dict[str, list[Finished]]:
+    """The finished jobs of a root by recipe: all that their fingerprints depend on but data and weights."""
+    found: dict[str, list[Finished]] = {}
+    for path in sorted((root / "jobs").glob("*/job.yaml")):
+        identity = read_json(path).get("identity", {})
+        content = identity.get("data", {}).get("content")
+        if content and state(path.parent) == "done":
+            found.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
+    return found
+
+
+def changed(plan: Plan, job: Job, known: Mapping[str, list[Finished]]) -> str:
+    """In words how the data of a job differs from that of the youngest finished job that is else the same.
+
+    Empty where there is none, where the data is the same, or where it is not digested.
+    """
+    own: Mapping[str, Any] = job.identity["data"].get("content", {})
+    others = [one for one in known.get(job.recipe, ()) if dict(one.content) != dict(own)]
+    if not others or job.fingerprint in {one.fingerprint for one in known.get(job.recipe, ())} or undigested(plan):
+        return ""
+    other = max(others, key=lambda one: (plan.root / "jobs" / one.fingerprint / "outcome.json").stat().st_mtime)
+    return "; ".join(_differences(plan.root, own, other.content))
+
+
+def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+    for split in [key for key in own if not key.endswith(".files")]:
+        key = f"{split}.files"
+        if own.get(key) == other.get(key):
+            if own[split] != other.get(split):
+                yield f"{split}: {LIST}"
+            continue
+        now, before = (_manifest(root, digests.get(key)) for digests in (own, other))
+        if now is not None and before is not None:
+            yield manifest.compare(before, now).text(split)
+        elif key not in other:
+            yield f"{split}: results of 0.1 are there, of which nothing says which files they were made of"
+        else:
+            yield f"{split}: other files"
+
+
+def _manifest(root: Path, digest: str | None) -> manifest.Digests | None:
+    return manifest.read(input_digests.manifest_path(root, digest)) if digest else None
