@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,17 +20,23 @@ SPLITS = ("train", "val")
 OPTIONAL = ("test",)  # a data set is whole without it
 
 
-def resolve(config: Config, root: Path | None, compute: bool = False, show: Show = quiet) -> Config:
+def resolve(
+    config: Config,
+    root: Path | None,
+    compute: bool = False,
+    show: Show = quiet,
+    only: Collection[str] = (*SPLITS, *OPTIONAL),
+) -> Config:
     """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
 
-    Files of the data are read with `compute` only, else their cached digests are taken. Missing data is not an error
+    Files of the data (of `only` these splits) are read with `compute`, else their cached digests are taken. Missing data is not an error
     here, since planning works without it: Content.missing says what and why.
     """
     with plugins.blamed(plugins.find("datasets", config["data"]["name"], config.folders)):
-        return _resolve(config, root, compute, show)
+        return _resolve(config, root, compute, show, only)
 
 
-def _resolve(config: Config, root: Path | None, compute: bool, show: Show) -> Config:
+def _resolve(config: Config, root: Path | None, compute: bool, show: Show, only: Collection[str]) -> Config:
     missing: list[str] = []
     dataset = build_dataset(config)
     splits: dict[str, str | None] = {}
@@ -50,7 +56,7 @@ def _resolve(config: Config, root: Path | None, compute: bool, show: Show) -> Co
             absent[split] = f"the data set has no {split} split ({error})"
     manifests: dict[str, str | None] = {}
     undigested: dict[str, str] = {}
-    for split in [split for split in splits if splits[split] and split not in absent]:
+    for split in [split for split in only if splits.get(split) and split not in absent]:
         try:
             manifests[split], undigested[split] = manifest_of(config, split, root, compute, show)
         except UnfitError as error:

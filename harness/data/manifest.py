@@ -7,6 +7,7 @@ inode (ctime) is among them, since tools set a file's own time back but not that
 
 import gzip
 import hashlib
+import json
 import os
 import stat
 import time
@@ -160,7 +161,7 @@ def _joined(names: Iterable[str]) -> bytes:
 def _recall(
     cache: Path | None, names: bytes, status: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_], str]:
-    """Return which files are known (N,), digests (N, 32), which are cached but not trusted (N,), the manifest's digest."""
+    """Return known (N,), digests (N, 32), cached but not trusted (N,), and the manifest's digest if all are known."""
     sums = np.zeros((len(status), BYTES), np.uint8)
     equal = trusted = np.zeros(len(status), bool)
     before = _load(cache)
@@ -212,6 +213,12 @@ def _keep(cache: Path | None, found: Inventory, trusted: NDArray[np.bool_], dige
                 digest=np.array(digest),
             )
         partial.replace(cache)
+
+
+def add_pixels(digest: "hashlib._Hash", name: str, pixels: NDArray[np.uint8]) -> None:
+    """Add a decoded frame to a digest: its name, shape and values, however a file stores them."""
+    digest.update(json.dumps([name, *pixels.shape]).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
 
 
 def text(digests: Digests) -> bytes:

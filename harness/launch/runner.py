@@ -320,9 +320,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
         }
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
-    why = (
-        data_changes.changed(plan, cell.job, data_changes.finished(plan.root)) if plan.config.content.manifests else ""
-    )
+    why = data_changes.changed(plan, cell.job, data_changes.finished(plan)) if plan.config.content.manifests else ""
     reason = read_json(directory / "outcome.json").get("reason") or (f"data changed: {why}" if why else "not run yet")
     return {"status": "missing", "reason": reason}
 

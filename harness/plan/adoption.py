@@ -7,7 +7,7 @@ stay as they are. Once the files are others, so are the identities.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import localtime, strftime
@@ -21,6 +21,8 @@ from harness.data import manifest
 from harness.data.manifest import Show, quiet
 from harness.jobdir import events
 
+UNDIGESTED = "not digested"  # stands in identities for a digest that is not known
+
 
 @dataclass(frozen=True)
 class Result:
@@ -31,21 +33,29 @@ class Result:
 
 
 def resolve(
-    config: Config, root: Path | None, compute: bool = False, show: Show = quiet, accept: bool = False
+    config: Config,
+    root: Path | None,
+    compute: bool = False,
+    show: Show = quiet,
+    accept: bool = False,
+    only: Collection[str] = (*input_digests.SPLITS, *input_digests.OPTIONAL),
 ) -> Config:
     """The configuration with its content known (input_digests.resolve), results of 0.1 adopted where that is right.
 
     `accept`: also where the files have changed since, or may have. Raises UnfitError where the root cannot be written.
     """
-    config = input_digests.resolve(config, root, compute, show)
-    if root is None or not any(config.content.manifests.values()):
+    config = input_digests.resolve(config, root, compute, show, only)
+    content = config.content
+    if root is None or not (content.undigested or any(content.manifests.values())):
         return config
-    path = root / "data" / "adopted.json"
+    path = record(root)
     adopted: dict[str, Any] = dict(read_json(path))
-    reasons, doubtful = {}, {}
-    for split, digest in config.content.manifests.items():
-        key = f"{config['data']['name']}:{config.content.splits[split]}"
+    manifests, reasons, doubtful = dict(content.manifests), {}, {}
+    for split in [*content.manifests, *content.undigested]:
+        key, digest = key_of(config, split), manifests.get(split)
         if digest is None:
+            if split in content.undigested and key in adopted:  # not known to be those that were adopted
+                manifests[split] = UNDIGESTED
             continue
         if key not in adopted:
             results = list(without_digest(root, config, split))
@@ -59,9 +69,18 @@ def resolve(
             adopted[key] = {"split": split, "digest": digest, "why": why, "results": [one.name for one in results]}
             keep(path, adopted)
         if adopted[key].get("digest") == digest:
-            reasons[split] = f"{adopted[key]['why']}"
-    manifests = {split: None if split in reasons else digest for split, digest in config.content.manifests.items()}
-    return replace(config, content=replace(config.content, manifests=manifests, adopted=reasons, doubtful=doubtful))
+            manifests[split], reasons[split] = None, adopted[key]["why"]
+    return replace(config, content=replace(content, manifests=manifests, adopted=reasons, doubtful=doubtful))
+
+
+def record(root: Path) -> Path:
+    """Where a root says what it has adopted."""
+    return root / "data" / "adopted.json"
+
+
+def key_of(config: Config, split: str) -> str:
+    """What identities of 0.1 know of a split."""
+    return f"{config['data']['name']}:{config.content.splits.get(split)}"
 
 
 def keep(path: Path, adopted: Mapping[str, Any]) -> None:

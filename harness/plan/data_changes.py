@@ -8,7 +8,8 @@ from typing import Any
 from harness.common.atomic_files import read_json
 from harness.config import input_digests
 from harness.data import hold_out, manifest
-from harness.plan.job import Evaluate, Job, Train, digest, without_content
+from harness.plan import adoption
+from harness.plan.job import Evaluate, Job, digest, without_content
 from harness.plan.plan import Plan, state
 
 LIST = "another list of videos or classes"
@@ -22,15 +23,21 @@ class Finished:
     content: Mapping[str, str]  # split or "SPLIT.files" -> digest
 
 
-def splits(plan: Plan) -> list[str]:
+def splits_of(job: Job) -> set[str]:
+    """The data set's own splits that a job depends on."""
+    own = hold_out.source(job.split) if isinstance(job, Evaluate) else "train"
+    return {own}.union(*map(splits_of, job.inputs))
+
+
+def splits(plan: Plan) -> set[str]:
     """The data set's own splits that a plan's jobs read."""
-    read = {hold_out.source(job.split) for job in plan.jobs if isinstance(job, Evaluate)}
-    return sorted(read | {"train" for job in plan.jobs if isinstance(job, Train)})
+    return set().union(*map(splits_of, plan.jobs))
 
 
 def undigested(plan: Plan) -> dict[str, str]:
     """Splits that a plan's jobs read and whose files are not digested, with the reason."""
-    return {split: why for split, why in plan.config.content.undigested.items() if split in splits(plan)}
+    read = splits(plan)
+    return {split: why for split, why in plan.config.content.undigested.items() if split in read}
 
 
 def lines(plan: Plan) -> list[str]:
@@ -41,7 +48,7 @@ def lines(plan: Plan) -> list[str]:
         found.append(
             "  (so fingerprints and states are provisional; a run digests first, as `harness plan --check-data` does)"
         )
-    for split in read:
+    for split in sorted(read):
         if why := content.adopted.get(split):
             found.append(f"results of 0.1 on {split} stand for today's files: {why}")
         if (why := content.doubtful.get(split)) and any(plan.state(job) != "done" for job in plan.jobs):
@@ -49,10 +56,15 @@ def lines(plan: Plan) -> list[str]:
     return found
 
 
-def finished(root: Path) -> dict[str, list[Finished]]:
-    """The finished jobs of a root by recipe: all that their fingerprints depend on but data and weights."""
+def finished(plan: Plan) -> dict[str, list[Finished]]:
+    """The finished jobs of a plan's root by recipe: all that their fingerprints depend on but data and weights.
+
+    Empty where no data has files, or nothing is missing.
+    """
     found: dict[str, list[Finished]] = {}
-    for path in sorted((root / "jobs").glob("*/job.yaml")):
+    if not any(plan.config.content.manifests.values()) or all(plan.state(job) == "done" for job in plan.jobs):
+        return found
+    for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
         identity = read_json(path).get("identity", {})
         content = identity.get("data", {}).get("content")
         if content and state(path.parent) == "done":
@@ -70,7 +82,15 @@ def changed(plan: Plan, job: Job, known: Mapping[str, list[Finished]]) -> str:
     if not others or job.fingerprint in {one.fingerprint for one in known.get(job.recipe, ())} or undigested(plan):
         return ""
     other = max(others, key=lambda one: (plan.root / "jobs" / one.fingerprint / "outcome.json").stat().st_mtime)
-    return "; ".join(_differences(plan.root, own, other.content))
+    adopted = read_json(adoption.record(plan.root))
+    name = job.config["data"]["name"]
+    return "; ".join(_differences(plan.root, _whole(own, name, adopted), _whole(other.content, name, adopted)))
+
+
+def _whole(content: Mapping[str, str], name: str, adopted: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of an identity, and of what was adopted for it."""
+    known = {f"{key}.files": adopted.get(f"{name}:{digest}", {}).get("digest") for key, digest in content.items()}
+    return {**{key: digest for key, digest in known.items() if digest}, **content}
 
 
 def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:

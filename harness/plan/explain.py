@@ -23,10 +23,10 @@ def explain(plan: Plan, cell: str) -> str:
     """What stands between a cell and the results in the root. Raises UsageError for an unknown cell."""
     jobs = [found.job for experiment in plan.experiments for _, found in experiment.cells if found.name == cell]
     if not jobs:
-        known = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
-        raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(known)}")
+        names = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
+        raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(names)}")
     wanted = dict.fromkeys(needed for job in jobs for needed in [*job.inputs, job])
-    known = data_changes.finished(plan.root)
+    known = data_changes.finished(plan)
     notes = data_changes.lines(plan)
     return "\n".join([*(line for job in wanted for line in about(plan, job, known)), *notes])
 

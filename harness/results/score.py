@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.common.atomic_files import temporary, write_json
+from harness.common.console import lines
 from harness.common.errors import UnfitError, UsageError
 from harness.config import input_digests
 from harness.config.compose import Config
+from harness.data import hold_out
 from harness.data.contract import Dataset
+from harness.data.manifest import add_pixels
 from harness.data.pictures import read_labels, shown
+from harness.plan import adoption
 from harness.plan.job import data_identity, digest
 from harness.plan.plan import Experiment
 from harness.results.metrics import Consistency
@@ -63,6 +66,7 @@ def score(
     """
     check_name(name)
     dataset = input_digests.build_dataset(config)
+    config = digested(config, dataset, split, root)
     data = identity(config, dataset, split)
     frames = listed(folder, dataset, split)
     masks: dict[str, str] = {}
@@ -86,6 +90,8 @@ def score(
 def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, RunRecord]]:
     """Name and record of each finished score of the configuration's data, by name; none where the data is absent."""
     try:
+        if not config.content.splits:
+            config = adoption.resolve(config, root, only=(hold_out.source(split),))
         data = identity(config, input_digests.build_dataset(config), split)
     except UnfitError:
         return []
@@ -121,10 +127,20 @@ def rows(experiment: Experiment, found: Iterable[tuple[str, RunRecord]]) -> list
     ]
 
 
+def digested(config: Config, dataset: Dataset, split: str, root: Path) -> Config:
+    """The configuration with the content of a split known. Raises UnfitError where its files cannot be read."""
+    dataset.digest(split)
+    source = hold_out.source(split)
+    found = adoption.resolve(config, root, True, lines("digesting data", "files"), only=(source,))
+    if why := found.content.undigested.get(source):
+        raise UnfitError(why)
+    return found
+
+
 def identity(config: Config, dataset: Dataset, split: str) -> dict[str, Any]:
     """The data that a score rests on, as jobs know it. Raises UnfitError where it is not there."""
-    splits = {**config.content.splits, split: dataset.digest(split)}
-    known = data_identity(replace(config, content=replace(config.content, splits=splits)), split)
+    dataset.digest(split)
+    known = data_identity(config, split)
     plain: dict[str, Any] = json.loads(json.dumps(known))  # tuples as lists, as score.json gives them back
     return plain
 
@@ -192,14 +208,8 @@ def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int
     """sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
     found = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
-        take(found, stem, read_labels(folder / video / f"{stem}.png", num_classes))
+        add_pixels(found, stem, read_labels(folder / video / f"{stem}.png", num_classes))
     return found.hexdigest()
-
-
-def take(found: Any, stem: str, mask: NDArray[np.uint8]) -> None:
-    """Add a frame to a digest."""
-    found.update(json.dumps([stem, *mask.shape]).encode())
-    found.update(mask.tobytes())
 
 
 def count_all(
@@ -238,7 +248,7 @@ def count(job: Job, video: str, stems: tuple[str, ...], expected: str) -> dict[s
         assert truth is not None  # a split has labels or has none
         path = job.folder / video / f"{stem}.png"
         mask = read_labels(path, classes)
-        take(found, stem, mask)
+        add_pixels(found, stem, mask)
         if mask.shape != truth.shape:
             (height, width), (rows, columns) = mask.shape, truth.shape
             raise UnfitError(f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; save it at that size")
