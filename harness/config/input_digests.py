@@ -29,8 +29,8 @@ def resolve(
 ) -> Config:
     """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
 
-    Files of the data (of `only` these splits) are read with `compute`, else their cached digests are taken. Missing data is not an error
-    here, since planning works without it: Content.missing says what and why.
+    Files of the data (of `only` these splits) are read with `compute`, else their cached digests are taken. Missing
+    data is not an error here, since planning works without it: Content.missing says what and why.
     """
     with plugins.blamed(plugins.find("datasets", config["data"]["name"], config.folders)):
         return _resolve(config, root, compute, show, only)
@@ -155,4 +155,4 @@ def file_digest(path: Path, root: Path | None) -> str:
     cache = None
     if root is not None and root.is_dir():
         cache = root / "cache" / "files" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.npz"
-    return str(manifest.take([(path.name, path)], cache).digest)
+    return manifest.take([(path.name, path)], cache).digests[path.name]

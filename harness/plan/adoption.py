@@ -46,7 +46,7 @@ def resolve(
     """
     config = input_digests.resolve(config, root, compute, show, only)
     content = config.content
-    if root is None or not (content.undigested or any(content.manifests.values())):
+    if root is None or not root.is_dir() or not (content.undigested or any(content.manifests.values())):
         return config
     path = record(root)
     adopted: dict[str, Any] = dict(read_json(path))
