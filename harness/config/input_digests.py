@@ -115,7 +115,7 @@ def inventory(
 ) -> manifest.Inventory | None:
     """The files of a split; None for a data set that does not list any. Raises UnfitError."""
     dataset, name = build_dataset(config), config["data"]["name"]
-    files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(dataset, "files", None)
+    files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(dataset, "split_files", None)
     if files is None:
         return None
     key = json.dumps([name, config["data"].get(name, {}), split], sort_keys=True)

@@ -32,6 +32,7 @@ CHUNK = 64  # files that a thread digests before it reports
 WHOLE = 2**22  # bytes; larger files are read in parts
 SAVE = 30.0  # seconds between two writes of the cache, while digests are computed
 BYTES = hashlib.sha256().digest_size
+SEAL = "masks.sha256.gz"  # in a job's directory
 KINDS = {"origin": "image", "mask": "mask"}  # what a file is called, by the folder that it is in
 
 Show = Callable[[int, int], None]
@@ -353,3 +354,15 @@ def of_folder(folder: Path, cache: Path | None = None) -> Inventory:
         ),
         cache,
     )
+
+
+def seal(directory: Path) -> None:
+    """Write down which masks a finished job has left, where it has left any. Raise OSError, UnfitError."""
+    if (directory / "masks").is_dir():
+        write(directory / SEAL, of_folder(directory / "masks").digests)
+
+
+def broken_seal(directory: Path, cache: Path | None = None) -> Changes:
+    """Return what has changed in a job's masks since it ended; nothing where that was not written down (0.1)."""
+    before = read(directory / SEAL)
+    return Changes() if before is None else compare(before, of_folder(directory / "masks", cache).digests)

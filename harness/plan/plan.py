@@ -10,6 +10,7 @@ from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
+from harness.data import manifest
 from harness.data.manifest import Show, quiet
 from harness.plan import adoption
 from harness.plan.cell import Cell
@@ -136,6 +137,8 @@ def check_prior_masks(plan: Plan) -> None:
     if len(known["members"]) > 1:
         raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
     if known["fingerprint"] in {prior.fingerprint for prior in priors}:
+        if changes := manifest.broken_seal(folder, plan.root / "cache" / "masks" / f"{known['fingerprint']}.npz"):
+            raise UsageError(f"{where}: changed since they were made: {changes.text('them')}; make them again")
         return
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")

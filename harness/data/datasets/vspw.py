@@ -106,7 +106,7 @@ class Dataset:
         content = json.dumps([self.videos(split), self.classes])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def files(self, split: str) -> Iterator[tuple[str, Path]]:
+    def split_files(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yield each image and mask of the split: its path below ROOT/data, and where it is."""
         for video in self.videos(split):
             for stem, image in self._images(split, video).items():
