@@ -135,6 +135,9 @@ def _computed(paths: Sequence[str], todo: NDArray[np.intp]) -> Iterator[tuple[ND
     def digests(rows: NDArray[np.intp]) -> NDArray[np.uint8]:
         return np.frombuffer(b"".join(_sum(paths[row]) for row in rows), np.uint8).reshape(-1, BYTES)
 
+    if len(chunks) == 1:
+        yield chunks[0], digests(chunks[0])
+        return
     with ThreadPoolExecutor(min(len(chunks), max(4, os.cpu_count() or 1), 16)) as pool:
         try:
             yield from zip(chunks, pool.map(digests, chunks), strict=True)
