@@ -113,8 +113,10 @@ def predict(
         aside.move(name for name in state.frames)
         state = None
     before = {} if state is None else state.frames
-    start, shots = begin(clip, model, state)
+    start, shots = begin(folder, clip, model, state)
     frames = dict(before) if start else {}
+    if not start:
+        (folder / "state.pt").unlink(missing_ok=True)  # it would say too much if this call is stopped
     cut = ""
     try:
         for shot in shots:
@@ -165,9 +167,9 @@ def digest_of(shot: Shot) -> str:
     return found.hexdigest()
 
 
-def begin(clip: Clip, model: Model, state: State | None) -> tuple[int, Iterator[Shot]]:
-    """The number of frames that are done, as long as all of them are the same, and the others; members set back."""
-    if state is None:
+def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[int, Iterator[Shot]]:
+    """The number of frames that are done, if all of them are the same, and the others; members set back."""
+    if state is None or not all((folder / "masks" / f"{name}.png").is_file() for name in state.frames):
         return 0, clip.shots()
     shots = clip.shots()
     try:
