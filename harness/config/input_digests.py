@@ -120,7 +120,7 @@ def inventory(
         return None
     key = json.dumps([name, config["data"].get(name, {}), split], sort_keys=True)
     cache = None
-    if root is not None and root.is_dir():
+    if root is not None and (compute or root.is_dir()):  # planning makes no root
         cache = root / "cache" / "data" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     return manifest.take(files(split), cache, compute, show)
 

@@ -109,10 +109,11 @@ class Dataset:
     def split_files(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yield each image and mask of the split: its path below ROOT/data, and where it is."""
         for video in self.videos(split):
+            masks = self._root() / "data" / video / "mask"
             for stem, image in self._images(split, video).items():
                 yield f"{video}/origin/{image.name}", image
                 if split != UNLABELLED:
-                    yield f"{video}/mask/{stem}.png", self._root() / "data" / video / "mask" / f"{stem}.png"
+                    yield f"{video}/mask/{stem}.png", masks / f"{stem}.png"
 
     def unit(self, video: str) -> str:
         """The recording named by `data.vspw.recording`; the video itself without it, or where it does not match."""
