@@ -92,6 +92,8 @@ def run(
     say(first_line(made))
     for line in data_lines(made):
         say(line)
+    if accept == "data" and not made.config.content.adopted:
+        say("--accept data: the output directory has no results without digests of files")
     from harness.launch import runner, slurm_jobs
 
     if accept == "changed":

@@ -61,11 +61,16 @@ def resolve(
             results = list(without_digest(root, config, split))
             doubt = doubts(config, split, root, results) if results else ""
             if doubt and not accept:
-                doubtful[split] = f"{manifest.plural(len(results), 'result')} of before data was digested: {doubt}"
+                count = manifest.plural(len(results), "result")
+                doubtful[split] = f"{count} without digests of files not adopted: {doubt}"
             if not results or (doubt and not accept):
                 continue
             day = strftime("%Y-%m-%d", localtime())
-            why = f"accepted on {day} ({doubt})" if doubt else f"adopted on {day}: no file had changed since"
+            why = (
+                f"accepted on {day} ({doubt})"
+                if doubt
+                else f"adopted on {day}: no file had changed since they were made"
+            )
             adopted[key] = {"split": split, "digest": digest, "why": why, "results": [one.name for one in results]}
             keep(path, adopted)
         if adopted[key].get("digest") == digest:

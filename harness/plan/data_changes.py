@@ -41,7 +41,7 @@ def undigested(plan: Plan) -> dict[str, str]:
 
 
 def lines(plan: Plan) -> list[str]:
-    """What a plan says of the data's files: not digested yet, and what becomes of results of 0.1."""
+    """What a plan says of the data's files: not digested yet, and what becomes of results without digests."""
     content, read = plan.config.content, splits(plan)
     found = [f"data not digested yet: {split}: {why}" for split, why in undigested(plan).items()]
     if found:
@@ -50,9 +50,9 @@ def lines(plan: Plan) -> list[str]:
         )
     for split in sorted(read):
         if why := content.adopted.get(split):
-            found.append(f"results of 0.1 on {split} stand for today's files: {why}")
+            found.append(f"{split}: results without digests of files {why}")
         if (why := content.doubtful.get(split)) and any(plan.state(job) != "done" for job in plan.jobs):
-            found.append(f"{why}; they are not taken for today's files, --accept data takes them")
+            found.append(f"{split}: {why}; `harness run … --accept data` adopts them all the same")
     return found
 
 
@@ -104,7 +104,7 @@ def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -
         if now is not None and before is not None:
             yield manifest.compare(before, now).text(split)
         elif key not in other:
-            yield f"{split}: results of 0.1 are there, of which nothing says which files they were made of"
+            yield f"{split}: other files, perhaps; those of the earlier results were not digested"
         else:
             yield f"{split}: other files"
 

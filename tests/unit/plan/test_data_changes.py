@@ -121,7 +121,7 @@ def test_results_of_before_are_adopted_while_no_file_has_changed(tmp_path: Path,
     made = make(root, data)
     assert [job.fingerprint for job in made.jobs] == [job.fingerprint for job in before.jobs]
     assert states(made) == ALL_DONE
-    assert [line for line in data_changes.lines(made) if "adopted on" in line and "no file had changed since" in line]
+    assert len([line for line in data_changes.lines(made) if "no file had changed since they were made" in line]) == 2
     count = change(data)
     undigested = make(root, data, compute=False)
     assert states(undigested) == VAL_MISSING
@@ -153,11 +153,13 @@ def test_results_of_before_are_offered_where_the_data_may_have_changed(tmp_path:
         (tmp_path / "kept").rename(data)
     made = make(root, data)
     assert "missing" in states(made)["evaluate"]
-    (offer,) = [line for line in data_changes.lines(made) if "of val changed after" in line]
+    (offer,) = [line for line in data_changes.lines(made) if "not adopted" in line and "of val changed after" in line]
     assert "--accept data" in offer
     accepted = make(root, data, accept=True)
     assert states(accepted) == ALL_DONE
-    assert [line for line in data_changes.lines(accepted) if "val stand for today's files: accepted on" in line]
+    assert [
+        line for line in data_changes.lines(accepted) if "val: results without digests of files accepted on" in line
+    ]
     assert states(make(root, data)) == ALL_DONE
 
 
