@@ -100,6 +100,8 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
                 publisher.open(todo)
                 try:
                     turns.run(launcher, publisher, show, facts)
+                    if changes := data_changes.since_planned(plan):
+                        say(f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL")
                 except Stopped as stop:
                     stopped = stop
                 finally:
@@ -151,9 +153,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
         fit(plan.config)
-        if undigested := data_changes.undigested(plan):
-            split, why = next(iter(undigested.items()))
-            raise UnfitError(f"data not digested: {split}: {why}; plan again, as `harness plan --check-data` does")
+        data_changes.check(plan, how.inside)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
     return found

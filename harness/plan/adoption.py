@@ -8,13 +8,13 @@ stay as they are. Once the files are others, so are the identities.
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import localtime, strftime
 from typing import Any
 
 from harness.common.atomic_files import read_json, write_json
-from harness.common.errors import refused
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
@@ -42,7 +42,7 @@ def resolve(
 ) -> Config:
     """The configuration with its content known (input_digests.resolve), results of 0.1 adopted where that is right.
 
-    `accept`: also where the files have changed since, or may have. Raises UnfitError where the root cannot be written.
+    `accept`: also where the files have changed since, or may have.
     """
     config = input_digests.resolve(config, root, compute, show, only)
     content = config.content
@@ -66,11 +66,8 @@ def resolve(
             if not results or (doubt and not accept):
                 continue
             day = strftime("%Y-%m-%d", localtime())
-            why = (
-                f"accepted on {day} ({doubt})"
-                if doubt
-                else f"adopted on {day}: no file had changed since they were made"
-            )
+            unchanged = f"adopted on {day}: no file had changed since they were made"
+            why = f"accepted on {day} ({doubt})" if doubt else unchanged
             adopted[key] = {"split": split, "digest": digest, "why": why, "results": [one.name for one in results]}
             keep(path, adopted)
         if adopted[key].get("digest") == digest:
@@ -89,12 +86,18 @@ def key_of(config: Config, split: str) -> str:
 
 
 def keep(path: Path, adopted: Mapping[str, Any]) -> None:
-    """Write the record. Raises UnfitError."""
-    try:
+    """Write the record; somebody who can only read the root adopts for himself."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, adopted)
-    except OSError as error:
-        raise refused(error, path) from error
+
+
+def planned(config: Config, split: str, root: Path) -> str | None:
+    """The digest of a split's files that a plan was made of; None where it has none."""
+    own = config.content.manifests.get(split)
+    if own is None and split in config.content.adopted:
+        own = read_json(record(root)).get(key_of(config, split), {}).get("digest")
+    return own
 
 
 def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:

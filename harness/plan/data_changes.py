@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.atomic_files import read_json
+from harness.common.errors import UnfitError
 from harness.config import input_digests
 from harness.data import hold_out, manifest
 from harness.plan import adoption
@@ -111,3 +112,30 @@ def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -
 
 def _manifest(root: Path, digest: str | None) -> manifest.Digests | None:
     return manifest.read(input_digests.manifest_path(root, digest)) if digest else None
+
+
+def check(plan: Plan, submitted: bool = False) -> None:
+    """Raise UnfitError for data that is not digested, or has changed since the plan was `submitted` to run later."""
+    for split, why in undigested(plan).items():
+        raise UnfitError(f"data not digested: {split}: {why}; plan again, as `harness plan --check-data` does")
+    if submitted and (changes := since_planned(plan)):
+        raise UnfitError(f"data changed since this was submitted: {changes}; submit it again")
+
+
+def since_planned(plan: Plan) -> str:
+    """In words which files that a plan's jobs read are no longer those that it was made of; empty for none."""
+    found = []
+    for split in sorted(splits(plan)):
+        wanted = adoption.planned(plan.config, split, plan.root)
+        if wanted is None:
+            continue
+        try:
+            now, _ = input_digests.manifest_of(plan.config, split, plan.root, compute=True)
+        except UnfitError as error:
+            found.append(str(error))
+            continue
+        if now != wanted:
+            before, after = _manifest(plan.root, wanted), _manifest(plan.root, now)
+            unknown = before is None or after is None
+            found.append(f"files of {split}" if unknown else manifest.compare(before or {}, after or {}).text(split))
+    return "; ".join(found)

@@ -183,6 +183,22 @@ def test_a_data_set_that_lists_no_files_is_known_as_before(
     assert data_changes.lines(made) == []
 
 
+def test_data_that_changes_after_it_was_planned_is_noticed(tmp_path: Path, data: Path) -> None:
+    made = make(tmp_path / "runs", data)
+    assert data_changes.since_planned(made) == ""
+    change(data)
+    assert data_changes.since_planned(made) == "4 masks of val, e.g. val_00000/mask/00000000.png"
+    with pytest.raises(UnfitError, match="since this was submitted: 4 masks of val"):
+        runner.missing(made, runner.How(inside=True), print)
+    finish_before(tmp_path / "earlier", data)
+    adopted = make(tmp_path / "earlier", data)
+    assert data_changes.since_planned(adopted) == ""
+    change(data, value=2)
+    assert data_changes.since_planned(adopted).startswith("4 masks of val")
+    shutil.rmtree(data / "data" / "val_00000" / "mask")
+    assert "val_00000/mask: no such folder" in data_changes.since_planned(adopted)
+
+
 def test_touching_and_moving_change_no_fingerprint(tmp_path: Path, data: Path) -> None:
     root = tmp_path / "runs"
     wanted = [job.fingerprint for job in finish(make(root, data)).jobs]
