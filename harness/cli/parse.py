@@ -118,13 +118,6 @@ def first_line(made: "Plan") -> str:
     return f"preset {made.config.preset}: {what}; {verdict}"
 
 
-def data_lines(made: "Plan") -> list[str]:
-    """What is to be said of the data's files: not digested yet, or what becomes of results of 0.1."""
-    from harness.plan.data_changes import lines
-
-    return lines(made)
-
-
 def command_line() -> tuple[str, ...]:
     """The command as a person would give it again, without secrets: it is kept, logged and printed."""
     return ("harness", *map(redacted, sys.argv[1:]))

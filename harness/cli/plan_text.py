@@ -16,7 +16,7 @@ STATES = ("done", "resumable", "missing")
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """What `plan --json` prints."""
-    known = data_changes.finished(plan)
+    before = data_changes.finished(plan)
     return {
         "schema": 1,
         "root": str(plan.root),
@@ -42,7 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "name": job.name,
                 "state": plan.state(job),
                 "changed": source_changes.changed(plan, job) if plan.state(job) == "done" else [],
-                "data_changed": data_changes.changed(plan, job, known) or None,
+                "data_changed": data_changes.changed(plan, job, before) or None,
                 "needs": [needed.fingerprint for needed in job.inputs],
                 "identity": job.identity,
             }
@@ -60,11 +60,11 @@ def plan_text(plan: Plan) -> str:
     states = [plan.state(job) for job in jobs]
     width = max(len(job.name) for job in jobs)
     lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in STATES if s in states)})"]
-    known, unknown = data_changes.finished(plan), data_changes.undigested(plan).keys()
+    before, undigested = data_changes.finished(plan), data_changes.undigested(plan).keys()
     for job, state in zip(jobs, states, strict=True):
-        why = data_changes.changed(plan, job, known) if state != "done" else ""
+        why = data_changes.changed(plan, job, before) if state != "done" else ""
         more = after(plan, job) if state == "done" else f"; data changed: {why}" if why else ""
-        more += "; its data is not digested yet" if data_changes.splits_of(job) & unknown else ""
+        more += "; its data is not digested yet" if data_changes.splits_of(job) & undigested else ""
         lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{more}")
     if notes := data_changes.lines(plan):
         lines += ["", *notes]

@@ -6,7 +6,7 @@ import typer
 
 from harness.cli import completion
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
-from harness.cli.parse import data_lines, first_line, make_plan, print_reports, ways
+from harness.cli.parse import first_line, make_plan, print_reports, ways
 from harness.common.console import out, say
 from harness.common.errors import UnfitError, UsageError
 
@@ -90,7 +90,9 @@ def run(
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
     say(first_line(made))
-    for line in data_lines(made):
+    from harness.plan import data_changes
+
+    for line in data_changes.lines(made):
         say(line)
     if accept == "data" and not made.config.content.adopted:
         say("--accept data: the output directory has no results without digests of files")

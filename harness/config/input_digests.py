@@ -85,18 +85,18 @@ def manifest_of(
     config: Config, split: str, root: Path | None, compute: bool, show: Show = quiet
 ) -> tuple[str | None, str]:
     """The digest of a split's files, and why there is none; the manifest is kept under the root. Raises UnfitError."""
-    found = inventory(config, split, root, compute, show)
-    if found is None:
+    files = inventory(config, split, root, compute, show)
+    if files is None:
         return None, ""
-    if found.pending:
-        return None, f"{found.pending} of {len(found.paths)} files are new or changed since they were digested"
-    if root is not None and root.is_dir() and found.digest and not manifest_path(root, found.digest).exists():
+    if files.pending:
+        return None, f"{files.pending} of {len(files.paths)} files are new or changed since they were digested"
+    if root is not None and root.is_dir() and files.digest and not manifest_path(root, files.digest).exists():
         with suppress(OSError):
-            manifest.write(manifest_path(root, found.digest), found.digests)
-    return found.digest, ""
+            manifest.write(manifest_path(root, files.digest), files.digests)
+    return files.digest, ""
 
 
-def data_place(config: Config) -> Path | None:
+def data_folder(config: Config) -> Path | None:
     """The folder that the data set is read from; None where its options name none, or several."""
     name = config["data"]["name"]
     cls: Any = plugins.read_schema(plugins.find("datasets", name, config.folders)).config
@@ -106,7 +106,7 @@ def data_place(config: Config) -> Path | None:
 
 
 def manifest_path(root: Path, digest: str) -> Path:
-    """Where the root keeps the manifest of a split: which files it had, each by its sha256."""
+    """Return where the root keeps the manifest of a split."""
     return root / "data" / f"{digest[:16]}.sha256.gz"
 
 

@@ -55,26 +55,26 @@ class Entries(NamedTuple):
 
 @dataclass(frozen=True)
 class Inventory:
-    """Files with their status and, as far as they are known, digests."""
+    """Files with their status and, as far as they have been computed, digests."""
 
     paths: Mapping[str, str]  # name -> path, sorted by name
     status: NDArray[np.int64]  # (N, 4)
     sums: NDArray[np.uint8]  # (N, 32)
-    known: NDArray[np.bool_]  # (N,)
+    digested: NDArray[np.bool_]  # (N,)
     cached: str = ""  # the digest, where the cache holds it
 
     @property
     def pending(self) -> int:
         """Return the number of files without a digest."""
-        return int((~self.known).sum())
+        return int((~self.digested).sum())
 
     @cached_property
     def digests(self) -> Digests:
         """Return the digest of every file that has one."""
         return {
             name: row.tobytes().hex()
-            for name, row, known in zip(self.paths, self.sums, self.known, strict=True)
-            if known
+            for name, row, digested in zip(self.paths, self.sums, self.digested, strict=True)
+            if digested
         }
 
     @cached_property
@@ -97,34 +97,34 @@ def take(
     now = time.time_ns()
     status = _status(paths)
     trusted = np.maximum(status[:, 1], status[:, 2]) + RACY <= now
-    known, sums, doubtful, cached = _recall(cache, _joined(paths), status)
-    todo = np.flatnonzero(~known if compute else doubtful)
-    found = Inventory(paths, status, sums, known, "" if len(todo) else cached)
+    digested, sums, doubtful, cached = _recall(cache, _joined(paths), status)
+    todo = np.flatnonzero(~digested if compute else doubtful)
+    inventory = Inventory(paths, status, sums, digested, "" if len(todo) else cached)
     if not len(todo):
-        return found
+        return inventory
     last = time.monotonic()
     try:
         for done, (rows, values) in enumerate(_computed(list(paths.values()), todo), 1):
-            sums[rows], known[rows] = values, True
+            sums[rows], digested[rows] = values, True
             show(min(done * CHUNK, len(todo)), len(todo))
             if time.monotonic() - last > SAVE:
-                _keep(cache, found, trusted, "")
+                _keep(cache, inventory, trusted, "")
                 last = time.monotonic()
     finally:
-        _keep(cache, found, trusted, found.digest or "" if not found.pending else "")
-    return found
+        _keep(cache, inventory, trusted, inventory.digest or "" if not inventory.pending else "")
+    return inventory
 
 
 def _status(paths: Mapping[str, str]) -> NDArray[np.int64]:
     rows = np.empty((len(paths), 4), np.int64)
     for row, path in enumerate(paths.values()):
         try:
-            found = os.stat(path)
+            state = os.stat(path)
         except OSError as error:
             raise refused(error, path) from error
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(state.st_mode):
             raise UnfitError(f"{path}: is no file; complete the data")
-        rows[row] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
+        rows[row] = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino & (2**63 - 1)
     return rows
 
 
@@ -149,13 +149,13 @@ def _sum(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             data = file.read(WHOLE)
-            found = hashlib.sha256(data)
+            digest = hashlib.sha256(data)
             while data:
                 data = file.read(WHOLE)
-                found.update(data)
+                digest.update(data)
     except OSError as error:
         raise refused(error, path) from error
-    return found.digest()
+    return digest.digest()
 
 
 def _joined(names: Iterable[str]) -> bytes:
@@ -165,7 +165,7 @@ def _joined(names: Iterable[str]) -> bytes:
 def _recall(
     cache: Path | None, names: bytes, status: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_], str]:
-    """Return known (N,), digests (N, 32), cached but not trusted (N,), and the manifest's digest if all are known."""
+    """Return which have a digest (N,), digests (N, 32), cached but not trusted (N,), the manifest's if complete."""
     sums = np.zeros((len(status), BYTES), np.uint8)
     equal = trusted = np.zeros(len(status), bool)
     before = _load(cache)
@@ -178,9 +178,9 @@ def _recall(
         rows = np.array([row_of.get(name, -1) for name in names.split(b"\0")])
         equal = (rows >= 0) & (before.status[rows] == status).all(1)
         trusted, sums = before.trusted[rows], before.sums[rows]
-    known = equal & trusted
-    whole = before.names == names and bool(known.all())
-    return known, sums, equal & ~trusted, before.digest if whole else ""
+    digested = equal & trusted
+    whole = before.names == names and bool(digested.all())
+    return digested, sums, equal & ~trusted, before.digest if whole else ""
 
 
 def _load(cache: Path | None) -> Entries | None:
@@ -188,22 +188,22 @@ def _load(cache: Path | None) -> Entries | None:
         return None
     try:
         with np.load(cache, allow_pickle=False) as saved:
-            found = Entries(
+            entries = Entries(
                 saved["names"].tobytes(), saved["status"], saved["sums"], saved["trusted"], str(saved["digest"])
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    rows = found.names.count(b"\0") + 1 if found.names else 0
-    fits = found.status.shape == (rows, 4) and found.sums.shape == (rows, BYTES) and found.trusted.shape == (rows,)
-    return found if fits else None
+    rows = entries.names.count(b"\0") + 1 if entries.names else 0
+    shapes = entries.status.shape, entries.sums.shape, entries.trusted.shape
+    return entries if shapes == ((rows, 4), (rows, BYTES), (rows,)) else None
 
 
-def _keep(cache: Path | None, found: Inventory, trusted: NDArray[np.bool_], digest: str) -> None:
-    """Write what is known by rename; a folder that cannot be written caches nothing."""
+def _keep(cache: Path | None, inventory: Inventory, trusted: NDArray[np.bool_], digest: str) -> None:
+    """Write the digests by rename; a folder that cannot be written caches nothing."""
     if cache is None:
         return
-    known = found.known
-    names = _joined(name for name, there in zip(found.paths, known, strict=True) if there)
+    digested = inventory.digested
+    names = _joined(name for name, there in zip(inventory.paths, digested, strict=True) if there)
     with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = temporary(cache)
@@ -211,9 +211,9 @@ def _keep(cache: Path | None, found: Inventory, trusted: NDArray[np.bool_], dige
             np.savez(
                 file,
                 names=np.frombuffer(names, np.uint8),
-                status=found.status[known],
-                sums=found.sums[known],
-                trusted=trusted[known],
+                status=inventory.status[digested],
+                sums=inventory.sums[digested],
+                trusted=trusted[digested],
                 digest=np.array(digest),
             )
         partial.replace(cache)
@@ -236,7 +236,7 @@ def text(digests: Digests) -> bytes:
 
 def parse(data: bytes) -> Digests:
     """Return the digests of a manifest's text. Raise ValueError for what is none."""
-    found = {}
+    digests = {}
     for line in data.decode("utf-8", "surrogateescape").split("\n")[:-1]:
         digest, _, name = line.lstrip("\\").partition("  ")
         if len(digest) != 2 * BYTES:
@@ -244,8 +244,8 @@ def parse(data: bytes) -> Digests:
         if line.startswith("\\"):
             parts = [part.replace("\\n", "\n").replace("\\r", "\r") for part in name.split("\\\\")]
             name = "\\".join(parts)
-        found[name] = digest
-    return found
+        digests[name] = digest
+    return digests
 
 
 def write(path: Path, digests: Digests) -> None:
@@ -319,24 +319,24 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def changed_since(found: Inventory, seconds: float, top: Path | None = None) -> list[str]:
+def changed_since(inventory: Inventory, seconds: float, top: Path | None = None) -> list[str]:
     """Return the files, and the links and folders from `top` on, that have changed since a time (unix seconds).
 
     Whoever replaces a folder, or points a link elsewhere, changes no file: so those count too.
     """
     since = int(seconds * 10**9)
-    newer = np.maximum(found.status[:, 1], found.status[:, 2]) > since
-    names = [name for name, new in zip(found.paths, newer, strict=True) if new]
+    newer = np.maximum(inventory.status[:, 1], inventory.status[:, 2]) > since
+    names = [name for name, new in zip(inventory.paths, newer, strict=True) if new]
     limit = None if top is None else os.path.abspath(top)
     parents: set[str] = set() if limit is None else {limit}
-    for path in found.paths.values():
+    for path in inventory.paths.values():
         parent = os.path.dirname(os.path.abspath(path))
         while parent not in parents and (limit is None or parent.startswith(limit + os.sep)):
             parents.add(parent)
             if limit is None:
                 break
             parent = os.path.dirname(parent)
-    for path in (*found.paths.values(), *sorted(parents)):
+    for path in (*inventory.paths.values(), *sorted(parents)):
         itself = os.lstat(path)
         link = stat.S_ISLNK(itself.st_mode)
         for status in (itself, os.stat(path)) if path in parents else (itself,) if link else ():

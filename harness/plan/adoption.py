@@ -26,7 +26,7 @@ UNDIGESTED = "not digested"  # stands in identities for a digest that is not kno
 
 @dataclass(frozen=True)
 class Result:
-    """What was made of data known by its list: a job or a score."""
+    """A job or a score whose identity holds the list of a split alone."""
 
     name: str
     ended: float  # unix seconds: its last sign of life
@@ -68,7 +68,12 @@ def resolve(
             day = strftime("%Y-%m-%d", localtime())
             unchanged = f"adopted on {day}: no file had changed since they were made"
             why = f"accepted on {day} ({doubt})" if doubt else unchanged
-            adopted[key] = {"split": split, "digest": digest, "why": why, "results": [one.name for one in results]}
+            adopted[key] = {
+                "split": split,
+                "digest": digest,
+                "why": why,
+                "results": [result.name for result in results],
+            }
             keep(path, adopted)
         if adopted[key].get("digest") == digest:
             manifests[split], reasons[split] = None, adopted[key]["why"]
@@ -76,12 +81,12 @@ def resolve(
 
 
 def record(root: Path) -> Path:
-    """Where a root says what it has adopted."""
+    """Return the path of the record of a root."""
     return root / "data" / "adopted.json"
 
 
 def key_of(config: Config, split: str) -> str:
-    """What identities of 0.1 know of a split."""
+    """Return the key of a split: what identities of 0.1 hold of it."""
     return f"{config['data']['name']}:{config.content.splits.get(split)}"
 
 
@@ -123,21 +128,21 @@ def last_sign(directory: Path) -> float | None:
     outcome = directory / "outcome.json"
     if read_json(outcome).get("status") == "finished":
         journal = events.read(directory / "events.jsonl")[0]
-        told = [float(event["time"]) for event in journal if isinstance(event.get("time"), int | float)]
-        return min([outcome.stat().st_mtime, *told[-1:]])  # a copied root has new file times
-    kept = [*(directory / "checkpoints").glob("step-*.pt"), *(directory / "videos").glob("*.npz")]
-    return min((path.stat().st_mtime for path in kept), default=None)
+        times = [float(event["time"]) for event in journal if isinstance(event.get("time"), int | float)]
+        return min([outcome.stat().st_mtime, *times[-1:]])  # a copied root has new file times
+    files = [*(directory / "checkpoints").glob("step-*.pt"), *(directory / "videos").glob("*.npz")]
+    return min((path.stat().st_mtime for path in files), default=None)
 
 
 def doubts(config: Config, split: str, root: Path, results: list[Result]) -> str:
-    """What speaks against that a split's files are those that results were made of; empty for nothing."""
-    found = input_digests.inventory(config, split, root, compute=False)
-    assert found is not None  # it has a digest
-    first = min(results, key=lambda one: one.ended)
-    newer = manifest.changed_since(found, first.ended, input_digests.data_place(config))
+    """Return in words which files of a split have changed since results ended; empty for none."""
+    inventory = input_digests.inventory(config, split, root, compute=False)
+    assert inventory is not None  # it has a digest
+    first = min(results, key=lambda result: result.ended)
+    newer = manifest.changed_since(inventory, first.ended, input_digests.data_folder(config))
     if not newer:
         return ""
     when = strftime("%Y-%m-%d %H:%M", localtime(first.ended))
-    files = sum(name in found.paths for name in newer)
+    files = sum(name in inventory.paths for name in newer)
     what = manifest.counted(newer) if files == len(newer) else f"{len(newer)} files, folders or links"
     return f"{what} of {split} changed after {first.name} ended ({when}), e.g. {newer[0]}"

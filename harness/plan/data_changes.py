@@ -1,4 +1,4 @@
-"""What has changed in the data since jobs that are otherwise the same were finished."""
+"""Changes of the data since jobs that are otherwise the same were finished."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,19 +42,19 @@ def undigested(plan: Plan) -> dict[str, str]:
 
 
 def lines(plan: Plan) -> list[str]:
-    """What a plan says of the data's files: not digested yet, and what becomes of results without digests."""
+    """Return what is to be said of the data's files: not digested yet, and what becomes of results without digests."""
     content, read = plan.config.content, splits(plan)
-    found = [f"data not digested yet: {split}: {why}" for split, why in undigested(plan).items()]
-    if found:
-        found.append(
+    notes = [f"data not digested yet: {split}: {why}" for split, why in undigested(plan).items()]
+    if notes:
+        notes.append(
             "  (so fingerprints and states are provisional; a run digests first, as `harness plan --check-data` does)"
         )
     for split in sorted(read):
         if why := content.adopted.get(split):
-            found.append(f"{split}: results without digests of files {why}")
+            notes.append(f"{split}: results without digests of files {why}")
         if (why := content.doubtful.get(split)) and any(plan.state(job) != "done" for job in plan.jobs):
-            found.append(f"{split}: {why}; `harness run … --accept data` adopts them all the same")
-    return found
+            notes.append(f"{split}: {why}; `harness run … --accept data` adopts them all the same")
+    return notes
 
 
 def finished(plan: Plan) -> dict[str, list[Finished]]:
@@ -62,27 +62,27 @@ def finished(plan: Plan) -> dict[str, list[Finished]]:
 
     Empty where no data has files, or nothing is missing.
     """
-    found: dict[str, list[Finished]] = {}
+    jobs: dict[str, list[Finished]] = {}
     if not any(plan.config.content.manifests.values()) or all(plan.state(job) == "done" for job in plan.jobs):
-        return found
+        return jobs
     for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
         identity = read_json(path).get("identity", {})
         content = identity.get("data", {}).get("content")
         if content and state(path.parent) == "done":
-            found.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
-    return found
+            jobs.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
+    return jobs
 
 
-def changed(plan: Plan, job: Job, known: Mapping[str, list[Finished]]) -> str:
+def changed(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> str:
     """In words how the data of a job differs from that of the youngest finished job that is else the same.
 
     Empty where there is none, where the data is the same, or where it is not digested.
     """
     own: Mapping[str, Any] = job.identity["data"].get("content", {})
-    others = [one for one in known.get(job.recipe, ()) if dict(one.content) != dict(own)]
-    if not others or job.fingerprint in {one.fingerprint for one in known.get(job.recipe, ())} or undigested(plan):
+    others = [past for past in before.get(job.recipe, ()) if dict(past.content) != dict(own)]
+    if not others or job.fingerprint in {past.fingerprint for past in before.get(job.recipe, ())} or undigested(plan):
         return ""
-    other = max(others, key=lambda one: (plan.root / "jobs" / one.fingerprint / "outcome.json").stat().st_mtime)
+    other = max(others, key=lambda past: (plan.root / "jobs" / past.fingerprint / "outcome.json").stat().st_mtime)
     adopted = read_json(adoption.record(plan.root))
     name = job.config["data"]["name"]
     return "; ".join(_differences(plan.root, _whole(own, name, adopted), _whole(other.content, name, adopted)))
@@ -90,8 +90,8 @@ def changed(plan: Plan, job: Job, known: Mapping[str, list[Finished]]) -> str:
 
 def _whole(content: Mapping[str, str], name: str, adopted: Mapping[str, Any]) -> dict[str, str]:
     """Digests of an identity, and of what was adopted for it."""
-    known = {f"{key}.files": adopted.get(f"{name}:{digest}", {}).get("digest") for key, digest in content.items()}
-    return {**{key: digest for key, digest in known.items() if digest}, **content}
+    files = {f"{key}.files": adopted.get(f"{name}:{digest}", {}).get("digest") for key, digest in content.items()}
+    return {**{key: digest for key, digest in files.items() if digest}, **content}
 
 
 def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def check(plan: Plan, submitted: bool = False) -> None:
 
 def since_planned(plan: Plan) -> str:
     """In words which files that a plan's jobs read are no longer those that it was made of; empty for none."""
-    found = []
+    changes = []
     for split in sorted(splits(plan)):
         wanted = adoption.planned(plan.config, split, plan.root)
         if wanted is None:
@@ -132,10 +132,10 @@ def since_planned(plan: Plan) -> str:
         try:
             now, _ = input_digests.manifest_of(plan.config, split, plan.root, compute=True)
         except UnfitError as error:
-            found.append(str(error))
+            changes.append(str(error))
             continue
         if now != wanted:
             before, after = _manifest(plan.root, wanted), _manifest(plan.root, now)
             unknown = before is None or after is None
-            found.append(f"files of {split}" if unknown else manifest.compare(before or {}, after or {}).text(split))
-    return "; ".join(found)
+            changes.append(f"files of {split}" if unknown else manifest.compare(before or {}, after or {}).text(split))
+    return "; ".join(changes)

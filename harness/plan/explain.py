@@ -26,17 +26,17 @@ def explain(plan: Plan, cell: str) -> str:
         names = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
         raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(names)}")
     wanted = dict.fromkeys(needed for job in jobs for needed in [*job.inputs, job])
-    known = data_changes.finished(plan)
+    before = data_changes.finished(plan)
     notes = data_changes.lines(plan)
-    return "\n".join([*(line for job in wanted for line in about(plan, job, known)), *notes])
+    return "\n".join([*(line for job in wanted for line in about(plan, job, before)), *notes])
 
 
-def about(plan: Plan, job: Job, known: Mapping[str, list[Finished]]) -> list[str]:
+def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[str]:
     """One job: done, or its nearest finished relative with the keys that differ; data in words."""
     head = f"{job.fingerprint}  {job.name}: {plan.state(job)}"
     if plan.state(job) == "done":
         return [head]
-    if why := data_changes.changed(plan, job, known):
+    if why := data_changes.changed(plan, job, before):
         return [f"{head}; data changed: {why}"]
     waiting = [needed.name for needed in job.inputs if plan.state(needed) != "done"]
     if waiting:

@@ -131,10 +131,10 @@ def digested(config: Config, dataset: Dataset, split: str, root: Path) -> Config
     """The configuration with the content of a split known. Raises UnfitError where its files cannot be read."""
     dataset.digest(split)
     source = hold_out.source(split)
-    found = adoption.resolve(config, root, True, lines("digesting data", "files"), only=(source,))
-    if why := found.content.undigested.get(source):
+    resolved = adoption.resolve(config, root, True, lines("digesting data", "files"), only=(source,))
+    if why := resolved.content.undigested.get(source):
         raise UnfitError(why)
-    return found
+    return resolved
 
 
 def identity(config: Config, dataset: Dataset, split: str) -> dict[str, Any]:

@@ -162,9 +162,9 @@ class Aside:
 
 def digest_of(shot: Shot) -> str:
     """A frame's name and pixels as one digest."""
-    found = hashlib.sha256()
-    add_pixels(found, shot.name, shot.image)
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    add_pixels(digest, shot.name, shot.image)
+    return digest.hexdigest()
 
 
 def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[int, Iterator[Shot]]:
@@ -179,8 +179,8 @@ def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[
                 return 0, clip.shots()
     except UnfitError:  # breaks off earlier than it did
         return 0, clip.shots()
-    for member, known in zip(model.members, state.members, strict=True):
-        vars(member).update(known)
+    for member, values in zip(model.members, state.members, strict=True):
+        vars(member).update(values)
     return len(state.frames), shots
 
 

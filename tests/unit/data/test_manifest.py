@@ -238,9 +238,9 @@ def test_a_file_from_the_future_is_never_trusted(tmp_path: Path, files, unread) 
     os.utime(files[0][1], ns=(far, far))
     take(files, cache)
     unread.clear()
-    manifest_now = take(files[:1], cache)
+    again = take(files[:1], cache)
     assert unread == [str(files[0][1])]
-    assert manifest_now.pending == 0
+    assert again.pending == 0
 
 
 def test_what_was_digested_before_a_stop_stays(tmp_path: Path, files, aged, unread) -> None:
