@@ -80,7 +80,7 @@ def doctor(
 
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
-    made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins)
+    made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
     tell = say if as_json else out
     for key, source in settings.sources.items():
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.console import out, say
+from harness.common.console import lines, out, say
 from harness.common.errors import UnfitError, UsageError
 
 SHOWN = 50  # problems of a submission that are printed
@@ -54,16 +54,24 @@ def print_tables(report: "Report") -> None:
 
 
 def make_plan(
-    words: list[str], seeds: int, preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
+    words: list[str],
+    seeds: int,
+    preset: str | None,
+    root: Path | None,
+    folders: list[Path] | None,
+    compute: bool = True,
+    accept: bool = False,
+    **flags: Any,
 ) -> "tuple[Plan, Resolved]":
-    """Experiments and key=value, in any order, as a plan."""
+    """Experiments and key=value, in any order, as a plan; without `compute` no file of the data is digested."""
     from harness.plan import plan
 
     names = [word for word in words if "=" not in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
     config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    return plan.make(names, config, Path(settings.root), seeds), settings
+    show = lines("digesting data", "files")
+    return plan.make(names, config, Path(settings.root), seeds, compute, accept, show), settings
 
 
 def make_config(

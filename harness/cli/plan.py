@@ -60,6 +60,9 @@ def plan(
     count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
     power: Annotated[bool, typer.Option("--power", help="How many seeds the paper's gains take to be decided")] = False,
+    check_data: Annotated[
+        bool, typer.Option("--check-data", help="Digest the data's files that are new or changed, as a run would")
+    ] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +70,8 @@ def plan(
 
     Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
     state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
-    one like them is finished under the root. Needs neither torch nor data.
+    one like them is finished under the root. Needs neither torch nor data. Files of the data are not read: where some
+    have not been digested it says so, and --check-data (or --why) digests them.
 
     --power adds how many seeds each gain takes, by the noise of what is finished under the root, else by an assumed one
     (0.5 points between trainings).
@@ -82,7 +86,7 @@ def plan(
     from harness.plan.explain import explain
     from harness.results import power as powers
 
-    made, settings = make_plan(experiments, seeds, preset, root, plugins)
+    made, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None and as_json:
         raise UsageError("--why prints text; leave --json out")
     if why is not None:

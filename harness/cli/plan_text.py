@@ -1,7 +1,7 @@
 """A plan as text and as JSON."""
 
 from harness.common import machine
-from harness.plan import source_changes
+from harness.plan import data_changes, source_changes
 from harness.plan.job import Evaluate, Job
 from harness.plan.plan import Experiment, Plan, setting
 from harness.results import paper
@@ -14,12 +14,14 @@ STATES = ("done", "resumable", "missing")
 
 def plan_json(plan: Plan) -> dict[str, object]:
     """Return what `plan --json` prints."""
+    before = data_changes.finished(plan)
     return {
         "schema": 1,
         "root": str(plan.root),
         "setting": setting(plan.config),
         "not_the_paper": paper.not_the_papers(setting(plan.config)),
         "absent": list(plan.config.content.missing),
+        "undigested": data_changes.undigested(plan),
         "experiments": [
             {
                 "experiment": experiment.name,
@@ -38,6 +40,7 @@ def plan_json(plan: Plan) -> dict[str, object]:
                 "name": job.name,
                 "state": plan.state(job),
                 "changed": source_changes.changed(plan, job) if plan.state(job) == "done" else [],
+                "data_changed": data_changes.changed(plan, job, before) or None,
                 "needs": [needed.fingerprint for needed in job.inputs],
                 "identity": job.identity,
             }
@@ -55,8 +58,14 @@ def plan_text(plan: Plan) -> str:
     states = [plan.state(job) for job in jobs]
     width = max(len(job.name) for job in jobs)
     lines += ["", f"Jobs ({len(jobs)}: {', '.join(f'{states.count(s)} {s}' for s in STATES if s in states)})"]
+    before, undigested = data_changes.finished(plan), data_changes.undigested(plan).keys()
     for job, state in zip(jobs, states, strict=True):
-        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{after(plan, job) if state == 'done' else ''}")
+        why = data_changes.changed(plan, job, before) if state != "done" else ""
+        more = after(plan, job) if state == "done" else f"; data changed: {why}" if why else ""
+        more += "; its data is not digested yet" if data_changes.splits_of(job) & undigested else ""
+        lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{more}")
+    if notes := data_changes.lines(plan):
+        lines += ["", *notes]
     for absent in plan.config.content.missing:
         lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
     return "\n".join(lines)

@@ -108,6 +108,8 @@ def predict(
     with counter("frames") as show:
         done = work(checkpoints, source, target, stage, show)
     out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
+    if done.replaced:
+        say(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
     if done.cut:
         raise UnfitError(f"{done.cut}; what came before is predicted")
 

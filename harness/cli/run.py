@@ -1,6 +1,6 @@
 """`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -52,17 +52,29 @@ def run(
     Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
     machine unfit; 75 stopped by a signal, the same command goes on.
     """
-    if accept not in (None, "changed"):
-        raise UsageError(f"--accept {accept}: only 'changed' can be accepted")
-    flags = {"launcher": launcher, "nproc": nproc, "nodes": nodes, "stall": stall, "deterministic": deterministic}
-    plan, settings = make_plan(experiments, seeds, preset, root, plugins, **flags)
+    if accept not in (None, "changed", "data"):
+        raise UsageError(f"--accept {accept}: only 'changed' and 'data' can be accepted")
+    flags: dict[str, Any] = {
+        "launcher": launcher,
+        "nproc": nproc,
+        "nodes": nodes,
+        "stall": stall,
+        "deterministic": deterministic,
+    }
+    plan, settings = make_plan(experiments, seeds, preset, root, plugins, accept=accept == "data", **flags)
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
     say(first_line(plan))
+    from harness.plan import data_changes
+
+    for line in data_changes.lines(plan):
+        say(line)
+    if accept == "data" and not plan.config.content.adopted:
+        say("--accept data: the output directory has no results without digests of files")
     from harness.launch import runner, slurm_jobs
 
-    if accept is not None:
+    if accept == "changed":
         runner.accept(plan, say)
     how = runner.How(
         **run_options(settings),

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 from harness.common.redaction import redact
@@ -21,6 +23,19 @@ def say(text: str = "") -> None:
         _write(sys.stderr, redact(text))
     except OSError:
         _mute(sys.stderr)
+
+
+def lines(what: str, unit: str, every: float = 5.0) -> Callable[[int, int], None]:
+    """Return a function that says 'WHAT: DONE/TOTAL UNIT' at the end, and every so many seconds before."""
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= every:
+            last = time.monotonic()
+            say(f"{what}: {done}/{total} {unit}")
+
+    return show
 
 
 def _write(stream: TextIO | None, text: str) -> None:

@@ -77,6 +77,16 @@ class Content:
     files: Mapping[str, str | None] = field(default_factory=dict)  # "encoder.beit.weights" -> sha256
     missing: tuple[str, ...] = ()  # why some of it is not known
     absent: Mapping[str, str] = field(default_factory=dict)  # split that a data set need not have -> why it has none
+    # split -> sha256 of its files (harness.data.manifest); None: without files, not digested, or adopted
+    manifests: Mapping[str, str | None] = field(default_factory=dict)
+    undigested: Mapping[str, str] = field(default_factory=dict)  # split with files -> why they have no digest
+    adopted: Mapping[str, str] = field(default_factory=dict)  # split -> why results of 0.1, made without digests, stand
+    doubtful: Mapping[str, str] = field(default_factory=dict)  # split -> why they do not
+
+    @property
+    def data(self) -> dict[str, str | None]:
+        """Return each split's digest: of its files, else of its list; None where it is made, or not there."""
+        return {split: self.manifests.get(split) or digest for split, digest in self.splits.items()}
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,42 @@
-"""What a configuration reads, as digests: data sets by their split lists, weights by sha256."""
+"""What a configuration reads, as digests: data sets by their split lists and files, weights by sha256."""
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness.common.atomic_files import temporary
 from harness.common.errors import UnfitError
 from harness.config import plugins
 from harness.config.compose import Config, Content
+from harness.data import manifest
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
+from harness.data.manifest import Show, quiet
 
 SPLITS = ("train", "val")
 OPTIONAL = ("test",)  # a data set is whole without it
 
 
-def resolve(config: Config, root: Path | None) -> Config:
+def resolve(
+    config: Config,
+    root: Path | None,
+    compute: bool = False,
+    show: Show = quiet,
+    only: Collection[str] = (*SPLITS, *OPTIONAL),
+) -> Config:
     """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
 
-    Missing data is not an error here, since planning works without it: Content.missing says what and why.
+    Files of the data (of `only` these splits) are read with `compute`, else their cached digests are taken. Missing
+    data is not an error here, since planning works without it: Content.missing says what and why.
     """
     with plugins.blamed(plugins.find("datasets", config["data"]["name"], config.folders)):
-        return _resolve(config, root)
+        return _resolve(config, root, compute, show, only)
 
 
-def _resolve(config: Config, root: Path | None) -> Config:
+def _resolve(config: Config, root: Path | None, compute: bool, show: Show, only: Collection[str]) -> Config:
     missing: list[str] = []
     dataset = build_dataset(config)
     splits: dict[str, str | None] = {}
@@ -46,11 +54,20 @@ def _resolve(config: Config, root: Path | None) -> Config:
                 absent[split] = f"the data set has no video in its {split} split"
         except UnfitError as error:
             absent[split] = f"the data set has no {split} split ({error})"
+    manifests: dict[str, str | None] = {}
+    undigested: dict[str, str] = {}
+    for split in [split for split in only if splits.get(split) and split not in absent]:
+        try:
+            manifests[split], undigested[split] = manifest_of(config, split, root, compute, show)
+        except UnfitError as error:
+            undigested[split] = str(error)
+            if compute and split in SPLITS:
+                missing.append(str(error))
     files: dict[str, str | None] = {}
     for key, path in content_files(config).items():
         try:
             files[key] = file_digest(Path(path).expanduser(), root)
-        except (OSError, ValueError, RuntimeError) as error:  # not readable; a NUL in the path; ~nobody
+        except (OSError, UnfitError, ValueError, RuntimeError) as error:  # not readable; a NUL in the path; ~nobody
             files[key] = None
             missing.append(f"{key}={path}: {getattr(error, 'strerror', None) or error}")
     try:
@@ -59,7 +76,53 @@ def _resolve(config: Config, root: Path | None) -> Config:
         classes = None
         missing.append(str(error))
     videos = {split: dataset.planned(split) for split in SPLITS}
-    return replace(config, content=Content(splits, videos, classes, files, tuple(dict.fromkeys(missing)), absent))
+    content = Content(splits, videos, classes, files, tuple(dict.fromkeys(missing)), absent)
+    why = {split: reason for split, reason in undigested.items() if reason}
+    return replace(config, content=replace(content, manifests=manifests, undigested=why))
+
+
+def manifest_of(
+    config: Config, split: str, root: Path | None, compute: bool, show: Show = quiet
+) -> tuple[str | None, str]:
+    """The digest of a split's files, and why there is none; the manifest is kept under the root. Raises UnfitError."""
+    files = inventory(config, split, root, compute, show)
+    if files is None:
+        return None, ""
+    if files.pending:
+        return None, f"{files.pending} of {len(files.paths)} files are new or changed since they were digested"
+    if root is not None and root.is_dir() and files.digest and not manifest_path(root, files.digest).exists():
+        with suppress(OSError):
+            manifest.write(manifest_path(root, files.digest), files.digests)
+    return files.digest, ""
+
+
+def data_folder(config: Config) -> Path | None:
+    """The folder that the data set is read from; None where its options name none, or several."""
+    name = config["data"]["name"]
+    cls: Any = plugins.read_schema(plugins.find("datasets", name, config.folders)).config
+    keys = [f.name for f in fields(cls) if f.metadata.get("path")] if cls else []
+    given = [config["data"][name][key] for key in keys if config["data"][name][key]]
+    return Path(given[0]).expanduser() if len(given) == 1 else None
+
+
+def manifest_path(root: Path, digest: str) -> Path:
+    """Return where the root keeps the manifest of a split."""
+    return root / "data" / f"{digest[:16]}.sha256.gz"
+
+
+def inventory(
+    config: Config, split: str, root: Path | None, compute: bool, show: Show = quiet
+) -> manifest.Inventory | None:
+    """The files of a split; None for a data set that does not list any. Raises UnfitError."""
+    dataset, name = build_dataset(config), config["data"]["name"]
+    files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(dataset, "split_files", None)
+    if files is None:
+        return None
+    key = json.dumps([name, config["data"].get(name, {}), split], sort_keys=True)
+    cache = None
+    if root is not None and (compute or root.is_dir()):  # planning makes no root
+        cache = root / "cache" / "data" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    return manifest.take(files(split), cache, compute, show)
 
 
 def build_dataset(config: Config) -> Dataset:
@@ -86,27 +149,10 @@ def content_files(config: Config) -> dict[str, str]:
 
 
 def file_digest(path: Path, root: Path | None) -> str:
-    """sha256 of a file, remembered under the root for its size and mtime. Raises OSError where it cannot be read."""
-    stat = path.stat()
-    cache = root / "cache" / "digests.json" if root is not None else None
-    known = read_cache(cache)
-    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    if key not in known:
-        with path.open("rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        if cache is not None and root is not None and root.is_dir():
-            with suppress(OSError):  # a root that cannot be written remembers nothing
-                cache.parent.mkdir(exist_ok=True)
-                partial = temporary(cache)
-                partial.write_text(json.dumps(known))
-                partial.replace(cache)
-    return str(known[key])
-
-
-def read_cache(cache: Path | None) -> dict[str, str]:
-    """The digests remembered so far; none where the file is absent or damaged."""
-    try:
-        known = json.loads(cache.read_text()) if cache is not None else {}
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    """sha256 of a file, cached under the root. Raises OSError where it cannot be read, UnfitError for a folder."""
+    with path.open("rb"):  # with the system's own words
+        pass
+    cache = None
+    if root is not None and root.is_dir():
+        cache = root / "cache" / "files" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.npz"
+    return manifest.take([(path.name, path)], cache).digests[path.name]

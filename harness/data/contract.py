@@ -44,6 +44,10 @@ class Dataset(Protocol):
         """Digest of what the split is (its list, the class names), never of where it lies; None if made, not read."""
         ...
 
+    # Optional: `split_files(split: str) -> Iterable[tuple[str, Path]]`, a name within the split and a path for each
+    # file that `read` reads there. With it a split is known by the content of its files (harness.data.manifest),
+    # without it by `digest` alone. Files in folders `origin` and `mask` are called images and masks in messages.
+
     def unit(self, video: str) -> str:
         """The unit of an interval: the video itself, or the recording it was cut from."""
         ...

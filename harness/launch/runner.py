@@ -21,7 +21,7 @@ from harness.launch import preflight
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher, Show, describe
-from harness.plan import saved_plans, source_changes
+from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
@@ -100,6 +100,8 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
                 publisher.open(todo)
                 try:
                     turns.run(launcher, publisher, show, facts)
+                    if changes := data_changes.since_planned(plan):
+                        say(f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL")
                 except Stopped as stop:
                     stopped = stop
                 finally:
@@ -151,6 +153,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
         fit(plan.config)
+        data_changes.check(plan, how.inside)
         try_networks(plan, how, found)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
             fetch(plan.config, say)
@@ -325,7 +328,9 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
         }
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
-    return {"status": "missing", "reason": read_json(directory / "outcome.json").get("reason") or "not run yet"}
+    why = data_changes.changed(plan, cell.job, data_changes.finished(plan)) if plan.config.content.manifests else ""
+    reason = read_json(directory / "outcome.json").get("reason") or (f"data changed: {why}" if why else "not run yet")
+    return {"status": "missing", "reason": reason}
 
 
 def changed(plan: Plan, cell: Cell) -> list[str]:

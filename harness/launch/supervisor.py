@@ -17,6 +17,7 @@ from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
+from harness.data import manifest
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
 from harness.jobdir.lease import Lease
@@ -313,6 +314,7 @@ def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
         **({"peak": max(peaks)} if peaks else {}),
         "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
     }
+    manifest.seal(directory)
     write_json(directory / "outcome.json", outcome)
     return outcome
 

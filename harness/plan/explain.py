@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
+from harness.plan import data_changes
+from harness.plan.data_changes import Finished
 from harness.plan.job import Job
 from harness.plan.plan import Plan, state
 
@@ -21,17 +23,21 @@ def explain(plan: Plan, cell: str) -> str:
     """What stands between a cell and the results in the root. Raises UsageError for an unknown cell."""
     jobs = [found.job for experiment in plan.experiments for _, found in experiment.cells if found.name == cell]
     if not jobs:
-        known = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
-        raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(known)}")
+        names = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
+        raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(names)}")
     wanted = dict.fromkeys(needed for job in jobs for needed in [*job.inputs, job])
-    return "\n".join(line for job in wanted for line in about(plan, job))
+    before = data_changes.finished(plan)
+    notes = data_changes.lines(plan)
+    return "\n".join([*(line for job in wanted for line in about(plan, job, before)), *notes])
 
 
-def about(plan: Plan, job: Job) -> list[str]:
-    """One job: done, or its nearest finished relative with the keys that differ."""
+def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[str]:
+    """One job: done, or its nearest finished relative with the keys that differ; data in words."""
     head = f"{job.fingerprint}  {job.name}: {plan.state(job)}"
     if plan.state(job) == "done":
         return [head]
+    if why := data_changes.changed(plan, job, before):
+        return [f"{head}; data changed: {why}"]
     waiting = [needed.name for needed in job.inputs if plan.state(needed) != "done"]
     if waiting:
         return [f"{head}; it waits for {', '.join(waiting)}"]

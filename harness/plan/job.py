@@ -251,8 +251,9 @@ def data_identity(config: Config, split: str) -> dict[str, Any]:
     source, share = hold_out.source(split), config["data"]["hold_out"]
     if share is not None and source == "train":
         identity["hold_out"] = {"share": share, "version": hold_out.VERSION}
-    found = config.content.splits.get(source)
-    return {**identity, "content": {source: found}} if found else identity
+    digests = {source: config.content.splits.get(source), f"{source}.files": config.content.manifests.get(source)}
+    content = {key: value for key, value in digests.items() if value}
+    return {**identity, "content": content} if content else identity
 
 
 def data_spec(config: Config) -> dict[str, Any]:

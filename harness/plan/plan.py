@@ -10,6 +10,9 @@ from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
+from harness.data import manifest
+from harness.data.manifest import Show, quiet
+from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.job import Evaluate, Job, Train, digest
 
@@ -92,11 +95,23 @@ def ordered(jobs: Iterable[Job]) -> list[Job]:
     return sorted(found, key=lambda job: job.stage if isinstance(job, Evaluate) else -1)
 
 
-def make(names: Sequence[str], config: Config, root: Path, seeds: int = 1) -> Plan:
-    """Plan experiments by name or by the path of a .py file. Raises UsageError for unknown names."""
+def make(
+    names: Sequence[str],
+    config: Config,
+    root: Path,
+    seeds: int = 1,
+    compute: bool = False,
+    accept: bool = False,
+    show: Show = quiet,
+) -> Plan:
+    """Plan experiments by name or by the path of a .py file. Raises UsageError for unknown names.
+
+    With `compute` files of the data are digested where their digests are not cached: what is to be run needs that.
+    `accept` takes results of 0.1 for those of today's files (adoption.resolve).
+    """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1")
-    config = input_digests.resolve(config, root)
+    config = adoption.resolve(config, root, compute, show, accept)
     first = config["seed"]
     config = replace(config, seeds=tuple(range(first, first + seeds)))
     stems = [Path(name).stem for name in dict.fromkeys(names)]
@@ -131,6 +146,8 @@ def check_prior_masks(plan: Plan) -> None:
     if len(known["members"]) > 1:
         raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
     if known["fingerprint"] in {prior.fingerprint for prior in priors}:
+        if changes := manifest.broken_seal(folder, plan.root / "cache" / "masks" / f"{known['fingerprint']}.npz"):
+            raise UsageError(f"{where}: changed since they were made: {changes.text('them')}; make them again")
         return
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
@@ -153,7 +170,7 @@ def short(found: Any, wanted: Any) -> str:
     if found["name"] != wanted["name"]:
         return f"{found['name']}, not {wanted['name']}"
     options = [f"{key}={value}" for key, value in found["options"].items() if value != wanted["options"].get(key)]
-    return f"{found['name']} with {', '.join(options) or 'another list of videos or classes'}"
+    return f"{found['name']} with {', '.join(options) or 'another list of videos or classes, or other files'}"
 
 
 def experiment(name: str, config: Config) -> Experiment:

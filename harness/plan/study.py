@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.config import input_digests, plugins
+from harness.config import plugins
 from harness.config.compose import Config
 from harness.data import hold_out
+from harness.data.manifest import Show, quiet
+from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.explain import Difference, flat
 from harness.plan.job import Evaluate, digest
@@ -127,7 +129,15 @@ class Study:
         return " ".join(words)
 
 
-def make(name: str, config: Config, root: Path, split: str = hold_out.SPLIT, study: str | None = None) -> Study:
+def make(
+    name: str,
+    config: Config,
+    root: Path,
+    split: str = hold_out.SPLIT,
+    study: str | None = None,
+    compute: bool = False,
+    show: Show = quiet,
+) -> Study:
     """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
     module = plugins.load_named("searches", name, config.folders, NEEDED)
     for key, axis in module.SPACE.items():
@@ -139,7 +149,7 @@ def make(name: str, config: Config, root: Path, split: str = hold_out.SPLIT, stu
     changes: dict[str, Any] = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
     if split == hold_out.SPLIT and config["data"]["hold_out"] is None:
         changes["data.hold_out"] = module.HOLD_OUT
-    config = input_digests.resolve(config.with_values(changes), root)
+    config = adoption.resolve(config.with_values(changes), root, compute, show)
     config = config.with_values({"train.evaluate_every": math.ceil(config.iterations() / module.LOOKS)})
     stem = Path(name).stem
     return Study(

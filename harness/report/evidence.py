@@ -30,7 +30,7 @@ def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> E
         curves=tuple(one for one in curves if one is not None),
         memories=tuple(one for one in memories if one is not None),
         jobs=tuple(provenance(plan.directory(job), job) for job in done),
-        data=dict(experiment.config.content.splits),
+        data=experiment.config.content.data,
         command=shlex.join(command),
     )
 

@@ -14,17 +14,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.atomic_files import temporary, write_json
+from harness.common.console import lines
 from harness.common.errors import UnfitError, UsageError
 from harness.config import input_digests
 from harness.config.compose import Config
+from harness.data import hold_out
 from harness.data.contract import Dataset
+from harness.data.manifest import add_pixels
 from harness.data.pictures import read_labels, shown
+from harness.plan import adoption
 from harness.plan.job import data_identity, digest
 from harness.plan.plan import Experiment
 from harness.results.metrics import Consistency
@@ -83,6 +87,7 @@ def score(
     """
     check_name(name)
     dataset = input_digests.build_dataset(config)
+    config = digested(config, dataset, split, root)
     data = identity(config, dataset, split)
     frames = listed(folder, dataset, split)
     masks: dict[str, str] = {}
@@ -106,6 +111,8 @@ def score(
 def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, RunRecord]]:
     """Name and record of each finished score of the configuration's data, by name; none where the data is absent."""
     try:
+        if not config.content.splits:
+            config = adoption.resolve(config, root, only=(hold_out.source(split),))
         data = identity(config, input_digests.build_dataset(config), split)
     except UnfitError:
         return []
@@ -141,11 +148,20 @@ def rows(experiment: Experiment, records: Iterable[tuple[str, RunRecord]]) -> li
     ]
 
 
+def digested(config: Config, dataset: Dataset, split: str, root: Path) -> Config:
+    """Return the configuration with the digest of a split. Raise UnfitError where its files cannot be read."""
+    dataset.digest(split)
+    source = hold_out.source(split)
+    resolved = adoption.resolve(config, root, True, lines("digesting data", "files"), only=(source,))
+    if why := resolved.content.undigested.get(source):
+        raise UnfitError(why)
+    return resolved
+
+
 def identity(config: Config, dataset: Dataset, split: str) -> dict[str, object]:
     """Return the data that a score rests on, as jobs know it. Raise UnfitError where it is not there."""
-    splits = {**config.content.splits, split: dataset.digest(split)}
-    identity = data_identity(replace(config, content=replace(config.content, splits=splits)), split)
-    plain: dict[str, object] = json.loads(json.dumps(identity))  # tuples as lists, as score.json gives them back
+    dataset.digest(split)
+    plain: dict[str, object] = json.loads(json.dumps(data_identity(config, split)))  # tuples as lists, as in score.json
     return plain
 
 
@@ -211,14 +227,8 @@ def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int
     """sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
     digester = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
-        take(digester, stem, read_labels(folder / video / f"{stem}.png", num_classes))
+        add_pixels(digester, stem, read_labels(folder / video / f"{stem}.png", num_classes))
     return digester.hexdigest()
-
-
-def take(digester: Any, stem: str, mask: NDArray[np.uint8]) -> None:
-    """Add a frame to a digest."""
-    digester.update(json.dumps([stem, *mask.shape]).encode())
-    digester.update(mask.tobytes())
 
 
 def count_all(
@@ -257,7 +267,7 @@ def count(task: Task, video: str, stems: tuple[str, ...], expected: str) -> Coun
         assert truth is not None  # a split has labels or has none
         path = task.folder / video / f"{stem}.png"
         mask = read_labels(path, classes)
-        take(digester, stem, mask)
+        add_pixels(digester, stem, mask)
         if mask.shape != truth.shape:
             (height, width), (rows, columns) = mask.shape, truth.shape
             raise UnfitError(f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; save it at that size")

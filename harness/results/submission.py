@@ -15,6 +15,7 @@ from harness.common.atomic_files import temporary
 from harness.common.errors import UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
+from harness.data import manifest
 from harness.data.contract import Dataset
 from harness.data.pictures import read_labels, shown
 from harness.plan.cell import Cell
@@ -120,6 +121,9 @@ def of_cell(plan: Plan, cell: Cell) -> str:
     target = plan.root / "submissions" / f"{cell.job.split}_{cell.job.fingerprint}.zip"
     if not target.exists():
         folder = plan.directory(cell.job) / "masks"
+        if folder.is_dir() and (changes := manifest.broken_seal(plan.directory(cell.job))):
+            changed = changes.text("its masks")
+            return f"not packed: changed since they were made: {changed}; --rerun {cell.name} makes them again"
         wrong = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
         if wrong:
             return f"not packed: {wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from harness.common.console import lines
 from harness.common.errors import UsageError
-from harness.config import input_digests
 from harness.launch import runner
 from harness.launch.supervisor import Show
+from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
 from harness.plan.study import Study, Trial
@@ -24,7 +25,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
     """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
     if seeds < 1:
         raise UsageError(f"--confirm {seeds}: must be at least 1")
-    whole = input_digests.resolve(study.config.with_values(APART), root)
+    whole = adoption.resolve(study.config.with_values(APART), root, True, lines("digesting data", "files"))
     first = whole["seed"]
     config = replace(whole, seeds=tuple(range(first, first + seeds)))
     cells = []

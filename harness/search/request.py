@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.common.console import say
+from harness.common.console import lines, say
 from harness.common.errors import UsageError
 from harness.config import compose as configuration
 from harness.launch import runner
@@ -47,7 +47,8 @@ class Request:
             raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
-        return study.make(self.search, composed, Path(self.root), split, self.study)
+        show = lines("digesting data", "files")
+        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, show=show)
 
     def folder(self, name: str) -> Path:
         """Return where a study keeps what is not Optuna's."""

@@ -5,17 +5,22 @@ Table 1's last row. Left in the folder:
 
     masks/NAME.png      palette indices, at the frame's own size      overlays/NAME.jpg   frame and mask, with a legend
     overlay.mp4         where the extra `video` is installed          state.pt            to go on from after a stop
+    replaced/N/         masks and overlays of frames that have gone, or were others, when it was called again
+
+Frames are known by name and pixels, checkpoints by their weights: what is the same is not predicted again, and all that
+follows a changed frame is, since masks depend on the frames before.
 
 Videos are decoded by ffmpeg (imageio-ffmpeg ships it): every frame that is in the file once, also where their rate
 varies; the overlay has the mean rate, so that it lasts as long. A folder of frames needs nothing; frames are in time as
 those of a data set are (harness.data.frame_order).
 """
 
+import hashlib
 import importlib.util
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,8 +34,9 @@ from PIL import Image, ImageDraw
 
 from harness.common.errors import UnfitError, UsageError
 from harness.data.frame_order import in_time
+from harness.data.manifest import add_pixels
 from harness.data.pictures import IMAGES, list_pictures, read_image, shown
-from harness.engine import build, evaluate, jobs, multistage, sliding_window
+from harness.engine import build, checkpoint, evaluate, jobs, multistage, sliding_window
 from harness.engine.multistage import Stages
 from harness.plan.job import digest
 from harness.report.qualitative import font
@@ -71,6 +77,7 @@ class Done:
     new: int
     overlay: Path
     cut: str = ""
+    replaced: int = 0  # masks that were moved away
 
 
 class Model(NamedTuple):
@@ -79,6 +86,15 @@ class Model(NamedTuple):
     members: tuple[Stages, ...]
     classes: tuple[str, ...]
     key: str
+    weights: str
+
+
+class State(NamedTuple):
+    """How far a prediction has come: frames by name, each with the digest of its pixels, and what members know."""
+
+    weights: str
+    frames: dict[str, str]
+    members: list[dict[str, Any]]
 
 
 def predict(
@@ -93,29 +109,84 @@ def predict(
     Raises UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
     """
     clip = opened(source)
-    model = load(checkpoints, stage, source)
+    model = load(checkpoints, stage)
     colours = palette(len(model.classes))
     for name in ("masks", "overlays"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    start = resume(folder, model)
-    count, cut = 0, ""
+    state, aside = resume(folder, model), Aside(folder)
+    if state is not None and state.weights != model.weights:
+        aside.move(name for name in state.frames)
+        state = None
+    before = {} if state is None else state.frames
+    start, shots = begin(folder, clip, model, state)
+    frames = dict(before) if start else {}
+    if not start:
+        (folder / "state.pt").unlink(missing_ok=True)  # it would say too much if this call is stopped
+    cut = ""
     try:
-        for count, shot in enumerate(clip.shots(), 1):
-            if count > start:
-                mask = segment(model, shot.image, stage)
-                save(folder, shot, mask, colours, model.classes)
-                if count % EVERY == 0:
-                    keep(folder, model, count)
+        for shot in shots:
+            pixels = digest_of(shot)
+            if before.get(shot.name, pixels) != pixels:
+                aside.move([shot.name])
+            save(folder, shot, segment(model, shot.image, stage), colours, model.classes)
+            frames[shot.name] = pixels
+            if len(frames) % EVERY == 0:
+                keep(folder, model, frames)
             if show is not None:
-                show(count, max(clip.length, count))
+                show(len(frames), max(clip.length, len(frames)))
     except UnfitError as error:
-        if count == 0:
+        if not frames:
             raise
         cut = str(error)
-    if count == 0:
+    if not frames:
         raise UnfitError(f"{shown(source)}: holds no frame that can be read")
-    keep(folder, model, count)
-    return Done(folder, count, max(0, count - start), film(folder, clip.rate), cut)
+    keep(folder, model, frames)
+    if not cut:
+        aside.move(path.stem for path in sorted((folder / "masks").glob("*.png")) if path.stem not in frames)
+    return Done(folder, len(frames), len(frames) - start, film(folder, clip.rate), cut, aside.masks)
+
+
+class Aside:
+    """Moves masks and overlays that are no longer those of a frame into replaced/N, N the next free number."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.masks = folder, 0
+        taken = [int(path.name) for path in (folder / "replaced").glob("*") if path.name.isdecimal()]
+        self.target = folder / "replaced" / str(max(taken, default=0) + 1)
+
+    def move(self, names: Iterable[str]) -> None:
+        """Move the files of frames, where there are any."""
+        for name in names:
+            for path in (self.folder / "masks" / f"{name}.png", self.folder / "overlays" / f"{name}.jpg"):
+                if path.exists():
+                    target = self.target / path.parent.name / path.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(target)
+                    self.masks += path.suffix == ".png"
+
+
+def digest_of(shot: Shot) -> str:
+    """A frame's name and pixels as one digest."""
+    digest = hashlib.sha256()
+    add_pixels(digest, shot.name, shot.image)
+    return digest.hexdigest()
+
+
+def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[int, Iterator[Shot]]:
+    """The number of frames that are done, if all of them are the same, and the others; members set back."""
+    if state is None or not all((folder / "masks" / f"{name}.png").is_file() for name in state.frames):
+        return 0, clip.shots()
+    shots = clip.shots()
+    try:
+        for name, pixels in state.frames.items():
+            shot = next(shots, None)
+            if shot is None or (shot.name, digest_of(shot)) != (name, pixels):
+                return 0, clip.shots()
+    except UnfitError:  # breaks off earlier than it did
+        return 0, clip.shots()
+    for member, values in zip(model.members, state.members, strict=True):
+        vars(member).update(values)
+    return len(state.frames), shots
 
 
 def opened(source: Path) -> Clip:
@@ -194,12 +265,12 @@ def timing(source: Path) -> Timing:
     return Timing(len(spans["0"]), float(ends["0"] - first), float(max(ends.values())), damaged is not None)
 
 
-def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
+def load(checkpoints: Sequence[Path], stage: int) -> Model:
     """The trainings as one ensemble, as their own evaluation would set them up. Raises UsageError, UnfitError."""
     if stage < 0:
         raise UsageError(f"--stage {stage}: must not be negative")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    members, prints = [], []
+    members, prints, weights = [], [], []
     names: list[tuple[str, ...]] = []
     for folder in checkpoints:
         job = jobs.read(folder)
@@ -217,7 +288,8 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
         members.append(Stages(network, geometry, job["precision"], device))
         names.append(classes)
         prints.append(job["fingerprint"])
-    return Model(tuple(members), names[0], digest([sorted(prints), stage, str(source.resolve())]))
+        weights.append(checkpoint.sha256(folder / checkpoint.WEIGHTS))
+    return Model(tuple(members), names[0], digest([sorted(prints), stage]), digest(sorted(weights)))
 
 
 def segment(model: Model, image: Pixels, stage: int) -> Pixels:
@@ -264,35 +336,33 @@ def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]
     return whole
 
 
-def keep(folder: Path, model: Model, count: int) -> None:
-    """Write what the members know after `count` frames, by rename; not where it is too large."""
+def keep(folder: Path, model: Model, frames: dict[str, str]) -> None:
+    """Write what the members know after these frames, by rename; not where it is too large."""
     state = [{name: value for name, value in vars(member).items() if name[0] == "_"} for member in model.members]
     if multistage.nbytes([list(one.values()) for one in state]) > STATE_LIMIT:
         return
     written = folder / f".state.{os.getpid()}.tmp"
-    torch.save({"key": model.key, "count": count, "state": state}, written)
+    torch.save({"key": model.key, "weights": model.weights, "frames": frames, "state": state}, written)
     written.replace(folder / "state.pt")
 
 
-def resume(folder: Path, model: Model) -> int:
-    """How many frames are done; the members are set back to that frame.
+def resume(folder: Path, model: Model) -> State | None:
+    """What an earlier call has kept; None where it has kept nothing.
 
     Raises UsageError for another's folder, UnfitError for a state that cannot be read.
     """
     path = folder / "state.pt"
     if not path.is_file():
-        return 0
+        return None
     try:
         with torch.serialization.safe_globals([Features]):
             found = torch.load(path, map_location=model.members[0].device, weights_only=True)
-        key = found["key"]
+        key, state = found["key"], State(found["weights"], found["frames"], found["state"])
     except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
         raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
     if key != model.key:
-        raise UsageError(f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out")
-    for member, state in zip(model.members, found["state"], strict=True):
-        vars(member).update(state)
-    return int(found["count"])
+        raise UsageError(f"{shown(folder)}: holds masks of other checkpoints or stages; choose another --out")
+    return state
 
 
 def film(folder: Path, rate: float) -> Path:

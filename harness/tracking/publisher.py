@@ -422,7 +422,7 @@ class Publisher:
         name = config["data"]["name"]
         made = digest(job.identity["data"]) if config.content.splits.get(split) is None else None
         place = config["data"].get(name, {}).get("root") or f"{name} videos, made on the fly"
-        self.tracking.dataset(run, f"{name}-{split}", made or config.content.splits[split], context, str(place))
+        self.tracking.dataset(run, f"{name}-{split}", made or config.content.data[split], context, str(place))
 
 
 def units(experiment: Experiment, found: records.RunRecord) -> str:

@@ -24,6 +24,9 @@ TINY = {
     "checkpoint_save": {"channels": 8, "aux_channels": 8, "memory_channels": 8},
     "planning": {"seeds": 3},
     "start_up": {},
+    "file_digests": {"files": 400},
+    "second_look": {"files": 400},
+    "second_plan": {"files": 400},
     "supervision": {"words": one_model.TINY},
 }
 

@@ -17,7 +17,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -135,6 +135,14 @@ class Dataset:
         """sha256 of the split's list, in its order, and the class names; the same wherever the data lies."""
         content = json.dumps([self.videos(split), self.classes])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def split_files(self, split: str) -> Iterator[tuple[str, Path]]:
+        """Yield each image and mask of the split: its path below ROOT/data, and where it is."""
+        for video in self.videos(split):
+            for files in self.files(split, video).values():
+                yield f"{video}/origin/{files.image.name}", files.image
+                if files.mask is not None:
+                    yield f"{video}/mask/{files.mask.name}", files.mask
 
     def unit(self, video: str) -> str:
         """The recording named by `data.vspw.recording`; the video itself without it, or where it does not match."""

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -216,7 +216,25 @@ def digest(subject: Subject) -> str:
         for split, value in found.items():
             expect(there.digest(split) == value, f"{split}: another digest for the same data at another path")
     shown = ", ".join(f"{split} {value[:8] if value else 'None (made, not read)'}" for split, value in found.items())
-    return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no place to move'}"
+    listed = file_lists(here) if any(found.values()) else ""
+    return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no place to move'}{listed}"
+
+
+def file_lists(data: Dataset) -> str:
+    """What is known of the files of the labelled splits, each of which has a name of its own."""
+    files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(data, "split_files", None)
+    if files is None:
+        return "; changed images and masks are not noticed, since it has no `split_files` (harness/data/contract.py)"
+    counts = []
+    for split in LABELLED:
+        pairs = list(files(split))
+        frames = sum(len(data.frames(split, video)) for video in data.videos(split))
+        expect(len({name for name, _ in pairs}) == len(pairs), f"{split}: expected a name of its own for each file")
+        expect(bool(pairs), f"{split}: expected `split_files` to list what is read, got nothing")
+        missing = [path for _, path in pairs if not Path(path).is_file()]
+        expect(not missing, f"{split}: `split_files` lists {missing[:1]}, which is no file")
+        counts.append(f"{len(pairs)} files of {frames} {split} frames")
+    return f"; by content: {', '.join(counts)}"
 
 
 def units(subject: Subject) -> str:

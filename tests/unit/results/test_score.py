@@ -18,6 +18,7 @@ from harness.config.compose import compose
 from harness.config.input_digests import build_dataset, resolve
 from harness.results import metrics
 from harness.results import score as scoring
+from harness.results.records import read_evaluation
 from harness.results.score import score, scores
 
 CLASSES = 5
@@ -125,6 +126,21 @@ def test_it_needs_no_torch():
 
 
 # what makes two scores the same
+
+
+def test_changed_truth_is_another_score(tmp_path, config, masks):
+    root = tmp_path / "runs"
+    root.mkdir()
+    first = score(masks, "Random", config, root)
+    assert score(masks, "Random", config, root) == first
+    for path in sorted((tmp_path / "data" / "data").glob("val_*/mask/*.png")):
+        write(path, np.ones((24, 32), np.uint8))
+    second = score(masks, "Random", config, root)
+    assert second != first
+    fresh = score(masks, "Random", config, tmp_path / "fresh")
+    assert read_evaluation(second).final == read_evaluation(fresh).final != read_evaluation(first).final
+    assert [name for name, _ in scores(root, config)] == ["Random"]
+    assert dict(scores(root, config))["Random"].final == read_evaluation(second).final
 
 
 def test_equal_masks_are_scored_once_however_they_are_stored(tmp_path, config, masks, monkeypatch):

@@ -12,6 +12,7 @@ from harness import cli
 from harness.common.errors import UnfitError
 from harness.config import compose as config
 from harness.config.compose import Config, compose
+from harness.data import manifest
 from harness.launch import runner
 from harness.plan import plan
 from harness.plan.plan import Plan
@@ -153,6 +154,34 @@ def test_masks_that_are_gone_or_wrong_are_not_packed(tiny: Config, masks: Path, 
         made = plan.make(["final_framework"], tiny, tmp_path / name)
         assert runner.read(made, finished(made, folder), {})["reason"] == said
         assert not list((tmp_path / name).glob("submissions/*"))
+
+
+def test_masks_that_changed_since_they_were_made_are_not_packed(tiny: Config, masks: Path, tmp_path: Path) -> None:
+    made = plan.make(["final_framework"], tiny, tmp_path / "runs")
+    cell = finished(made, masks)
+    manifest.seal(made.directory(cell.job))
+    path = made.directory(cell.job) / "masks" / "test_0001" / "0001.png"
+    Image.fromarray(1 - np.array(Image.open(path)) % 2).save(path)
+    reason = runner.read(made, cell, {})["reason"]
+    assert reason.startswith("not packed: changed since they were made: 1 file of its masks, e.g. test_0001/0001.png;")
+    assert not list((tmp_path / "runs").glob("submissions/*"))
+
+
+def test_prior_masks_that_changed_since_they_were_made_are_refused(tmp_path: Path) -> None:
+    made = plan.make(["ablation_stages"], compose("demo", []), tmp_path)
+    folder = tmp_path / "zero"
+    (folder / "masks" / "val_0000").mkdir(parents=True)
+    (folder / "job.yaml").write_text(json.dumps(made.experiments[0].cells[0][1].job.spec()))
+    mask = folder / "masks" / "val_0000" / "0000.png"
+    mask.write_bytes(b"one")
+    manifest.seal(folder)
+    given = compose("demo", [f"evaluate.prior_masks={folder}"])
+    plan.make(["ablation_stages"], given, tmp_path)
+    mask.write_bytes(b"two")
+    with pytest.raises(
+        config.UsageError, match=r"changed since they were made: 1 file of them, e\.g\. val_0000/0000\.png"
+    ):
+        plan.make(["ablation_stages"], given, tmp_path)
 
 
 def test_a_data_set_without_a_test_split_leaves_the_row_out(tmp_path: Path) -> None:

@@ -314,7 +314,16 @@ def test_data_sets_hold(tmp_path):
     assert broken(run("synthetic", kind="datasets")) == {}
     found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
     assert broken(found) == {}
-    assert "moved root" in found["the digest says what, not where"].text
+    text = found["the digest says what, not where"].text
+    assert "moved root" in text
+    assert "by content: 18 files of 9 train frames, 12 files of 6 val frames" in text
+
+
+def test_a_data_set_whose_files_are_not_listed_is_told(tmp_path, monkeypatch):
+    monkeypatch.delattr("harness.data.datasets.vspw.Dataset.split_files")
+    found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
+    assert "changed images and masks are not noticed" in found["the digest says what, not where"].text
+    assert broken(found) == {}
 
 
 @pytest.mark.parametrize(

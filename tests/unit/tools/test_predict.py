@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import tiny_jobs
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from harness.common.errors import UnfitError, UsageError
 from harness.engine.runtime import Stop
@@ -79,6 +82,101 @@ def test_a_stopped_prediction_goes_on_and_gives_the_same(
     (tmp_path / "parts" / "state.pt").write_bytes(pickle.dumps(os.getcwd))  # a pickle that names a function
     with pytest.raises(UnfitError, match=r"state\.pt.*remove it"):
         predict(members, frames, tmp_path / "parts")
+
+
+def picture(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 255, (41, 67, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def same(one: Path, other: Path) -> bool:
+    left, right = masks(one), masks(other)
+    return left.keys() == right.keys() and all((left[name] == right[name]).all() for name in left)
+
+
+def test_frames_that_changed_or_came_in_front_or_went_are_predicted_as_they_are_now(
+    root: Path, frames: Path, tmp_path: Path
+) -> None:
+    members, out = [root / ("b" * 16)], tmp_path / "out"
+
+    def fresh(name: str) -> Path:
+        predict(members, frames, tmp_path / name)
+        return tmp_path / name
+
+    predict(members, frames, out)
+    old = masks(out)
+    again = predict(members, frames, out)
+    assert (again.frames, again.new, again.replaced) == (4, 0, 0)
+
+    for index in range(4):
+        picture(frames / f"f{index}.png", 10 + index)
+    done = predict(members, frames, out)
+    assert (done.frames, done.new, done.replaced) == (4, 4, 4)
+    assert same(out, fresh("overwritten"))
+    assert (np.array(Image.open(out / "replaced" / "1" / "masks" / "f0.png")) == old["f0.png"]).all()
+
+    picture(frames / "a.png", 20)  # in front
+    done = predict(members, frames, out)
+    assert (done.frames, done.new, done.replaced) == (5, 5, 0)
+    assert same(out, fresh("in front"))
+
+    (frames / "f1.png").unlink()
+    done = predict(members, frames, out)
+    assert (done.frames, done.replaced) == (4, 1)
+    assert same(out, fresh("gone"))
+    assert (out / "replaced" / "2" / "masks" / "f1.png").is_file()
+    assert (out / "replaced" / "2" / "overlays" / "f1.jpg").is_file()
+
+    picture(frames / "z.png", 30)  # at the end: what was before goes on
+    done = predict(members, frames.rename(tmp_path / "moved"), out)
+    assert (done.frames, done.new, done.replaced) == (5, 1, 0)
+    frames = tmp_path / "moved"
+    assert same(out, fresh("at the end"))
+
+
+def test_a_stopped_prediction_of_changed_frames_leaves_nothing_that_looks_done(
+    root: Path, frames: Path, tmp_path: Path
+) -> None:
+    members, out = [root / ("a" * 16)], tmp_path / "out"
+    predict(members, frames, out)
+    predict(members, frames, tmp_path / "wanted")
+    shutil.copytree(frames, tmp_path / "kept")
+    for index in range(4):
+        picture(frames / f"f{index}.png", 10 + index)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(members, frames, out, 0, stop)
+    assert predict(members, tmp_path / "kept", out).new == 4
+    assert same(out, tmp_path / "wanted")
+    (out / "masks" / "f2.png").unlink()
+    predict(members, tmp_path / "kept", out)
+    assert same(out, tmp_path / "wanted")
+
+
+def test_exchanged_weights_predict_anew(root: Path, frames: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / ("a" * 16), tmp_path / "training")
+    predict([tmp_path / "training"], frames, tmp_path / "out")
+    path = tmp_path / "training" / "weights.safetensors"
+    with safe_open(path, "pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file({name: -value if value.is_floating_point() else value for name, value in state.items()}, path, metadata)
+    path.with_suffix(".sha256").unlink()
+    done = predict([tmp_path / "training"], frames, tmp_path / "out")
+    assert (done.new, done.replaced) == (4, 4)
+    predict([tmp_path / "training"], frames, tmp_path / "fresh")
+    assert same(tmp_path / "out", tmp_path / "fresh")
+
+
+def test_a_shorter_video_leaves_no_mask_of_the_longer_one(root: Path, tmp_path: Path) -> None:
+    predict([root / ("a" * 16)], film(tmp_path / "film.mkv"), tmp_path / "out")
+    done = predict([root / ("a" * 16)], film(tmp_path / "film.mkv", frames=5), tmp_path / "out")
+    assert done.frames == len(masks(tmp_path / "out")) == 5
+    assert len(list((tmp_path / "out" / "replaced").rglob("masks/*.png"))) >= 7
+    assert imageio_ffmpeg.count_frames_and_secs(str(done.overlay))[0] == 5
 
 
 def film(path: Path, frames: int = 12) -> Path:
