@@ -11,14 +11,14 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from harness.common.errors import HarnessError, UsageError
 
@@ -77,7 +77,7 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     return known[name]
 
 
-def suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """' (did you mean ...?)', or nothing where nothing is near."""
     near = get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -13,8 +13,9 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
+from harness.plan import spec
 from harness.plan.job import GIVEN
+from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -49,32 +52,35 @@ class Task(NamedTuple):
     """One evaluation job of a launch."""
 
     folder: Path
-    job: dict[str, Any]
-    members: tuple[str, ...]
-    stage: int
+    job: EvaluateSpec
     geometry: Geometry
     given: str | None = None  # P: the truth, or the folder of saved masks; None: the mask of the stage before
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """Fingerprints of the trainings."""
+        return self.job.members
+
+    @property
     def source(self) -> int | str:
         """Which of a member's predictions is its part of the task: a stage, or the one for a P that is handed in."""
-        return self.stage if self.given is None else self.given
+        return self.job.stage if self.given is None else self.given
 
     @property
     def before(self) -> int | None:
         """The stage that it is compared with, if one is computed; for the truth that is stage 0."""
         if self.given is None:
-            return self.stage - 1 if self.stage else None
+            return self.job.stage - 1 if self.job.stage else None
         return 0 if self.given in GIVEN else None
 
     @property
     def last(self) -> int:
         """The last stage that it needs of its members, -1 for none."""
-        return self.stage if self.given is None else 0 if self.given in GIVEN else -1
+        return self.job.stage if self.given is None else 0 if self.given in GIVEN else -1
 
     def worker(self, member: str) -> Worker:
         """Who computes a member's part of it."""
-        return Worker(member, self.geometry, self.job["precision"], self.job.get("control"))
+        return Worker(member, self.geometry, self.job.precision, self.job.control)
 
     def file(self, video: str) -> Path:
         """Where a video's counts lie."""
@@ -92,35 +98,33 @@ class Seen(NamedTuple):
 
 def task(folder: Path) -> Task:
     """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
-    job = jobs.read(folder)
-    for member in job["members"]:
+    job = read_as(folder, EvaluateSpec)
+    for member in job.members:
         if not (folder.parent / member / checkpoint.WEIGHTS).is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
-    how = job["evaluate"]
-    window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
-    geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"])
-    return Task(folder, job, tuple(job["members"]), job["stage"], geometry, given(job))
+    geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
+    return Task(folder, job, geometry, given(job))
 
 
-def given(job: Mapping[str, Any]) -> str | None:
+def given(job: EvaluateSpec) -> str | None:
     """Where a job's P is handed in from: one of GIVEN, or a folder of masks; None where it comes from the stage before.
 
     Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
     """
-    if job["prior"] in GIVEN:
-        return str(job["prior"])
-    saved = job["evaluate"].get("prior_masks")
-    if saved is None or job["prior"] is None:
+    if job.prior in GIVEN:
+        return job.prior
+    saved = job.evaluate.prior_masks
+    if saved is None or job.prior is None:
         return None
     folder = Path(saved).expanduser()
-    return str(folder / "masks") if jobs.read(folder)["fingerprint"] == job["prior"] else None
+    return str(folder / "masks") if spec.read(folder).fingerprint == job.prior else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
     """Tasks in groups that read the same split of the same data."""
     groups: dict[str, list[Task]] = {}
     for one in tasks:
-        key = json.dumps([one.job["data"], one.job["split"], one.job["plugins"]], sort_keys=True)
+        key = json.dumps([asdict(one.job.data), one.job.split, one.job.plugins], sort_keys=True)
         groups.setdefault(key, []).append(one)
     return list(groups.values())
 
@@ -134,9 +138,9 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     stop.check()
     runtime.begin_peak(rank.device)
     for one in tasks:
-        runtime.check_precision(rank.device, one.job["precision"])
-    dataset, split = build.dataset(job), job["split"]
-    videos = dataset.videos(split)[: job.get("videos")]  # all but in a rehearsal
+        runtime.check_precision(rank.device, one.job.precision)
+    dataset, split = build.dataset(job.data, job.plugins), job.split
+    videos = dataset.videos(split)[: job.launch.videos]  # all but in a rehearsal
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
     journals = {
         one.folder: jobs.begin(
@@ -208,13 +212,13 @@ def controlled(model: Segmentor, control: str | None) -> Segmentor:
 
 def model(folder: Path, num_classes: int) -> Segmentor:
     """A member's network with its weights; its folder bears its fingerprint. Raises UnfitError as `filled` does."""
-    job = jobs.read(folder)
-    if job["fingerprint"] != folder.name:
-        raise UnfitError(f"{shown(folder)}: belongs to the training {job['fingerprint']}; put it back there")
+    job = read_as(folder, TrainSpec)
+    if job.fingerprint != folder.name:
+        raise UnfitError(f"{shown(folder)}: belongs to the training {job.fingerprint}; put it back there")
     return filled(folder, job, num_classes)
 
 
-def filled(folder: Path, job: Mapping[str, Any], num_classes: int) -> Segmentor:
+def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     """A training's network with the weights that lie beside its job.yaml.
 
     Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
@@ -223,11 +227,9 @@ def filled(folder: Path, job: Mapping[str, Any], num_classes: int) -> Segmentor:
     made = build.segmentor(job, num_classes)
     wanted = made.state_dict()
     found, metadata = checkpoint.weights(folder)
-    whose = metadata.get("fingerprint", job["fingerprint"])
-    if whose != job["fingerprint"]:
-        raise UnfitError(
-            f"{shown(path)}: belongs to the training {whose}, not to {job['fingerprint']}; put it back there"
-        )
+    owner = metadata.get("fingerprint", job.fingerprint)
+    if owner != job.fingerprint:
+        raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
     odd = sorted(name for name in wanted.keys() | found.keys() if shape(wanted, name) != shape(found, name))
     if odd:
         name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])
@@ -271,7 +273,7 @@ def run_video(
         for one, seen in masks(tasks, workers, image, priors):
             counts[one.folder].add(seen.mask, label)
             counts[one.folder].compare(*seen)
-            kept = label is None or one.job["evaluate"].get("keep_masks")
+            kept = label is None or one.job.evaluate.keep_masks
             if kept or name == middle:
                 jobs.ours(one.folder, one.job)()
             if name == middle:

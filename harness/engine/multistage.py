@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine import runtime, sliding_window
+from harness.engine.checkpoint import StateDict
 from harness.engine.sliding_window import Fusion, Geometry, Tile, View
 from models.contract import Features
 from models.segmentor import Segmentor
@@ -48,6 +49,15 @@ class Stages:
         self._size: tuple[int, int] | None = None
         self._previous: Tensor | None = None  # (H, W), stage 0's mask of the frame before
         self._past: dict[int, dict[int, Features]] = {}  # frame -> tile -> features, as far back as the decoder reads
+
+    def state_dict(self) -> StateDict:
+        """Return what the next frame needs of those before: a video can be gone on with by `load_state_dict`."""
+        return {"index": self._index, "size": self._size, "previous": self._previous, "past": self._past}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Take up the video whose state was saved. Raises KeyError where it is no such state."""
+        self._index, self._size = state["index"], state["size"]
+        self._previous, self._past = state["previous"], state["past"]
 
     @torch.inference_mode()
     def predict(self, image: Tensor, last: int, given: Sequence[Tensor] = ()) -> Iterator[Prediction]:

@@ -7,7 +7,7 @@ smaller than a window is padded for the model and the padding is cut from the lo
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common.errors import UnfitError
+from harness.config.compose import EvaluateConfig
 from models.contract import VOID
 
 
@@ -61,9 +62,10 @@ class Fit(NamedTuple):
     multiple: int
 
 
-def geometry(window: int, stride: int | None, short_side: int | None, scales: Sequence[float], flip: bool) -> Geometry:
-    """The geometry of an evaluation; the default stride is two thirds of the window (341 of 512)."""
-    return Geometry(window, stride or round(window * 2 / 3), short_side, tuple(scales), flip)
+def geometry(options: EvaluateConfig, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> Geometry:
+    """The geometry of an evaluation whose window is set; the default stride is two thirds of it (341 of 512)."""
+    assert options.window is not None  # job.yaml has the default filled in
+    return Geometry(options.window, options.stride or round(options.window * 2 / 3), options.short_side, scales, flip)
 
 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:

@@ -24,11 +24,13 @@ from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
 from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
+from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import Looks
 from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import pruning
+from harness.plan.spec import TrainSpec, read_as
 from models.contract import VOID, Output, Target
 from models.segmentor import Segmentor
 
@@ -50,17 +52,17 @@ class Plan(NamedTuple):
         return self.batch // self.micro_batch
 
 
-def plan(job: Mapping[str, Any], world: int) -> Plan:
-    """Raises UnfitError where the batch cannot be shared out evenly."""
-    batch = job["train"]["batch"]
-    micro_batch = job["train"]["micro_batch"] or batch
+def plan(job: TrainSpec, world: int) -> Plan:
+    """How a job's samples are shared out. Raises UnfitError where the batch cannot be shared out evenly."""
+    batch = job.train.batch
+    micro_batch = job.train.micro_batch or batch
     if batch % micro_batch:
         raise UnfitError(f"train.micro_batch={micro_batch}: must divide train.batch={batch}")
     if micro_batch % world:
         raise UnfitError(
             f"train.micro_batch={micro_batch} cannot be shared by {world} ranks; choose a --nproc that divides it"
         )
-    return Plan(job["iterations"], batch, micro_batch, micro_batch // world)
+    return Plan(job.iterations, batch, micro_batch, micro_batch // world)
 
 
 def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
@@ -92,38 +94,36 @@ def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
 class Trainer:
     """A model in training. Raises UnfitError where the machine cannot do what the job asks."""
 
-    def __init__(self, job: Mapping[str, Any], num_classes: int, rank: Rank) -> None:
-        self.job, self.rank, self.options = job, rank, job["train"]
+    def __init__(self, job: TrainSpec, num_classes: int, rank: Rank) -> None:
+        self.job, self.rank = job, rank
         self.plan = plan(job, rank.world)
-        runtime.check_precision(rank.device, job["precision"])
-        runtime.seed_all(job["seed"])
+        runtime.check_precision(rank.device, job.precision)
+        runtime.seed_all(job.seed)
         self.model = build.segmentor(job, num_classes)
         self.net: Any = self.model
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
 
-    def start(self, state: Mapping[str, Any] | None) -> None:
+    def start(self, state: State | None) -> None:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none."""
         if state is None:
-            build.load_pretrained(self.model, self.job)
+            build.load_pretrained(self.model, self.job.encoder.name)
         else:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
-        if self.job.get("deterministic") and self.rank.device.type == "cuda":
+        if self.job.launch.deterministic and self.rank.device.type == "cuda":
             runtime.pool_exactly(self.model)
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
             self.net = distributed.data_parallel(self.model)
-        options = self.options
-        rates = {key: options[key] for key in ("lr", "weight_decay", "layer_decay")}
-        self.optimizer = optim.adamw(self.model, **rates)
-        self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job["precision"] == "fp16")
+        self.optimizer = optim.adamw(self.model, self.job.train)
+        self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job.precision == "fp16")
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What a checkpoint holds; the position is the iteration, in its name."""
         return {
             "model": self.model.state_dict(),
@@ -174,7 +174,8 @@ class Trainer:
             found["momentum"] = self.model.decoder.momentum_at(progress)
             with torch.no_grad():
                 self.model.decoder.update(merged, found["momentum"])
-        found["lr"] = self.options["lr"] * optim.lr_factor(iteration, self.plan.iterations, self.options["warmup"])
+        options = self.job.train
+        found["lr"] = options.lr * optim.lr_factor(iteration, self.plan.iterations, options.warmup)
         optim.set_lr(self.optimizer, found["lr"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
@@ -210,7 +211,7 @@ class Trainer:
         labels = batch.labels.to(device, non_blocking=True).long()  # (B, T, H, W)
         past = tuple(frames[:, self.offsets.index(offset)] for offset in self.model.decoder.past)
         target = Target(labels[:, -1], batch.keys.to(device, non_blocking=True))
-        with runtime.autocast(device, self.job["precision"]):
+        with runtime.autocast(device, self.job.precision):
             prior = self._prior(frames, labels, progress)
             output = self.net(frames[:, -1], past, prior, target)
         parts = losses(output, target.labels, valid)
@@ -253,19 +254,19 @@ def predict(model: Segmentor, images: Tensor) -> Tensor:
 
 def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
-    job = jobs.read(folder)
+    job = read_as(folder, TrainSpec)
     runtime.begin_peak(rank.device)
-    with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
+    with Reporter(folder, rank, job.train.log_every, jobs.ours(folder, job)) as reporter:
         if any(distributed.agree(rank.first and through(folder, reporter))):  # killed between weights and outcome
-            reporter.begin(job["iterations"], job["iterations"])
-            reporter.checkpoint(job["iterations"])
+            reporter.begin(job.iterations, job.iterations)
+            reporter.checkpoint(job.iterations)
             if rank.first:
                 checkpoint.clear(folder / "checkpoints")
-            return Ending("finished", job["iterations"])
+            return Ending("finished", job.iterations)
         early = distributed.agreed(stop.status)
         if early is not None:  # while torch was imported, or another job was run
             return jobs.stopped(early, 0)
-        dataset = build.dataset(job)
+        dataset = build.dataset(job.data, job.plugins)
         trainer = Trainer(job, len(dataset.classes), rank)
         start = resume(folder, trainer, reporter)
         reporter.begin(start, trainer.plan.iterations)
@@ -303,20 +304,16 @@ def run(
     folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
 ) -> tuple[str, int] | None:
     """The iterations from `start` on; the status and step of a stop that all ranks agreed on, None at the end."""
-    job, rank, options = trainer.job, trainer.rank, trainer.options
+    job, rank, options = trainer.job, trainer.rank, trainer.job.train
     stream = TrainStream(
-        dataset,
-        offsets=trainer.offsets,
-        crop=options["crop"],
-        short_side=options["short_side"],
-        seed=job["seed"],
+        dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
     )
     looks = Looks(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
-    batches = loader(stream, wanted, options["workers"], pin_memory=rank.device.type == "cuda")
+    batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
         stop.beat()
-        runtime.seed_all(job["seed"], iteration, rank.rank)
+        runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
         asked = looks.every is not None and rank.first and pruning.asked(folder)
@@ -330,9 +327,9 @@ def run(
         reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
         if looks.due(iteration + 1, trainer.plan.iterations):
             reporter.look(iteration + 1, looks.split, looks.take(trainer.model, iteration + 1, stop))
-        if (iteration + 1) % options["checkpoint_every"] == 0 and iteration + 1 < trainer.plan.iterations:
+        if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
-        if start < iteration + 1 == job.get("pause"):  # a rehearsal's resume
+        if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
     return None
@@ -367,7 +364,7 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         target = folder / checkpoint.WEIGHTS
         written = temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
-        save_file(state, written, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
+        save_file(state, written, {"fingerprint": trainer.job.fingerprint})  # whose they are, if they are moved
         checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config.compose import Config
 from harness.plan.job import Evaluate, Train
+
+Params = Mapping[str, Any]  # values of a space's keys
 
 __all__ = ["Choice", "Config", "Evaluate", "Named", "Train", "Uniform", "Whole"]
 
@@ -85,4 +88,4 @@ class Named:
     """A sampler or a pruner by its name, with options."""
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)

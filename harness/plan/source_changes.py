@@ -25,7 +25,8 @@ WITHIN = (
     "harness/data/pictures.py",
     "harness/results/metrics.py",
 )
-EQUAL = Path(__file__).with_name("equal_sources.json")  # files of 0.1, and those that compute the same today
+# "now": digests of today's files; "before": of earlier ones, by their names then, that computed the same numbers
+EQUAL = Path(__file__).with_name("equal_sources.json")
 
 
 def digests(job: Job) -> dict[str, str]:
@@ -92,11 +93,10 @@ def changed(plan: Plan, job: Job) -> list[str]:
     ran = read_json(directory / "accepted.json") or read_json(directory / "how.json").get("sources")
     if ran is None:
         return []
-    now = digests(job)
-    if any(name.startswith("harness/core/") for name in ran):  # by 0.1; nothing is computed in harness/core since
-        equal = read_json(EQUAL)
-        ran = {name: value for name, value in ran.items() if value != equal["before"].get(name)}
-        now = {name: value for name, value in now.items() if value != equal["now"].get(name)}
+    now, equal = digests(job), read_json(EQUAL)
+    same = {name: {*equal["before"].get(name, ()), equal["now"].get(name)} for name in ran}
+    ran = {name: value for name, value in ran.items() if value not in same[name]}
+    now = {name: value for name, value in now.items() if value != equal["now"].get(name)}
     names = {Path(name).name if Path(name).is_absolute() else name: value for name, value in now.items()}
     before = {Path(name).name if Path(name).is_absolute() else name: value for name, value in ran.items()}
     return sorted(name for name in names.keys() | before.keys() if names.get(name) != before.get(name))

@@ -29,7 +29,7 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     found = gather(plan, experiment, command)
     drawn = qualitative.save(qualitative.draw(plan, experiment), folder / "panels")
-    recipes = [cell.job.recipe for _, cell in experiment.cells]
+    recipes = [cell.job.config_hash for _, cell in experiment.cells]
     found = replace(
         found,
         panels=tuple(drawn),

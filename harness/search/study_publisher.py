@@ -88,7 +88,7 @@ class Telling:
         tags = {
             "harness.outcome": OUTCOME.get(trial.state, trial.state),
             "harness.reason": str(trial.facts.get("reason") or ""),
-            "harness.recipe": job.recipe,
+            "harness.recipe": job.config_hash,
             FINGERPRINT: job.fingerprint,
             "harness.directory": str(plan.directory(job)),
         }

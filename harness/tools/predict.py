@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw
 
 from harness.common.errors import UnfitError, UsageError
 from harness.data.pictures import read_image, shown
-from harness.engine import build, evaluate, jobs, multistage, sliding_window
+from harness.engine import build, evaluate, multistage, sliding_window
 from harness.engine.multistage import Stages
 from harness.plan.job import digest
+from harness.plan.spec import TrainSpec, read
 from harness.report.qualitative import font
 from harness.results.palette import palette
 from models.contract import Features
@@ -87,7 +88,7 @@ def predict(
 
     Raises UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
     """
-    clip = opened(source)
+    clip = open_clip(source)
     model = load(checkpoints, stage, source)
     colours = palette(len(model.classes))
     for name in ("masks", "overlays"):
@@ -113,7 +114,7 @@ def predict(
     return Done(folder, count, max(0, count - start), film(folder, clip.rate), cut)
 
 
-def opened(source: Path) -> Clip:
+def open_clip(source: Path) -> Clip:
     """A folder of pictures in the order of their names, or a video. Raises UnfitError."""
     if source.is_dir():
         paths = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
@@ -164,23 +165,20 @@ def load(checkpoints: Sequence[Path], stage: int, source: Path) -> Model:
     if stage < 0:
         raise UsageError(f"--stage {stage}: must not be negative")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    members, prints = [], []
+    members, fingerprints = [], []
     names: list[tuple[str, ...]] = []
     for folder in checkpoints:
-        job = jobs.read(folder)
-        if job.get("kind") != "train":
+        job = read(folder)
+        if not isinstance(job, TrainSpec):
             raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
-        classes = tuple(build.dataset(job).classes)
+        classes = tuple(build.dataset(job.data, job.plugins).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
         network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
-        how = job.get("evaluate", {})
-        window = how.get("window") or job["train"]["crop"]
-        geometry = sliding_window.geometry(window, how.get("stride"), how.get("short_side"), (1.0,), False)
-        members.append(Stages(network, geometry, job["precision"], device))
+        members.append(Stages(network, sliding_window.geometry(job.evaluate), job.precision, device))
         names.append(classes)
-        prints.append(job["fingerprint"])
-    return Model(tuple(members), names[0], digest([sorted(prints), stage, str(source.resolve())]))
+        fingerprints.append(job.fingerprint)
+    return Model(tuple(members), names[0], digest([sorted(fingerprints), stage, str(source.resolve())]))
 
 
 def segment(model: Model, image: Pixels, stage: int) -> Pixels:
@@ -228,12 +226,12 @@ def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]
 
 
 def keep(folder: Path, model: Model, count: int) -> None:
-    """Write what the members know after `count` frames, by rename; not where it is too large."""
-    state = [{name: value for name, value in vars(member).items() if name[0] == "_"} for member in model.members]
-    if multistage.nbytes([list(one.values()) for one in state]) > STATE_LIMIT:
+    """Write the members' states after `count` frames, by rename; not where they are too large."""
+    states = [member.state_dict() for member in model.members]
+    if multistage.nbytes(states) > STATE_LIMIT:
         return
     written = folder / f".state.{os.getpid()}.tmp"
-    torch.save({"key": model.key, "count": count, "state": state}, written)
+    torch.save({"key": model.key, "count": count, "state": states}, written)
     written.replace(folder / "state.pt")
 
 
@@ -247,15 +245,16 @@ def resume(folder: Path, model: Model) -> int:
         return 0
     try:
         with torch.serialization.safe_globals([Features]):
-            found = torch.load(path, map_location=model.members[0].device, weights_only=True)
-        key = found["key"]
+            saved = torch.load(path, map_location=model.members[0].device, weights_only=True)
+        if saved["key"] != model.key:
+            raise UsageError(
+                f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out"
+            )
+        for member, state in zip(model.members, saved["state"], strict=True):
+            member.load_state_dict(state)
+        return int(saved["count"])
     except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
         raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
-    if key != model.key:
-        raise UsageError(f"{shown(folder)}: holds masks of other checkpoints, stages or frames; choose another --out")
-    for member, state in zip(model.members, found["state"], strict=True):
-        vars(member).update(state)
-    return int(found["count"])
 
 
 def film(folder: Path, rate: float) -> Path:

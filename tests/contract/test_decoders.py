@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config import plugins
-from harness.engine import build, jobs, train
+from harness.engine import build, train
 from harness.jobdir import events as journal
+from harness.plan.spec import TrainSpec, read_as
 from models.contract import Decoder
 from models.segmentor import Segmentor
 
@@ -56,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def model_of(folder: Path, weights: bool = True) -> Segmentor:
-    model = build.segmentor(jobs.read(folder), tiny_jobs.DATA["classes"])
+    model = build.segmentor(read_as(folder, TrainSpec), tiny_jobs.DATA["classes"])
     if weights:
         model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval()
@@ -138,7 +139,7 @@ def test_a_prediction_exists_before_any_training(name: str, trained: dict[str, P
 
 @EVERY
 def test_every_parameter_has_a_rate_of_its_own(name: str, trained: dict[str, Path]) -> None:
-    trainer = train.Trainer(jobs.read(trained[name]), tiny_jobs.DATA["classes"], tiny_jobs.ALONE)
+    trainer = train.Trainer(read_as(trained[name], TrainSpec), tiny_jobs.DATA["classes"], tiny_jobs.ALONE)
     trainer.start(None)
     grouped = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     assert len(grouped) == len({id(parameter) for parameter in grouped}) == len(list(trainer.model.parameters()))

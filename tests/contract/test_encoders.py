@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config import plugins
-from harness.engine import build, jobs
+from harness.config.compose import PluginSpec
+from harness.engine import build
+from harness.plan.spec import TrainSpec, read_as
 from models.contract import Features
 
 NAMES = plugins.names("encoders")
@@ -105,9 +107,9 @@ def test_weights_stay_where_the_identity_reads_them(name: str) -> None:
 
 @EVERY
 def test_it_trains_under_a_decoder_and_comes_back_from_its_weights(name: str, tmp_path: Path) -> None:
-    encoder = {"name": name, "config": {}}
+    encoder = PluginSpec(name)
     folder = tiny_jobs.training(tmp_path, decoder="upernet", encoder=encoder, iterations=2, crop=SIDE, short_side=SIDE)
     state = load_file(tiny_jobs.train_now(folder) / "weights.safetensors")
-    model = build.segmentor(jobs.read(folder), tiny_jobs.DATA["classes"])
+    model = build.segmentor(read_as(folder, TrainSpec), tiny_jobs.DATA["classes"])
     model.load_state_dict(state)
     assert all(bool(value.isfinite().all()) for value in state.values())

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.common import child
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import VOID, Dataset, Frame
 from harness.tools.check._held import Broken, expect
@@ -49,7 +50,7 @@ class Subject:
 
 
 def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """A data set's promises: title, and the action that says how it is held or raises."""
     del path

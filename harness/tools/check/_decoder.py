@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.common.atomic_files import JsonObject
+from harness.config.compose import PluginSpec
 from harness.engine import train
+from harness.plan.spec import TrainSpec
 from harness.tools.check import _cost, _ranks, _training
 from harness.tools.check._held import Broken, expect
 from models import contract
@@ -37,10 +40,10 @@ class Subject:
     folders: tuple[str, ...]
     config: Any
 
-    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+    def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
         """A small training of it on the tiny BEiT."""
-        decoder = _training.section(self.name, self.config)
-        return _training.job(iterations, self.folders, decoder=decoder, **options)
+        decoder = PluginSpec(self.name, dataclasses.asdict(self.config))
+        return _training.job(iterations, self.folders, decoder=decoder, checkpoint_every=checkpoint_every)
 
     def make(self, num_classes: int = CLASSES) -> contract.Decoder:
         """A decoder with the same random weights each time."""
@@ -59,7 +62,7 @@ class Subject:
 
 
 def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """A decoder's promises: title, and the action that says how it is held or raises."""
     subject = Subject(name, path, module, folders, narrow(module, given))
@@ -83,7 +86,7 @@ def promises(
     yield from suite.items()
 
 
-def narrow(module: ModuleType, given: Mapping[str, Any]) -> Any:
+def narrow(module: ModuleType, given: JsonObject) -> Any:
     """The Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
     whole = module.Config(**given)
     wide = {

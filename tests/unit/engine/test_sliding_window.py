@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.common.errors import UnfitError
+from harness.config.compose import EvaluateConfig
 from harness.engine import sliding_window
 from harness.engine.sliding_window import Box, Fit, Fusion, Geometry, View
 
@@ -34,8 +35,8 @@ def test_windows_equal_the_slow_reference_and_cover_all(size, window, stride):
 
 
 def test_papers_frame_takes_three_windows_and_tta_68():
-    one = sliding_window.geometry(512, 341, 512, [1.0], False)
-    many = sliding_window.geometry(512, None, 512, [0.75, 1.0, 1.25, 1.5, 1.75], True)
+    one = sliding_window.geometry(EvaluateConfig(window=512, stride=341, short_side=512))
+    many = sliding_window.geometry(EvaluateConfig(window=512, short_side=512), (0.75, 1.0, 1.25, 1.5, 1.75), True)
     assert many.stride == 341
     assert len(sliding_window.tiles(480, 853, one, SQUARE)) == 3
     assert len(sliding_window.tiles(480, 853, many, SQUARE)) == 68
