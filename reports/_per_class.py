@@ -34,7 +34,8 @@ def share(own: pd.DataFrame) -> Scores | None:
     for sums in own["sums"]:
         if isinstance(sums, UnitSums):
             truth = sums.sums[:, 1].sum(axis=0)
-            return 100 * truth / max(truth.sum(), 1)
+            percent: Scores = 100 * truth / max(truth.sum(), 1)
+            return percent
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.common.errors import UnfitError
 
@@ -71,6 +71,6 @@ def unreadable(path: Path, error: Exception) -> str:
     """One line on a file that does not decode."""
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return f"{shown(path)}: 0 bytes; fetch it again, or take its video off the list"
-    unknown = isinstance(error, Image.UnidentifiedImageError)  # its own words repeat the path
+    unknown = isinstance(error, UnidentifiedImageError)  # its own words repeat the path
     reason = "no picture" if unknown else shown(" ".join(str(error).split()) or type(error).__name__)
     return f"{shown(path)}: damaged ({reason}); fetch it again, or take its video off the list"

@@ -307,7 +307,8 @@ def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame)
 def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
     """A label at another size, nearest.  # (H, W)"""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
-    return label[rows[:, None], columns]
+    resized: NDArray[np.uint8] = label[rows[:, None], columns]
+    return resized
 
 
 def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:

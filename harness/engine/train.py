@@ -216,7 +216,7 @@ class Trainer:
             output = self.net(frames[:, -1], past, prior, target)
         parts = losses(output, target.labels, valid)
         # DDP averages gradients over ranks; the loss is already a share of the global one
-        self.scaler.scale(parts["loss"] * self.rank.world).backward()
+        torch.autograd.backward(self.scaler.scale(parts["loss"] * self.rank.world))
         self._names = tuple(parts)
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 

@@ -165,7 +165,7 @@ def score(truth: Pixels, mask: Pixels, classes: int) -> str:
 def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
     """The frame in faint grey; where the two differ, green: ours is right, orange: the other is, yellow: neither."""
     grey = image.mean(axis=2, keepdims=True)
-    scene = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
+    scene: Pixels = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
     differ = (ours != base) & (truth != VOID)
     scene[differ] = NEITHER
     scene[differ & (ours == truth)] = RIGHT

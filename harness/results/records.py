@@ -78,7 +78,8 @@ class RunRecord:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """Over all videos.  # (K, K)"""
-        return np.sum(list(self.videos.values()), axis=0, dtype=np.int64)
+        total: NDArray[np.int64] = np.sum(list(self.videos.values()), axis=0, dtype=np.int64)
+        return total
 
     @property
     def final(self) -> dict[str, float]:

@@ -319,7 +319,8 @@ def _reason(cell: pd.DataFrame) -> str | None:
     if not texts:
         return None
     if len(texts) == len(cell) and len(set(texts)) == 1:
-        return null(undone.iloc[0]["reason"])
+        reason: str | None = null(undone.iloc[0]["reason"])
+        return reason
     return "; ".join(f"seed {seed}: {text}" for seed, text in zip(undone["seed"], texts, strict=True))
 
 

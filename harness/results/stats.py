@@ -129,7 +129,8 @@ class UnitSums:
     def shares(self) -> Floats:
         """What each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
         without = miou(self.sums.sum(axis=0) - self.sums)
-        return (len(without) - 1) * (without.mean() - without)
+        shares: Floats = (len(without) - 1) * (without.mean() - without)
+        return shares
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:
@@ -158,7 +159,8 @@ def miou(sums: Floats) -> Floats:
     there = truth > 0
     iou = np.divide(hit, truth + predicted - hit, out=np.zeros_like(hit), where=there)
     classes = there.sum(axis=-1)
-    return np.divide(iou.sum(axis=-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
+    mean: Floats = np.divide(iou.sum(axis=-1), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
+    return mean
 
 
 def interval(

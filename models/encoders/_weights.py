@@ -29,7 +29,8 @@ def read(path: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no weights at {shown(path)}; name a .safetensors or .pth file")
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            tensors: dict[str, Tensor] = load_file(file)
+            return tensors
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors for a damaged file
         raise ValueError(f"{shown(path)} is no weights file: {reason(error)}") from error
@@ -121,7 +122,8 @@ def from_hub(model: str, **options: object) -> nn.Module:
     Raises FileNotFoundError where they cannot be had.
     """
     try:
-        return timm.create_model(model, pretrained=True, **options)
+        pretrained: nn.Module = timm.create_model(model, pretrained=True, **options)
+        return pretrained
     except Exception as error:  # no network, no such tag, no weights: the libraries below share no base class
         raise _absent(model, error) from error
 

@@ -132,14 +132,15 @@ def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | N
     aim = target() if aim is None else aim
     if prior is None and decoder.prior == "previous":  # the trainer always has one for it
         prior = aim.labels.flip(0)
-    return decoder.train()(features(), earlier(decoder), prior, aim)
+    output: contract.Output = decoder.train()(features(), earlier(decoder), prior, aim)
+    return output
 
 
 def backward(output: contract.Output, aim: Target) -> float:
     """The trainer's loss of an output; gradients are added to the parameters'."""
-    found = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
-    found.backward()
-    return float(found.detach())
+    loss = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
+    torch.autograd.backward(loss)
+    return float(loss.detach())
 
 
 def cached(decoder: contract.Decoder, *shape: int) -> Any:

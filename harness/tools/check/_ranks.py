@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from harness.data.stream import TrainStream, loader
 from harness.engine import build, distributed, runtime, train
@@ -38,7 +38,9 @@ def two_ranks(subject: _training.Subject) -> str:
         return "not compared: training draws random numbers other than dropout modules', so ranks differ as they must"
     with TemporaryDirectory() as root:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of its search for unused parameters
-        context: Any = mp.spawn(_rank, (_free_port(), job, subject.path, Path(root)), WORLD, join=False)
+        context: Any = spawn(  # type: ignore[no-untyped-call]
+            _rank, (_free_port(), job, subject.path, Path(root)), WORLD, join=False
+        )
         try:
             _wait(context, Path(root))
         finally:
@@ -114,7 +116,7 @@ def _wait(context: Any, root: Path) -> None:
         while context.join(LIMIT) is False:
             if all(process.is_alive() for process in context.processes):
                 raise Broken(f"the ranks were not done after {LIMIT:g} s: do all of them take the same path?")
-    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+    except (ProcessExitedException, ProcessRaisedException) as error:
         reasons = [path.read_text(encoding="utf-8") for path in sorted(root.glob("*.txt"))]
         raise Broken(f"a rank failed: {reasons[0] if reasons else ' '.join(str(error).split())}") from error
 

@@ -54,7 +54,7 @@ def devices() -> dict[str, Any]:
         available, error = torch.cuda.is_available(), ""
         if not available:
             try:
-                torch.cuda.init()
+                torch.cuda.init()  # type: ignore[no-untyped-call]
             except Exception as failure:
                 error = str(failure)
     return {

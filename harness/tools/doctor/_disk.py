@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.plan.plan import Evaluate, Job, Train
+from harness.plan.job import Evaluate, Job, Train
 from harness.tools.doctor._finding import Finding, count, size
 from harness.tools.doctor._mounts import existing, network
 

@@ -50,9 +50,9 @@ def frames(video="val_0000"):
         yield torch.from_numpy(dataset.read("val", video, name).image).permute(2, 0, 1)[None].float()
 
 
-def stages_of(root, member, **changes):
+def stages_of(root, member, flip=False):
     model = evaluate.model(root / "jobs" / member, 4)
-    return Stages(model, geometry(**changes), "fp32", torch.device("cpu"))
+    return Stages(model, geometry(EvaluateConfig(window=32), flip=flip), "fp32", torch.device("cpu"))
 
 
 def test_every_pixel_is_counted_once(root):

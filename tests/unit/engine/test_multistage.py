@@ -86,9 +86,11 @@ def frames(video="val_0000"):
         yield torch.from_numpy(dataset.read("val", video, name).image).permute(2, 0, 1)[None].float()
 
 
-def stages_of(root, member, **changes):
+def stages_of(root, member, scales=(1.0,), flip=False, stride=None):
     model = evaluate.model(root / "jobs" / member, CLASSES)
-    return Stages(model, geometry(**changes), "fp32", torch.device("cpu"))
+    return Stages(
+        model, geometry(EvaluateConfig(window=32, stride=stride), tuple(scales), flip), "fp32", torch.device("cpu")
+    )
 
 
 def predictions(stages, last=2):

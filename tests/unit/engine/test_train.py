@@ -1,5 +1,6 @@
 import math
 import signal
+from dataclasses import replace
 
 import pytest
 import tiny_jobs
@@ -129,8 +130,9 @@ def test_batch_without_valid_pixels_contributes_nothing():
 
 
 def test_micro_batches_are_the_same_samples(tmp_path):
-    whole = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": None}}, 1)
-    split = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": 4}}, 2)
+    job = read(training(tmp_path, iterations=2, batch=8, micro_batch=None))
+    whole = train.plan(job, 1)
+    split = train.plan(replace(job, train=replace(job.train, micro_batch=4)), 2)
     assert list(train.positions(whole, 0, 0)) == [list(range(8)), list(range(8, 16))]
     ranks = [list(train.positions(split, rank, 1)) for rank in range(2)]
     assert ranks == [[[8, 9], [12, 13]], [[10, 11], [14, 15]]]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.jobs import Ending
 from harness.engine.runtime import Rank, Stop, Stopped
 from harness.jobdir import events as journal
+from harness.jobdir import lease
 from harness.jobdir.lease import Claim
 
 A = "a" * 16
@@ -105,7 +107,7 @@ def test_a_stop_is_not_written_where_a_later_attempt_has_the_job(tmp_path, raise
             raise Stopped("preempted")
         return jobs.stopped("preempted", 0)
 
-    worker.guarded(endings, ALONE, {tmp_path: jobs.ours(tmp_path, {"attempt": first.number})}, [tmp_path], work)
+    worker.guarded(endings, ALONE, {tmp_path: partial(lease.check, tmp_path, first.number)}, [tmp_path], work)
     assert [ending.status for ending in endings] == ["superseded"]
     assert not (tmp_path / "outcome.json").exists()
 
