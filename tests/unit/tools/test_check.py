@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from vspw_files import make_vspw
 
 from harness.common.errors import UsageError
 from harness.config import plugins
@@ -106,14 +105,6 @@ def run(name, folders=(), kind="decoders", leave_out=(), given=None):
 
 def broken(found):
     return {what: one.text for what, one in found.items() if not one.held}
-
-
-@pytest.mark.parametrize("name", plugins.names("decoders"))
-def test_our_decoders_hold(name):
-    found = run(name, leave_out=(RANKS, TRAINING[2]))  # tests/unit/engine has both
-    assert broken(found) == {}
-    assert len(found) == 16
-    assert "GFLOP" in found[COST].text
 
 
 def test_the_example_holds_with_two_real_ranks():
@@ -297,13 +288,6 @@ def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
     assert flat == {"levels are as announced": "expected (2, 64, 1, 1) at 1/32, got (2, 64, 2, 2)"}
     assert list(deep) == ["every parameter has a depth"]
     assert "expected depths in 0..5" in deep["every parameter has a depth"]
-
-
-def test_data_sets_hold(tmp_path):
-    assert broken(run("synthetic", kind="datasets")) == {}
-    found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
-    assert broken(found) == {}
-    assert "moved root" in found["the digest says what, not where"].text
 
 
 @pytest.mark.parametrize(
