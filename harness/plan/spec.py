@@ -77,8 +77,10 @@ def to_json(spec: JobSpec) -> JsonObject:
 
 
 def from_json(content: JsonObject) -> JobSpec:
-    """Return the spec that job.yaml's content describes. Raises KeyError with the key that is missing."""
+    """Return the spec that job.yaml's content describes. Raises KeyError for a missing key, ValueError for the kind."""
     kinds: dict[str, type[JobSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
+    if content["kind"] not in kinds:
+        raise ValueError(f"no job is of the kind {content['kind']!r}")
     return _build(kinds[content["kind"]], hashable(content))
 
 

@@ -90,6 +90,9 @@ def test_what_is_no_job_is_unfit(planned: Plan, tmp_path: Path) -> None:
         (tmp_path / "job.yaml").write_text(text)
         with pytest.raises(UnfitError, match=r"job\.yaml: cannot be read"):
             read(tmp_path)
+    (tmp_path / "job.yaml").write_text('{"kind": "rest"}')
+    with pytest.raises(UnfitError, match="no job is of the kind 'rest'"):
+        read(tmp_path)
     (tmp_path / "job.yaml").write_text("{}")
     with pytest.raises(UnfitError, match=r"job\.yaml: lacks 'kind'; plan the job again"):
         read(tmp_path)
