@@ -276,10 +276,9 @@ def preset_chain(preset: str) -> list[Path]:
     while name:
         path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
         if not path.is_file():
-            known = sorted(found.stem for found in PRESETS.glob("*.yaml"))
-            raise UsageError(
-                f"no preset '{name}'{plugins.suggestion(name, known)}; known: {', '.join(known)}, or a path to a .yaml"
-            )
+            presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+            near = plugins.suggestion(name, presets)
+            raise UsageError(f"no preset '{name}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
         if path.resolve() in [other.resolve() for other in chain]:
             raise UsageError(f"preset {path}: its bases form a circle")
         chain.append(path)

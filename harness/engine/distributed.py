@@ -187,7 +187,7 @@ def gather_words(words: Sequence[str]) -> list[str]:
         return list(words)
     lists: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(lists, list(words))
-    return [word for one in lists for word in one]
+    return [word for words_of_rank in lists for word in words_of_rank]
 
 
 def same(module: nn.Module | None) -> bool:

@@ -48,9 +48,9 @@ def out_of_memory(job: JobSpec | None) -> str:
 
 def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) -> HarnessError:
     """A loss or gradient that is not finite, with the samples (video/frame) of the micro-batches that made it so."""
-    what = "loss" if "loss" in values else "gradient"
-    told = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
+    kind = "loss" if "loss" in values else "gradient"
+    listed = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
     return HarnessError(
-        f"the {what} is not finite at iteration {iteration}: {dict(values)}; samples {told or 'unknown'}; "
+        f"the {kind} is not finite at iteration {iteration}: {dict(values)}; samples {listed or 'unknown'}; "
         "look at them, lower train.lr or use precision=fp32"
     )

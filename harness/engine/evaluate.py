@@ -123,9 +123,9 @@ def given(job: EvaluateSpec) -> str | None:
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
     """Tasks in groups that read the same split of the same data."""
     groups: dict[str, list[Task]] = {}
-    for one in tasks:
-        key = json.dumps([asdict(one.job.data), one.job.split, one.job.plugins], sort_keys=True)
-        groups.setdefault(key, []).append(one)
+    for task in tasks:
+        key = json.dumps([asdict(task.job.data), task.job.split, task.job.plugins], sort_keys=True)
+        groups.setdefault(key, []).append(task)
     return list(groups.values())
 
 
@@ -137,16 +137,16 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     job = tasks[0].job
     stop.check()
     runtime.begin_peak(rank.device)
-    for one in tasks:
-        runtime.check_precision(rank.device, one.job.precision)
+    for task in tasks:
+        runtime.check_precision(rank.device, task.job.precision)
     dataset, split = build.dataset(job.data, job.plugins), job.split
     videos = dataset.videos(split)[: job.launch.videos]  # all but in a rehearsal
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
     journals = {
-        one.folder: jobs.begin(
-            one.folder, rank, done(one.folder), len(videos), "videos", jobs.ours(one.folder, one.job)
+        task.folder: jobs.begin(
+            task.folder, rank, done(task.folder), len(videos), "videos", jobs.ours(task.folder, task.job)
         )
-        for one in tasks
+        for task in tasks
         if rank.first
     }
     try:
@@ -155,14 +155,14 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             journal.write("loaded")
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
-            lacking = [one for one in tasks if not one.file(video).exists()]
+            lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
             for folder, journal in journals.items():
                 journal.write("progress", step=done(folder), values={})
-        if found := dirty(dataset):
+        if ignored := dirty(dataset):
             for journal in journals.values():
-                journal.write("log", message=found)
+                journal.write("log", message=ignored)
         for journal in journals.values():
             journal.write("peak", bytes=runtime.peak(rank.device))  # the first rank's, which has the longest video
     finally:
@@ -191,9 +191,9 @@ def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
 
 def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
     """Every distinct member of the tasks with its trained weights; one set of weights a member and control."""
-    folders = {member: one.folder.parent / member for one in tasks for member in one.members}
-    found = dict.fromkeys(one.worker(member) for one in tasks for member in one.members)
-    wanted = sorted(found, key=lambda who: who.member)
+    folders = {member: task.folder.parent / member for task in tasks for member in task.members}
+    workers = dict.fromkeys(task.worker(member) for task in tasks for member in task.members)
+    wanted = sorted(workers, key=lambda who: who.member)
     kinds = dict.fromkeys((who.member, who.control) for who in wanted)
     models = {kind: controlled(model(folders[kind[0]], num_classes), kind[1]) for kind in kinds}
     return {who: Stages(models[who.member, who.control], who.geometry, who.precision, device) for who in wanted}
@@ -204,8 +204,8 @@ def controlled(model: Segmentor, control: str | None) -> Segmentor:
     decoder = model.decoder
     if control is not None:
         if control not in decoder.controls or decoder.control is not None:
-            known = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
-            raise UnfitError(f"control {control}: this decoder has {known or 'none'}; take one of its own")
+            choices = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
+            raise UnfitError(f"control {control}: this decoder has {choices or 'none'}; take one of its own")
         decoder.control = control
     return model
 
@@ -224,21 +224,21 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
     path = folder / checkpoint.WEIGHTS
-    made = build.segmentor(job, num_classes)
-    wanted = made.state_dict()
-    found, metadata = checkpoint.weights(folder)
+    network = build.segmentor(job, num_classes)
+    expected = network.state_dict()
+    weights, metadata = checkpoint.weights(folder)
     owner = metadata.get("fingerprint", job.fingerprint)
     if owner != job.fingerprint:
         raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
-    odd = sorted(name for name in wanted.keys() | found.keys() if shape(wanted, name) != shape(found, name))
+    odd = sorted(name for name in expected.keys() | weights.keys() if shape(expected, name) != shape(weights, name))
     if odd:
         name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])
         raise UnfitError(
-            f"{shown(path)}: does not fit its job with {num_classes} classes: {name} is {shape(found, name)}, not "
-            f"{shape(wanted, name)} ({len(odd)} such); were the classes of the data changed, or the file exchanged?"
+            f"{shown(path)}: does not fit its job with {num_classes} classes: {name} is {shape(weights, name)}, not "
+            f"{shape(expected, name)} ({len(odd)} such); were the classes of the data changed, or the file exchanged?"
         )
-    made.load_state_dict(found)
-    return made
+    network.load_state_dict(weights)
+    return network
 
 
 def shape(state: Mapping[str, Tensor], name: str) -> str:
@@ -256,9 +256,9 @@ def run_video(
     stop: Stop,
 ) -> None:
     """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
-    counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
+    counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
     middle = snapshots.middle(dataset.frames(split, video))
-    sources = list(dict.fromkeys(one.given for one in tasks if one.given is not None))
+    sources = list(dict.fromkeys(task.given for task in tasks if task.given is not None))
     for stages in workers.values():
         stages.start()
     for name, frame in read_ahead(dataset, split, video):
@@ -270,18 +270,18 @@ def run_video(
         priors = {
             source: prior(source, where, other, len(dataset.classes)).to(device) for source, other in labelled.items()
         }
-        for one, seen in masks(tasks, workers, image, priors):
-            counts[one.folder].add(seen.mask, label)
-            counts[one.folder].compare(*seen)
-            kept = label is None or one.job.evaluate.keep_masks
+        for task, result in masks(tasks, workers, image, priors):
+            counts[task.folder].add(result.mask, label)
+            counts[task.folder].compare(*result)
+            kept = label is None or task.job.evaluate.keep_masks
             if kept or name == middle:
-                jobs.ours(one.folder, one.job)()
+                jobs.ours(task.folder, task.job)()
             if name == middle:
-                snapshots.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
+                snapshots.sample(task.folder / "samples" / where, result.mask, len(dataset.classes))
             if kept:
-                save_mask(one.folder / "masks" / where, seen.mask)
-    for one in tasks:
-        counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
+                save_mask(task.folder / "masks" / where, result.mask)
+    for task in tasks:
+        counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
 
 
 def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
@@ -339,21 +339,21 @@ def masks(
     """
     sums: dict[tuple[Path, int | str], Sum] = {}
     for who, stages in workers.items():  # sorted by member, as every task's members are
-        asking = [one for one in tasks for member in one.members if one.worker(member) == who]
+        asking = [task for task in tasks for member in task.members if task.worker(member) == who]
         if not asking:
             continue
-        last = max(one.last for one in asking)
-        handed = list(dict.fromkeys(one.given for one in asking if one.given is not None))
+        last = max(task.last for task in asking)
+        handed = list(dict.fromkeys(task.given for task in asking if task.given is not None))
         predictions = stages.predict(image, last, [priors[source] for source in handed])
-        for source, found in zip([*range(last + 1), *handed], predictions, strict=True):
-            for one in asking:
-                if source in (one.source, one.before):
-                    key = one.folder, source
-                    sums[key] = sums[key].add(found) if key in sums else Sum(found, len(one.members) > 1)
-    for one in tasks:
-        whole = sums[one.folder, one.source]
-        before = priors.get(str(one.source)) if one.before is None else sums[one.folder, one.before].mask()
-        yield one, Seen(whole.mask(), before, whole.windows, whole.exited)
+        for source, prediction in zip([*range(last + 1), *handed], predictions, strict=True):
+            for task in asking:
+                if source in (task.source, task.before):
+                    key = task.folder, source
+                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
+    for task in tasks:
+        whole = sums[task.folder, task.source]
+        before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
+        yield task, Seen(whole.mask(), before, whole.windows, whole.exited)
 
 
 class Sum:

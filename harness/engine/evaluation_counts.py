@@ -35,8 +35,8 @@ class Counts:
     def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
         """Take in how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
         if before is not None:
-            found = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
-            for key, value in found.items():
+            counts = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
+            for key, value in counts.items():
                 if value is not None:
                     self.stage[key] = self.stage.get(key, 0) + value
 

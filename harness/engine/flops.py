@@ -93,11 +93,11 @@ def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> F
 def training(job: TrainSpec, classes: int) -> dict[str, float]:
     """Of one iteration."""
     model, mode = fake_model(job, classes)
-    one = passes(model, mode, job.train.crop, job.train.crop)
+    window = passes(model, mode, job.train.crop, job.train.crop)
     decoder = model.decoder
-    past = one.features * len(decoder.past)
-    with_gradient = 3 * (one.window() + (past if decoder.past_grad else 0))
-    without = one.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    past = window.features * len(decoder.past)
+    with_gradient = 3 * (window.window() + (past if decoder.past_grad else 0))
+    without = window.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
     without += 0 if decoder.past_grad else past
     flops = job.train.batch * (with_gradient + without)
     return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}

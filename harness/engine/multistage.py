@@ -90,9 +90,9 @@ class Stages:
         """The frame for one P (H, W), fused over all windows and views."""
         assert self._size is not None
         fusion, exited = Fusion(*self._size, self.geometry), 0
-        seen = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
+        masks = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
         for index, tile in enumerate(tiles):
-            part = None if seen is None else sliding_window.cut_mask(seen[tile.view], tile)
+            part = None if masks is None else sliding_window.cut_mask(masks[tile.view], tile)
             with runtime.autocast(self.device, self.precision):
                 logits, same = windows.predict(index, part)
             fusion.add(tile, logits)
@@ -102,7 +102,7 @@ class Stages:
 
     def _encoder(self, image: Tensor, tiles: list[Tile], views: list[View]) -> Callable[[int], Any]:
         """A function from a tile's index to its cache; features that later frames read are computed once."""
-        seen = [sliding_window.see(image.float(), view) for view in views]
+        images = [sliding_window.see(image.float(), view) for view in views]
         now: dict[int, Features] = {}
         offsets = self.model.decoder.past
         if offsets:
@@ -112,7 +112,7 @@ class Stages:
             features = now.get(index)
             if features is None:
                 tile = tiles[index]
-                crop = sliding_window.cut(seen[tile.view], tile, self.model.mean)  # padding that is normalised to 0
+                crop = sliding_window.cut(images[tile.view], tile, self.model.mean)  # padding that is normalised to 0
                 features = self.model.features(crop)
             if offsets:
                 now[index] = features

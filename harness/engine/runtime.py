@@ -88,8 +88,8 @@ def _bins(length: int, side: int) -> Tensor:
     """Each bin's equal shares of what lies in it.  # (side, length)"""
     low = torch.arange(side) * length // side
     high = -(-(torch.arange(side) + 1) * length // side)
-    place = torch.arange(length)
-    inside = (place >= low[:, None]) & (place < high[:, None])
+    position = torch.arange(length)
+    inside = (position >= low[:, None]) & (position < high[:, None])
     return inside / (high - low)[:, None]
 
 
@@ -142,15 +142,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def versions() -> dict[str, str]:
     """Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            packages[package] = version(package)
         except PackageNotFoundError:
             continue
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        packages["cuda"] = torch.version.cuda
+    return packages
 
 
 def provenance(rank: Rank) -> dict[str, Any]:

@@ -71,12 +71,12 @@ def geometry(options: EvaluateConfig, scales: tuple[float, ...] = (1.0,), flip: 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:
     """Every scale, and with `flip` every scale mirrored right after it."""
     short = geometry.short_side or min(height, width)
-    found = []
+    each = []
     for scale in geometry.scales:
         factor = short * scale / min(height, width)
         size = max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))  # mmcv's rounding
-        found += [View(*size, mirrored) for mirrored in ((False, True) if geometry.flip else (False,))]
-    return found
+        each += [View(*size, mirrored) for mirrored in ((False, True) if geometry.flip else (False,))]
+    return each
 
 
 def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
@@ -100,15 +100,15 @@ def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
     window, stride = geometry.window, geometry.stride
     if fit.size is not None and fit.size != window:
         raise UnfitError(f"evaluate.window={window}: the encoder takes {fit.size} only; set evaluate.window={fit.size}")
-    found = []
+    each = []
     for index, view in enumerate(views(height, width, geometry)):
         for box in boxes(view.height, view.width, window, stride):
             sides = (box.bottom - box.top, box.right - box.left)
             padded = (
                 (fit.size, fit.size) if fit.size else [math.ceil(side / fit.multiple) * fit.multiple for side in sides]
             )
-            found.append(Tile(index, box, *padded))
-    return found
+            each.append(Tile(index, box, *padded))
+    return each
 
 
 def see(image: Tensor, view: View) -> Tensor:
@@ -127,17 +127,17 @@ def see_mask(mask: Tensor, view: View) -> Tensor:
     return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
 
 
-def cut(seen: Tensor, tile: Tile, colour: Tensor) -> Tensor:
+def cut(image: Tensor, tile: Tile, colour: Tensor) -> Tensor:
     """A tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
-    part = seen[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    part = image[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = colour.to(part).expand(*part.shape[:-2], tile.height, tile.width).clone()
     whole[..., : part.shape[-2], : part.shape[-1]] = part
     return whole
 
 
-def cut_mask(seen: Tensor, tile: Tile) -> Tensor:
+def cut_mask(mask: Tensor, tile: Tile) -> Tensor:
     """A tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
-    part = seen[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    part = mask[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = part.new_full((1, tile.height, tile.width), VOID)
     whole[0, : part.shape[-2], : part.shape[-1]] = part
     return whole

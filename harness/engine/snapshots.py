@@ -18,10 +18,10 @@ from models.layers.feature_memory import FeatureMemory
 
 def memory(folder: Path, model: nn.Module, step: int) -> None:
     """Keep M after `step` iterations; a model without one leaves nothing."""
-    held = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
-    if held is None:
+    feature_memory = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
+    if feature_memory is None:
         return
-    rows = held.rows.detach().float().masked_fill(~held.initialised[:, None], float("nan"))
+    rows = feature_memory.rows.detach().float().masked_fill(~feature_memory.initialised[:, None], float("nan"))
     target = folder / "memory" / f"step-{step:09d}.npy"
     target.parent.mkdir(exist_ok=True)
     written = temporary(target)

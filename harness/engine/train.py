@@ -163,20 +163,20 @@ class Trainer:
             parts.append(values)
         assert totals is not None
         *whole, norm = distributed.total(torch.cat([totals, self._norm()])).tolist()
-        found = dict(zip(self._names, whole, strict=True))
+        report = dict(zip(self._names, whole, strict=True))
         if not all(map(math.isfinite, whole)):
             bad = [batch for batch, part in zip(batches, parts, strict=True) if not part.isfinite().all()]
-            return self._skip(iteration, found, bad)
+            return self._skip(iteration, report, bad)
         if not math.isfinite(norm):
             raise error_messages.not_finite(iteration, {"gradient": norm}, names(batches))
         merged = distributed.gather_sums(sums)
         if merged is not None:
-            found["momentum"] = self.model.decoder.momentum_at(progress)
+            report["momentum"] = self.model.decoder.momentum_at(progress)
             with torch.no_grad():
-                self.model.decoder.update(merged, found["momentum"])
+                self.model.decoder.update(merged, report["momentum"])
         options = self.job.train
-        found["lr"] = options.lr * optim.lr_factor(iteration, self.plan.iterations, options.warmup)
-        optim.set_lr(self.optimizer, found["lr"])
+        report["lr"] = options.lr * optim.lr_factor(iteration, self.plan.iterations, options.warmup)
+        optim.set_lr(self.optimizer, report["lr"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -184,20 +184,20 @@ class Trainer:
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, {"gradient": math.inf}, names(batches))
-        return found
+        return report
 
     def _norm(self) -> Tensor:
         """The gradients' norm, 0 with fp16, whose scaler looks at them itself.  # (1,)"""
-        found = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        if self.scaler.is_enabled() or not found:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if self.scaler.is_enabled() or not gradients:
             return torch.zeros(1, device=self.rank.device)
-        return torch.nn.utils.get_total_norm(found)[None]
+        return torch.nn.utils.get_total_norm(gradients)[None]
 
-    def _skip(self, iteration: int, found: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
+    def _skip(self, iteration: int, values: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
         """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
-            raise error_messages.not_finite(iteration, found, names(bad))
+            raise error_messages.not_finite(iteration, values, names(bad))
         for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())

@@ -26,7 +26,7 @@ class Cell:
 
 def stages(start: Evaluate, last: int) -> list[Evaluate]:
     """Stages 0 to `last` of an evaluation, each with the one before as its prior."""
-    found = [start]
+    chain = [start]
     for _ in range(last):
-        found.append(replace(start, prior=found[-1]))
-    return found
+        chain.append(replace(start, prior=chain[-1]))
+    return chain

@@ -49,20 +49,20 @@ def entries(job: Job) -> list[Path]:
 
 def closure(*paths: Path) -> set[Path]:
     """Files and, as far as they lie WITHIN, all that they import."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = list(paths)
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += [other for other in imports(path) if label(other).startswith(WITHIN)]
-    return found
+    return files
 
 
 @cache
 def imports(path: Path) -> tuple[Path, ...]:
     """The project's files that a file imports."""
-    found = []
+    files = []
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -72,8 +72,8 @@ def imports(path: Path) -> tuple[Path, ...]:
         for name in names:
             file = plugins.PROJECT / (name.replace(".", "/") + ".py")
             if file.is_file():
-                found.append(file)
-    return tuple(dict.fromkeys(found))
+                files.append(file)
+    return tuple(dict.fromkeys(files))
 
 
 @cache

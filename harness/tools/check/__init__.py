@@ -57,7 +57,7 @@ def options(words: Collection[str]) -> JsonObject:
     """
     from omegaconf import OmegaConf
 
-    found: JsonObject = {}
+    values: JsonObject = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
@@ -67,8 +67,8 @@ def options(words: Collection[str]) -> JsonObject:
         except Exception as error:  # YAML's own
             raise UsageError(f"{word}: {' '.join(str(error).split())}") from error
         assert isinstance(read, dict)
-        found[key.rpartition(".")[2]] = read["value"]
-    return found
+        values[key.rpartition(".")[2]] = read["value"]
+    return values
 
 
 def check(
@@ -84,11 +84,11 @@ def check(
     `given` are fields of its Config, `leave_out` titles of promises to leave unchecked. Raises UsageError where there
     is no such plug-in.
     """
-    found = []
-    for one in checks(kind, name, folders, given, leave_out):
-        say(line(one))
-        found.append(one)
-    return found
+    results = []
+    for result in checks(kind, name, folders, given, leave_out):
+        say(line(result))
+        results.append(result)
+    return results
 
 
 def checks(

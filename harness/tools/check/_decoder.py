@@ -288,20 +288,20 @@ def priors(subject: Subject) -> str:
     parted = torch.cat([one[:, :32], other[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
     cases = {"no prior": None, "a prior": one, "a void prior": torch.full_like(one, VOID)}
     cases |= {"a prior in two halves": parted, "the halves exchanged": parted.flip(1)}
-    found = {}
+    logits = {}
     for what, prior in cases.items():
-        found[what] = decoder.predict(cache, prior).clone()
-        finite(f"the logits for {what}", found[what])
+        logits[what] = decoder.predict(cache, prior).clone()
+        finite(f"the logits for {what}", logits[what])
     keys = {what: decoder.prior_key(cache, prior) for what, prior in cases.items()}
-    for (what, key), (than, said) in combinations(keys.items(), 2):
-        alike = key is not None and said is not None and torch.equal(key, said)
-        gap = difference(found[what], found[than])
+    for (what, key), (than, theirs) in combinations(keys.items(), 2):
+        equal = key is not None and theirs is not None and torch.equal(key, theirs)
+        gap = difference(logits[what], logits[than])
         expect(
-            not alike or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
+            not equal or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
         )
     untaught = subject.make().eval()
     finite("the logits before training", untaught.predict(cached(untaught), one))
-    changed = difference(found["a prior"], decoder.predict(cache, other))
+    changed = difference(logits["a prior"], decoder.predict(cache, other))
     expect(
         decoder.prior != "none" or changed == 0,
         f'prior is "none", yet another prior moved the logits by {changed:.3g}: say "own" or "previous"',

@@ -135,8 +135,8 @@ def depths(subject: Subject) -> str:
 def gradients(subject: Subject) -> str:
     """Every trainable parameter has a finite gradient."""
     encoder = subject.make().train()
-    found = encoder(images(subject.size))
-    sum(value.float().square().mean() for value in (*found.levels, found.deepest)).backward()
+    features = encoder(images(subject.size))
+    sum(value.float().square().mean() for value in (*features.levels, features.deepest)).backward()
     trainable = [(name, value) for name, value in encoder.named_parameters() if value.requires_grad]
     without = [name for name, value in trainable if value.grad is None]
     expect(not without, f"expected a gradient for every parameter, none came for {', '.join(without[:5])}")
@@ -150,12 +150,12 @@ def repeatable(subject: Subject) -> str:
     """In eval mode the same image gives bit-equal features, and nothing is changed."""
     encoder = subject.make()
     state = {name: value.clone() for name, value in encoder.state_dict().items()}
-    found = []
+    runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         features = encoder(images(subject.size))
-        found.append((*features.levels, features.deepest))
-    gap = max(float((one - other).abs().max()) for one, other in zip(*found, strict=True))
+        runs.append((*features.levels, features.deepest))
+    gap = max(float((one - other).abs().max()) for one, other in zip(*runs, strict=True))
     expect(gap == 0, f"the same image gave other features, max difference {gap:.3g}: random or stateful?")
     moved = [name for name, value in encoder.state_dict().items() if not torch.equal(value, state[name])]
     expect(not moved, f"expected eval mode to leave the weights alone, it changed {', '.join(moved[:3])}")

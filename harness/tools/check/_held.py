@@ -38,19 +38,19 @@ def explain(error: BaseException, path: Path) -> str:
     line = plugin_line(error, path)
     message = " ".join(str(error).split())[:400]
     kind = None if isinstance(error, Broken) else type(error).__name__
-    said = ": ".join(part for part in (kind, message) if part)
-    return said if line is None else f"{said} ({path.name}:{line})"
+    text = ": ".join(part for part in (kind, message) if part)
+    return text if line is None else f"{text} ({path.name}:{line})"
 
 
 def plugin_line(error: BaseException, path: Path) -> int | None:
     """The line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
     cause: BaseException | None = error
-    found = None
+    line = None
     while cause is not None:
         if isinstance(cause, SyntaxError) and cause.filename and Path(cause.filename) == path:
             return cause.lineno
         for frame in traceback.extract_tb(cause.__traceback__):
             if Path(frame.filename) == path and frame.lineno is not None:
-                found = frame.lineno
+                line = frame.lineno
         cause = cause.__cause__
-    return found
+    return line
