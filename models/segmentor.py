@@ -16,7 +16,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Encoder(Protocol):
-    """What the class Encoder of a file in models/encoders has; its constructor takes (config, size)."""
+    """The class Encoder of a file in models/encoders; its constructor takes (config, size)."""
 
     channels: tuple[int, ...]  # of the four levels
     deepest_channels: int

@@ -25,7 +25,7 @@ PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
+    """Options of training (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
 
     epochs: int = 240
     batch: int = 16  # images per optimiser step
@@ -47,7 +47,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How masks are predicted; scales, flip and stages belong to an experiment's cells."""
+    """Options of prediction; scales, flip and stages belong to an experiment's cells."""
 
     window: int | None = None  # pixels; None: the crop
     stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
@@ -61,7 +61,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What a report says of its numbers; no job depends on it."""
+    """Options of reports; no job depends on it."""
 
     margin: float = 0.3  # points of mIoU: "no difference" where the interval lies between -margin and +margin
 
@@ -301,7 +301,7 @@ def read_preset(path: Path, what: str = "preset") -> Any:
 
 
 def check(config: Config) -> None:
-    """What types cannot say. Raises UsageError."""
+    """Raise UsageError for values that their types allow and nothing else does."""
     train = config.train
     for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
         if getattr(train, name) < 1:

@@ -38,7 +38,7 @@ Folders = Sequence[Path | str]
 
 @dataclass(frozen=True)
 class Schema:
-    """What the core knows of a plug-in without importing it."""
+    """A plug-in's VERSION and Config, read without importing it."""
 
     version: int | None
     config: type | None  # a frozen dataclass with literal defaults

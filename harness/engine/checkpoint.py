@@ -23,7 +23,7 @@ StateDict = dict[str, Any]  # as torch's state_dict() gives it
 
 
 class State(TypedDict):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     model: StateDict
     optimizer: StateDict
@@ -31,7 +31,7 @@ class State(TypedDict):
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` iterations lies."""
+    """Return the path of the checkpoint after `step` iterations."""
     return folder / f"step-{step:09d}.pt"
 
 
@@ -117,7 +117,7 @@ def whole(path: Path) -> bool:
 
 
 def sidecar(path: Path) -> Path:
-    """Where a file's sha256 stands."""
+    """Return the path of a file's sha256."""
     return path.with_suffix(".sha256")
 
 

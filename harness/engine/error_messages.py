@@ -1,4 +1,4 @@
-"""What an exception of a rank means, in one line that says what to do."""
+"""Exceptions of a rank, each in one line that says what to do."""
 
 from collections.abc import Mapping
 

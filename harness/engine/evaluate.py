@@ -40,7 +40,7 @@ VERSION = 1
 
 
 class Worker(NamedTuple):
-    """Who computes what: a member under a geometry, a precision and a control; tasks that need the same share it."""
+    """A member at work: a member under a geometry, a precision and a control; tasks that need the same share it."""
 
     member: str
     geometry: Geometry
@@ -79,16 +79,16 @@ class Task(NamedTuple):
         return self.job.stage if self.given is None else 0 if self.given in GIVEN else -1
 
     def worker(self, member: str) -> Worker:
-        """Who computes a member's part of it."""
+        """Return the worker of a member's part of it."""
         return Worker(member, self.geometry, self.job.precision, self.job.control)
 
     def file(self, video: str) -> Path:
-        """Where a video's counts lie."""
+        """Return the path of a video's counts."""
         return self.folder / "videos" / f"{video}.npz"
 
 
 class Seen(NamedTuple):
-    """What a task says of a frame, and what it was made of."""
+    """A task's mask of a frame, and how it came about."""
 
     mask: Tensor  # (H, W) int64
     before: Tensor | None  # (H, W), the mask of the stage before
@@ -107,7 +107,7 @@ def task(folder: Path) -> Task:
 
 
 def given(job: EvaluateSpec) -> str | None:
-    """Where a job's P is handed in from: one of GIVEN, or a folder of masks; None where it comes from the stage before.
+    """Return the source of a P that is handed in: one of GIVEN, or a folder of masks; None for the stage before.
 
     Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
     """
@@ -171,7 +171,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
 
 
 def dirty(dataset: Dataset) -> str:
-    """What the label map had to ignore, in a line; empty where masks were clean or the data set counts nothing."""
+    """Return the values that the label map ignored, in a line; empty for clean masks and where none are counted."""
     counts = getattr(dataset, "dirty", {})
     named = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in sorted(counts.items()))
     return f"mask values that are no class were ignored: {named}" if named else ""
@@ -333,7 +333,7 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
 def masks(
     tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
 ) -> Iterator[tuple[Task, Seen]]:
-    """What each task says of the next frame: argmax of the sum of its members' probabilities.
+    """Yield each task's result for the next frame: argmax of the sum of its members' probabilities.
 
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """

@@ -79,7 +79,7 @@ class Flops(NamedTuple):
 
 
 def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
-    """What one image's passes take."""
+    """Return the FLOPs of one image's passes."""
     with mode, torch.no_grad():
         with counter() as features_counter:
             features = model.features(torch.empty(1, 3, height, width))

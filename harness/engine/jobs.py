@@ -21,7 +21,7 @@ from harness.plan.spec import JobSpec
 
 
 class Ending(NamedTuple):
-    """How a job ended."""
+    """The end of a job."""
 
     status: str  # finished | failed | preempted | cancelled | paused | pruned | superseded
     step: int = 0

@@ -61,7 +61,7 @@ def node() -> str:
 
 
 def readings() -> dict[str, float]:
-    """What the GPUs of this node's ranks say now, by MLflow's names; {} without any, or without the extra `gpu`."""
+    """Return the readings of this node's GPUs by MLflow's names; {} without any, or without the extra `gpu`."""
     values: dict[str, float] = {}
     for at in range(min(torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))):
         with suppress(Exception):  # NVML's own errors: a card may lack a sensor

@@ -23,7 +23,7 @@ LIMIT = 8 * 2**30  # bytes of caches and logits held a frame; windows beyond it 
 
 
 class Prediction(NamedTuple):
-    """What a member says of a frame for one P."""
+    """A member's prediction of a frame for one P."""
 
     probabilities: Tensor  # (K, H, W)
     mask: Tensor  # (H, W) int64, their argmax

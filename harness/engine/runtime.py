@@ -1,4 +1,4 @@
-"""What a rank knows of its process: place, device, threads, seeds, memory, versions."""
+"""A rank's process: place, device, threads, seeds, memory, versions."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ __all__ = ["Rank", "Stop", "Stopped"]  # the last two live where torch is not im
 
 
 class Rank(NamedTuple):
-    """Where this process stands among those of a launch."""
+    """This process among those of a launch."""
 
     rank: int
     world: int
@@ -154,7 +154,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance(rank: Rank) -> dict[str, Any]:
-    """What a job ran on and with."""
+    """Return the host, device and versions that a job ran with."""
     cuda = rank.device.type == "cuda"
     return {
         "host": socket.gethostname(),

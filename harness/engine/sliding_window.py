@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How a frame becomes windows; equal geometries of a member share all their work."""
+    """The windows of a frame; equal geometries of a member share all their work."""
 
     window: int
     stride: int
@@ -56,7 +56,7 @@ class Geometry(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What an encoder accepts: a fixed square, or any multiple of a number of pixels."""
+    """The windows that an encoder accepts: a fixed square, or any multiple of a number of pixels."""
 
     size: int | None
     multiple: int

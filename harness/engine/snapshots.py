@@ -1,4 +1,4 @@
-"""What a job keeps to be looked at. No number depends on it, and nothing waits for it.
+"""Snapshots that a job keeps for people. No number depends on it, and nothing waits for it.
 
 memory/step-000000500.npy    of a training: M (K, C) as each checkpoint found it, float16, nan where a row is unset
 samples/VIDEO/FRAME.png      of an evaluation: the mask of each video's middle frame, as palette indices

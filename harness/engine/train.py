@@ -39,7 +39,7 @@ SKIPS = 20  # iterations in a row that fp16's scaler may pass over: from 2^16 do
 
 
 class Plan(NamedTuple):
-    """How an iteration's samples are shared out."""
+    """The samples of an iteration, shared out over micro-batches and ranks."""
 
     iterations: int
     batch: int
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def plan(job: TrainSpec, world: int) -> Plan:
-    """How a job's samples are shared out. Raises UnfitError where the batch cannot be shared out evenly."""
+    """Return how a job's samples are shared out. Raises UnfitError where the batch cannot be shared out evenly."""
     batch = job.train.batch
     micro_batch = job.train.micro_batch or batch
     if batch % micro_batch:
@@ -124,7 +124,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
 
     def state(self) -> State:
-        """What a checkpoint holds; the position is the iteration, in its name."""
+        """Return the content of a checkpoint; the position is the iteration, in its name."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""What an experiment's file is written with: cells, and the jobs whose numbers fill them.
+"""The parts of an experiment's file: cells, and the jobs whose numbers fill them.
 
 An experiment is one file under experiments/ with a docstring (question, expected numbers, cost, command), the literals
 TITLE and REPORT (a file of reports/), and `cells(config) -> list[Cell]`, called once for every seed.

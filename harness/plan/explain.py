@@ -18,7 +18,7 @@ class Difference(NamedTuple):
 
 
 def explain(plan: Plan, cell: str) -> str:
-    """What stands between a cell and the results in the root. Raises UsageError for an unknown cell."""
+    """Return why a cell is not filled by the results in the root. Raises UsageError for an unknown cell."""
     cells = [row for experiment in plan.experiments for _, row in experiment.cells]
     jobs = [row.job for row in cells if row.name == cell]
     if not jobs:

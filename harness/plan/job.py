@@ -147,7 +147,7 @@ class Evaluate(_Job):
 
     @property
     def stage(self) -> int:
-        """How many times P has been replaced by the mask before."""
+        """The number of times that P has been replaced by the mask before."""
         return 0 if self.before is None else self.before.stage + 1
 
     @property

@@ -53,7 +53,7 @@ class Plan:
         return ordered(job for experiment in self.experiments for job in experiment.jobs)
 
     def directory(self, job: Job) -> Path:
-        """Where a job leaves what it makes."""
+        """Return the directory of a job's files."""
         return self.root / "jobs" / job.fingerprint
 
     def spec(self, job: Job) -> JobSpec:
@@ -144,7 +144,7 @@ def shown(value: str | tuple[str, ...]) -> str:
 
 
 def unlike(data: JsonObject, wanted: JsonObject) -> str:
-    """How a data set's identity differs from the one that should be there."""
+    """Return the difference of a data set's identity from the one that should be there."""
     if data["name"] != wanted["name"]:
         return f"{data['name']}, not {wanted['name']}"
     options = [f"{key}={value}" for key, value in data["options"].items() if value != wanted["options"].get(key)]
@@ -180,7 +180,7 @@ def launches(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def setting(config: Config) -> JsonObject:
-    """What decides whether a number may stand beside the paper's (results/paper.py), and what a reader filters on."""
+    """Return all that a number must share with the paper's (results/paper.py) to be compared; readers filter on it."""
     encoder, train = config.encoder, config.train
     return {
         "dataset": config.data.name,

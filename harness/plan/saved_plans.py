@@ -41,7 +41,7 @@ def digests(root: Path) -> list[str]:
 
 
 def facts(root: Path, digest: str) -> JsonObject:
-    """What is written of one plan. Raises UnfitError where it cannot be read."""
+    """Return the content of one plan's file. Raises UnfitError where it cannot be read."""
     path = root / "plans" / f"{digest}.json"
     try:
         loaded: JsonObject = json.loads(path.read_text())

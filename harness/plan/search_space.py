@@ -1,4 +1,4 @@
-"""What a search's file is written with: the axes of its space, and names of a sampler and a pruner, as values.
+"""The parts of a search's file: the axes of its space, and names of a sampler and a pruner, as values.
 
 A search is one file under experiments/searches/ with a docstring (question, cost, command) and the names that
 plan/study.py lists. Nothing here knows what samples it.

@@ -35,7 +35,7 @@ def digests(job: Job) -> dict[str, str]:
 
 
 def entries(job: Job) -> list[Path]:
-    """Where a job's computation starts: the engine, and the plug-ins it uses."""
+    """Return the files where a job's computation starts: the engine, and the plug-ins it uses."""
     config = job.config
     kind = "train" if isinstance(job, Train) else "evaluate"
     decoders = [job.decoder] if isinstance(job, Train) else [member.decoder for member in job.members]

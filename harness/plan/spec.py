@@ -1,4 +1,4 @@
-"""What job.yaml holds: a job as a worker runs it. It is written as JSON, which is YAML."""
+"""The content of job.yaml: a job as a worker runs it. It is written as JSON, which is YAML."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -12,7 +12,7 @@ from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainCo
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """How a launch runs a job; no number depends on it. None: not said."""
+    """A launch's options for a job; no number depends on it. None: not said."""
 
     attempt: int | None = None  # number of the lease
     stall: float | None = None  # seconds without a step after which ranks leave their stacks

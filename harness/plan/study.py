@@ -28,7 +28,7 @@ ENDED = ("complete", "pruned", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """What the storage knows of a trial."""
+    """A trial as the storage has it."""
 
     number: int
     state: str  # waiting | running | complete | pruned | failed
@@ -72,7 +72,7 @@ class Study:
 
     @cached_property
     def identity(self) -> JsonObject:
-        """What trials of one study must share."""
+        """The part of an identity that trials of one study share."""
         job = self.job(self.default, self.config["seed"])
         evaluate = {key: value for key, value in job.identity.items() if key not in ("members", "recipes", "kind")}
         return {

@@ -60,7 +60,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Done:
-    """What a prediction left; `new` frames were predicted now, `cut` says where the source broke off."""
+    """A finished prediction; `new` frames were predicted now, `cut` says where the source broke off."""
 
     folder: Path
     frames: int
@@ -236,7 +236,7 @@ def keep(folder: Path, model: Model, count: int) -> None:
 
 
 def resume(folder: Path, model: Model) -> int:
-    """How many frames are done; the members are set back to that frame.
+    """Return the number of frames that are done; the members are set back to that frame.
 
     Raises UsageError for another's folder, UnfitError for a state that cannot be read.
     """

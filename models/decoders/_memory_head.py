@@ -1,4 +1,4 @@
-"""What Decoders A and B share: UPerNet's C_wi joined with C_bi, read from the feature memory M by a mask P.
+"""The common part of Decoders A and B: UPerNet's C_wi joined with C_bi, read from the feature memory M by a mask P.
 
 Shapes: B images, K classes, C channels of R and M, D channels of the head, H × W pixels, h × w = H/8 × W/8.
 
@@ -140,7 +140,7 @@ class MemoryDecoder(contract.Decoder):
         )
 
     def _counts(self, mask: Tensor, cache: Cache) -> Tensor:
-        """How often P names each row that may be read.  # (B, K)"""
+        """n_c: the number of positions at which P names each row that may be read.  # (B, K)"""
         if self.control == "uniform_prior":
             return self._once(cache)
         return class_counts(to_grid(mask, cache.query.shape[2:]), self.memory.initialised)

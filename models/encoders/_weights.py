@@ -51,7 +51,7 @@ def shown(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What a loader's error means to whoever named the file, in one line.
+    """Return a loader's error in one line for whoever named the file.
 
     torch's own words for a pickle that would run code advise to let it.
     """

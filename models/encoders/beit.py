@@ -179,7 +179,7 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _geometric_offsets(source: int, target: int) -> np.ndarray:
-    """Where the known offsets lie among the wanted: 1, 1 + q, 1 + q + q², ... reaching the wanted's end."""
+    """Return the known offsets among the wanted ones: 1, 1 + q, 1 + q + q², ... reaching the wanted's end."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

@@ -26,7 +26,7 @@ Init = Literal["random_pixel", "first_seen_mean"]
 
 
 class ClassSums(NamedTuple):
-    """What Eq 4 needs of the pixels, per class: sums, so ranks and micro-batches add before anything is divided."""
+    """The pixels of each class as Eq 4 needs them: sums, so ranks and micro-batches add before anything is divided."""
 
     pixels: Tensor  # (K,)     their number
     plain: Tensor  # (K, C)   sum of features

@@ -1,4 +1,4 @@
-"""What a decoder costs beside UPerNet: parameters and FLOPs at the paper's widths, time at tiny ones.
+"""The cost of a decoder beside UPerNet: parameters and FLOPs at the paper's widths, time at tiny ones.
 
 At the paper's widths nothing is computed: torch's fake tensors know shapes only.
 """

@@ -1,4 +1,4 @@
-"""What a data set owes (harness.data.contract): videos in order, frames of a fixed form, the same from everywhere.
+"""The contract of a data set (harness.data.contract): videos in order, frames of one form, equal from everywhere.
 
 Shapes: H × W pixels of a frame; a label is 0..K-1, or 255 for void.
 """

@@ -1,4 +1,4 @@
-"""What a decoder owes (models/contract.py), on features drawn at random: shapes, gradients, priors, memory, weights.
+"""The contract of a decoder (models/contract.py), on random features: shapes, gradients, priors, memory, weights.
 
 Shapes: B images, K classes, H × W pixels of the image. What takes a whole training is in _training.py.
 """

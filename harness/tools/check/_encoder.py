@@ -1,4 +1,4 @@
-"""What an encoder owes (models/segmentor.py, Encoder): four levels as announced, depths, gradients, repeatability.
+"""The contract of an encoder (models/segmentor.py, Encoder): four levels as announced, depths, gradients, equal twice.
 
 Shapes: B images, S × S pixels of the smallest window that is a multiple of 32 and of the encoder's own `multiple`.
 """

@@ -1,4 +1,4 @@
-"""What a check says, and how an exception becomes the one line that it says."""
+"""Check results, and exceptions as the one line of a result."""
 
 import traceback
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Held:
 
 
 class Broken(Exception):
-    """What was expected and what came, in one line."""
+    """A broken promise: the expected and the actual value in one line."""
 
 
 def expect(condition: object, text: str) -> None:
@@ -26,7 +26,7 @@ def expect(condition: object, text: str) -> None:
 
 
 def held(what: str, action: Callable[[], str], path: Path) -> Held:
-    """What `action` says of a promise; whatever it raises is a promise that was not held."""
+    """Return the result of a check; whatever `action` raises is a promise that was not held."""
     try:
         return Held(what, True, action())
     except Exception as error:  # a stranger's file may raise anything; the other checks go on

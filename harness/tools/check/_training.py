@@ -1,4 +1,4 @@
-"""What only a training shows: the loss falls, a stop costs nothing, a video is parsed. The engine's own, made small.
+"""Checks that take a training: the loss falls, a stop costs nothing, a video is parsed. The engine's own, made small.
 
 Shapes: K classes, H × W pixels of a frame.
 """
