@@ -1,4 +1,4 @@
-"""What an encoder and a decoder owe each other and whoever trains them; no decoder is ever asked for its type.
+"""The contract of encoder, decoder and trainer; no decoder is ever asked for its type.
 
 Shapes: B images, K classes, H × W pixels of the image, C channels. Labels and masks are class indices; 255 is void.
 
@@ -16,14 +16,14 @@ VOID = 255
 
 
 class Features(NamedTuple):
-    """What an encoder says of a batch of images."""
+    """An encoder's output for a batch of images."""
 
     levels: tuple[Tensor, ...]  # X1..X4, (B, C_i, H/4 | H/8 | H/16 | H/32, ...)
     deepest: Tensor  # the backbone's last map before any pyramid, (B, C, h, w): source of R
 
 
 class Target(NamedTuple):
-    """What training knows of a batch of images."""
+    """The labels of a batch of images in training."""
 
     labels: Tensor  # (B, H, W) int64, 255 is void
     keys: Tensor  # (B,) int64, one seed a sample: the only source of a decoder's own random choices
@@ -46,7 +46,7 @@ class Sums(Protocol):
 
 
 class Output(NamedTuple):
-    """What a decoder returns in training."""
+    """A decoder's output in training."""
 
     logits: Tensor  # (B, K, h, w); resized bilinearly to the labels by the trainer
     auxiliary: tuple[Auxiliary, ...] = ()
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def remember(self, features: Features) -> Features:
-        """What `encode` of later frames reads of this one; less than all of it saves memory in evaluation."""
+        """Return the part that `encode` of later frames reads; less than all of it saves memory in evaluation."""
         return features
 
     def predict(self, cache: Any, prior: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Encoder(Protocol):
-    """What the class Encoder of a file in models/encoders has; its constructor takes (config, size)."""
+    """The class Encoder of a file in models/encoders; its constructor takes (config, size)."""
 
     channels: tuple[int, ...]  # of the four levels
     deepest_channels: int
@@ -49,7 +49,8 @@ class Segmentor(nn.Module):
 
     def features(self, images: Tensor) -> Features:
         """Encode images (B, 3, H, W), uint8 or float in 0..255, normalised as the encoder states."""
-        return self.encoder((images.to(self.mean.dtype) - self.mean) / self.std)
+        features: Features = self.encoder((images.to(self.mean.dtype) - self.mean) / self.std)
+        return features
 
     def forward(self, images: Tensor, past_images: tuple[Tensor, ...], prior: Tensor | None, target: Target) -> Output:
         """One training step: `past_images` holds one batch for each offset of `decoder.past`, oldest first.
@@ -63,7 +64,8 @@ class Segmentor(nn.Module):
             past = tuple(self.features(image) for image in past_images)
         else:
             past = self._past_features(past_images)
-        return self.decoder(self.features(images), past, prior, target)
+        output: Output = self.decoder(self.features(images), past, prior, target)
+        return output
 
     @torch.no_grad()
     def _past_features(self, images: tuple[Tensor, ...]) -> tuple[Features, ...]:

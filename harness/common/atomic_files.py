@@ -9,13 +9,15 @@ from typing import Any
 
 from harness.common.errors import UnfitError
 
+JsonObject = dict[str, Any]  # of open keys: an identity, a plug-in's options, a file of another version
+
 
 def temporary(target: Path) -> Path:
     """Beside the target, and of this process alone: hosts that share a file system may have equal process ids."""
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """A small JSON file that is written by rename; {} where it is not there. Raises UnfitError for a damaged one."""
     try:
         loaded = json.loads(path.read_text())

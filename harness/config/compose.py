@@ -15,6 +15,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
 
@@ -24,7 +25,7 @@ PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
+    """Options of training (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
 
     epochs: int = 240
     batch: int = 16  # images per optimiser step
@@ -46,7 +47,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How masks are predicted; scales, flip and stages belong to an experiment's cells."""
+    """Options of prediction; scales, flip and stages belong to an experiment's cells."""
 
     window: int | None = None  # pixels; None: the crop
     stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
@@ -62,9 +63,24 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What a report says of its numbers; no job depends on it."""
+    """Options of reports; no job depends on it."""
 
     margin: float = 0.3  # points of mIoU: "no difference" where the interval lies between -margin and +margin
+
+
+@dataclass(frozen=True)
+class PluginSpec:
+    """A plug-in by its name, with the values of its own Config."""
+
+    name: str
+    config: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSpec(PluginSpec):
+    """A data set."""
+
+    hold_out: float | None = None  # share of its training videos that is the split `dev`
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ class Content:
 class Config:
     """A composed configuration: a plain tree, the preset it came from, the plug-in folders and what it reads."""
 
-    tree: Mapping[str, Any]
+    tree: JsonObject
     preset: str = "demo"
     folders: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()  # of the whole plan; the one at hand is tree["seed"]
@@ -107,6 +123,32 @@ class Config:
         """The train section, typed."""
         return TrainConfig(**self.tree["train"])
 
+    @cached_property
+    def evaluate(self) -> EvaluateConfig:
+        """The evaluate section, typed."""
+        return EvaluateConfig(**self.tree["evaluate"])
+
+    @property
+    def data(self) -> DataSpec:
+        """The data set in use."""
+        section = self.tree["data"]
+        return DataSpec(section["name"], section.get(section["name"], {}), section["hold_out"])
+
+    @property
+    def encoder(self) -> PluginSpec:
+        """The encoder in use."""
+        section = self.tree["encoder"]
+        return PluginSpec(section["name"], section.get(section["name"], {}))
+
+    def decoder(self, name: str) -> PluginSpec:
+        """A decoder with its values."""
+        return PluginSpec(name, self.tree["decoder"].get(name, {}))
+
+    @property
+    def window(self) -> int:
+        """Pixels of a test window's side: the crop by default."""
+        return self.evaluate.window or self.train.crop
+
     @property
     def micro_batch(self) -> int:
         """Images that share BN statistics."""
@@ -118,17 +160,17 @@ class Config:
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """The same with other values of some keys, dotted as in `key=value`. Raises UsageError for an unknown one."""
-        tree: Mapping[str, Any] = self.tree
+        tree = self.tree
         for key, value in values.items():
             tree = put(tree, key.split("."), value, key)
         return replace(self, tree=tree)
 
     def value(self, key: str) -> Any:
         """The value of a dotted key. Raises UsageError for an unknown one."""
-        found: Any = self.tree
+        value: Any = self.tree
         for name in key.split("."):
-            found = pick(found, name, key)
-        return found
+            value = pick(value, name, key)
+        return value
 
     def next_seed(self) -> "Config | None":
         """The same with the plan's next seed, for pairs of equal models; None after the last."""
@@ -246,10 +288,9 @@ def preset_chain(preset: str) -> list[Path]:
     while name:
         path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
         if not path.is_file():
-            known = sorted(found.stem for found in PRESETS.glob("*.yaml"))
-            raise UsageError(
-                f"no preset '{name}'{plugins.suggestion(name, known)}; known: {', '.join(known)}, or a path to a .yaml"
-            )
+            presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+            near = plugins.suggestion(name, presets)
+            raise UsageError(f"no preset '{name}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
         if path.resolve() in [other.resolve() for other in chain]:
             raise UsageError(f"preset {path}: its bases form a circle")
         chain.append(path)
@@ -272,7 +313,7 @@ def read_preset(path: Path, what: str = "preset") -> Any:
 
 
 def check(config: Config) -> None:
-    """What types cannot say. Raises UsageError."""
+    """Raise UsageError for values that their types allow and nothing else does."""
     train = config.train
     for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
         if getattr(train, name) < 1:
@@ -283,15 +324,17 @@ def check(config: Config) -> None:
     for name in ("evaluate_every", "evaluate_videos"):
         if (number := getattr(train, name)) is not None and number < 1:
             raise UsageError(f"train.{name}={number}: must be at least 1")
-    if (share := config["data"]["hold_out"]) is not None and not 0 < share < 1:
+    if (share := config.data.hold_out) is not None and not 0 < share < 1:
         raise UsageError(f"data.hold_out={share}: must lie between 0 and 1, for example 0.1")
     for name in ("window", "stride", "short_side"):
-        value = config["evaluate"][name]
+        value = getattr(config.evaluate, name)
         if value is not None and value < 1:
             raise UsageError(f"evaluate.{name}={value}: must be at least 1")
-    window, stride = config["evaluate"]["window"] or train.crop, config["evaluate"]["stride"]
-    if stride is not None and stride > window:
-        raise UsageError(f"evaluate.stride={stride}: must be at most the window of {window}, or pixels are left out")
+    stride = config.evaluate.stride
+    if stride is not None and stride > config.window:
+        raise UsageError(
+            f"evaluate.stride={stride}: must be at most the window of {config.window}, or pixels are left out"
+        )
     if not 0 < (margin := config["report"]["margin"]) < math.inf:
         raise UsageError(f"report.margin={margin}: must be a number of points above 0, for example 0.3")
     for name in ("seed", "stages"):
@@ -299,8 +342,8 @@ def check(config: Config) -> None:
             raise UsageError(f"{name}={config[name]}: must not be negative")
     if config.micro_batch < 1 or train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
-    for kind, section in (("datasets", "data"), ("encoders", "encoder")):
-        plugins.find(kind, config[section]["name"], config.folders)
+    plugins.find("datasets", config.data.name, config.folders)
+    plugins.find("encoders", config.encoder.name, config.folders)
     for name in config["extra"]:
         if not isinstance(name, str):
             raise UsageError(f"extra={name}: must be names of decoders")
@@ -312,19 +355,19 @@ def check(config: Config) -> None:
 
 def pick(tree: Any, name: str, key: str) -> Any:
     """One step down a dotted key. Raises UsageError where there is no such key."""
-    if not isinstance(tree, Mapping) or name not in tree:
-        known = list(tree) if isinstance(tree, Mapping) else []
-        raise UsageError(f"no key '{key}'{plugins.suggestion(name, known)}")
+    if not isinstance(tree, dict) or name not in tree:
+        near = plugins.suggestion(name, list(tree) if isinstance(tree, dict) else [])
+        raise UsageError(f"no key '{key}'{near}")
     return tree[name]
 
 
-def put(tree: Mapping[str, Any], names: Sequence[str], value: Any, key: str) -> Mapping[str, Any]:
+def put(tree: JsonObject, names: Sequence[str], value: Any, key: str) -> JsonObject:
     """A copy of a tree with one value changed."""
     below = pick(tree, names[0], key)
     return {**tree, names[0]: value if len(names) == 1 else put(below, names[1:], value, key)}
 
 
-def used(section: Mapping[str, Any], config_class: type | None) -> dict[str, Any]:
+def used(section: JsonObject, config_class: type | None) -> JsonObject:
     """The part of a section that enters an identity: neither `where` nor None."""
     places = {f.name for f in fields(config_class) if f.metadata.get("where")} if is_dataclass(config_class) else set()
     return {key: value for key, value in section.items() if key not in places and value is not None}

@@ -1,4 +1,4 @@
-"""What a configuration reads, as digests: data sets by their split lists and files, weights by sha256."""
+"""Digests of the files that a configuration reads: data sets by their split lists and files, weights by sha256."""
 
 import hashlib
 import json

@@ -11,14 +11,14 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from harness.common.errors import HarnessError, UsageError
 
@@ -38,7 +38,7 @@ Folders = Sequence[Path | str]
 
 @dataclass(frozen=True)
 class Schema:
-    """What the core knows of a plug-in without importing it."""
+    """A plug-in's VERSION and Config, read without importing it."""
 
     version: int | None
     config: type | None  # a frozen dataclass with literal defaults
@@ -49,17 +49,17 @@ def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
     for own in folders:
         if not Path(own).is_dir():
             raise UsageError(f"{own}: no such folder of plug-ins")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in [PROJECT / KINDS[kind], *(Path(own) / kind for own in folders)]:
         for path in sorted(folder.glob("*.py")):
             if path.name.startswith("_"):
                 continue
-            if path.stem in found:
-                raise UsageError(f"{path}: the name '{path.stem}' is taken by {found[path.stem]}; rename the file")
+            if path.stem in files:
+                raise UsageError(f"{path}: the name '{path.stem}' is taken by {files[path.stem]}; rename the file")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
                 raise UsageError(f"{path.name!r}: a plug-in's name is a-z, 0-9 and _; rename the file")
-            found[path.stem] = path
-    return found
+            files[path.stem] = path
+    return files
 
 
 def names(kind: str, folders: Folders = ()) -> list[str]:
@@ -69,17 +69,17 @@ def names(kind: str, folders: Folders = ()) -> list[str]:
 
 def find(kind: str, name: str, folders: Folders = ()) -> Path:
     """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
-    known = paths(kind, folders)
-    if name not in known:
-        near = suggestion(name, known)
+    files = paths(kind, folders)
+    if name not in files:
+        near = suggestion(name, files)
         own = "" if near or folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"
         raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` shows all{own}")
-    return known[name]
+    return files[name]
 
 
-def suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+def suggestion(name: str, names: Iterable[str]) -> str:
     """' (did you mean ...?)', or nothing where nothing is near."""
-    near = get_close_matches(name, list(known), n=1)
+    near = get_close_matches(name, list(names), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
@@ -136,8 +136,8 @@ def blamed(path: Path) -> Iterator[None]:
         if own.parent in [PROJECT / folder for folder in KINDS.values()]:
             raise
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == own]
-        place = f"{path}:{lines[-1]}" if lines else str(path)
-        raise UsageError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        where = f"{path}:{lines[-1]}" if lines else str(path)
+        raise UsageError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import compose, plugins
 
@@ -32,7 +33,7 @@ class Settings:
     stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
     deterministic: bool = False  # GPU kernels that give the same bits twice, slower
     nodes: int | None = None  # with Slurm
-    slurm: dict[str, Any] = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
+    slurm: JsonObject = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
     paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}
@@ -84,7 +85,7 @@ def resolve(**flags: Any) -> Resolved:
     return Resolved(settings, sources)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> JsonObject:
     """The keys that a file gives, typed, its relative paths made absolute. Raises UsageError."""
     loaded = compose.read_preset(path, "settings")
     schema = OmegaConf.structured(Settings)
@@ -94,7 +95,7 @@ def read(path: Path) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UsageError(f"{path}: {compose.explain(error)}") from error
     assert isinstance(merged, dict)
-    given: dict[str, Any] = {str(key): merged[key] for key in loaded}
+    given: JsonObject = {str(key): merged[key] for key in loaded}
     here = path.resolve().parent
 
     def place(value: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 
@@ -78,7 +78,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Raises UnfitError for a file that is empty, cut off, too large or no image, and for transparent pixels.
     """
-    return decode(path, to_rgb)
+    image: NDArray[np.uint8] = decode(path, to_rgb)
+    return image
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -225,6 +226,6 @@ def unreadable(path: Path, error: Exception) -> str:
         pixels = re.search(r"\d+", str(error))  # "Image size (400000000 pixels) exceeds limit of …"
         many = f" of {int(pixels[0]):,} pixels".replace(",", " ") if pixels else ""
         return f"{shown(path)}: a picture{many}, too large to be read; make it smaller"
-    unknown = isinstance(error, Image.UnidentifiedImageError)  # its own words repeat the path
+    unknown = isinstance(error, UnidentifiedImageError)  # its own words repeat the path
     reason = "no picture" if unknown else shown(" ".join(str(error).split()) or type(error).__name__)
     return f"{shown(path)}: damaged ({reason}); fetch it again, or take its video off the list"

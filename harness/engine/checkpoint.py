@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,14 +19,23 @@ from harness.data.pictures import shown
 
 KEEP = 2  # the newest, and one to fall back to
 WEIGHTS = "weights.safetensors"
+StateDict = dict[str, Any]  # as torch's state_dict() gives it
+
+
+class State(TypedDict):
+    """The content of a checkpoint."""
+
+    model: StateDict
+    optimizer: StateDict
+    scaler: StateDict
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` iterations lies."""
+    """Return the path of the checkpoint after `step` iterations."""
     return folder / f"step-{step:09d}.pt"
 
 
-def save(folder: Path, step: int, state: dict[str, Any], allowed: Callable[[], None] = lambda: None) -> Path:
+def save(folder: Path, step: int, state: State, allowed: Callable[[], None] = lambda: None) -> Path:
     """Write the checkpoint after `step` iterations, and delete all but the newest KEEP.
 
     `allowed` raises where the writer has no right to the folder any more; nothing gets its name then.
@@ -61,9 +70,9 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
     return None
 
 
-def load(folder: Path, step: int, device: torch.device) -> dict[str, Any]:
+def load(folder: Path, step: int, device: torch.device) -> State:
     """The state saved after `step` iterations; `latest` has verified it."""
-    state: dict[str, Any] = torch.load(path_of(folder, step), map_location=device, weights_only=True)
+    state: State = torch.load(path_of(folder, step), map_location=device, weights_only=True)
     return state
 
 
@@ -108,7 +117,7 @@ def whole(path: Path) -> bool:
 
 
 def sidecar(path: Path) -> Path:
-    """Where a file's sha256 stands."""
+    """Return the path of a file's sha256."""
     return path.with_suffix(".sha256")
 
 

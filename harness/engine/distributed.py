@@ -50,7 +50,8 @@ class _AllSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        return _AllSum.apply(gradient)  # every rank's loss depends on this rank's value
+        total: Tensor = _AllSum.apply(gradient)
+        return total  # every rank's loss depends on this rank's value
 
 
 def all_sum(value: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ class SyncBatchNormAct2d(SyncBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W)."""
-        return self.act(self.drop(super().forward(x)))  # type: ignore[operator]
+        activated: Tensor = self.act(self.drop(super().forward(x)))  # type: ignore[operator]
+        return activated
 
 
 def data_parallel(model: nn.Module) -> DistributedDataParallel:
@@ -185,7 +187,7 @@ def gather_words(words: Sequence[str]) -> list[str]:
         return list(words)
     lists: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(lists, list(words))
-    return [word for one in lists for word in one]
+    return [word for words_of_rank in lists for word in words_of_rank]
 
 
 def same(module: nn.Module | None) -> bool:

@@ -1,25 +1,25 @@
-"""What an exception of a rank means, in one line that says what to do."""
+"""Exceptions of a rank, each in one line that says what to do."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from harness.common.errors import HarnessError
+from harness.plan.spec import EvaluateSpec, JobSpec, TrainSpec
 
 PEERS = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "peer", "NCCL")
 MEMORY = ("cuda error: out of memory", "'out of memory'", "status_alloc_failed")  # CUDA's, NCCL's, cuBLAS's and cuDNN's
 GIB = 2**30
 
 
-def reason(error: BaseException, job: Mapping[str, Any] | None) -> str:
-    """The exception in a line."""
+def reason(error: BaseException, job: JobSpec | None) -> str:
+    """The exception in a line; `job` is None where its job.yaml cannot be read."""
     message = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return message
     if isinstance(error, torch.OutOfMemoryError) or any(word in message.lower() for word in MEMORY):
-        return out_of_memory(job or {})
+        return out_of_memory(job)
     if isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and "gloo" in message.lower() and any(word in message for word in PEERS)
     ):
@@ -27,29 +27,30 @@ def reason(error: BaseException, job: Mapping[str, Any] | None) -> str:
     return f"{type(error).__name__}: {message}"[:500]
 
 
-def out_of_memory(job: Mapping[str, Any]) -> str:
+def out_of_memory(job: JobSpec | None) -> str:
     """The peak, and the keys that lower it: first those that move no number."""
     used = "an unknown peak"
     if torch.cuda.is_available():
         peak, whole = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
         used = f"peak {peak / GIB:.1f} of {whole / GIB:.1f} GiB"
-    if job.get("kind") == "evaluate":
+    if isinstance(job, EvaluateSpec):
         keys = "evaluate.window and evaluate.stride, or evaluate.short_side (all move numbers)"
-    else:
-        train = job.get("train", {})
+    elif isinstance(job, TrainSpec):
         keys = (
             f"more ranks for the micro-batch (--nproc; no number moves), else train.micro_batch (now "
-            f"{train.get('micro_batch')}, batch norm's share), train.crop (now {train.get('crop')}) or precision "
-            f"(now {job.get('precision')})"
+            f"{job.train.micro_batch}, batch norm's share), train.crop (now {job.train.crop}) or precision "
+            f"(now {job.precision})"
         )
+    else:
+        keys = "a smaller train.micro_batch, train.crop or evaluate.window (all move numbers), or another precision"
     return f"CUDA out of memory: {used}; what lowers it: {keys}"
 
 
 def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) -> HarnessError:
     """A loss or gradient that is not finite, with the samples (video/frame) of the micro-batches that made it so."""
-    what = "loss" if "loss" in values else "gradient"
-    told = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
+    kind = "loss" if "loss" in values else "gradient"
+    listed = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
     return HarnessError(
-        f"the {what} is not finite at iteration {iteration}: {dict(values)}; samples {told or 'unknown'}; "
+        f"the {kind} is not finite at iteration {iteration}: {dict(values)}; samples {listed or 'unknown'}; "
         "look at them, lower train.lr or use precision=fp32"
     )

@@ -13,8 +13,9 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,14 +32,16 @@ from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
+from harness.plan import spec
 from harness.plan.job import GIVEN
+from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
 from models.segmentor import Segmentor
 
 VERSION = 1
 
 
 class Worker(NamedTuple):
-    """Who computes what: a member under a geometry, a precision and a control; tasks that need the same share it."""
+    """A member at work: a member under a geometry, a precision and a control; tasks that need the same share it."""
 
     member: str
     geometry: Geometry
@@ -50,40 +53,43 @@ class Task(NamedTuple):
     """One evaluation job of a launch."""
 
     folder: Path
-    job: dict[str, Any]
-    members: tuple[str, ...]
-    stage: int
+    job: EvaluateSpec
     geometry: Geometry
     given: str | None = None  # P: the truth, or the folder of saved masks; None: the mask of the stage before
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """Fingerprints of the trainings."""
+        return self.job.members
+
+    @property
     def source(self) -> int | str:
         """Which of a member's predictions is its part of the task: a stage, or the one for a P that is handed in."""
-        return self.stage if self.given is None else self.given
+        return self.job.stage if self.given is None else self.given
 
     @property
     def before(self) -> int | None:
         """The stage that it is compared with, if one is computed; for the truth that is stage 0."""
         if self.given is None:
-            return self.stage - 1 if self.stage else None
+            return self.job.stage - 1 if self.job.stage else None
         return 0 if self.given in GIVEN else None
 
     @property
     def last(self) -> int:
         """The last stage that it needs of its members, -1 for none."""
-        return self.stage if self.given is None else 0 if self.given in GIVEN else -1
+        return self.job.stage if self.given is None else 0 if self.given in GIVEN else -1
 
     def worker(self, member: str) -> Worker:
-        """Who computes a member's part of it."""
-        return Worker(member, self.geometry, self.job["precision"], self.job.get("control"))
+        """Return the worker of a member's part of it."""
+        return Worker(member, self.geometry, self.job.precision, self.job.control)
 
     def file(self, video: str) -> Path:
-        """Where a video's counts lie."""
+        """Return the path of a video's counts."""
         return self.folder / "videos" / f"{video}.npz"
 
 
 class Seen(NamedTuple):
-    """What a task says of a frame, and what it was made of."""
+    """A task's mask of a frame, and how it came about."""
 
     mask: Tensor  # (H, W) int64
     before: Tensor | None  # (H, W), the mask of the stage before
@@ -93,38 +99,34 @@ class Seen(NamedTuple):
 
 def task(folder: Path) -> Task:
     """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
-    job = jobs.read(folder)
-    for member in job["members"]:
+    job = read_as(folder, EvaluateSpec)
+    for member in job.members:
         if not (folder.parent / member / checkpoint.WEIGHTS).is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
-    how = job["evaluate"]
-    window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
-    geometry = sliding_window.geometry(
-        window, how.get("stride"), how.get("short_side"), job["scales"], job["flip"], how.get("small_views")
-    )
-    return Task(folder, job, tuple(job["members"]), job["stage"], geometry, given(job))
+    geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
+    return Task(folder, job, geometry, given(job))
 
 
-def given(job: Mapping[str, Any]) -> str | None:
-    """Where a job's P is handed in from: one of GIVEN, or a folder of masks; None where it comes from the stage before.
+def given(job: EvaluateSpec) -> str | None:
+    """Return the source of a P that is handed in: one of GIVEN, or a folder of masks; None for the stage before.
 
     Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
     """
-    if job["prior"] in GIVEN:
-        return str(job["prior"])
-    saved = job["evaluate"].get("prior_masks")
-    if saved is None or job["prior"] is None:
+    if job.prior in GIVEN:
+        return job.prior
+    saved = job.evaluate.prior_masks
+    if saved is None or job.prior is None:
         return None
     folder = Path(saved).expanduser()
-    return str(folder / "masks") if jobs.read(folder)["fingerprint"] == job["prior"] else None
+    return str(folder / "masks") if spec.read(folder).fingerprint == job.prior else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
     """Tasks in groups that read the same split of the same data."""
     groups: dict[str, list[Task]] = {}
-    for one in tasks:
-        key = json.dumps([one.job["data"], one.job["split"], one.job["plugins"]], sort_keys=True)
-        groups.setdefault(key, []).append(one)
+    for task in tasks:
+        key = json.dumps([asdict(task.job.data), task.job.split, task.job.plugins], sort_keys=True)
+        groups.setdefault(key, []).append(task)
     return list(groups.values())
 
 
@@ -136,16 +138,16 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     job = tasks[0].job
     stop.check()
     runtime.begin_peak(rank.device)
-    for one in tasks:
-        runtime.check_precision(rank.device, one.job["precision"])
-    dataset, split = build.dataset(job), job["split"]
-    videos = dataset.videos(split)[: job.get("videos")]  # all but in a rehearsal
+    for task in tasks:
+        runtime.check_precision(rank.device, task.job.precision)
+    dataset, split = build.dataset(job.data, job.plugins), job.split
+    videos = dataset.videos(split)[: job.launch.videos]  # all but in a rehearsal
     lengths = {video: len(dataset.frames(split, video)) for video in videos}
     journals = {
-        one.folder: jobs.begin(
-            one.folder, rank, done(one.folder), len(videos), "videos", jobs.ours(one.folder, one.job)
+        task.folder: jobs.begin(
+            task.folder, rank, done(task.folder), len(videos), "videos", jobs.ours(task.folder, task.job)
         )
-        for one in tasks
+        for task in tasks
         if rank.first
     }
     try:
@@ -154,14 +156,14 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             journal.write("loaded")
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
-            lacking = [one for one in tasks if not one.file(video).exists()]
+            lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
             for folder, journal in journals.items():
                 journal.write("progress", step=done(folder), values={})
-        if found := dirty(dataset):
+        if ignored := dirty(dataset):
             for journal in journals.values():
-                journal.write("log", message=found)
+                journal.write("log", message=ignored)
         for journal in journals.values():
             journal.write("peak", bytes=runtime.peak(rank.device))  # the first rank's, which has the longest video
     finally:
@@ -170,7 +172,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
 
 
 def dirty(dataset: Dataset) -> str:
-    """What the label map had to ignore, in a line; empty where masks were clean or the data set counts nothing."""
+    """Return the values that the label map ignored, in a line; empty for clean masks and where none are counted."""
     counts = getattr(dataset, "dirty", {})
     named = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in sorted(counts.items()))
     return f"mask values that are no class were ignored: {named}" if named else ""
@@ -190,9 +192,9 @@ def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
 
 def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
     """Every distinct member of the tasks with its trained weights; one set of weights a member and control."""
-    folders = {member: one.folder.parent / member for one in tasks for member in one.members}
-    found = dict.fromkeys(one.worker(member) for one in tasks for member in one.members)
-    wanted = sorted(found, key=lambda who: who.member)
+    folders = {member: task.folder.parent / member for task in tasks for member in task.members}
+    workers = dict.fromkeys(task.worker(member) for task in tasks for member in task.members)
+    wanted = sorted(workers, key=lambda who: who.member)
     kinds = dict.fromkeys((who.member, who.control) for who in wanted)
     models = {kind: controlled(model(folders[kind[0]], num_classes), kind[1]) for kind in kinds}
     return {who: Stages(models[who.member, who.control], who.geometry, who.precision, device) for who in wanted}
@@ -203,43 +205,41 @@ def controlled(model: Segmentor, control: str | None) -> Segmentor:
     decoder = model.decoder
     if control is not None:
         if control not in decoder.controls or decoder.control is not None:
-            known = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
-            raise UnfitError(f"control {control}: this decoder has {known or 'none'}; take one of its own")
+            choices = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
+            raise UnfitError(f"control {control}: this decoder has {choices or 'none'}; take one of its own")
         decoder.control = control
     return model
 
 
 def model(folder: Path, num_classes: int) -> Segmentor:
     """A member's network with its weights; its folder bears its fingerprint. Raises UnfitError as `filled` does."""
-    job = jobs.read(folder)
-    if job["fingerprint"] != folder.name:
-        raise UnfitError(f"{shown(folder)}: belongs to the training {job['fingerprint']}; put it back there")
+    job = read_as(folder, TrainSpec)
+    if job.fingerprint != folder.name:
+        raise UnfitError(f"{shown(folder)}: belongs to the training {job.fingerprint}; put it back there")
     return filled(folder, job, num_classes)
 
 
-def filled(folder: Path, job: Mapping[str, Any], num_classes: int) -> Segmentor:
+def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     """A training's network with the weights that lie beside its job.yaml.
 
     Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
     path = folder / checkpoint.WEIGHTS
-    made = build.segmentor(job, num_classes)
-    wanted = made.state_dict()
-    found, metadata = checkpoint.weights(folder)
-    whose = metadata.get("fingerprint", job["fingerprint"])
-    if whose != job["fingerprint"]:
-        raise UnfitError(
-            f"{shown(path)}: belongs to the training {whose}, not to {job['fingerprint']}; put it back there"
-        )
-    odd = sorted(name for name in wanted.keys() | found.keys() if shape(wanted, name) != shape(found, name))
+    network = build.segmentor(job, num_classes)
+    expected = network.state_dict()
+    weights, metadata = checkpoint.weights(folder)
+    owner = metadata.get("fingerprint", job.fingerprint)
+    if owner != job.fingerprint:
+        raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
+    odd = sorted(name for name in expected.keys() | weights.keys() if shape(expected, name) != shape(weights, name))
     if odd:
         name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])
         raise UnfitError(
-            f"{shown(path)}: does not fit its job with {num_classes} classes: {name} is {shape(found, name)}, not "
-            f"{shape(wanted, name)} ({len(odd)} such); were the classes of the data changed, or the file exchanged?"
+            f"{shown(path)}: does not fit its job with {num_classes} classes: {name} is {shape(weights, name)}, not "
+            f"{shape(expected, name)} ({len(odd)} such); were the classes of the data changed, or the file exchanged?"
         )
-    made.load_state_dict(found)
-    return made
+    network.load_state_dict(weights)
+    return network
 
 
 def shape(state: Mapping[str, Tensor], name: str) -> str:
@@ -257,9 +257,9 @@ def run_video(
     stop: Stop,
 ) -> None:
     """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
-    counts = {one.folder: Counts(len(dataset.classes), device) for one in tasks}
+    counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
     middle = snapshots.middle(dataset.frames(split, video))
-    sources = list(dict.fromkeys(one.given for one in tasks if one.given is not None))
+    sources = list(dict.fromkeys(task.given for task in tasks if task.given is not None))
     starts = contract.starts(dataset, split, video)
     for name, frame in read_ahead(dataset, split, video):
         stop.check()
@@ -273,18 +273,18 @@ def run_video(
         priors = {
             source: prior(source, where, other, len(dataset.classes)).to(device) for source, other in labelled.items()
         }
-        for one, seen in masks(tasks, workers, image, priors):
-            counts[one.folder].add(seen.mask, label)
-            counts[one.folder].compare(*seen)
-            kept = label is None or one.job["evaluate"].get("keep_masks")
+        for task, result in masks(tasks, workers, image, priors):
+            counts[task.folder].add(result.mask, label)
+            counts[task.folder].compare(*result)
+            kept = label is None or task.job.evaluate.keep_masks
             if kept or name == middle:
-                jobs.ours(one.folder, one.job)()
+                jobs.ours(task.folder, task.job)()
             if name == middle:
-                snapshots.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
+                snapshots.sample(task.folder / "samples" / where, result.mask, len(dataset.classes))
             if kept:
-                save_mask(one.folder / "masks" / where, seen.mask)
-    for one in tasks:
-        counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
+                save_mask(task.folder / "masks" / where, result.mask)
+    for task in tasks:
+        counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
 
 
 def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
@@ -311,7 +311,8 @@ def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame)
 def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
     """A label at another size, nearest.  # (H, W)"""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
-    return label[rows[:, None], columns]
+    resized: NDArray[np.uint8] = label[rows[:, None], columns]
+    return resized
 
 
 def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
@@ -336,27 +337,27 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
 def masks(
     tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
 ) -> Iterator[tuple[Task, Seen]]:
-    """What each task says of the next frame: argmax of the sum of its members' probabilities.
+    """Yield each task's result for the next frame: argmax of the sum of its members' probabilities.
 
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """
     sums: dict[tuple[Path, int | str], Sum] = {}
     for who, stages in workers.items():  # sorted by member, as every task's members are
-        asking = [one for one in tasks for member in one.members if one.worker(member) == who]
+        asking = [task for task in tasks for member in task.members if task.worker(member) == who]
         if not asking:
             continue
-        last = max(one.last for one in asking)
-        handed = list(dict.fromkeys(one.given for one in asking if one.given is not None))
+        last = max(task.last for task in asking)
+        handed = list(dict.fromkeys(task.given for task in asking if task.given is not None))
         predictions = stages.predict(image, last, [priors[source] for source in handed])
-        for source, found in zip([*range(last + 1), *handed], predictions, strict=True):
-            for one in asking:
-                if source in (one.source, one.before):
-                    key = one.folder, source
-                    sums[key] = sums[key].add(found) if key in sums else Sum(found, len(one.members) > 1)
-    for one in tasks:
-        whole = sums[one.folder, one.source]
-        before = priors.get(str(one.source)) if one.before is None else sums[one.folder, one.before].mask()
-        yield one, Seen(whole.mask(), before, whole.windows, whole.exited)
+        for source, prediction in zip([*range(last + 1), *handed], predictions, strict=True):
+            for task in asking:
+                if source in (task.source, task.before):
+                    key = task.folder, source
+                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
+    for task in tasks:
+        whole = sums[task.folder, task.source]
+        before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
+        yield task, Seen(whole.mask(), before, whole.windows, whole.exited)
 
 
 class Sum:

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of a video, whatever its number of frames. Shapes: K classes; masks and labels (H, W)."""
+"""The counts that an evaluation keeps of a video, of any length. Shapes: K classes; masks and labels (H, W)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.results.metrics import Consistency
 
 
 class Counts:
-    """What a task learns of one video."""
+    """The counts of one task on one video."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
@@ -35,8 +35,8 @@ class Counts:
     def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
         """Take in how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
         if before is not None:
-            found = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
-            for key, value in found.items():
+            counts = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
+            for key, value in counts.items():
                 if value is not None:
                     self.stage[key] = self.stage.get(key, 0) + value
 

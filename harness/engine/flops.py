@@ -11,7 +11,7 @@ mean length with all members, windows and views for an evaluation.
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.common.errors import UnfitError
 from harness.engine import build, sliding_window
+from harness.plan.spec import EvaluateSpec, TrainSpec, from_json
 from models.segmentor import Segmentor
 
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -29,16 +30,19 @@ KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def main() -> int:
     """Answer what stdin asks; a job whose data are not at hand gets no answer."""
     answers = {}
-    for job in json.load(sys.stdin):
+    for content in json.load(sys.stdin):
+        job, classes = from_json(content), content["classes"]
+        members = [spec for member in content["of"] if isinstance(spec := from_json(member), TrainSpec)]
         try:
-            answers[job["fingerprint"]] = training(job) if job["kind"] == "train" else evaluation(job)
+            count = training(job, classes) if isinstance(job, TrainSpec) else evaluation(job, members, classes)
         except UnfitError:
             continue
+        answers[job.fingerprint] = count
     print(json.dumps(answers))
     return 0
 
 
-def fake_model(job: Mapping[str, Any], classes: int) -> tuple[Segmentor, FakeTensorMode]:
+def fake_model(job: TrainSpec, classes: int) -> tuple[Segmentor, FakeTensorMode]:
     """The job's model without storage: built on meta, then said to be on the CPU."""
     with torch.device("meta"):
         model = build.segmentor(job, classes)
@@ -75,7 +79,7 @@ class Flops(NamedTuple):
 
 
 def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
-    """What one image's passes take."""
+    """Return the FLOPs of one image's passes."""
     with mode, torch.no_grad():
         with counter() as features_counter:
             features = model.features(torch.empty(1, 3, height, width))
@@ -86,37 +90,34 @@ def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> F
     return Flops(*(one.get_total_flops() for one in (features_counter, encode_counter, predict_counter)))
 
 
-def training(job: Mapping[str, Any]) -> dict[str, float]:
+def training(job: TrainSpec, classes: int) -> dict[str, float]:
     """Of one iteration."""
-    model, mode = fake_model(job, job["classes"])
-    one = passes(model, mode, job["train"]["crop"], job["train"]["crop"])
+    model, mode = fake_model(job, classes)
+    window = passes(model, mode, job.train.crop, job.train.crop)
     decoder = model.decoder
-    past = one.features * len(decoder.past)
-    with_gradient = 3 * (one.window() + (past if decoder.past_grad else 0))
-    without = one.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    past = window.features * len(decoder.past)
+    with_gradient = 3 * (window.window() + (past if decoder.past_grad else 0))
+    without = window.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
     without += 0 if decoder.past_grad else past
-    flops = job["train"]["batch"] * (with_gradient + without)
+    flops = job.train.batch * (with_gradient + without)
     return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}
 
 
-def evaluation(job: Mapping[str, Any]) -> dict[str, float]:
+def evaluation(job: EvaluateSpec, members: Sequence[TrainSpec], classes: int) -> dict[str, float]:
     """Of one video: windows of its first frame, mean number of frames. Raises UnfitError without data."""
-    dataset, split, how = build.dataset(job), job["split"], job["evaluate"]
+    dataset, split = build.dataset(job.data, job.plugins), job.split
+    geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     videos = dataset.videos(split)
     frames = [dataset.frames(split, video) for video in videos]
     height, width = dataset.read(split, videos[0], frames[0][0]).image.shape[:2]
     flops = parameters = 0.0
-    for member in job["of"]:
-        model, mode = fake_model(member, job["classes"])
+    for member in members:
+        model, mode = fake_model(member, classes)
         encoder: Any = model.encoder
-        window = how["window"] or member["train"]["crop"]
-        geometry = sliding_window.geometry(
-            window, how["stride"], how["short_side"], job["scales"], job["flip"], how["small_views"]
-        )
         fit = sliding_window.Fit(encoder.size, encoder.multiple)
         parameters += sum(p.numel() for p in model.parameters())
         for tile in sliding_window.tiles(height, width, geometry, fit):
-            flops += passes(model, mode, tile.height, tile.width).window(1 + job["stage"])
+            flops += passes(model, mode, tile.height, tile.width).window(1 + job.stage)
     return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
 
 

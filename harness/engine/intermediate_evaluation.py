@@ -4,9 +4,6 @@ They are how a training runs, never what it makes: in eval mode, under generator
 buffer and no batch touched; a training ends with the same bits with them and without (their keys are `where`).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 from harness.common.errors import UsageError
@@ -16,6 +13,7 @@ from harness.engine import distributed, evaluate, runtime, sliding_window
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Stages
 from harness.engine.runtime import Rank, Stop
+from harness.plan.spec import TrainSpec
 from harness.results import metrics
 from models.segmentor import Segmentor
 
@@ -25,15 +23,13 @@ STREAM = 1  # of random numbers, beside the training's own
 class Looks:
     """When a training is evaluated, and on which videos. Raises UsageError for a split that it cannot be taken on."""
 
-    def __init__(self, job: Mapping[str, Any], dataset: Dataset, rank: Rank) -> None:
-        options = job["train"]
-        self.every: int | None = options.get("evaluate_every")
+    def __init__(self, job: TrainSpec, dataset: Dataset, rank: Rank) -> None:
         self.job, self.dataset, self.rank = job, dataset, rank
-        self.split: str = options.get("evaluate_split", "dev")
+        self.every, self.split = job.train.evaluate_every, job.train.evaluate_split
         if self.every is not None:
-            if self.split == "dev" and "hold_out" not in job["data"]:
+            if self.split == "dev" and job.data.hold_out is None:
                 raise UsageError("train.evaluate_split=dev: nothing is held out; set data.hold_out, for example to 0.1")
-            self.videos = spread(dataset.videos(self.split), options.get("evaluate_videos"))
+            self.videos = spread(dataset.videos(self.split), job.train.evaluate_videos)
 
     def due(self, step: int, steps: int) -> bool:
         """Whether the model is looked at after `step` of `steps` iterations; its end is for the evaluation itself."""
@@ -41,14 +37,12 @@ class Looks:
 
     def take(self, model: Segmentor, step: int, stop: Stop) -> float | None:
         """mIoU of the model as it stands, in percent, the same on all ranks; None where a signal broke it off."""
-        rank, how = self.rank, self.job["evaluate"]
-        runtime.seed_all(self.job["seed"], step, rank.rank, STREAM)  # the next iteration seeds again
-        geometry = sliding_window.geometry(
-            how["window"], how.get("stride"), how.get("short_side"), (1.0,), False, how.get("small_views")
-        )
+        rank = self.rank
+        runtime.seed_all(self.job.seed, step, rank.rank, STREAM)  # the next iteration seeds again
+        geometry = sliding_window.geometry(self.job.evaluate)
         counts = Counts(len(self.dataset.classes), rank.device)
         lengths = {video: len(self.dataset.frames(self.split, video)) for video in self.videos}
-        stages = Stages(model, geometry, self.job["precision"], rank.device)
+        stages = Stages(model, geometry, self.job.precision, rank.device)
         try:
             for video in evaluate.share(lengths, rank.rank, rank.world):
                 starts = contract.starts(self.dataset, self.split, video)

@@ -1,11 +1,11 @@
-"""A job's directory as a rank sees it: job.yaml, the journal, and how the job ended."""
+"""A job's directory as a rank writes it: the journal, and how the job ended."""
 
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.common.atomic_files import write_json
 from harness.common.errors import REMEDIES, HarnessError, UnfitError, refused
@@ -16,10 +16,12 @@ from harness.engine.runtime import Rank
 from harness.jobdir import events as journal
 from harness.jobdir import lease
 from harness.jobdir.events import Journal
+from harness.plan import spec
+from harness.plan.spec import JobSpec
 
 
 class Ending(NamedTuple):
-    """How a job ended."""
+    """The end of a job."""
 
     status: str  # finished | failed | preempted | cancelled | paused | pruned | superseded
     step: int = 0
@@ -27,19 +29,9 @@ class Ending(NamedTuple):
     exit_code: int = 0
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """A job's description. Raises UnfitError where there is none."""
-    path = folder / "job.yaml"
-    try:
-        job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))  # written as JSON, which is YAML
-    except (OSError, ValueError) as error:
-        raise UnfitError(f"{path}: cannot be read ({error}); plan the job again") from error
-    return job
-
-
-def ours(folder: Path, job: Mapping[str, Any]) -> Callable[[], None]:
+def ours(folder: Path, job: JobSpec) -> Callable[[], None]:
     """A function that raises SupersededError once a later attempt has the job: to be called before anything is kept."""
-    return partial(lease.check, folder, job.get("attempt"))
+    return partial(lease.check, folder, job.launch.attempt)
 
 
 def begin(
@@ -58,7 +50,7 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
     """Write outcome.json; a failure that another rank has written stands, since ours may only follow from it."""
     if ending.status != "finished" and _failed(folder / "outcome.json"):
         return
-    outcome: Mapping[str, Any] = {
+    outcome = {
         "status": ending.status,
         "reason": ending.reason,
         "exit_code": ending.exit_code,
@@ -89,7 +81,7 @@ def failure(folder: Path, error: BaseException) -> Ending:
     if isinstance(error, OSError) and error.errno in REMEDIES:
         error = refused(error, folder)
     try:
-        job = read(folder)
+        job = spec.read(folder)
     except UnfitError:
         job = None
     code = error.exit_code if isinstance(error, HarnessError) else 1

@@ -61,13 +61,13 @@ def node() -> str:
 
 
 def readings() -> dict[str, float]:
-    """What the GPUs of this node's ranks say now, by MLflow's names; {} without any, or without the extra `gpu`."""
-    found: dict[str, float] = {}
+    """Return the readings of this node's GPUs by MLflow's names; {} without any, or without the extra `gpu`."""
+    values: dict[str, float] = {}
     for at in range(min(torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))):
         with suppress(Exception):  # NVML's own errors: a card may lack a sensor
-            found[f"gpu_{at}_utilization_percentage"] = torch.cuda.utilization(at)
+            values[f"gpu_{at}_utilization_percentage"] = torch.cuda.utilization(at)
         with suppress(Exception):
-            found[f"gpu_{at}_memory_usage_megabytes"] = torch.cuda.device_memory_used(at) / 1e6
+            values[f"gpu_{at}_memory_usage_megabytes"] = torch.cuda.device_memory_used(at) / 1e6
         with suppress(Exception):
-            found[f"gpu_{at}_power_usage_watts"] = torch.cuda.power_draw(at) / 1000  # mW
-    return found
+            values[f"gpu_{at}_power_usage_watts"] = torch.cuda.power_draw(at) / 1000  # mW
+    return values

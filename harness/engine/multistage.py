@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine import runtime, sliding_window
+from harness.engine.checkpoint import StateDict
 from harness.engine.sliding_window import Fusion, Geometry, Tile, View
 from models.contract import Features
 from models.segmentor import Segmentor
@@ -22,7 +23,7 @@ LIMIT = 8 * 2**30  # bytes of caches and logits held a frame; windows beyond it 
 
 
 class Prediction(NamedTuple):
-    """What a member says of a frame for one P."""
+    """A member's prediction of a frame for one P."""
 
     probabilities: Tensor  # (K, H, W)
     mask: Tensor  # (H, W) int64, their argmax
@@ -48,6 +49,15 @@ class Stages:
         self._size: tuple[int, int] | None = None
         self._previous: Tensor | None = None  # (H, W), stage 0's mask of the frame before
         self._past: dict[int, dict[int, Features]] = {}  # frame -> tile -> features, as far back as the decoder reads
+
+    def state_dict(self) -> StateDict:
+        """Return what the next frame needs of those before: a video can be gone on with by `load_state_dict`."""
+        return {"index": self._index, "size": self._size, "previous": self._previous, "past": self._past}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Take up the video whose state was saved. Raises KeyError where it is no such state."""
+        self._index, self._size = state["index"], state["size"]
+        self._previous, self._past = state["previous"], state["past"]
 
     @torch.inference_mode()
     def predict(self, image: Tensor, last: int, given: Sequence[Tensor] = ()) -> Iterator[Prediction]:
@@ -80,9 +90,9 @@ class Stages:
         """The frame for one P (H, W), fused over all windows and views."""
         assert self._size is not None
         fusion, exited = Fusion(*self._size, self.geometry), 0
-        seen = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
+        masks = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
         for index, tile in enumerate(tiles):
-            part = None if seen is None else sliding_window.cut_mask(seen[tile.view], tile)
+            part = None if masks is None else sliding_window.cut_mask(masks[tile.view], tile)
             with runtime.autocast(self.device, self.precision):
                 logits, same = windows.predict(index, part)
             fusion.add(tile, logits)
@@ -92,7 +102,7 @@ class Stages:
 
     def _encoder(self, image: Tensor, tiles: list[Tile], views: list[View]) -> Callable[[int], Any]:
         """A function from a tile's index to its cache; features that later frames read are computed once."""
-        seen = [sliding_window.see(image.float(), view) for view in views]
+        images = [sliding_window.see(image.float(), view) for view in views]
         now: dict[int, Features] = {}
         offsets = self.model.decoder.past
         if offsets:
@@ -102,7 +112,7 @@ class Stages:
             features = now.get(index)
             if features is None:
                 tile = tiles[index]
-                crop = sliding_window.cut(seen[tile.view], tile, self.model.mean)  # padding that is normalised to 0
+                crop = sliding_window.cut(images[tile.view], tile, self.model.mean)  # padding that is normalised to 0
                 features = self.model.features(crop)
             if offsets:
                 now[index] = features

@@ -8,7 +8,10 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+from harness.config.compose import TrainConfig
+
 BETAS = (0.9, 0.999)
+ParameterGroup = dict[str, Any]  # params, weight_decay and lr_scale
 WARMUP_RATIO = 1e-6  # of the scheduled rate, at iteration 0
 
 
@@ -20,27 +23,28 @@ def lr_factor(iteration: int, iterations: int, warmup: int) -> float:
     return poly * (1 - (1 - iteration / warmup) * (1 - WARMUP_RATIO))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[ParameterGroup]:
     """Groups of equal decay and equal `lr_scale` = layer_decay^(num_layers + 1 - id) of a model with an `encoder`.
 
     Vectors and biases get no weight decay; relative-position tables are matrices and do, as in unilm.
     """
     encoder: Any = model.encoder  # models.segmentor.Encoder
     top = encoder.num_layers + 1
-    groups: dict[tuple[int, float], dict[str, Any]] = {}
+    groups: dict[tuple[int, float], ParameterGroup] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         layer = encoder.layer_id(name.removeprefix("encoder.")) if name.startswith("encoder.") else top
         decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else weight_decay
-        empty: dict[str, Any] = {"params": [], "weight_decay": decay, "lr_scale": layer_decay ** (top - layer)}
+        empty: ParameterGroup = {"params": [], "weight_decay": decay, "lr_scale": layer_decay ** (top - layer)}
         groups.setdefault((layer, decay), empty)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
-def adamw(model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float) -> AdamW:
+def adamw(model: nn.Module, options: TrainConfig) -> AdamW:
     """The optimiser, at the base rate; `set_lr` gives each iteration its own."""
-    return AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr, betas=BETAS)
+    groups = parameter_groups(model, options.weight_decay, options.layer_decay)
+    return AdamW(groups, lr=options.lr, betas=BETAS)
 
 
 def set_lr(optimizer: AdamW, lr: float) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.common.atomic_files import JsonObject
 from harness.common.child import answer
 from harness.common.errors import HarnessError, UnfitError
 from harness.engine import build, sliding_window
 from harness.engine.error_messages import GIB
+from harness.plan.spec import TrainSpec, from_json
 from models.segmentor import Segmentor
 
 COPIES = 4  # of each weight in training: itself, its gradient, AdamW's two moments
@@ -31,11 +33,19 @@ def main() -> None:
     with answer() as out:
         question = json.load(sys.stdin)
         memory = available() if question["here"] else math.inf
-        found = (problem(job, question["classes"], question["ranks"], memory) for job in question["jobs"])
-        json.dump({"problem": next(filter(None, found), "")}, out)
+        jobs = (read_train(content) for content in question["jobs"])
+        problems = (problem(job, question["classes"], question["ranks"], memory) for job in jobs)
+        json.dump({"problem": next(filter(None, problems), "")}, out)
 
 
-def problem(job: Mapping[str, Any], num_classes: int, ranks: int, memory: float) -> str:
+def read_train(content: JsonObject) -> TrainSpec:
+    """Return the training that a job.yaml's content describes."""
+    spec = from_json(content)
+    assert isinstance(spec, TrainSpec)  # the launch asks of trainings only
+    return spec
+
+
+def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
     """What a training's job would end with at its start, or its evaluations; empty for nothing.
 
     `memory` is what a rank may use, in bytes.
@@ -43,16 +53,16 @@ def problem(job: Mapping[str, Any], num_classes: int, ranks: int, memory: float)
     try:
         model = lightly(partial(build.segmentor, job, num_classes))
         encoder: Any = model.encoder
-        window = job["evaluate"].get("window") or job["train"]["crop"]
+        window = job.evaluate.window or job.train.crop
         fit = sliding_window.Fit(encoder.size, encoder.multiple)
         sliding_window.check_window(window, fit)
         check_memory(job, model, num_classes, ranks, memory)
         again = partial(build.segmentor, job, num_classes)
         padded = math.ceil(window / fit.multiple) * fit.multiple
-        for side, key in {padded: "evaluate.window", job["train"]["crop"]: "train.crop"}.items():
+        for side, key in {padded: "evaluate.window", job.train.crop: "train.crop"}.items():
             if why := refuses(model, side, again):
                 return f"{key}={side}: the encoder does not take it ({why}); choose another"
-        if job["encoder"]["config"].get("weights"):
+        if job.encoder.config.get("weights"):
             fill(model, job, again)
     except HarnessError as error:
         return str(error)
@@ -70,42 +80,43 @@ def lightly(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def fill(model: Segmentor, job: Mapping[str, Any], again: Callable[[], Segmentor]) -> None:
+def fill(model: Segmentor, job: TrainSpec, again: Callable[[], Segmentor]) -> None:
     """Load the encoder's weights, into a network with numbers if it must be. Raises UnfitError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the meta device keeps no numbers
-            build.load_pretrained(model, job)
+            build.load_pretrained(model, job.encoder.name)
     except HarnessError:
         raise
     except Exception:
-        build.load_pretrained(again(), job)
+        build.load_pretrained(again(), job.encoder.name)
 
 
 def refuses(model: Segmentor, side: int, again: Callable[[], Segmentor]) -> str:
     """Why the encoder does not take images of a side; empty where it does."""
-    for build_one, device in ((lambda: model, "meta"), (again, "cpu")):
+    tries: list[tuple[Callable[[], Segmentor], str]] = [(lambda: model, "meta"), (again, "cpu")]
+    for network, device in tries:
         if device == "cpu" and side > LARGEST:
             return ""  # not known: the meta device lacks an operation, and numbers would take long
         try:
             with torch.inference_mode():
-                build_one().encoder.eval()(torch.zeros(1, 3, side, side, device=device))
+                network().encoder.eval()(torch.zeros(1, 3, side, side, device=device))
             return ""
         except Exception as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return why
 
 
-def check_memory(job: Mapping[str, Any], model: nn.Module, num_classes: int, ranks: int, memory: float) -> None:
+def check_memory(job: TrainSpec, model: nn.Module, num_classes: int, ranks: int, memory: float) -> None:
     """Raise UnfitError where what a training must hold is more than `memory`, before any feature map is counted."""
-    per_rank = max(1, job["train"]["micro_batch"] // ranks)
+    per_rank = max(1, (job.train.micro_batch or job.train.batch) // ranks)
     weights = COPIES * sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
-    pixels = per_rank * job["train"]["crop"] ** 2 * 4 * (3 + num_classes)  # float32 images and logits, (B, 3 + K, c, c)
+    pixels = per_rank * job.train.crop**2 * 4 * (3 + num_classes)  # float32 images and logits, (B, 3 + K, c, c)
     needed = weights + buffers + pixels
     if needed > memory:
         raise UnfitError(
-            f"train.crop={job['train']['crop']}: a rank of {per_rank} images holds {needed / GIB:.1f} GiB at least "
+            f"train.crop={job.train.crop}: a rank of {per_rank} images holds {needed / GIB:.1f} GiB at least "
             f"({buffers / GIB:.1f} of tables in the encoder), and there are {memory / GIB:.1f} GiB; lower train.crop "
             "or train.micro_batch, or raise --nproc"
         )

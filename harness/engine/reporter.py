@@ -1,4 +1,4 @@
-"""What a training tells its journal, and how often."""
+"""The journal of a training, and how often it is written."""
 
 import time
 from collections.abc import Callable, Mapping

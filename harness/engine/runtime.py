@@ -1,4 +1,4 @@
-"""What a rank knows of its process: place, device, threads, seeds, memory, versions."""
+"""A rank's process: place, device, threads, seeds, memory, versions."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ __all__ = ["Rank", "Stop", "Stopped"]  # the last two live where torch is not im
 
 
 class Rank(NamedTuple):
-    """Where this process stands among those of a launch."""
+    """This process among those of a launch."""
 
     rank: int
     world: int
@@ -88,8 +88,8 @@ def _bins(length: int, side: int) -> Tensor:
     """Each bin's equal shares of what lies in it.  # (side, length)"""
     low = torch.arange(side) * length // side
     high = -(-(torch.arange(side) + 1) * length // side)
-    place = torch.arange(length)
-    inside = (place >= low[:, None]) & (place < high[:, None])
+    position = torch.arange(length)
+    inside = (position >= low[:, None]) & (position < high[:, None])
     return inside / (high - low)[:, None]
 
 
@@ -142,19 +142,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def versions() -> dict[str, str]:
     """Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            packages[package] = version(package)
         except PackageNotFoundError:
             continue
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        packages["cuda"] = torch.version.cuda
+    return packages
 
 
 def provenance(rank: Rank) -> dict[str, Any]:
-    """What a job ran on and with."""
+    """Return the host, device and versions that a job ran with."""
     cuda = rank.device.type == "cuda"
     return {
         "host": socket.gethostname(),

@@ -8,7 +8,7 @@ smaller than a window is padded for the model and the padding is cut from the lo
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common.errors import UnfitError
+from harness.config.compose import EvaluateConfig
 from models.contract import VOID
 
 VERSION = 2  # of views below the window: enlarged to it; 1: padded
@@ -49,7 +50,7 @@ class Tile(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How a frame becomes windows; equal geometries of a member share all their work."""
+    """The windows of a frame; equal geometries of a member share all their work."""
 
     window: int
     stride: int
@@ -60,23 +61,17 @@ class Geometry(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What an encoder accepts: a fixed square, or any multiple of a number of pixels."""
+    """The windows that an encoder accepts: a fixed square, or any multiple of a number of pixels."""
 
     size: int | None
     multiple: int
 
 
-def geometry(
-    window: int,
-    stride: int | None,
-    short_side: int | None,
-    scales: Sequence[float],
-    flip: bool,
-    small_views: str | None = None,
-) -> Geometry:
-    """The geometry of an evaluation; the default stride is two thirds of the window (341 of 512)."""
-    stride = stride or round(window * 2 / 3)
-    return Geometry(window, stride, short_side, tuple(scales), flip, small_views == "enlarge")
+def geometry(options: EvaluateConfig, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> Geometry:
+    """The geometry of an evaluation whose window is set; the default stride is two thirds of it (341 of 512)."""
+    assert options.window is not None  # job.yaml has the default filled in
+    stride = options.stride or round(options.window * 2 / 3)
+    return Geometry(options.window, stride, options.short_side, scales, flip, options.small_views == "enlarge")
 
 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:
@@ -114,15 +109,15 @@ def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
     """All windows of all views of a frame. Raises UnfitError where the encoder cannot take the window."""
     window, stride = geometry.window, geometry.stride
     check_window(window, fit)
-    found = []
+    each = []
     for index, view in enumerate(views(height, width, geometry)):
         for box in boxes(view.height, view.width, window, stride):
             sides = (box.bottom - box.top, box.right - box.left)
             padded = (
                 (fit.size, fit.size) if fit.size else [math.ceil(side / fit.multiple) * fit.multiple for side in sides]
             )
-            found.append(Tile(index, box, *padded))
-    return found
+            each.append(Tile(index, box, *padded))
+    return each
 
 
 def check_window(window: int, fit: Fit) -> None:
@@ -147,17 +142,17 @@ def see_mask(mask: Tensor, view: View) -> Tensor:
     return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
 
 
-def cut(seen: Tensor, tile: Tile, colour: Tensor) -> Tensor:
+def cut(image: Tensor, tile: Tile, colour: Tensor) -> Tensor:
     """A tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
-    part = seen[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    part = image[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = colour.to(part).expand(*part.shape[:-2], tile.height, tile.width).clone()
     whole[..., : part.shape[-2], : part.shape[-1]] = part
     return whole
 
 
-def cut_mask(seen: Tensor, tile: Tile) -> Tensor:
+def cut_mask(mask: Tensor, tile: Tile) -> Tensor:
     """A tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
-    part = seen[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
+    part = mask[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = part.new_full((1, tile.height, tile.width), VOID)
     whole[0, : part.shape[-2], : part.shape[-1]] = part
     return whole

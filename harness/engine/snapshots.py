@@ -1,4 +1,4 @@
-"""What a job keeps to be looked at. No number depends on it, and nothing waits for it.
+"""Snapshots that a job keeps for people. No number depends on it, and nothing waits for it.
 
 memory/step-000000500.npy    of a training: M (K, C) as each checkpoint found it, float16, nan where a row is unset
 samples/VIDEO/FRAME.png      of an evaluation: the mask of each video's middle frame, as palette indices
@@ -18,10 +18,10 @@ from models.layers.feature_memory import FeatureMemory
 
 def memory(folder: Path, model: nn.Module, step: int) -> None:
     """Keep M after `step` iterations; a model without one leaves nothing."""
-    held = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
-    if held is None:
+    feature_memory = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
+    if feature_memory is None:
         return
-    rows = held.rows.detach().float().masked_fill(~held.initialised[:, None], float("nan"))
+    rows = feature_memory.rows.detach().float().masked_fill(~feature_memory.initialised[:, None], float("nan"))
     target = folder / "memory" / f"step-{step:09d}.npy"
     target.parent.mkdir(exist_ok=True)
     written = temporary(target)

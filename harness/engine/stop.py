@@ -1,4 +1,4 @@
-"""What a rank hears and tells while it works: the signal to stop, its parent's death, and a beat for whoever watches.
+"""Signals to and from a rank at work: the signal to stop, its parent's death, and a beat for whoever watches.
 
 Imports no torch: a signal that comes while torch is being imported must be kept, not die of it.
 """

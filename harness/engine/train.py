@@ -24,11 +24,13 @@ from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
 from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
+from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import Looks
 from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import pruning
+from harness.plan.spec import TrainSpec, read_as
 from models.contract import VOID, Output, Target
 from models.segmentor import Segmentor
 
@@ -37,7 +39,7 @@ SKIPS = 20  # iterations in a row that fp16's scaler may pass over: from 2^16 do
 
 
 class Plan(NamedTuple):
-    """How an iteration's samples are shared out."""
+    """The samples of an iteration, shared out over micro-batches and ranks."""
 
     iterations: int
     batch: int
@@ -50,17 +52,17 @@ class Plan(NamedTuple):
         return self.batch // self.micro_batch
 
 
-def plan(job: Mapping[str, Any], world: int) -> Plan:
-    """Raises UnfitError where the batch cannot be shared out evenly."""
-    batch = job["train"]["batch"]
-    micro_batch = job["train"]["micro_batch"] or batch
+def plan(job: TrainSpec, world: int) -> Plan:
+    """Return how a job's samples are shared out. Raises UnfitError where the batch cannot be shared out evenly."""
+    batch = job.train.batch
+    micro_batch = job.train.micro_batch or batch
     if batch % micro_batch:
         raise UnfitError(f"train.micro_batch={micro_batch}: must divide train.batch={batch}")
     if micro_batch % world:
         raise UnfitError(
             f"train.micro_batch={micro_batch} cannot be shared by {world} ranks; choose a --nproc that divides it"
         )
-    return Plan(job["iterations"], batch, micro_batch, micro_batch // world)
+    return Plan(job.iterations, batch, micro_batch, micro_batch // world)
 
 
 def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
@@ -92,41 +94,39 @@ def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
 class Trainer:
     """A model in training. Raises UnfitError where the machine cannot do what the job asks."""
 
-    def __init__(self, job: Mapping[str, Any], num_classes: int, rank: Rank) -> None:
-        self.job, self.rank, self.options = job, rank, job["train"]
+    def __init__(self, job: TrainSpec, num_classes: int, rank: Rank) -> None:
+        self.job, self.rank = job, rank
         self.plan = plan(job, rank.world)
-        runtime.check_precision(rank.device, job["precision"])
-        runtime.seed_all(job["seed"])
+        runtime.check_precision(rank.device, job.precision)
+        runtime.seed_all(job.seed)
         self.model = build.segmentor(job, num_classes)
         self.net: Any = self.model
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
 
-    def start(self, state: Mapping[str, Any] | None) -> str:
+    def start(self, state: State | None) -> str:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none; a line on these."""
         note = ""
         if state is None:
-            note = build.load_pretrained(self.model, self.job)
+            note = build.load_pretrained(self.model, self.job.encoder.name)
         else:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
-        if self.job.get("deterministic") and self.rank.device.type == "cuda":
+        if self.job.launch.deterministic and self.rank.device.type == "cuda":
             runtime.pool_exactly(self.model)
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
             self.net = distributed.data_parallel(self.model)
-        options = self.options
-        rates = {key: options[key] for key in ("lr", "weight_decay", "layer_decay")}
-        self.optimizer = optim.adamw(self.model, **rates)
-        self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job["precision"] == "fp16")
+        self.optimizer = optim.adamw(self.model, self.job.train)
+        self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job.precision == "fp16")
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         return note
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; the position is the iteration, in its name."""
+    def state(self) -> State:
+        """Return the content of a checkpoint; the position is the iteration, in its name."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -165,19 +165,20 @@ class Trainer:
             parts.append(values)
         assert totals is not None
         *whole, norm = distributed.total(torch.cat([totals, self._norm()])).tolist()
-        found = dict(zip(self._names, whole, strict=True))
+        report = dict(zip(self._names, whole, strict=True))
         if not all(map(math.isfinite, whole)):
             bad = [batch for batch, part in zip(batches, parts, strict=True) if not part.isfinite().all()]
-            return self._skip(iteration, found, bad)
+            return self._skip(iteration, report, bad)
         if not math.isfinite(norm):
             raise error_messages.not_finite(iteration, {"gradient": norm}, names(batches))
         merged = distributed.gather_sums(sums)
         if merged is not None:
-            found["momentum"] = self.model.decoder.momentum_at(progress)
+            report["momentum"] = self.model.decoder.momentum_at(progress)
             with torch.no_grad():
-                self.model.decoder.update(merged, found["momentum"])
-        found["lr"] = self.options["lr"] * optim.lr_factor(iteration, self.plan.iterations, self.options["warmup"])
-        optim.set_lr(self.optimizer, found["lr"])
+                self.model.decoder.update(merged, report["momentum"])
+        options = self.job.train
+        report["lr"] = options.lr * optim.lr_factor(iteration, self.plan.iterations, options.warmup)
+        optim.set_lr(self.optimizer, report["lr"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -185,20 +186,20 @@ class Trainer:
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, {"gradient": math.inf}, names(batches))
-        return found
+        return report
 
     def _norm(self) -> Tensor:
         """The gradients' norm, 0 with fp16, whose scaler looks at them itself.  # (1,)"""
-        found = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        if self.scaler.is_enabled() or not found:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if self.scaler.is_enabled() or not gradients:
             return torch.zeros(1, device=self.rank.device)
-        return torch.nn.utils.get_total_norm(found)[None]
+        return torch.nn.utils.get_total_norm(gradients)[None]
 
-    def _skip(self, iteration: int, found: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
+    def _skip(self, iteration: int, values: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
         """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
-            raise error_messages.not_finite(iteration, found, names(bad))
+            raise error_messages.not_finite(iteration, values, names(bad))
         for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
@@ -212,12 +213,12 @@ class Trainer:
         labels = batch.labels.to(device, non_blocking=True).long()  # (B, T, H, W)
         past = tuple(frames[:, self.offsets.index(offset)] for offset in self.model.decoder.past)
         target = Target(labels[:, -1], batch.keys.to(device, non_blocking=True))
-        with runtime.autocast(device, self.job["precision"]):
+        with runtime.autocast(device, self.job.precision):
             prior = self._prior(frames, labels, progress)
             output = self.net(frames[:, -1], past, prior, target)
         parts = losses(output, target.labels, valid)
         # DDP averages gradients over ranks; the loss is already a share of the global one
-        self.scaler.scale(parts["loss"] * self.rank.world).backward()
+        torch.autograd.backward(self.scaler.scale(parts["loss"] * self.rank.world))
         self._names = tuple(parts)
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 
@@ -255,19 +256,19 @@ def predict(model: Segmentor, images: Tensor) -> Tensor:
 
 def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
     """Run a training job to its end, or to the signal that stops it; goes on from the last whole checkpoint."""
-    job = jobs.read(folder)
+    job = read_as(folder, TrainSpec)
     runtime.begin_peak(rank.device)
-    with Reporter(folder, rank, job["train"]["log_every"], jobs.ours(folder, job)) as reporter:
+    with Reporter(folder, rank, job.train.log_every, jobs.ours(folder, job)) as reporter:
         if any(distributed.agree(rank.first and through(folder, reporter))):  # killed between weights and outcome
-            reporter.begin(job["iterations"], job["iterations"])
-            reporter.checkpoint(job["iterations"])
+            reporter.begin(job.iterations, job.iterations)
+            reporter.checkpoint(job.iterations)
             if rank.first:
                 checkpoint.clear(folder / "checkpoints")
-            return Ending("finished", job["iterations"])
+            return Ending("finished", job.iterations)
         early = distributed.agreed(stop.status)
         if early is not None:  # while torch was imported, or another job was run
             return jobs.stopped(early, 0)
-        dataset = build.dataset(job)
+        dataset = build.dataset(job.data, job.plugins)
         trainer = Trainer(job, len(dataset.classes), rank)
         start = resume(folder, trainer, reporter)
         reporter.begin(start, trainer.plan.iterations)
@@ -306,20 +307,16 @@ def run(
     folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
 ) -> tuple[str, int] | None:
     """The iterations from `start` on; the status and step of a stop that all ranks agreed on, None at the end."""
-    job, rank, options = trainer.job, trainer.rank, trainer.options
+    job, rank, options = trainer.job, trainer.rank, trainer.job.train
     stream = TrainStream(
-        dataset,
-        offsets=trainer.offsets,
-        crop=options["crop"],
-        short_side=options["short_side"],
-        seed=job["seed"],
+        dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
     )
     looks = Looks(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
-    batches = loader(stream, wanted, options["workers"], pin_memory=rank.device.type == "cuda")
+    batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
         stop.beat()
-        runtime.seed_all(job["seed"], iteration, rank.rank)
+        runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
         asked = looks.every is not None and rank.first and pruning.asked(folder)
@@ -333,9 +330,9 @@ def run(
         reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
         if looks.due(iteration + 1, trainer.plan.iterations):
             reporter.look(iteration + 1, looks.split, looks.take(trainer.model, iteration + 1, stop))
-        if (iteration + 1) % options["checkpoint_every"] == 0 and iteration + 1 < trainer.plan.iterations:
+        if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
-        if start < iteration + 1 == job.get("pause"):  # a rehearsal's resume
+        if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
     return None
@@ -370,7 +367,7 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         target = folder / checkpoint.WEIGHTS
         written = temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
-        save_file(state, written, {"fingerprint": trainer.job["fingerprint"]})  # whose they are, if they are moved
+        save_file(state, written, {"fingerprint": trainer.job.fingerprint})  # whose they are, if they are moved
         checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(folder / "checkpoints")

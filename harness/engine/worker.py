@@ -31,6 +31,7 @@ from harness.engine.evaluate import Task  # noqa: E402
 from harness.engine.jobs import Ending  # noqa: E402
 from harness.engine.monitor import Monitor  # noqa: E402
 from harness.engine.runtime import Rank  # noqa: E402
+from harness.plan import spec  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,12 +67,12 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
     tasks: list[Task] = []
 
     def sort(folder: Path) -> None:
-        job = jobs.read(folder)
+        job = spec.read(folder)
         allowed[folder] = jobs.ours(folder, job)
-        kinds[job["kind"]].append(folder)
-        runtime.deterministic(bool(job.get("deterministic")))  # before NCCL, whose sums in the switch have no order
-        if folder == folders[0] and job.get("stall"):  # seconds
-            stop.watch(lease.stacks(folder, job["attempt"], rank.rank), job["stall"])
+        kinds[job.kind].append(folder)
+        runtime.deterministic(bool(job.launch.deterministic))  # before NCCL, whose sums in the switch have no order
+        if folder == folders[0] and job.launch.stall and job.launch.attempt is not None:
+            stop.watch(lease.stacks(folder, job.launch.attempt, rank.rank), job.launch.stall)
 
     for folder in folders:
         guard([folder], sort, folder)

@@ -2,19 +2,21 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
 from harness.common import child
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.common.redaction import one_line
 from harness.launch.launchers._environment import child_environment
 from harness.plan.job import Job, Train
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 
 PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
 
@@ -60,14 +62,15 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
 
     `here`: whether they run on this machine, so that its memory counts.
     """
-    specs: dict[str, Mapping[str, Any]] = {}
+    specs: dict[str, JsonObject] = {}
     for job in jobs:
         for training in (job,) if isinstance(job, Train) else job.members:
             spec = training.spec()
             begins = training in jobs and plan.state(training) == "missing"
-            if begins or spec["evaluate"]["window"] != spec["train"]["crop"]:  # else it has been trained at its window
-                part = {key: spec[key] for key in ("encoder", "decoder", "plugins", "train", "evaluate")}
-                specs.setdefault(json.dumps(part, sort_keys=True), part)
+            if begins or spec.evaluate.window != spec.train.crop:  # else it has been trained at its window
+                content = to_json(spec)
+                parts = [content[key] for key in ("encoder", "decoder", "plugins", "train", "evaluate")]
+                specs.setdefault(json.dumps(parts, sort_keys=True), content)
     if not specs:
         return
     classes = plan.config.content.classes

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from harness.plan import saved_plans as plans
 from harness.plan.cost import STATE, Cost, cost_lines
 from harness.plan.job import Evaluate, Job, Train, digest
 from harness.plan.plan import Plan, launches
+from harness.plan.spec import JobSpec, LaunchSpec, TrainSpec
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Publisher
 
@@ -46,13 +47,13 @@ GIB = 2**30
 class Rehearsal(Plan):
     """The plan, cut short."""
 
-    def spec(self, job: Job) -> dict[str, Any]:
-        """The job's description with fewer steps or videos; its fingerprint stands, its directory is another root's."""
-        told = super().spec(job)
-        if isinstance(job, Train):
-            often = {"checkpoint_every": STEPS, "log_every": 1}
-            return {**told, "iterations": STEPS, "pause": PAUSE, "train": {**told["train"], **often}}
-        return {**told, "videos": VIDEOS}
+    def spec(self, job: Job) -> JobSpec:
+        """The job's spec with fewer steps or videos; its fingerprint stands, its directory is another root's."""
+        spec = super().spec(job)
+        if isinstance(spec, TrainSpec):
+            train = replace(spec.train, checkpoint_every=STEPS, log_every=1)
+            return replace(spec, iterations=STEPS, train=train, launch=LaunchSpec(pause=PAUSE))
+        return replace(spec, launch=LaunchSpec(videos=VIDEOS))
 
     def videos(self, job: Evaluate) -> list[str]:
         """The first two."""

@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.outcome import ENDED
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 from harness.tracking.publisher import Publisher
 
 POLL = 0.1  # seconds between two looks at the files
@@ -196,9 +197,10 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "outcome.json").unlink(missing_ok=True)
         pruning.forget(directory)
-        attempt = {"attempt": lease.number, "stall": 60 * how.get("stall", STALL)}
-        extra = {**attempt, "deterministic": how.get("deterministic", False)}
-        write_json(directory / "job.yaml", {**plan.spec(job), **extra})  # JSON is YAML
+        spec = plan.spec(job)
+        stall, exact = 60 * how.get("stall", STALL), how.get("deterministic", False)
+        spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, stall=stall, deterministic=exact))
+        write_json(directory / "job.yaml", to_json(spec))  # JSON is YAML
         made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         write_json(directory / "how.json", {**how, "made": made, "sources": source_changes.digests(job)})
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an experiment's file is written with: cells, and the jobs whose numbers fill them.
+"""The parts of an experiment's file: cells, and the jobs whose numbers fill them.
 
 An experiment is one file under experiments/ with a docstring (question, expected numbers, cost, command), the literals
 TITLE and REPORT (a file of reports/), and `cells(config) -> list[Cell]`, called once for every seed.
@@ -26,7 +26,7 @@ class Cell:
 
 def stages(start: Evaluate, last: int) -> list[Evaluate]:
     """Stages 0 to `last` of an evaluation, each with the one before as its prior."""
-    found = [start]
+    chain = [start]
     for _ in range(last):
-        found.append(replace(start, prior=found[-1]))
-    return found
+        chain.append(replace(start, prior=chain[-1]))
+    return chain

@@ -19,6 +19,7 @@ from harness.jobdir import events
 from harness.plan import gc
 from harness.plan.job import Job, Train, digest, without_content
 from harness.plan.plan import Plan, launches
+from harness.plan.spec import to_json
 
 RATE = 100.0  # TFLOP/s of a GPU; what --count divides by
 SCHEDULE = ("epochs", "warmup", "lr", "weight_decay", "layer_decay")  # keys that change no step's cost
@@ -60,7 +61,7 @@ def _launch(
 ) -> Cost:
     job, names = launch[0], tuple(one.fingerprint for one in launch)
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    found = [known[key] for one in launch if (key := like(one.spec(), plan.root, plan)) in known]
+    found = [known[key] for one in launch if (key := like(to_json(one.spec()), plan.root, plan)) in known]
     work = units(plan, launch)
     if work is not None and len(found) == len(launch):
         # evaluations of one launch share frames and passes: the slowest stands for all
@@ -114,7 +115,7 @@ def like(spec: Mapping[str, Any], root: Path, plan: Plan | None) -> str:
     if spec["kind"] == "train":
         train = {key: value for key, value in identity["train"].items() if key not in SCHEDULE}
         return digest([{key: value for key, value in identity.items() if key not in ("seed", "train")}, train])
-    planned = {job.fingerprint: job.spec() for job in plan.jobs} if plan is not None else {}
+    planned = {job.fingerprint: to_json(job.spec()) for job in plan.jobs} if plan is not None else {}
     members = [planned.get(name) or read_json(root / "jobs" / name / "job.yaml") for name in spec["members"]]
     of_members = sorted(like(member, root, plan) for member in members if member)
     kept = {key: value for key, value in identity.items() if key not in ("recipes", "members", "prior")}
@@ -126,8 +127,8 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
     wanted = []
     for job in plan.jobs:
         if plan.state(job) != "done":
-            members = [member.spec() for member in job.members] if not isinstance(job, Train) else []
-            wanted.append({**job.spec(), "classes": job.config.content.classes, "of": members})
+            members = [to_json(member.spec()) for member in job.members] if not isinstance(job, Train) else []
+            wanted.append({**to_json(job.spec()), "classes": job.config.content.classes, "of": members})
     counted = subprocess.run(
         child.python("-m", "harness.engine.flops"),
         input=json.dumps(wanted),

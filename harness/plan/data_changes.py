@@ -79,8 +79,9 @@ def changed(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> str:
     Empty where there is none, where the data is the same, or where it is not digested.
     """
     own: Mapping[str, Any] = job.identity["data"].get("content", {})
-    others = [past for past in before.get(job.recipe, ()) if dict(past.content) != dict(own)]
-    if not others or job.fingerprint in {past.fingerprint for past in before.get(job.recipe, ())} or undigested(plan):
+    same = before.get(job.config_hash, ())
+    others = [past for past in same if dict(past.content) != dict(own)]
+    if not others or job.fingerprint in {past.fingerprint for past in same} or undigested(plan):
         return ""
     other = max(others, key=lambda past: (plan.root / "jobs" / past.fingerprint / "outcome.json").stat().st_mtime)
     adopted = read_json(adoption.record(plan.root))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject, read_json
 from harness.common.errors import UsageError
 from harness.plan import data_changes
 from harness.plan.data_changes import Finished
@@ -15,15 +15,16 @@ class Difference(NamedTuple):
     """One key of an identity with two values; None where one side lacks it."""
 
     key: str
-    wanted: Any
-    found: Any
+    ours: Any
+    theirs: Any
 
 
 def explain(plan: Plan, cell: str) -> str:
-    """What stands between a cell and the results in the root. Raises UsageError for an unknown cell."""
-    jobs = [found.job for experiment in plan.experiments for _, found in experiment.cells if found.name == cell]
+    """Return why a cell is not filled by the results in the root. Raises UsageError for an unknown cell."""
+    cells = [row for experiment in plan.experiments for _, row in experiment.cells]
+    jobs = [row.job for row in cells if row.name == cell]
     if not jobs:
-        names = dict.fromkeys(found.name for experiment in plan.experiments for _, found in experiment.cells)
+        names = dict.fromkeys(row.name for row in cells)
         raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(names)}")
     wanted = dict.fromkeys(needed for job in jobs for needed in [*job.inputs, job])
     before = data_changes.finished(plan)
@@ -45,32 +46,32 @@ def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[st
     if near is None:
         return [head, "  nothing like it is finished under this root"]
     other, differences = near
-    lines = [f"  {key}: {wanted!r} here, {found!r} there" for key, wanted, found in differences]
+    lines = [f"  {key}: {ours!r} here, {theirs!r} there" for key, ours, theirs in differences]
     return [f"{head}; the nearest finished job is {other}, which differs in", *lines]
 
 
 def nearest(plan: Plan, job: Job) -> tuple[str, list[Difference]] | None:
     """The finished job of the same kind with the fewest differing keys."""
     wanted = dict(flat({key: value for key, value in job.identity.items() if key != "recipes"}))
-    found = []
+    candidates = []
     for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
         identity = read_json(path).get("identity", {})
         identity.pop("recipes", None)  # follow from the members
         if identity.get("kind") == wanted["kind"] and state(path.parent) == "done":
-            there = dict(flat(identity))
-            keys = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
-            differences = [Difference(key, wanted.get(key), there.get(key)) for key in keys]
-            found.append((len(differences), path.parent.name, differences))
-    if not found:
+            theirs = dict(flat(identity))
+            keys = sorted(key for key in wanted.keys() | theirs.keys() if wanted.get(key) != theirs.get(key))
+            differences = [Difference(key, wanted.get(key), theirs.get(key)) for key in keys]
+            candidates.append((len(differences), path.parent.name, differences))
+    if not candidates:
         return None
-    _, name, differences = min(found)
+    _, name, differences = min(candidates)
     return name, differences
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of an identity by dotted key."""
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What lies under a root that nobody refers to, and what it weighs.
+"""Files under a root that nobody refers to, and their sizes.
 
 Every plan that is run leaves root/plans/<digest>.json with the fingerprints of its jobs, a search one for each trial;
 that is what "referred to" means. A plan is forgotten by deleting its file. Never listed: what a living run holds,
@@ -37,7 +37,7 @@ def refer(root: Path, name: str, jobs: list[str]) -> None:
 
 
 def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
-    """What may go, largest first. `rehearsing`: somebody is to rehearse there, though no job of it is begun.
+    """Return the files that may go, largest first. `rehearsing`: a rehearsal is to come, though no job of it is begun.
 
     Raises UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
     """

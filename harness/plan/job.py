@@ -7,14 +7,16 @@ ensemble of one; stage s is an evaluation whose prior is stage s - 1. Equal fing
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
-from harness.config.compose import Config, EvaluateConfig, TrainConfig, used
+from harness.config.compose import Config, EvaluateConfig, PluginSpec, TrainConfig, used
 from harness.data import hold_out
+from harness.plan.spec import EvaluateSpec, TrainSpec
 
 Given = Literal["truth", "truth_before", "truth_other"]  # labels as P: the frame's, those of frame N-1, of any frame
 TRUTH: Given = "truth"
@@ -25,7 +27,7 @@ GIVEN: tuple[Given, ...] = get_args(Given)
 class _Job(ABC):
     @property
     @abstractmethod
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Everything that the job's number depends on."""
 
     @cached_property
@@ -34,7 +36,7 @@ class _Job(ABC):
         return digest(self.identity)
 
     @cached_property
-    def recipe(self) -> str:
+    def config_hash(self) -> str:
         """The fingerprint without content digests: how a reviewer without the data finds the same job."""
         return digest(without_content(self.identity))
 
@@ -66,7 +68,7 @@ class Train(_Job):
         return f"train {self.decoder} seed {self.config['seed']}"
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Everything that the weights depend on."""
         config = self.config
         train = used(config["train"], TrainConfig)
@@ -77,30 +79,28 @@ class Train(_Job):
             "seed": config["seed"],
             "precision": config["precision"],
             "data": data_identity(config, "train"),
-            "encoder": plugin_identity(config, "encoder", "encoders", config["encoder"]["name"]),
-            "decoder": plugin_identity(config, "decoder", "decoders", self.decoder),
+            "encoder": plugin_identity(config, "encoder", "encoders", config.encoder),
+            "decoder": plugin_identity(config, "decoder", "decoders", config.decoder(self.decoder)),
             "train": train,
             "version": plugins.version_of("harness/engine/train.py"),
         }
 
-    def spec(self) -> dict[str, Any]:
-        """What a worker needs to run it: the content of job.yaml."""
+    def spec(self) -> TrainSpec:
+        """Return what a worker needs to run it."""
         config = self.config
-        encoder = config["encoder"]["name"]
-        return {
-            "kind": "train",
-            "fingerprint": self.fingerprint,
-            "seed": config["seed"],
-            "precision": config["precision"],
-            "data": data_spec(config),
-            "encoder": {"name": encoder, "config": config["encoder"].get(encoder, {})},
-            "decoder": {"name": self.decoder, "config": config["decoder"].get(self.decoder, {})},
-            "train": {**config["train"], "micro_batch": config.micro_batch},
-            "evaluate": evaluate_spec(config),  # of the evaluations on the way
-            "iterations": config.iterations(),
-            "plugins": list(config.folders),
-            "identity": self.identity,
-        }
+        return TrainSpec(
+            fingerprint=self.fingerprint,
+            seed=config["seed"],
+            precision=config["precision"],
+            data=config.data,
+            encoder=config.encoder,
+            decoder=config.decoder(self.decoder),
+            train=replace(config.train, micro_batch=config.micro_batch),
+            evaluate=replace(config.evaluate, window=config.window),
+            iterations=config.iterations(),
+            plugins=config.folders,
+            identity=self.identity,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +124,9 @@ class Evaluate(_Job):
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda job: job.fingerprint)))
         before = self.before
         if before is not None:
-            for what in ("members", "split", "scales", "flip", "control"):
-                if getattr(before, what) != getattr(self, what):
-                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {what}; a stage keeps them")
+            for name in ("members", "split", "scales", "flip", "control"):
+                if getattr(before, name) != getattr(self, name):
+                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {name}; a stage keeps them")
             if before.prior in GIVEN:
                 raise UsageError(f"{self.name}: its prior had the truth as P; stages begin at stage 0")
 
@@ -147,44 +147,43 @@ class Evaluate(_Job):
 
     @property
     def stage(self) -> int:
-        """How many times P has been replaced by the mask before."""
+        """The number of times that P has been replaced by the mask before."""
         return 0 if self.before is None else self.before.stage + 1
 
     @property
-    def small_views(self) -> str:
+    def small_views(self) -> Literal["enlarge", "pad"]:
         """What becomes of views below the window: "enlarge" or "pad" (EvaluateConfig)."""
-        chosen: str | None = self.config["evaluate"]["small_views"]
-        return chosen or ("pad" if self.scales == (1.0,) else "enlarge")
+        return self.config.evaluate.small_views or ("pad" if self.scales == (1.0,) else "enlarge")
 
     @property
     def enlarges(self) -> bool:
         """Whether a view may have to be enlarged; frames of unknown size may."""
-        how = evaluate_spec(self.config)
-        below = how["short_side"] is None or how["short_side"] * min(self.scales) < how["window"]
+        short_side = self.config.evaluate.short_side
+        below = short_side is None or short_side * min(self.scales) < self.config.window
         return below and self.small_views == "enlarge"
 
     @property
     def name(self) -> str:
         """For people."""
-        who = " + ".join(sorted(member.decoder for member in self.members))
+        decoders = " + ".join(sorted(member.decoder for member in self.members))
         seeds = sorted({member.config["seed"] for member in self.members})
         views = f" at {len(self.scales)} scales" if len(self.scales) > 1 else ""
         extra = f" stage {self.stage}" if self.stage else ""
         extra += f" with P = {str(self.prior).replace('_', ' ')}" if self.prior in GIVEN else ""
         extra += f" under {self.control}" if self.control else ""
         extra += views + (" and flipped" if self.flip else "") + (f" on {self.split}" if self.split != "val" else "")
-        return f"evaluate {who}{extra} seed {','.join(map(str, seeds))}"
+        return f"evaluate {decoders}{extra} seed {','.join(map(str, seeds))}"
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Everything that the masks and their counts depend on."""
         config = self.config
         evaluate = used(config["evaluate"], EvaluateConfig)
         evaluate.pop("small_views", None)  # as "views" below
-        identity: dict[str, Any] = {
+        identity: JsonObject = {
             "kind": "evaluate",
             "members": [member.fingerprint for member in self.members],
-            "recipes": [member.recipe for member in self.members],
+            "recipes": [member.config_hash for member in self.members],
             "precision": config["precision"],
             "data": data_identity(config, self.split),
             "split": self.split,
@@ -206,66 +205,50 @@ class Evaluate(_Job):
     def frames(self) -> str:
         """Equal for evaluations that read the same frames, which one launch serves together."""
         config = self.config
-        keys = [config["evaluate"], config.train.crop, config["precision"], self.split]
-        return digest([*data_spec(config).values(), *keys])
+        keys = [asdict(config.evaluate), config.train.crop, config["precision"], self.split]
+        return digest([asdict(config.data), *keys])
 
-    def spec(self) -> dict[str, Any]:
-        """What a worker needs to run it: the content of job.yaml."""
+    def spec(self) -> EvaluateSpec:
+        """Return what a worker needs to run it."""
         config = self.config
-        return {
-            "kind": "evaluate",
-            "fingerprint": self.fingerprint,
-            "members": [member.fingerprint for member in self.members],
-            "prior": self.prior if self.before is None else self.before.fingerprint,
-            "stage": self.stage,
-            "scales": list(self.scales),
-            "flip": self.flip,
-            "split": self.split,
-            **({"control": self.control} if self.control else {}),
-            "precision": config["precision"],
-            "data": data_spec(config),
-            "evaluate": {**evaluate_spec(config), "small_views": self.small_views},
-            "plugins": list(config.folders),
-            "identity": self.identity,
-        }
+        return EvaluateSpec(
+            fingerprint=self.fingerprint,
+            members=tuple(member.fingerprint for member in self.members),
+            prior=self.prior.fingerprint if isinstance(self.prior, Evaluate) else self.prior,
+            stage=self.stage,
+            scales=self.scales,
+            flip=self.flip,
+            split=self.split,
+            control=self.control,
+            precision=config["precision"],
+            data=config.data,
+            evaluate=replace(config.evaluate, window=config.window, small_views=self.small_views),
+            plugins=config.folders,
+            identity=self.identity,
+        )
 
 
 Job = Train | Evaluate
 
 
-def plugin_identity(config: Config, section: str, kind: str, name: str) -> dict[str, Any]:
+def plugin_identity(config: Config, section: str, kind: str, plugin: PluginSpec) -> JsonObject:
     """Name, VERSION, options and file digests of one plug-in: the other plug-ins' sections never enter."""
-    known = plugins.read_schema(plugins.find(kind, name, config.folders))
-    identity = {
-        "name": name,
-        "version": known.version,
-        "options": used(config[section].get(name, {}), known.config),
-    }
-    content = {key: value for key, value in config.content.files.items() if key.startswith(f"{section}.{name}.")}
+    schema = plugins.read_schema(plugins.find(kind, plugin.name, config.folders))
+    identity = {"name": plugin.name, "version": schema.version, "options": used(plugin.config, schema.config)}
+    prefix = f"{section}.{plugin.name}."
+    content = {key: value for key, value in config.content.files.items() if key.startswith(prefix)}
     return {**identity, "content": content} if content else identity
 
 
-def data_identity(config: Config, split: str) -> dict[str, Any]:
+def data_identity(config: Config, split: str) -> JsonObject:
     """The data set by name, VERSION, options and the digest of one split; what is held out, where that matters."""
-    identity = plugin_identity(config, "data", "datasets", config["data"]["name"])
-    source, share = hold_out.source(split), config["data"]["hold_out"]
+    identity = plugin_identity(config, "data", "datasets", config.data)
+    source, share = hold_out.source(split), config.data.hold_out
     if share is not None and source == "train":
         identity["hold_out"] = {"share": share, "version": hold_out.VERSION}
     digests = {source: config.content.splits.get(source), f"{source}.files": config.content.manifests.get(source)}
     content = {key: value for key, value in digests.items() if value}
     return {**identity, "content": content} if content else identity
-
-
-def data_spec(config: Config) -> dict[str, Any]:
-    """What a worker needs to build the data set."""
-    name, share = config["data"]["name"], config["data"]["hold_out"]
-    held = {} if share is None else {"hold_out": share}
-    return {"name": name, "config": config["data"].get(name, {}), **held}
-
-
-def evaluate_spec(config: Config) -> dict[str, Any]:
-    """How masks are predicted, the window's default filled in."""
-    return {**config["evaluate"], "window": config["evaluate"]["window"] or config.train.crop}
 
 
 def digest(value: Any) -> str:
@@ -278,10 +261,10 @@ def without_content(identity: Any) -> Any:
     """An identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
         dropped = ("content", "members") if identity.get("prior") in GIVEN else ("content", "members", "prior")
-        kept = {k: without_content(v) for k, v in identity.items() if k not in dropped}
-        given = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
-        if given:  # which files there are, if not what is in them: weights or none is another result
-            kept["given"] = given
+        rest = {key: without_content(value) for key, value in identity.items() if key not in dropped}
+        files = sorted(key for key in identity.get("content", {}) if key.startswith("encoder."))
+        if files:  # which there are, if not what is in them: weights or none is another result
+            rest["given"] = files
         # members stand in the order of their fingerprints, which content decides
-        return {**kept, "recipes": sorted(kept["recipes"])} if "recipes" in kept else kept
+        return {**rest, "recipes": sorted(rest["recipes"])} if "recipes" in rest else rest
     return identity

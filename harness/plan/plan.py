@@ -1,12 +1,10 @@
 """From experiments and a configuration to cells, and to the jobs that fill them, each once and in order."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject, read_json
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
@@ -15,6 +13,7 @@ from harness.data.manifest import Show, quiet
 from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.job import Evaluate, Job, Train, digest
+from harness.plan.spec import EvaluateSpec, JobSpec, read
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ class Plan:
         return ordered(job for experiment in self.experiments for job in experiment.jobs)
 
     def directory(self, job: Job) -> Path:
-        """Where a job leaves what it makes."""
+        """Return the directory of a job's files."""
         return self.root / "jobs" / job.fingerprint
 
-    def spec(self, job: Job) -> dict[str, Any]:
-        """What a worker is told to run: the content of job.yaml."""
+    def spec(self, job: Job) -> JobSpec:
+        """Return what a worker is to run; a rehearsal cuts it short."""
         return job.spec()
 
     def videos(self, job: Evaluate) -> list[str]:
@@ -83,16 +82,16 @@ def state(directory: Path) -> str:
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
     """Jobs and their inputs, each once; trainings, then evaluations stage by stage, else in the order of the cells."""
-    found: dict[Job, None] = {}
+    each: dict[Job, None] = {}
 
     def visit(job: Job) -> None:
         for needed in job.inputs:
             visit(needed)
-        found.setdefault(job)
+        each.setdefault(job)
 
     for job in jobs:
         visit(job)
-    return sorted(found, key=lambda job: job.stage if isinstance(job, Evaluate) else -1)
+    return sorted(each, key=lambda job: job.stage if isinstance(job, Evaluate) else -1)
 
 
 def make(
@@ -117,10 +116,10 @@ def make(
     stems = [Path(name).stem for name in dict.fromkeys(names)]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
         raise UsageError(f"two experiments are called '{twice[0]}', as their reports would be; rename a file")
-    made = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
-    check_prior_masks(made)
-    check_batches(made)
-    return made
+    plan = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
+    check_prior_masks(plan)
+    check_batches(plan)
+    return plan
 
 
 def check_batches(plan: Plan) -> None:
@@ -132,45 +131,50 @@ def check_batches(plan: Plan) -> None:
 
 
 def check_prior_masks(plan: Plan) -> None:
-    """Raises UsageError where `evaluate.prior_masks` names masks that no stage of the plan has as its prior."""
-    given = plan.config["evaluate"]["prior_masks"]
+    """Raise UsageError where `evaluate.prior_masks` names masks that no stage of the plan has as its prior."""
+    given = plan.config.evaluate.prior_masks
     if given is None:
         return
     where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
-    known = read_json(folder / "job.yaml") if (folder / "masks").is_dir() else {}
-    if known.get("kind") != "evaluate":
+    source = read(folder) if (folder / "masks").is_dir() and (folder / "job.yaml").is_file() else None
+    if not isinstance(source, EvaluateSpec):
         raise UsageError(
             f"{where}: no job's directory with masks; evaluate.keep_masks=true keeps them (--rerun CELL if done)"
         )
     priors = [job.before for job in plan.jobs if isinstance(job, Evaluate) and job.before is not None]
-    if len(known["members"]) > 1:
+    if len(source.members) > 1:
         raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
-    if known["fingerprint"] in {prior.fingerprint for prior in priors}:
-        if changes := manifest.broken_seal(folder, plan.root / "cache" / "masks" / f"{known['fingerprint']}.npz"):
+    if source.fingerprint in {prior.fingerprint for prior in priors}:
+        if changes := manifest.broken_seal(folder, plan.root / "cache" / "masks" / f"{source.fingerprint}.npz"):
             raise UsageError(f"{where}: changed since they were made: {changes.text('them')}; make them again")
         return
     if not priors:
         raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
-    wanted: list[dict[str, Any]] = [json.loads(json.dumps(prior.spec())) for prior in priors]
-    for spec in (known, *wanted):
-        spec["data"] = spec["identity"]["data"]  # what it is, not where it lies
-    for key, what in (("data", "other data"), ("split", "another split"), ("members", "other checkpoints")):
-        if all(spec[key] != known[key] for spec in wanted):
-            raise UsageError(f"{where}: masks of {what} than this plan's: {short(known[key], wanted[0][key])}")
-    read = ", ".join(str(spec["stage"]) for spec in wanted)
-    if all(spec["stage"] != known["stage"] for spec in wanted):
-        raise UsageError(f"{where}: masks of stage {known['stage']}; this plan's stages read those of stage {read}")
+    wanted = [prior.spec() for prior in priors]
+    data = source.identity["data"]
+    if all(spec.identity["data"] != data for spec in wanted):
+        raise UsageError(f"{where}: masks of other data than this plan's: {unlike(data, wanted[0].identity['data'])}")
+    for key, words in (("split", "another split"), ("members", "other checkpoints")):
+        theirs, ours = getattr(source, key), [getattr(spec, key) for spec in wanted]
+        if theirs not in ours:
+            raise UsageError(f"{where}: masks of {words} than this plan's: {shown(theirs)}, not {shown(ours[0])}")
+    if source.stage not in [spec.stage for spec in wanted]:
+        stages = ", ".join(str(spec.stage) for spec in wanted)
+        raise UsageError(f"{where}: masks of stage {source.stage}; this plan's stages read those of stage {stages}")
     raise UsageError(f"{where}: masks made with other windows, scales or code than this plan's; make them again")
 
 
-def short(found: Any, wanted: Any) -> str:
-    """A value of a job's description, in a message, beside the one that should be there."""
-    if not isinstance(found, dict):
-        return f"{found}, not {wanted}"
-    if found["name"] != wanted["name"]:
-        return f"{found['name']}, not {wanted['name']}"
-    options = [f"{key}={value}" for key, value in found["options"].items() if value != wanted["options"].get(key)]
-    return f"{found['name']} with {', '.join(options) or 'another list of videos or classes, or other files'}"
+def shown(value: str | tuple[str, ...]) -> str:
+    """A split, or fingerprints, in a message."""
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def unlike(data: JsonObject, wanted: JsonObject) -> str:
+    """Return the difference of a data set's identity from the one that should be there."""
+    if data["name"] != wanted["name"]:
+        return f"{data['name']}, not {wanted['name']}"
+    options = [f"{key}={value}" for key, value in data["options"].items() if value != wanted["options"].get(key)]
+    return f"{data['name']} with {', '.join(options) or 'another list of videos or classes, or other files'}"
 
 
 def experiment(name: str, config: Config) -> Experiment:
@@ -178,9 +182,9 @@ def experiment(name: str, config: Config) -> Experiment:
     module = plugins.load_named("experiments", name, config.folders, ("TITLE", "REPORT", "cells"))
     plugins.find("reports", module.REPORT, config.folders)
     path = Path(module.__file__ or name)
-    known = plugins.paths("experiments", config.folders).get(path.stem, path)
-    if known.resolve() != path.resolve():
-        raise UsageError(f"{name}: the name '{path.stem}' is taken by {known}; rename the file")
+    owner = plugins.paths("experiments", config.folders).get(path.stem, path)
+    if owner.resolve() != path.resolve():
+        raise UsageError(f"{name}: the name '{path.stem}' is taken by {owner}; rename the file")
     with plugins.blamed(path):
         cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
     if not cells:
@@ -201,19 +205,16 @@ def launches(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def setting(config: Config) -> dict[str, Any]:
-    """What decides whether a number may stand beside the paper's (results/paper.py), and what a reader filters on."""
-    encoder = config["encoder"]["name"]
-    train = config.train
+def setting(config: Config) -> JsonObject:
+    """Return all that a number must share with the paper's (results/paper.py) to be compared; readers filter on it."""
+    encoder, train = config.encoder, config.train
     return {
-        "dataset": config["data"]["name"],
+        "dataset": config.data.name,
         "classes": config.content.classes,
         "train_videos": config.content.videos.get("train"),
         "val_videos": config.content.videos.get("val"),
-        "encoder": config["encoder"].get(encoder, {}).get("model", encoder),
-        "pretrained": bool(
-            config["encoder"].get(encoder, {}).get("pretrained") or config["encoder"].get(encoder, {}).get("weights")
-        ),
+        "encoder": encoder.config.get("model", encoder.name),
+        "pretrained": bool(encoder.config.get("pretrained") or encoder.config.get("weights")),
         "epochs": train.epochs,
         "iterations": config.iterations(),
         "batch": train.batch,

@@ -4,22 +4,21 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from harness.common.atomic_files import write_json
+from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import HarnessError, UnfitError
 from harness.config.compose import Config, Content, hashable
 from harness.plan import plan
 from harness.plan.plan import Experiment, Plan
 
 
-def keep(made: Plan, command: Sequence[str]) -> None:
+def keep(plan: Plan, command: Sequence[str]) -> None:
     """Write down every experiment of a plan; the youngest file is the plan that was run last."""
-    for experiment in made.experiments:
-        path = made.root / "plans" / f"{experiment.digest}.json"
+    for experiment in plan.experiments:
+        path = plan.root / "plans" / f"{experiment.digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         config = experiment.config
         facts = {
@@ -41,11 +40,11 @@ def digests(root: Path) -> list[str]:
     return [path.stem for path in sorted((root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime)]
 
 
-def facts(root: Path, digest: str) -> dict[str, Any]:
-    """What is written of one plan. Raises UnfitError where it cannot be read."""
+def facts(root: Path, digest: str) -> JsonObject:
+    """Return the content of one plan's file. Raises UnfitError where it cannot be read."""
     path = root / "plans" / f"{digest}.json"
     try:
-        loaded: dict[str, Any] = json.loads(path.read_text())
+        loaded: JsonObject = json.loads(path.read_text())
         return loaded
     except (OSError, ValueError) as error:
         raise UnfitError(f"{path}: cannot be read ({error}); run the plan again") from error
@@ -53,20 +52,20 @@ def facts(root: Path, digest: str) -> dict[str, Any]:
 
 def restore(root: Path, digest: str) -> Experiment:
     """One experiment as it was planned. Raises UnfitError where today's code or plug-ins make other jobs of it."""
-    kept = facts(root, digest)
+    saved = facts(root, digest)
     try:
-        content = {**kept["content"], "missing": tuple(kept["content"]["missing"])}
+        content = {**saved["content"], "missing": tuple(saved["content"]["missing"])}
         config = replace(
-            Config(hashable(kept["tree"]), kept["preset"], tuple(kept["plugins"])),
-            seeds=tuple(kept["seeds"]),
+            Config(hashable(saved["tree"]), saved["preset"], tuple(saved["plugins"])),
+            seeds=tuple(saved["seeds"]),
             content=Content(**content),
         )
-        experiment = plan.experiment(kept["experiment"], config)
+        experiment = plan.experiment(saved["experiment"], config)
     except (HarnessError, KeyError, TypeError) as error:
-        raise UnfitError(f"plan {digest} ({called(kept)}): cannot be made again: {error}") from error
+        raise UnfitError(f"plan {digest} ({name_of(saved)}): cannot be made again: {error}") from error
     if experiment.digest != digest:
         raise UnfitError(
-            f"plan {digest} ({called(kept)}): the code has changed since, its jobs are others now; "
+            f"plan {digest} ({name_of(saved)}): the code has changed since, its jobs are others now; "
             "check out the commit that ran it (how.json of its jobs), or run it again"
         )
     return experiment
@@ -81,7 +80,7 @@ def plans(root: Path) -> Iterator[tuple[Plan | None, str]]:
             yield None, str(error)
 
 
-def called(kept: Mapping[str, Any]) -> str:
-    """A plan's name for people."""
-    source = str(kept.get("experiment"))
-    return f"{Path(source).stem if source.endswith('.py') else source}, preset {kept.get('preset')}"
+def name_of(saved: JsonObject) -> str:
+    """A saved plan's name for people."""
+    source = str(saved.get("experiment"))
+    return f"{Path(source).stem if source.endswith('.py') else source}, preset {saved.get('preset')}"

@@ -1,4 +1,4 @@
-"""What a search's file is written with: the axes of its space, and names of a sampler and a pruner, as values.
+"""The parts of a search's file: the axes of its space, and names of a sampler and a pruner, as values.
 
 A search is one file under experiments/searches/ with a docstring (question, cost, command) and the names that
 plan/study.py lists. Nothing here knows what samples it.
@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config.compose import Config
 from harness.plan.job import Evaluate, Train
+
+Params = Mapping[str, Any]  # values of a space's keys
 
 __all__ = ["Choice", "Config", "Evaluate", "Named", "Train", "Uniform", "Whole"]
 
@@ -85,4 +88,4 @@ class Named:
     """A sampler or a pruner by its name, with options."""
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)

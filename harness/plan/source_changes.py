@@ -26,7 +26,8 @@ WITHIN = (
     "harness/data/pictures.py",
     "harness/results/metrics.py",
 )
-EQUAL = Path(__file__).with_name("equal_sources.json")  # files of 0.1, and those that compute the same today
+# "now": digests of today's files; "before": of earlier ones, by their names then, that computed the same numbers
+EQUAL = Path(__file__).with_name("equal_sources.json")
 
 
 def digests(job: Job) -> dict[str, str]:
@@ -35,7 +36,7 @@ def digests(job: Job) -> dict[str, str]:
 
 
 def entries(job: Job) -> list[Path]:
-    """Where a job's computation starts: the engine, and the plug-ins it uses."""
+    """Return the files where a job's computation starts: the engine, and the plug-ins it uses."""
     config = job.config
     kind = "train" if isinstance(job, Train) else "evaluate"
     decoders = [job.decoder] if isinstance(job, Train) else [member.decoder for member in job.members]
@@ -49,20 +50,20 @@ def entries(job: Job) -> list[Path]:
 
 def closure(*paths: Path) -> set[Path]:
     """Files and, as far as they lie WITHIN, all that they import."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = list(paths)
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += [other for other in imports(path) if label(other).startswith(WITHIN)]
-    return found
+    return files
 
 
 @cache
 def imports(path: Path) -> tuple[Path, ...]:
     """The project's files that a file imports."""
-    found = []
+    files = []
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -72,8 +73,8 @@ def imports(path: Path) -> tuple[Path, ...]:
         for name in names:
             file = plugins.PROJECT / (name.replace(".", "/") + ".py")
             if file.is_file():
-                found.append(file)
-    return tuple(dict.fromkeys(found))
+                files.append(file)
+    return tuple(dict.fromkeys(files))
 
 
 @cache
@@ -93,11 +94,10 @@ def changed(plan: Plan, job: Job) -> list[str]:
     ran = read_json(directory / "accepted.json") or read_json(directory / "how.json").get("sources")
     if ran is None:
         return []
-    now = digests(job)
-    if any(name.startswith("harness/core/") for name in ran):  # by 0.1; nothing is computed in harness/core since
-        equal = read_json(EQUAL)
-        ran = {name: value for name, value in ran.items() if value != equal["before"].get(name)}
-        now = {name: value for name, value in now.items() if value != equal["now"].get(name)}
+    now, equal = digests(job), read_json(EQUAL)
+    same = {name: {*equal["before"].get(name, ()), equal["now"].get(name)} for name in ran}
+    ran = {name: value for name, value in ran.items() if value not in same[name]}
+    now = {name: value for name, value in now.items() if value != equal["now"].get(name)}
     names = {Path(name).name if Path(name).is_absolute() else name: value for name, value in now.items()}
     before = {Path(name).name if Path(name).is_absolute() else name: value for name, value in ran.items()}
     return sorted(name for name in names.keys() | before.keys() if names.get(name) != before.get(name))

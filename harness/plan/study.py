@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.config.compose import Config
@@ -21,7 +21,7 @@ from harness.plan.cell import Cell
 from harness.plan.explain import Difference, flat
 from harness.plan.job import Evaluate, digest
 from harness.plan.plan import Experiment, Plan
-from harness.plan.search_space import Axis, Named, Uniform
+from harness.plan.search_space import Axis, Named, Params, Uniform
 
 NEEDED = ("TITLE", "SPACE", "HOLD_OUT", "SEEDS", "LOOKS", "LOOK_VIDEOS", "SAMPLER", "PRUNER", "objective")
 SPLITS = (hold_out.SPLIT, "val")
@@ -30,14 +30,14 @@ ENDED = ("complete", "pruned", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """What the storage knows of a trial."""
+    """A trial as the storage has it."""
 
     number: int
     state: str  # waiting | running | complete | pruned | failed
-    params: Mapping[str, Any]
+    params: Params
     value: float | None = None  # mIoU in percent; of a pruned one the last that was seen
     looks: Mapping[int, float] = field(default_factory=dict)  # part of the training -> mIoU in percent
-    facts: Mapping[str, Any] = field(default_factory=dict)  # seed, default, step, steps, seconds, reason, …
+    facts: JsonObject = field(default_factory=dict)  # seed, default, step, steps, seconds, reason, …
     seconds: float | None = None  # from its start to its end, pauses included
 
     @property
@@ -68,13 +68,13 @@ class Study:
     objective: Callable[[Config, str], Evaluate]
 
     @cached_property
-    def default(self) -> dict[str, Any]:
+    def default(self) -> JsonObject:
         """The values of the space's keys as the configuration has them."""
         return {key: self.config.value(key) for key in self.space}
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What trials of one study must share."""
+    def identity(self) -> JsonObject:
+        """The part of an identity that trials of one study share."""
         job = self.job(self.default, self.config["seed"])
         evaluate = {key: value for key, value in job.identity.items() if key not in ("members", "recipes", "kind")}
         return {
@@ -90,11 +90,11 @@ class Study:
     @cached_property
     def names(self) -> dict[str, str]:
         """The space's keys as people call them: the label, else as many last words as tell a key from the others."""
-        found = {key: axis.label or key.rpartition(".")[2] for key, axis in self.space.items()}
-        for words in range(2, 1 + max(key.count(".") + 1 for key in found)):
-            twice = {name for name in found.values() if list(found.values()).count(name) > 1}
-            found |= {key: ".".join(key.split(".")[-words:]) for key, name in found.items() if name in twice}
-        return found
+        names = {key: axis.label or key.rpartition(".")[2] for key, axis in self.space.items()}
+        for words in range(2, 1 + max(key.count(".") + 1 for key in names)):
+            twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+            names |= {key: ".".join(key.split(".")[-words:]) for key, name in names.items() if name in twice}
+        return names
 
     @property
     def digest(self) -> str:
@@ -106,18 +106,18 @@ class Study:
         """Of a trial that is not pruned."""
         return self.config.iterations()
 
-    def job(self, params: Mapping[str, Any], seed: int) -> Evaluate:
+    def job(self, params: Params, seed: int) -> Evaluate:
         """A trial's evaluation."""
         return self.objective(self.config.with_values(params).with_seed(seed), self.split)
 
-    def plan(self, params: Mapping[str, Any], seed: int, root: Path) -> Plan:
+    def plan(self, params: Params, seed: int, root: Path) -> Plan:
         """A trial as a plan of one cell."""
         cell = Cell("trial", self.said(params), self.job(params, seed))
         return Plan(
             (Experiment(f"search_{self.search}", self.title, "comparison", self.config, ((seed, cell),)),), root
         )
 
-    def said(self, params: Mapping[str, Any]) -> str:
+    def said(self, params: Params) -> str:
         """A trial's values for people: 'm=0.031 poly'."""
         words = []
         for key, axis in self.space.items():
@@ -146,8 +146,8 @@ def make(
             raise UsageError(f"{key}={value}, the default, is not in the search's space ({axis.said()}); set it within")
     if split not in SPLITS:
         raise UsageError(f"split={split}{plugins.suggestion(split, SPLITS)}: trials are scored on dev or on val")
-    changes: dict[str, Any] = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
-    if split == hold_out.SPLIT and config["data"]["hold_out"] is None:
+    changes: JsonObject = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
+    if split == hold_out.SPLIT and config.data.hold_out is None:
         changes["data.hold_out"] = module.HOLD_OUT
     config = adoption.resolve(config.with_values(changes), root, compute, show)
     config = config.with_values({"train.evaluate_every": math.ceil(config.iterations() / module.LOOKS)})
@@ -173,21 +173,21 @@ def split_of(words: Sequence[str]) -> tuple[str, list[str]]:
     return (given[-1] if given else hold_out.SPLIT), [word for word in words if word.partition("=")[0] != "split"]
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Difference]:
+def differences(ours: JsonObject, theirs: JsonObject) -> list[Difference]:
     """The keys in which two identities differ."""
-    here, there = dict(flat(wanted)), dict(flat(found))
+    here, there = dict(flat(ours)), dict(flat(theirs))
     keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]  # preset and space come first
     return [Difference(key, here.get(key), there.get(key)) for key in keys]
 
 
-def refuse(study: Study, found: Mapping[str, Any], names: Sequence[str], most: int = 4) -> None:
+def refuse(study: Study, stored: JsonObject, names: Sequence[str], most: int = 4) -> None:
     """Raise UsageError where a stored study is not this one: the keys, and a name that is free."""
-    differ = differences(study.identity, found)
+    differ = differences(study.identity, stored)
     if differ:
-        told = [f"{key} ({there} there, {here} here)" for key, here, there in differ[:most]]
+        keys = [f"{key} ({theirs} there, {ours} here)" for key, ours, theirs in differ[:most]]
         more = f" and {len(differ) - most} more" if len(differ) > most else ""
         offers = (f"{study.search}_{study.config.preset}", f"{study.search}_{study.digest[:6]}")
         free = next((offer for offer in offers if offer not in names), offers[-1])
         raise UsageError(
-            f"the study '{study.name}' was made with another {', '.join(told)}{more}; take a new name: --study {free}"
+            f"the study '{study.name}' was made with another {', '.join(keys)}{more}; take a new name: --study {free}"
         )

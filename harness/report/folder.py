@@ -26,7 +26,7 @@ def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = qualitative.save(qualitative.draw(plan, experiment), folder / "panels")
-    recipes = [cell.job.recipe for _, cell in experiment.cells]
+    recipes = [cell.job.config_hash for _, cell in experiment.cells]
     evidence = replace(
         gather(plan, experiment, command),
         panels=tuple(pictures),

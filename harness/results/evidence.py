@@ -105,7 +105,8 @@ def unit(memory: NDArray[Any]) -> NDArray[np.float64]:
     """Rows at length 1; a row of zeros or nan becomes nan.  # (K, C)"""
     rows = memory.astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.full_like(rows, np.nan), where=length > 0)
+    unit: NDArray[np.float64] = np.divide(rows, length, out=np.full_like(rows, np.nan), where=length > 0)
+    return unit
 
 
 def rounded(value: float) -> float | None:

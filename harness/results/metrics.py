@@ -63,8 +63,8 @@ def mean_accuracy(confusion: Counts) -> float:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | Counts) -> Scores:
-    nothing = np.full(part.shape, np.nan)
-    return np.divide(part, whole, out=nothing, where=whole > 0)
+    ratio: Scores = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return ratio
 
 
 def _mean(scores: Scores) -> float:

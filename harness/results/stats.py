@@ -129,7 +129,8 @@ class UnitSums:
     def shares(self) -> Floats:
         """What each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
         without = miou(self.sums.sum(axis=0) - self.sums)
-        return np.asarray((len(without) - 1) * (without.mean() - without))
+        shares: Floats = (len(without) - 1) * (without.mean() - without)
+        return shares
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:

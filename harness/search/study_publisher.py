@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.jobdir.replay import Curve
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan, setting
 from harness.plan.study import Study, Trial
@@ -19,7 +20,7 @@ from harness.results import records
 from harness.results.table import Report, report_markdown
 from harness.search.storage import Live
 from harness.tracking.client import FINGERPRINT, SOURCE, Tracking
-from harness.tracking.publisher import Curve, Publisher, provenance_tags, text
+from harness.tracking.publisher import Publisher, provenance_tags, text
 
 TRIAL = "harness.trial"  # study.number
 OUTCOME = {"complete": "finished"}  # the others are called as they are
@@ -88,7 +89,7 @@ class Telling:
         tags = {
             "harness.outcome": OUTCOME.get(trial.state, trial.state),
             "harness.reason": str(trial.facts.get("reason") or ""),
-            "harness.recipe": job.recipe,
+            "harness.recipe": job.config_hash,
             FINGERPRINT: job.fingerprint,
             "harness.directory": str(plan.directory(job)),
         }

@@ -36,9 +36,10 @@ from harness.common.errors import UnfitError, UsageError
 from harness.data.frame_order import in_time
 from harness.data.manifest import add_pixels
 from harness.data.pictures import IMAGES, list_pictures, read_image, shown
-from harness.engine import build, checkpoint, evaluate, jobs, multistage, sliding_window
+from harness.engine import build, checkpoint, evaluate, multistage, sliding_window
 from harness.engine.multistage import Stages
 from harness.plan.job import digest
+from harness.plan.spec import TrainSpec, read
 from harness.report.qualitative import font
 from harness.results.palette import palette
 from models.contract import Features
@@ -70,7 +71,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Done:
-    """What a prediction left; `new` frames were predicted now, `cut` says where the source broke off."""
+    """A finished prediction; `new` frames were predicted now, `cut` says where the source broke off."""
 
     folder: Path
     frames: int
@@ -108,7 +109,7 @@ def predict(
 
     Raises UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
     """
-    clip = opened(source)
+    clip = open_clip(source)
     model = load(checkpoints, stage)
     colours = palette(len(model.classes))
     for name in ("masks", "overlays"):
@@ -185,11 +186,11 @@ def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[
     except UnfitError:  # breaks off earlier than it did
         return 0, clip.shots()
     for member, values in zip(model.members, state.members, strict=True):
-        vars(member).update(values)
+        member.load_state_dict(values)
     return len(state.frames), shots
 
 
-def opened(source: Path) -> Clip:
+def open_clip(source: Path) -> Clip:
     """A folder of pictures in time, or a video. Raises UnfitError."""
     if source.is_dir():
         paths = list_pictures(source)
@@ -270,26 +271,21 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
     if stage < 0:
         raise UsageError(f"--stage {stage}: must not be negative")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    members, prints, weights = [], [], []
+    members, fingerprints, weights = [], [], []
     names: list[tuple[str, ...]] = []
     for folder in checkpoints:
-        job = jobs.read(folder)
-        if job.get("kind") != "train":
+        job = read(folder)
+        if not isinstance(job, TrainSpec):
             raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
-        classes = tuple(build.dataset(job).classes)
+        classes = tuple(build.dataset(job.data, job.plugins).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
         network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
-        how = job.get("evaluate", {})
-        window = how.get("window") or job["train"]["crop"]
-        geometry = sliding_window.geometry(
-            window, how.get("stride"), how.get("short_side"), (1.0,), False, how.get("small_views")
-        )
-        members.append(Stages(network, geometry, job["precision"], device))
+        members.append(Stages(network, sliding_window.geometry(job.evaluate), job.precision, device))
         names.append(classes)
-        prints.append(job["fingerprint"])
+        fingerprints.append(job.fingerprint)
         weights.append(checkpoint.sha256(folder / checkpoint.WEIGHTS))
-    return Model(tuple(members), names[0], digest([sorted(prints), stage]), digest(sorted(weights)))
+    return Model(tuple(members), names[0], digest([sorted(fingerprints), stage]), digest(sorted(weights)))
 
 
 def segment(model: Model, image: Pixels, stage: int) -> Pixels:
@@ -337,17 +333,17 @@ def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]
 
 
 def keep(folder: Path, model: Model, frames: dict[str, str]) -> None:
-    """Write what the members know after these frames, by rename; not where it is too large."""
-    state = [{name: value for name, value in vars(member).items() if name[0] == "_"} for member in model.members]
-    if multistage.nbytes([list(one.values()) for one in state]) > STATE_LIMIT:
+    """Write the members' states after these frames, by rename; not where they are too large."""
+    states = [member.state_dict() for member in model.members]
+    if multistage.nbytes(states) > STATE_LIMIT:
         return
     written = folder / f".state.{os.getpid()}.tmp"
-    torch.save({"key": model.key, "weights": model.weights, "frames": frames, "state": state}, written)
+    torch.save({"key": model.key, "weights": model.weights, "frames": frames, "state": states}, written)
     written.replace(folder / "state.pt")
 
 
 def resume(folder: Path, model: Model) -> State | None:
-    """What an earlier call has kept; None where it has kept nothing.
+    """Return what an earlier call has kept; None where it has kept nothing.
 
     Raises UsageError for another's folder, UnfitError for a state that cannot be read.
     """
@@ -356,8 +352,8 @@ def resume(folder: Path, model: Model) -> State | None:
         return None
     try:
         with torch.serialization.safe_globals([Features]):
-            found = torch.load(path, map_location=model.members[0].device, weights_only=True)
-        key, state = found["key"], State(found["weights"], found["frames"], found["state"])
+            saved = torch.load(path, map_location=model.members[0].device, weights_only=True)
+        key, state = saved["key"], State(saved["weights"], saved["frames"], saved["state"])
     except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
         raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
     if key != model.key:

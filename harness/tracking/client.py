@@ -71,7 +71,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
     """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
 
     @wraps(method)
-    def wrapped(self: "Tracking", *args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except failures() as error:

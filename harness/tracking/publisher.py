@@ -21,6 +21,7 @@ from harness.jobdir.replay import Curve, Point, Pulse, Samples
 from harness.plan.cell import Cell
 from harness.plan.job import GIVEN, Job, Train, digest
 from harness.plan.plan import Experiment, Plan, setting
+from harness.plan.spec import to_json
 from harness.results import metrics, records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
@@ -197,7 +198,7 @@ class Publisher:
             self._tell_all(job)
             known = self._pulses.get(job, Pulse()).tags if job in self._pulses else {}
             self.tracking.tag(run, {**known, **tags, **provenance_tags(records.provenance(directory))})
-            self.tracking.json(run, "config/job.json", job.spec())
+            self.tracking.json(run, "config/job.json", to_json(job.spec()))
             self.tracking.finish(run, status)
             self._remember(job, told=True)
 
@@ -388,7 +389,7 @@ class Publisher:
         points = [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
         self.tracking.log(run, [*points, *Samples(directory).read()])
         self._dataset(run, cell.job, cell.job.split, "eval")
-        self.tracking.json(run, "config/job.json", cell.job.spec())
+        self.tracking.json(run, "config/job.json", to_json(cell.job.spec()))
         self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
         self._matrices(run, found, directory)
         self.tracking.finish(run, "FINISHED")
@@ -406,7 +407,7 @@ class Publisher:
 
     def _tags(self, job: Job) -> dict[str, str]:
         return {
-            "harness.recipe": job.recipe,
+            "harness.recipe": job.config_hash,
             "harness.preset": job.config.preset,
             "harness.directory": str(self.plan.directory(job)),
         }

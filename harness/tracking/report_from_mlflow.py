@@ -47,7 +47,7 @@ def look_up(
     blind = bool(plan.config.content.missing)
     reviews = []
     for experiment in plan.experiments:
-        names = [cell.job.recipe if blind else cell.job.fingerprint for _, cell in experiment.cells]
+        names = [cell.job.config_hash if blind else cell.job.fingerprint for _, cell in experiment.cells]
         found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
         shown = fetch(tracking, found.values(), None if folder is None else folder / experiment.name)
         cells = [
@@ -106,7 +106,7 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
     if run is None:
-        return dict(shown.undone.get(cell.job.recipe, {"status": "missing", "reason": "not in MLflow"}))
+        return dict(shown.undone.get(cell.job.config_hash, {"status": "missing", "reason": "not in MLflow"}))
     tags = run.tags
     known = unpack(tracking, run)
     if not known.labelled:
@@ -128,6 +128,6 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         "commit": tags.get("harness.commit"),
         "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),
         "device": tags.get("harness.device"),
-        "changed": shown.changed.get(cell.job.recipe),
+        "changed": shown.changed.get(cell.job.config_hash),
         "versions": {key.removeprefix(VERSIONS): value for key, value in tags.items() if key.startswith(VERSIONS)},
     }

@@ -1,4 +1,4 @@
-"""What Decoders A and B share: UPerNet's C_wi joined with C_bi, read from the feature memory M by a mask P.
+"""The common part of Decoders A and B: UPerNet's C_wi joined with C_bi, read from the feature memory M by a mask P.
 
 Shapes: B images, K classes, C channels of R and M, D channels of the head, H × W pixels, h × w = H/8 × W/8.
 
@@ -140,7 +140,7 @@ class MemoryDecoder(contract.Decoder):
         )
 
     def _counts(self, mask: Tensor, cache: Cache) -> Tensor:
-        """How often P names each row that may be read.  # (B, K)"""
+        """n_c: the number of positions at which P names each row that may be read.  # (B, K)"""
         if self.control == "uniform_prior":
             return self._once(cache)
         return class_counts(to_grid(mask, cache.query.shape[2:]), self.memory.initialised)
@@ -155,21 +155,25 @@ class MemoryDecoder(contract.Decoder):
         if self.control != "no_context":
             beyond = self._beyond(cache.query, counts)  # (B, C, h, w)
             fused = fused + self.fuse_beyond(resize(beyond, fused.shape[2:]))  # (B, D, H/4, W/4)
-        return self.classifier(self.fuse_norm(fused))
+        logits: Tensor = self.classifier(self.fuse_norm(fused))
+        return logits
 
     def _beyond(self, query: Tensor, counts: Tensor | None) -> Tensor:
         """C_bi, or R through g_q and g_o alone where there is no P.  # (B, C, h, w)"""
         if counts is None:
-            return self.read.out(query)
-        rows = self.memory.rows
-        return self.read(query, self.memory.permuted() if self.control == "permuted_memory" else rows, counts)
+            beyond: Tensor = self.read.out(query)
+        else:
+            rows = self.memory.permuted() if self.control == "permuted_memory" else self.memory.rows
+            beyond = self.read(query, rows, counts)
+        return beyond
 
     def momentum_at(self, progress: float) -> float:
         """m of Eq 1: the weight of the new value; constant, or falling by a power to a hundredth."""
         if self.schedule == "fixed":
             return self.momentum
         last = self.momentum / 100
-        return (1 - progress) ** POWER * (self.momentum - last) + last
+        decay: float = (1 - progress) ** POWER
+        return decay * (self.momentum - last) + last
 
     @torch.no_grad()
     def update(self, sums: ClassSums, momentum: float) -> None:

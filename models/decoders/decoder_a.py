@@ -48,4 +48,5 @@ class Decoder(MemoryDecoder):
     def _source(self, features: Features, past: tuple[Features, ...]) -> Tensor:
         """The deepest map at H/8, convolved.  # (B, C, h, w)"""
         del past
-        return self.source(resize(features.deepest, features.levels[1].shape[2:]))
+        source: Tensor = self.source(resize(features.deepest, features.levels[1].shape[2:]))
+        return source

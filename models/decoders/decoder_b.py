@@ -73,4 +73,5 @@ class Decoder(MemoryDecoder):
         if self.control == "current_past":
             past = (features._replace(deepest=features.deepest.detach()),) * len(past)
         earlier = tuple(resize(frame.deepest, size) for frame in past)
-        return self.attention(resize(features.deepest, size), earlier)
+        source: Tensor = self.attention(resize(features.deepest, size), earlier)
+        return source

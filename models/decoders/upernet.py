@@ -47,7 +47,8 @@ class Decoder(contract.Decoder):
     def encode(self, features: Features, past: tuple[Features, ...] = ()) -> Tensor:
         """The logits themselves: nothing depends on P.  # (B, K, H/4, W/4)"""
         del past
-        return self.classifier(self.head(features.levels))
+        logits: Tensor = self.classifier(self.head(features.levels))
+        return logits
 
     def predict(self, cache: Tensor, prior: Tensor | None = None) -> Tensor:
         """The cached logits.  # (B, K, H/4, W/4)"""

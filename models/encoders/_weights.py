@@ -190,7 +190,7 @@ def shown(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What a loader's error means to whoever named the file, in one line.
+    """Return a loader's error in one line for whoever named the file.
 
     torch's own words for a pickle that would run code advise to let it.
     """
@@ -265,7 +265,8 @@ def from_hub(model: str, **options: object) -> nn.Module:
     Raises FileNotFoundError where they cannot be had.
     """
     try:
-        return timm.create_model(model, pretrained=True, **options)
+        pretrained: nn.Module = timm.create_model(model, pretrained=True, **options)
+        return pretrained
     except Exception as error:  # no network, no such tag, no weights: the libraries below share no base class
         raise _absent(model, error) from error
 

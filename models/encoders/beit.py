@@ -112,7 +112,7 @@ class Encoder(nn.Module):
         return fitted
 
 
-class KeptBias(Attention):
+class KeptBias(Attention):  # type: ignore[misc]  # timm is untyped
     """timm's attention, whose position bias is gathered once for all frames of an evaluation, not for each anew.
 
     Only under `torch.inference_mode`: training would hold it (67 MB a block for BEiT-L at 512) for a single step. It is
@@ -125,7 +125,8 @@ class KeptBias(Attention):
         """(1, heads, N + 1, N + 1) for N patches."""
         if not torch.is_inference_mode_enabled() or self.relative_position_bias_table.is_inference():
             self._kept = None
-            return super()._get_rel_pos_bias()
+            bias: Tensor = super()._get_rel_pos_bias()
+            return bias
         table = self.relative_position_bias_table
         state = table._version, table.data_ptr()
         if self._kept is None or self._kept[0] != state:
@@ -174,7 +175,7 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _geometric_offsets(source: int, target: int) -> np.ndarray:
-    """Where the known offsets lie among the wanted: 1, 1 + q, 1 + q + q², ... reaching the wanted's end."""
+    """Return the known offsets among the wanted ones: 1, 1 + q, 1 + q + q², ... reaching the wanted's end."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

@@ -93,7 +93,9 @@ class RowProjection(nn.Module):
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Project; `counts` (n,) weigh the rows in batch statistics."""
         if not self.norms:
-            return self.linears[0](rows)
+            (linear,) = self.linears
+            projected: Tensor = linear(rows)
+            return projected
         for linear, norm in zip(self.linears, self.norms, strict=True):
             rows = torch.relu(norm(linear(rows), counts))
         return rows
@@ -134,8 +136,8 @@ class ContextRead(nn.Module):
             valid = (index >= 0) & (index < len(rows))
             gathered = rows[index.where(valid, torch.zeros_like(index))]  # C'_bi, (B, N, C)
             weights = valid.flatten().to(rows.dtype)
-            keys = self.keys(gathered.flatten(0, 1), weights).unflatten(0, index.shape)  # (B, N, d)
-            values = self.values(gathered.flatten(0, 1), weights).unflatten(0, index.shape)
+            keys = torch.unflatten(self.keys(gathered.flatten(0, 1), weights), 0, index.shape)  # (B, N, d)
+            values = torch.unflatten(self.values(gathered.flatten(0, 1), weights), 0, index.shape)
             scores = query.flatten(2).mT.to(rows.dtype) @ keys.mT * self.scale  # (B, N, N)
             bias = torch.zeros_like(weights).view(index.shape).masked_fill(~valid, -torch.inf)[:, None]
             context = _attend(scores, bias, valid, values)
@@ -143,7 +145,8 @@ class ContextRead(nn.Module):
 
     def _finish(self, context: Tensor, query: Tensor) -> Tensor:
         """g_o on the context laid out as R.  # (B, N, d) -> (B, C, h, w), Eq 6"""
-        return self.out(context.mT.unflatten(2, query.shape[2:]))
+        beyond: Tensor = self.out(torch.unflatten(context.mT, 2, query.shape[2:]))
+        return beyond
 
 
 def _attend(scores: Tensor, bias: Tensor, valid: Tensor, values: Tensor) -> Tensor:

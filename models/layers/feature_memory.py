@@ -26,7 +26,7 @@ Init = Literal["random_pixel", "first_seen_mean"]
 
 
 class ClassSums(NamedTuple):
-    """What Eq 4 needs of the pixels, per class: sums, so ranks and micro-batches add before anything is divided."""
+    """The pixels of each class as Eq 4 needs them: sums, so ranks and micro-batches add before anything is divided."""
 
     pixels: Tensor  # (K,)     their number
     plain: Tensor  # (K, C)   sum of features
@@ -112,7 +112,7 @@ def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor 
         sums[0].index_add_(0, index, (share * valid).flatten())
         sums[1].index_add_(0, index, (share * weight).flatten())
     shares = sums.view(2, batch, len(known), -1).transpose(0, 1).flatten(1, 2)  # (B, 2·K', h·w)
-    plain, weighted = _spread((shares @ cells.mT).sum(0).unflatten(0, (2, -1)), present)
+    plain, weighted = _spread(torch.unflatten((shares @ cells.mT).sum(0), 0, (2, -1)), present)
     weights = _spread(sums[1].view(batch, len(known), -1).sum((0, 2))[None], present)[0]
     drawn = torch.zeros_like(memory) if places is None else _pixels(cells, corners, places, labels[0].numel())
     return ClassSums(pixels.to(memory.dtype), plain, weights, weighted, drawn)

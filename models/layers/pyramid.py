@@ -25,7 +25,8 @@ class PyramidPooling(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """The pooled map at its own resolution."""
         pooled = [resize(stage(value), value.shape[2:]) for stage in self.stages]
-        return self.bottleneck(torch.cat([value, *pooled], dim=1))
+        joined: Tensor = self.bottleneck(torch.cat([value, *pooled], dim=1))
+        return joined
 
 
 class UPerHead(nn.Module):
@@ -46,4 +47,5 @@ class UPerHead(nn.Module):
             maps[index - 1] = maps[index - 1] + resize(maps[index], maps[index - 1].shape[2:])
         outs = [smooth(value) for smooth, value in zip(self.smooth, maps[:-1], strict=True)] + maps[-1:]
         finest = outs[0].shape[2:]
-        return self.fusion(torch.cat([outs[0], *(resize(value, finest) for value in outs[1:])], dim=1))
+        fused: Tensor = self.fusion(torch.cat([outs[0], *(resize(value, finest) for value in outs[1:])], dim=1))
+        return fused

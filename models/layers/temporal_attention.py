@@ -42,8 +42,10 @@ class TemporalAttention(nn.Module):
         keys = [project(frame) for project, frame in zip(self.memory_keys, past, strict=True)]
         values = [project(frame) for project, frame in zip(self.memory_values, past, strict=True)]
         with torch.autocast(current.device.type, enabled=False):
-            found = read(_rows([query]), _rows(keys), _rows(values), self.scaled)  # (B, N, Cv)
-        return self.out(torch.cat([value, found.mT.unflatten(2, current.shape[2:]).to(value.dtype)], dim=1))
+            rows = read(_rows([query]), _rows(keys), _rows(values), self.scaled)  # (B, N, Cv)
+        memory = torch.unflatten(rows.mT, 2, current.shape[2:]).to(value.dtype)  # (B, Cv, h, w)
+        joined: Tensor = self.out(torch.cat([value, memory], dim=1))
+        return joined
 
 
 def _rows(maps: list[Tensor]) -> Tensor:

@@ -21,13 +21,15 @@ from torch import Tensor
 from vspw_files import make_vspw
 
 from harness.config import compose
+from harness.config.compose import TrainConfig
 from harness.data.datasets import vspw
 from harness.data.stream import TrainStream
-from harness.engine import build, checkpoint, jobs
+from harness.engine import build, checkpoint
 from harness.engine.metrics import confusion
 from harness.engine.optim import adamw
 from harness.launch.launchers._environment import child_environment
 from harness.plan import plan
+from harness.plan.spec import TrainSpec, read_as
 from harness.results import metrics
 from models.layers import temporal_attention
 
@@ -162,9 +164,10 @@ def training_clip(measure: Measure, past: Sequence[int] = (-2, -1), **how: Any) 
 def checkpoint_save(measure: Measure, decoder: str = "decoder_a", **widths: int) -> Row:
     """What a checkpoint stops the training for: written, flushed and summed, over torch.save alone."""
     with tempfile.TemporaryDirectory() as folder:
-        job = jobs.read(tiny_jobs.training(Path(folder), decoder=decoder, config=widths or {"channels": 512}))
+        place = tiny_jobs.training(Path(folder), decoder=decoder, config=widths or {"channels": 512})
+        job = read_as(place, TrainSpec)
         model = build.segmentor(job, 124)
-        optimiser = adamw(model, lr=1e-3, weight_decay=0.05, layer_decay=1.0)
+        optimiser = adamw(model, TrainConfig(lr=1e-3, layer_decay=1.0))
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.plan.spec import EvaluateSpec, TrainSpec, read
+
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
@@ -38,36 +40,36 @@ def bare(root: Path) -> None:
     from safetensors.torch import load_file
 
     from harness.data.stream import TrainStream, loader
-    from harness.engine import build, evaluate, jobs, runtime, train
+    from harness.engine import build, evaluate, runtime, train
     from harness.engine.metrics import confusion
     from harness.engine.multistage import Stages
     from models.contract import VOID
 
     rank = runtime.place()
-    specs = {folder: jobs.read(folder) for folder in sorted((root / "jobs").iterdir())}
-    dataset = build.dataset(next(iter(specs.values())))
+    specs = {folder: read(folder) for folder in sorted((root / "jobs").iterdir())}
+    dataset = build.dataset(next(iter(specs.values())).data)
     classes, models = len(dataset.classes), {}
     for folder, job in specs.items():
-        if job["kind"] != "train":
+        if not isinstance(job, TrainSpec):
             continue
-        trainer, options = train.Trainer(job, classes, rank), job["train"]
+        trainer, options = train.Trainer(job, classes, rank), job.train
         trainer.start(None)
         stream = TrainStream(
             dataset,
             offsets=trainer.offsets,
-            crop=options["crop"],
-            short_side=options["short_side"],
-            seed=job["seed"],
+            crop=options.crop,
+            short_side=options.short_side,
+            seed=job.seed,
         )
-        batches = loader(stream, train.positions(trainer.plan, 0, 0), options["workers"], pin_memory=False)
+        batches = loader(stream, train.positions(trainer.plan, 0, 0), options.workers, pin_memory=False)
         for iteration in range(trainer.plan.iterations):
-            runtime.seed_all(job["seed"], iteration, 0)
+            runtime.seed_all(job.seed, iteration, 0)
             micro = [next(batches) for _ in range(trainer.plan.accumulation)]
             trainer.step(iteration, micro, sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro))
         models[folder.name] = trainer.model
         kept = load_file(folder / "weights.safetensors")
         assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items()), folder
-    tasks = [evaluate.task(folder) for folder, job in specs.items() if job["kind"] == "evaluate"]
+    tasks = [evaluate.task(folder) for folder, job in specs.items() if isinstance(job, EvaluateSpec)]
     whose = sorted({one.worker(member) for one in tasks for member in one.members}, key=lambda who: who.member)
     workers = {who: Stages(models[who.member], who.geometry, who.precision, rank.device) for who in whose}
     for video in dataset.videos("val"):
@@ -93,10 +95,8 @@ def parts(root: Path, begun: float, ended: float) -> list[tuple[str, float]]:
     """The seconds of a run, in order: what they were spent on, without an overlap."""
     spans = []
     for folder in (root / "jobs").iterdir():
-        job = json.loads((folder / "job.yaml").read_text())
-        what = (
-            f"train {NAMES[job['decoder']['name']]}" if job["kind"] == "train" else "the four evaluations, in one pass"
-        )
+        job = read(folder)
+        what = f"train {NAMES[job.decoder.name]}" if isinstance(job, TrainSpec) else "the four evaluations, in one pass"
         spans.append((*span(folder), what))
     spans.sort()
     found = [("start: plan, MLflow's store, the rank's imports", spans[0][0] - begun)]

@@ -31,12 +31,14 @@ from tabulate import tabulate  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from harness.config import plugins  # noqa: E402
+from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig  # noqa: E402
 from harness.data.stream import Batch  # noqa: E402
 from harness.engine import build, sliding_window  # noqa: E402
 from harness.engine import flops as count  # noqa: E402
 from harness.engine.multistage import Stages  # noqa: E402
 from harness.engine.runtime import DTYPES, Rank  # noqa: E402
 from harness.engine.train import Trainer  # noqa: E402
+from harness.plan.spec import TrainSpec  # noqa: E402
 from models.segmentor import Segmentor  # noqa: E402
 
 GIB = 2**30
@@ -59,19 +61,24 @@ class Setting:
     frame: tuple[int, int] = FRAME
     widths: tuple[tuple[str, int], ...] = ()  # of decoders, by field
 
-    def job(self, decoder: str, precision: str) -> dict[str, Any]:
-        """A training job, as job.yaml has it, three quarters through its iterations when it is asked for step 75."""
-        known = plugins.load("decoders", decoder).Config()
-        return {
-            **{"kind": "train", "fingerprint": "0" * 16, "seed": 0, "precision": precision, "iterations": 100},
-            "encoder": {"name": "beit", "config": {"model": "tiny" if self.size == "tiny" else BEIT.format(self.size)}},
-            "decoder": {"name": decoder, "config": {k: v for k, v in self.widths if hasattr(known, k)}},
-            "train": {
-                **{"batch": self.batch, "micro_batch": self.batch, "crop": self.crop, "lr": 2e-5},
-                **{"weight_decay": 0.05, "layer_decay": 0.9, "warmup": 1},
-            },
-            **{"plugins": [], "classes": self.classes},
-        }
+    def job(self, decoder: str, precision: str) -> TrainSpec:
+        """A training job, three quarters through its iterations when it is asked for step 75."""
+        own = plugins.load("decoders", decoder).Config()
+        return TrainSpec(
+            fingerprint="0" * 16,
+            seed=0,
+            precision=precision,
+            data=DataSpec("synthetic"),
+            encoder=PluginSpec("beit", {"model": "tiny" if self.size == "tiny" else BEIT.format(self.size)}),
+            decoder=PluginSpec(decoder, {name: width for name, width in self.widths if hasattr(own, name)}),
+            train=TrainConfig(
+                batch=self.batch, micro_batch=self.batch, crop=self.crop, lr=2e-5, layer_decay=0.9, warmup=1
+            ),
+            evaluate=EvaluateConfig(window=self.crop),
+            iterations=100,
+            plugins=(),
+            identity={},
+        )
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def training(setting: Setting, decoder: str, precision: str, rate: float) -> Lin
         waits = host_syncs(setting, lambda: trainer.step(75, [batch], valid))
     except torch.OutOfMemoryError:
         return Line(what, precision, None, torch.cuda.max_memory_allocated() / GIB)
-    counted = count.training(job)["flops"] / 1e12
+    counted = count.training(job, setting.classes)["flops"] / 1e12
     achieved = counted / (taken / 1000)
     return Line(what, precision, taken, peak, counted, achieved, achieved / rate, waits)
 
@@ -176,7 +183,7 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
     image = torch.randint(0, 256, (1, 3, height, width), generator=generator).float().to(setting.device)
     masks = [torch.randint(setting.classes, (height, width), generator=generator) for _ in range(later)]
     masks = [mask.to(setting.device) for mask in masks]
-    geometry = sliding_window.geometry(setting.crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(EvaluateConfig(window=setting.crop))
     stages, flops = [], 0
     for decoder in members:
         job = setting.job(decoder, precision)
@@ -252,7 +259,7 @@ def profile(setting: Setting, decoder: str, precision: str) -> str:
     trainer.start(None)
     batch = made_batch(setting, len(trainer.offsets))
     valid = batch.labels[:, -1].numel()
-    geometry = sliding_window.geometry(setting.crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(EvaluateConfig(window=setting.crop))
     stages = Stages(network(setting, decoder), geometry, precision, setting.device)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, setting.crop, setting.crop, generator=generator).to(setting.device)

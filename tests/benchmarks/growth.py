@@ -19,6 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config.compose import DataSpec, EvaluateConfig
+from harness.plan.spec import to_json
+
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
@@ -54,8 +57,8 @@ def one_evaluation(
     from harness.engine.runtime import Stop
 
     size = {"classes": classes, "frames": frames, "height": 64, "width": 96, "val_videos": 1}
-    data = {"name": "synthetic", "config": {**tiny_jobs.DATA, **size}}
-    window = {"window": 64, "stride": None, "short_side": None}
+    data = DataSpec("synthetic", {**tiny_jobs.DATA, **size})
+    window = EvaluateConfig(window=64)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         names = [
@@ -65,7 +68,7 @@ def one_evaluation(
         made: list[Path] = []
         for stage in range(stages + 1):
             prior = made[-1].name if made else None
-            how = {"scales": list(SCALES[:scales]), "prior": prior, "data": data, "evaluate": window}
+            how = {"scales": SCALES[:scales], "prior": prior, "data": data, "evaluate": window}
             made.append(tiny_jobs.evaluation(root, f"{stage:015}e", names, stage, **how))
         begun = time.perf_counter()
         assert worker.launch(made, tiny_jobs.ALONE, Stop()) == 0
@@ -108,7 +111,7 @@ def fill(folder: Path, runs: int) -> None:
         tracking.finish(run, "FINISHED")
         other = folder / "runs" / "jobs" / name
         other.mkdir()
-        write_json(other / "job.yaml", job.spec())
+        write_json(other / "job.yaml", to_json(job.spec()))
         write_json(other / "outcome.json", {"status": "finished", "seconds": 1.0, "provenance": {}})
 
 

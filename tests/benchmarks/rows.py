@@ -15,6 +15,7 @@ from benchmarks.measure import Measure, Row, extra_memory, peak_of, shown, sizes
 from torch import Tensor
 
 from harness.config import plugins
+from harness.config.compose import DataSpec, EvaluateConfig
 from harness.engine import flops as count
 from harness.engine import sliding_window, worker
 from harness.engine.multistage import Stages
@@ -159,7 +160,7 @@ def _member(name: str, size: str, crop: int, classes: int, widths: dict[str, int
     if hasattr(model.decoder, "memory"):
         model.decoder.memory.rows.normal_()
         model.decoder.memory.initialised.fill_(True)
-    geometry = sliding_window.geometry(crop, None, None, (1.0,), False)
+    geometry = sliding_window.geometry(EvaluateConfig(window=crop))
     return Stages(model, geometry, "fp32", torch.device("cpu"))
 
 
@@ -200,13 +201,9 @@ def evaluation_memory(measure: Measure, few: int = 20, many: int = 2000) -> Row:
 
 def _evaluation(root: Path, frames: int) -> Path:
     """An evaluation job of an untrained Decoder A over one synthetic video."""
-    data = {
-        "name": "synthetic",
-        "config": {**tiny_jobs.DATA, "frames": frames, "height": 64, "width": 96, "val_videos": 1},
-    }
+    data = DataSpec("synthetic", {**tiny_jobs.DATA, "frames": frames, "height": 64, "width": 96, "val_videos": 1})
     member = tiny_jobs.untrained(root, f"{frames:016}", data=data, crop=64, short_side=64)
-    window = {"window": 64, "stride": None, "short_side": None}
-    return tiny_jobs.evaluation(root, f"{frames:015}e", [member.name], data=data, evaluate=window)
+    return tiny_jobs.evaluation(root, f"{frames:015}e", [member.name], data=data, evaluate=EvaluateConfig(window=64))
 
 
 def jackknife(measure: Measure, videos: int = 343, classes: int = 124, shown_of: int = 20) -> Row:

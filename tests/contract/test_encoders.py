@@ -1,17 +1,14 @@
-"""Every file in models/encoders through the harness: what tests/unit/models does not see of it."""
+"""Every file in models/encoders keeps its contract as `harness check` reads it; and what that does not see of it."""
 
 import copy
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_jobs
 import torch
-from safetensors.torch import load_file
 
 from harness.config import plugins
-from harness.engine import build, jobs
+from harness.tools import check
 from models.contract import Features
 
 NAMES = plugins.names("encoders")
@@ -46,6 +43,14 @@ def test_the_folder_is_found() -> None:
 
 
 @EVERY
+def test_it_keeps_the_contract(name: str) -> None:
+    elsewhere = ("two ranks equal one process", "a resumed training is bit-equal")  # tests/unit/engine
+    checks = {one.what: one for one in check.checks("encoders", name, leave_out=elsewhere)}
+    assert {what: one.text for what, one in checks.items() if not one.held} == {}
+    assert len(checks) == 11
+
+
+@EVERY
 @torch.no_grad()
 def test_a_seed_makes_an_encoder(name: str) -> None:
     one, same, other = make(name), make(name), make(name, seed=1)
@@ -74,40 +79,9 @@ def test_frames_of_a_batch_do_not_see_one_another(name: str) -> None:
 
 
 @EVERY
-@torch.no_grad()
-def test_the_windows_that_it_says_it_takes(name: str) -> None:
-    encoder = make(name)
-    wider = (SIDE, SIDE + encoder.multiple)
-    if encoder.size is None:
-        levels = encoder(torch.randn(1, 3, *wider)).levels
-        assert [tuple(level.shape[2:]) for level in levels] == [(wider[0] // r, wider[1] // r) for r in (4, 8, 16, 32)]
-    else:
-        with pytest.raises(ValueError, match=str(SIDE)):
-            encoder(torch.randn(1, 3, *wider))
-
-
-@EVERY
-def test_layers_are_counted_from_the_image(name: str) -> None:
-    encoder = make(name)
-    ids = {key: encoder.layer_id(key) for key, _ in encoder.named_parameters()}
-    assert min(ids.values()) == 0
-    assert all(isinstance(value, int) for value in ids.values())
-
-
-@EVERY
 def test_weights_stay_where_the_identity_reads_them(name: str) -> None:
     config: Any = plugins.read_schema(plugins.find("encoders", name)).config
     paths = [field for field in fields(config) if field.name == "weights"]
     assert paths, "an encoder takes a local file by the key `weights`"
     assert all(field.metadata.get("where") and field.metadata.get("content") for field in paths)
     assert all(field.default is None for field in paths)
-
-
-@EVERY
-def test_it_trains_under_a_decoder_and_comes_back_from_its_weights(name: str, tmp_path: Path) -> None:
-    encoder = {"name": name, "config": {}}
-    folder = tiny_jobs.training(tmp_path, decoder="upernet", encoder=encoder, iterations=2, crop=SIDE, short_side=SIDE)
-    state = load_file(tiny_jobs.train_now(folder) / "weights.safetensors")
-    model = build.segmentor(jobs.read(folder), tiny_jobs.DATA["classes"])
-    model.load_state_dict(state)
-    assert all(bool(value.isfinite().all()) for value in state.values())

@@ -91,7 +91,7 @@ def test_it_can_be_planned_under_every_preset(name: str, preset: str, tmp_path: 
     made = plan.make([name], compose(preset), tmp_path / "runs", seeds=2)
     assert len(made.experiments[0].cells) == 2 * len(cells(name, preset))
     assert {made.state(job) for job in made.jobs} == {"missing"}
-    assert all(job.spec()["fingerprint"] == job.fingerprint for job in made.jobs)
+    assert all(job.spec().fingerprint == job.fingerprint for job in made.jobs)
     assert not (tmp_path / "runs").exists()
 
 

@@ -13,6 +13,7 @@ from tiny_jobs import training
 
 from harness.common.atomic_files import read_json
 from harness.config import plugins
+from harness.config.compose import PluginSpec
 from harness.jobdir import events
 from harness.launch.launchers._environment import child_environment
 from harness.launch.supervisor import Launcher
@@ -71,7 +72,7 @@ def test_making_one_starts_nothing(name: str, tmp_path: Path) -> None:
 
 def test_launches_run_one_after_the_other(launcher: Launcher, tmp_path: Path) -> None:
     good = training(tmp_path, "a" * 16, "upernet", iterations=1)
-    bad = training(tmp_path, "b" * 16, "upernet", encoder={"name": "beit", "config": {"model": "beit_of_nobody"}})
+    bad = training(tmp_path, "b" * 16, "upernet", encoder=PluginSpec("beit", {"model": "beit_of_nobody"}))
     for folder, status in ((bad, "failed"), (good, "finished")):
         launcher.start([folder])
         wait(launcher)

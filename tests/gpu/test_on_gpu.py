@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from harness.common import machine
 from harness.common.atomic_files import read_json
 from harness.config import compose, plugins
-from harness.engine import build, distributed, jobs, runtime
+from harness.engine import build, distributed, runtime
 from harness.jobdir import events as journal
+from harness.plan.spec import TrainSpec, read, read_as
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -130,8 +131,8 @@ def experiment(folder: Path, *names: str) -> str:
 def training(folder: Path, decoder: str) -> Path | None:
     """The job directory of a decoder's training."""
     for path in folder.glob("runs/jobs/*/job.yaml"):
-        job = jobs.read(path.parent)
-        if job["kind"] == "train" and job["decoder"]["name"] == decoder:
+        job = read(path.parent)
+        if isinstance(job, TrainSpec) and job.decoder.name == decoder:
             return path.parent
     return None
 
@@ -154,9 +155,9 @@ def trained(folder: Path, decoder: str) -> Trained:
     """What became of a decoder."""
     place = training(folder, decoder)
     assert place is not None
-    job = jobs.read(place)
-    runtime.seed_all(job["seed"])
-    model = build.segmentor(job, len(build.dataset(job).classes))
+    job = read_as(place, TrainSpec)
+    runtime.seed_all(job.seed)
+    model = build.segmentor(job, len(build.dataset(job.data).classes))
     return Trained(model.state_dict(), load_file(place / "weights.safetensors"))
 
 

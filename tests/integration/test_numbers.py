@@ -22,9 +22,11 @@ from safetensors.torch import load_file
 from vspw_files import make_vspw
 
 from harness.config import plugins
-from harness.engine import jobs, train, worker
+from harness.config.compose import DataSpec, EvaluateConfig
+from harness.engine import train, worker
 from harness.engine.runtime import Stop
 from harness.jobdir import events as journal
+from harness.plan.spec import TrainSpec, read_as
 
 PINNED = Path(__file__).parents[1] / "data" / "pinned.json"
 KINDS = ("decoders", "encoders", "datasets")
@@ -64,9 +66,9 @@ def versions(kind: str, name: str) -> dict[str, int]:
 
 def run_decoder(folder: Path, name: str) -> dict[str, Any]:
     """Train a few iterations and evaluate two videos: losses, memory, how far the weights went, confusion."""
-    data = {"name": "synthetic", "config": DATA}
+    data = DataSpec("synthetic", DATA)
     job = tiny_jobs.training(folder, "a" * 16, name, narrow("decoders", name), data=data, **TRAIN)
-    window = {"window": TRAIN["crop"], "stride": None, "short_side": None}
+    window = EvaluateConfig(window=TRAIN["crop"])
     evaluation = tiny_jobs.evaluation(folder, "e" * 16, ["a" * 16], data=data, evaluate=window)
     assert worker.launch([job, evaluation], tiny_jobs.ALONE, Stop()) == 0
     events, _ = journal.read(job / "events.jsonl")
@@ -74,7 +76,7 @@ def run_decoder(folder: Path, name: str) -> dict[str, Any]:
     return {
         "loss": [round(e["values"]["train/loss"], 6) for e in events if e["event"] == "metrics"],
         "memory": {key: summary(value) for key, value in sorted(weights.items()) if key.startswith("decoder.memory.")},
-        "weights": steps(train.Trainer(jobs.read(job), DATA["classes"], tiny_jobs.ALONE).model, weights),
+        "weights": steps(train.Trainer(read_as(job, TrainSpec), DATA["classes"], tiny_jobs.ALONE).model, weights),
         "confusion": np.sum(list(tiny_jobs.counts(evaluation).values()), axis=0).tolist(),
     }
 

@@ -10,6 +10,7 @@ from harness.config import compose, input_digests
 from harness.plan import plan
 from harness.plan.job import Train
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 from harness.results.palette import palette
 
 OVERRIDES = ("data.synthetic.classes=8", "data.synthetic.frames=2", "data.synthetic.train_videos=8")
@@ -50,7 +51,7 @@ def make(
 
 
 def finish(folder: Path, job: object, seconds: float) -> None:
-    (folder / "job.yaml").write_text(json.dumps(job.spec()))  # type: ignore[attr-defined]
+    (folder / "job.yaml").write_text(json.dumps(to_json(job.spec())))
     how = {"launcher": "inline", "nproc": 1, "commit": "0123456789ab", "dirty": False, "made": folder.name}
     (folder / "how.json").write_text(json.dumps(how))
     ending = {"status": "finished", "seconds": seconds, "provenance": PROVENANCE}

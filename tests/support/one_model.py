@@ -17,6 +17,7 @@ from harness.plan import plan, saved_plans
 from harness.plan.cell import Cell, Config, Evaluate, Train
 from harness.plan.job import Job
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 
 TITLE = "One model"
 REPORT = "comparison"
@@ -48,7 +49,7 @@ def begun(planned: Plan, job: Job, how: dict[str, Any] | None = None) -> Path:
     """A job's directory as a supervisor prepares it."""
     folder = planned.directory(job)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "job.yaml", job.spec())
+    write_json(folder / "job.yaml", to_json(job.spec()))
     write_json(folder / "how.json", {"made": "1" * 32, "launcher": "inline", "commit": "abc", **(how or {})})
     return folder
 

@@ -1,6 +1,7 @@
 """Job directories small enough for a test: four-block BEiT at 32 pixels, narrow heads, synthetic videos."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from harness.engine import build, jobs, train
+from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig
+from harness.engine import build, train
 from harness.engine.runtime import Rank, Stop
+from harness.plan.spec import EvaluateSpec, JobSpec, TrainSpec, read, read_as, to_json
 
 ALONE = Rank(0, 1, torch.device("cpu"), 1)
 DATA = {
@@ -29,52 +32,64 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_job(root: Path, job: dict[str, Any]) -> Path:
+TRAIN = TrainConfig(
+    epochs=6,
+    batch=4,
+    micro_batch=4,
+    crop=32,
+    short_side=32,
+    lr=1e-3,
+    layer_decay=0.9,
+    warmup=2,
+    workers=0,
+    checkpoint_every=2,
+    log_every=1,
+)
+
+
+def write_job(root: Path, job: JobSpec) -> Path:
     """The job's directory under `root`, with its job.yaml."""
-    folder = root / "jobs" / job["fingerprint"]
+    folder = root / "jobs" / job.fingerprint
     folder.mkdir(parents=True)
-    (folder / "job.yaml").write_text(json.dumps(job))
+    rewrite(folder, job)
     return folder
+
+
+def rewrite(folder: Path, job: JobSpec) -> None:
+    """Exchange a directory's job.yaml."""
+    (folder / "job.yaml").write_text(json.dumps(to_json(job)))
+
+
+def set_attempt(folder: Path, attempt: int) -> None:
+    """Say in job.yaml which attempt the job's ranks belong to."""
+    job = read(folder)
+    rewrite(folder, replace(job, launch=replace(job.launch, attempt=attempt)))
 
 
 def training(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", config: Any = None, **changes: Any) -> Path:
     """A training job; `changes` go to its top level or, by name, to its train section."""
-    job: dict[str, Any] = {
-        "kind": "train",
-        "fingerprint": name,
-        "seed": 3,
-        "precision": "fp32",
-        "data": {"name": "synthetic", "config": DATA},
-        "encoder": {"name": "beit", "config": {"model": "tiny"}},
-        "decoder": {"name": decoder, "config": config or HEADS[decoder]},
-        "train": {
-            "epochs": 6,
-            "batch": 4,
-            "micro_batch": 4,
-            "frames_per_video": 1,
-            "crop": 32,
-            "short_side": 32,
-            "lr": 1e-3,
-            "weight_decay": 0.05,
-            "layer_decay": 0.9,
-            "warmup": 2,
-            "workers": 0,
-            "checkpoint_every": 2,
-            "log_every": 1,
-        },
-        "iterations": 6,
-        "plugins": [],
-    }
-    for key, value in changes.items():
-        (job if key in job else job["train"])[key] = value
-    return write_job(root, job)
+    options = {key: changes.pop(key) for key in asdict(TRAIN) if key in changes}
+    job = TrainSpec(
+        fingerprint=name,
+        seed=3,
+        precision="fp32",
+        data=DataSpec("synthetic", DATA),
+        encoder=PluginSpec("beit", {"model": "tiny"}),
+        decoder=PluginSpec(decoder, config or HEADS[decoder]),
+        train=replace(TRAIN, **options),
+        evaluate=EvaluateConfig(window=32),
+        iterations=6,
+        plugins=(),
+        identity={},
+    )
+    return write_job(root, replace(job, **changes))
 
 
 def untrained(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", **changes: Any) -> Path:
     """A training with the weights it starts from and every row of its memory set (rows that are not cost less)."""
     folder = training(root, name, decoder, **changes)
-    job = jobs.read(folder)
-    state = build.segmentor(job, job["data"]["config"]["classes"]).state_dict()
+    job = read_as(folder, TrainSpec)
+    state = build.segmentor(job, job.data.config["classes"]).state_dict()
     for key, value in state.items():
         if key.endswith("memory.initialised"):
             value.fill_(True)
@@ -86,22 +101,21 @@ def untrained(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", **ch
 
 def evaluation(root: Path, name: str, members: list[str], stage: int = 0, **changes: Any) -> Path:
     """An evaluation job of trainings in the same root."""
-    job: dict[str, Any] = {
-        "kind": "evaluate",
-        "fingerprint": name,
-        "members": members,
-        "prior": None,
-        "stage": stage,
-        "scales": [1.0],
-        "flip": False,
-        "split": "val",
-        "precision": "fp32",
-        "data": {"name": "synthetic", "config": DATA},
-        "evaluate": {"window": 32, "stride": None, "short_side": None},
-        "plugins": [],
-    }
-    job.update(changes)
-    return write_job(root, job)
+    job = EvaluateSpec(
+        fingerprint=name,
+        members=tuple(members),
+        prior=None,
+        stage=stage,
+        scales=(1.0,),
+        flip=False,
+        split="val",
+        precision="fp32",
+        data=DataSpec("synthetic", DATA),
+        evaluate=EvaluateConfig(window=32),
+        plugins=(),
+        identity={},
+    )
+    return write_job(root, replace(job, **changes))
 
 
 def train_now(folder: Path) -> Path:

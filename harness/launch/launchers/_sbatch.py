@@ -102,7 +102,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
     except ImportError as error:
         raise UnfitError("submitit is not installed: pip install '.[slurm]' (or leave --launcher slurm out)") from error
 
-    class Executor(submitit.SlurmExecutor):
+    class Executor(submitit.SlurmExecutor):  # type: ignore[misc]  # submitit is untyped
         """Without the options that submitit invents; also where there is no Slurm, for --dry-run."""
 
         @classmethod

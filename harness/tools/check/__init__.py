@@ -6,11 +6,12 @@ directory. The contracts are models/contract.py, models/segmentor.py (Encoder) a
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools.check import _source
@@ -49,14 +50,14 @@ def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path
     return kinds[0], word, known
 
 
-def options(words: Collection[str]) -> dict[str, Any]:
+def options(words: Collection[str]) -> JsonObject:
     """`field=value` words, for example root=DIR or data.vspw.root=DIR, as fields of the plug-in's Config.
 
     Raises UsageError for a word of another form.
     """
     from omegaconf import OmegaConf
 
-    found: dict[str, Any] = {}
+    values: JsonObject = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
@@ -66,8 +67,8 @@ def options(words: Collection[str]) -> dict[str, Any]:
         except Exception as error:  # YAML's own
             raise UsageError(f"{word}: {' '.join(str(error).split())}") from error
         assert isinstance(read, dict)
-        found[key.rpartition(".")[2]] = read["value"]
-    return found
+        values[key.rpartition(".")[2]] = read["value"]
+    return values
 
 
 def check(
@@ -75,7 +76,7 @@ def check(
     name: str,
     folders: plugins.Folders,
     say: Say,
-    given: Mapping[str, Any] | None = None,
+    given: JsonObject | None = None,
     leave_out: Collection[str] = (),
 ) -> list[Held]:
     """Check a plug-in, telling `say` a line for each promise as it is known; all of them at the end.
@@ -83,18 +84,18 @@ def check(
     `given` are fields of its Config, `leave_out` titles of promises to leave unchecked. Raises UsageError where there
     is no such plug-in.
     """
-    found = []
-    for one in checks(kind, name, folders, given, leave_out):
-        say(line(one))
-        found.append(one)
-    return found
+    results = []
+    for result in checks(kind, name, folders, given, leave_out):
+        say(line(result))
+        results.append(result)
+    return results
 
 
 def checks(
     kind: str,
     name: str,
     folders: plugins.Folders = (),
-    given: Mapping[str, Any] | None = None,
+    given: JsonObject | None = None,
     leave_out: Collection[str] = (),
 ) -> Iterator[Held]:
     """The promises of a plug-in's kind, each as soon as it is known; arguments as for `check`."""

@@ -1,4 +1,4 @@
-"""What a decoder costs beside UPerNet: parameters and FLOPs at the paper's widths, time at tiny ones.
+"""The cost of a decoder beside UPerNet: parameters and FLOPs at the paper's widths, time at tiny ones.
 
 At the paper's widths nothing is computed: torch's fake tensors know shapes only.
 """
@@ -23,7 +23,7 @@ REPEATS = 5
 def cost(module: Any, config: Any, own: Any) -> str:
     """Parameters, FLOPs and time of a decoder's window, in eval mode: time with `config`, the rest with its `own`."""
     upernet = plugins.load("decoders", "upernet")
-    small = upernet.Config(**_training.UPERNET_WIDTHS)
+    small = upernet.Config(**_training.NARROW_UPERNET.config)
     mine, theirs = milliseconds(module, config), milliseconds(upernet, small)
     text = f"{mine:.1f} ms a window of 64 × 64 as checked (upernet {theirs:.1f})"
     try:

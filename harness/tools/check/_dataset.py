@@ -1,4 +1,4 @@
-"""What a data set owes (harness.data.contract): videos in order, frames of a fixed form, the same from everywhere.
+"""The contract of a data set (harness.data.contract): videos in order, frames of one form, equal from everywhere.
 
 Shapes: H × W pixels of a frame; a label is 0..K-1, or 255 for void.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.common import child
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import VOID, Dataset, Frame
 from harness.data.frame_order import in_time
@@ -50,7 +51,7 @@ class Subject:
 
 
 def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """A data set's promises: title, and the action that says how it is held or raises."""
     del path
@@ -91,14 +92,14 @@ def videos(subject: Subject) -> str:
     expect(named and len(set(classes)) == len(classes), "expected classes to be a tuple of different names")
     counts = []
     for split in LABELLED:
-        found = data.videos(split)
-        expect(isinstance(found, tuple), f"expected a tuple of {split} videos, got a {type(found).__name__}")
-        expect(len(set(found)) == len(found), f"expected different names in {split}, some come twice")
-        expect(found, f"expected videos in {split}, found none")
+        names = data.videos(split)
+        expect(isinstance(names, tuple), f"expected a tuple of {split} videos, got a {type(names).__name__}")
+        expect(len(set(names)) == len(names), f"expected different names in {split}, some come twice")
+        expect(names, f"expected videos in {split}, found none")
         planned = data.planned(split)
-        expect(planned == len(found), f"{split} has {len(found)} videos, `planned` says {planned}")
-        expect(found == data.videos(split), f"{split}: two calls of `videos` gave two orders")
-        counts.append(f"{len(found)} {split}")
+        expect(planned == len(names), f"{split} has {len(names)} videos, `planned` says {planned}")
+        expect(names == data.videos(split), f"{split}: two calls of `videos` gave two orders")
+        counts.append(f"{len(names)} {split}")
     return f"{len(classes)} classes, {', '.join(counts)} videos"
 
 
@@ -190,10 +191,10 @@ def repeatable(subject: Subject) -> str:
     data = subject.make()
     wanted = list(some(data, "train"))
     again = subject.make()
-    before = [data.read("train", *one) for one in wanted]
-    after = [again.read("train", *one) for one in reversed(wanted)][::-1]
-    for (video, name), one, other in zip(wanted, before, after, strict=True):
-        same = np.array_equal(one.image, other.image) and np.array_equal(one.label, other.label)  # type: ignore[arg-type]
+    before = [data.read("train", *frame) for frame in wanted]
+    after = [again.read("train", *frame) for frame in reversed(wanted)][::-1]
+    for (video, name), frame, other in zip(wanted, before, after, strict=True):
+        same = np.array_equal(frame.image, other.image) and np.array_equal(frame.label, other.label)  # type: ignore[arg-type]
         expect(same, f"{video}/{name}: another image or label when read again, in another order")
     return f"{len(wanted)} frames equal, backwards and from another object"
 
@@ -240,12 +241,15 @@ def file_lists(data: Dataset) -> str:
 def units(subject: Subject) -> str:
     """Each video belongs to a unit of an interval."""
     data = subject.make()
-    found = []
+    counts = []
     for split in LABELLED:
-        of = [data.unit(video) for video in data.videos(split)]
-        expect(all(isinstance(unit, str) and unit for unit in of), f"{split}: expected a unit's name for every video")
-        found.append(f"{len(set(of))} of {len(of)} {split} videos")
-    return f"units: {', '.join(found)}"
+        units_of_split = [data.unit(video) for video in data.videos(split)]
+        expect(
+            all(isinstance(unit, str) and unit for unit in units_of_split),
+            f"{split}: expected a unit's name for every video",
+        )
+        counts.append(f"{len(set(units_of_split))} of {len(units_of_split)} {split} videos")
+    return f"units: {', '.join(counts)}"
 
 
 def absent(subject: Subject) -> str:
@@ -271,9 +275,9 @@ def stream(subject: Subject) -> str:
     """Training samples with the frame before: the same from this process and from a worker."""
     from harness.data.stream import TrainStream, loader
 
-    made = TrainStream(subject.make(), offsets=(-1, 0), crop=32, short_side=32, seed=0)
+    samples = TrainStream(subject.make(), offsets=(-1, 0), crop=32, short_side=32, seed=0)
     wanted = [[0, 1], [2, 3]]
-    for one, other in zip(loader(made, wanted, 0), loader(made, wanted, 1), strict=True):
-        same = one.frames.equal(other.frames) and one.labels.equal(other.labels) and one.names == other.names
-        expect(same, f"{', '.join(one.names)}: a worker drew another sample than this process")
+    for batch, again in zip(loader(samples, wanted, 0), loader(samples, wanted, 1), strict=True):
+        same = batch.frames.equal(again.frames) and batch.labels.equal(again.labels) and batch.names == again.names
+        expect(same, f"{', '.join(batch.names)}: a worker drew another sample than this process")
     return "4 samples of 2 frames, equal with and without a worker"

@@ -1,4 +1,4 @@
-"""What a decoder owes (models/contract.py), on features drawn at random: shapes, gradients, priors, memory, weights.
+"""The contract of a decoder (models/contract.py), on random features: shapes, gradients, priors, memory, weights.
 
 Shapes: B images, K classes, H × W pixels of the image. What takes a whole training is in _training.py.
 """
@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.common.atomic_files import JsonObject
+from harness.config.compose import PluginSpec
 from harness.engine import train
+from harness.plan.spec import TrainSpec
 from harness.tools.check import _cost, _ranks, _training
 from harness.tools.check._held import Broken, expect
 from models import contract
@@ -37,10 +40,10 @@ class Subject:
     folders: tuple[str, ...]
     config: Any
 
-    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+    def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
         """A small training of it on the tiny BEiT."""
-        decoder = _training.section(self.name, self.config)
-        return _training.job(iterations, self.folders, decoder=decoder, **options)
+        decoder = PluginSpec(self.name, dataclasses.asdict(self.config))
+        return _training.job(iterations, self.folders, decoder=decoder, checkpoint_every=checkpoint_every)
 
     def make(self, num_classes: int = CLASSES) -> contract.Decoder:
         """A decoder with the same random weights each time."""
@@ -59,7 +62,7 @@ class Subject:
 
 
 def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """A decoder's promises: title, and the action that says how it is held or raises."""
     subject = Subject(name, path, module, folders, narrow(module, given))
@@ -83,7 +86,7 @@ def promises(
     yield from suite.items()
 
 
-def narrow(module: ModuleType, given: Mapping[str, Any]) -> Any:
+def narrow(module: ModuleType, given: JsonObject) -> Any:
     """The Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
     whole = module.Config(**given)
     wide = {
@@ -129,14 +132,15 @@ def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | N
     aim = target() if aim is None else aim
     if prior is None and decoder.prior == "previous":  # the trainer always has one for it
         prior = aim.labels.flip(0)
-    return decoder.train()(features(), earlier(decoder), prior, aim)
+    output: contract.Output = decoder.train()(features(), earlier(decoder), prior, aim)
+    return output
 
 
 def backward(output: contract.Output, aim: Target) -> float:
     """The trainer's loss of an output; gradients are added to the parameters'."""
-    found = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
-    found.backward()
-    return float(found.detach())
+    loss = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
+    torch.autograd.backward(loss)
+    return float(loss.detach())
 
 
 def cached(decoder: contract.Decoder, *shape: int) -> Any:
@@ -284,20 +288,20 @@ def priors(subject: Subject) -> str:
     parted = torch.cat([one[:, :32], other[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
     cases = {"no prior": None, "a prior": one, "a void prior": torch.full_like(one, VOID)}
     cases |= {"a prior in two halves": parted, "the halves exchanged": parted.flip(1)}
-    found = {}
+    logits = {}
     for what, prior in cases.items():
-        found[what] = decoder.predict(cache, prior).clone()
-        finite(f"the logits for {what}", found[what])
+        logits[what] = decoder.predict(cache, prior).clone()
+        finite(f"the logits for {what}", logits[what])
     keys = {what: decoder.prior_key(cache, prior) for what, prior in cases.items()}
-    for (what, key), (than, said) in combinations(keys.items(), 2):
-        alike = key is not None and said is not None and torch.equal(key, said)
-        gap = difference(found[what], found[than])
+    for (what, key), (than, theirs) in combinations(keys.items(), 2):
+        equal = key is not None and theirs is not None and torch.equal(key, theirs)
+        gap = difference(logits[what], logits[than])
         expect(
-            not alike or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
+            not equal or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
         )
     untaught = subject.make().eval()
     finite("the logits before training", untaught.predict(cached(untaught), one))
-    changed = difference(found["a prior"], decoder.predict(cache, other))
+    changed = difference(logits["a prior"], decoder.predict(cache, other))
     expect(
         decoder.prior != "none" or changed == 0,
         f'prior is "none", yet another prior moved the logits by {changed:.3g}: say "own" or "previous"',

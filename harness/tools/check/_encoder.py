@@ -1,4 +1,4 @@
-"""What an encoder owes (models/segmentor.py, Encoder): four levels as announced, depths, gradients, repeatability.
+"""The contract of an encoder (models/segmentor.py, Encoder): four levels as announced, depths, gradients, equal twice.
 
 Shapes: B images, S × S pixels of the smallest window that is a multiple of 32 and of the encoder's own `multiple`.
 """
@@ -6,7 +6,7 @@ Shapes: B images, S × S pixels of the smallest window that is a multiple of 32 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.common.atomic_files import JsonObject
+from harness.config.compose import PluginSpec
 from harness.engine import optim
+from harness.plan.spec import TrainSpec
 from harness.tools.check import _ranks, _training
 from harness.tools.check._held import Broken, expect
 from models import segmentor
@@ -50,14 +53,16 @@ class Subject:
         torch.manual_seed(0)
         return self.module.Encoder(self.config, size or self.size).eval()
 
-    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
+    def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
         """A small training of it under a narrow UPerNet."""
-        encoder = _training.section(self.name, self.config)
-        return _training.job(iterations, self.folders, encoder=encoder, crop=self.size, **options)
+        encoder = PluginSpec(self.name, dataclasses.asdict(self.config))
+        return _training.job(
+            iterations, self.folders, encoder=encoder, crop=self.size, checkpoint_every=checkpoint_every
+        )
 
 
 def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: Mapping[str, Any]
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """An encoder's promises: title, and the action that says how it is held or raises."""
     subject = Subject(name, path, module, folders, module.Config(**given))
@@ -124,7 +129,7 @@ def depths(subject: Subject) -> str:
     found = {name: encoder.layer_id(name) for name, _ in encoder.named_parameters()}
     wrong = {name: depth for name, depth in found.items() if type(depth) is not int or not 0 <= depth <= top}
     expect(not wrong, f"expected depths in 0..{top}, got {dict(list(wrong.items())[:3])}")
-    config = upernet.Config(**_training.UPERNET_WIDTHS)
+    config = upernet.Config(**_training.NARROW_UPERNET.config)
     decoder = upernet.Decoder(encoder.channels, encoder.deepest_channels, 4, config)
     groups = optim.parameter_groups(segmentor.Segmentor(encoder, decoder), 0.05, 0.9)
     scales = {round(group["lr_scale"], 4) for group in groups}
@@ -135,8 +140,8 @@ def depths(subject: Subject) -> str:
 def gradients(subject: Subject) -> str:
     """Every trainable parameter has a finite gradient."""
     encoder = subject.make().train()
-    found = encoder(images(subject.size))
-    sum(value.float().square().mean() for value in (*found.levels, found.deepest)).backward()
+    features = encoder(images(subject.size))
+    sum(value.float().square().mean() for value in (*features.levels, features.deepest)).backward()
     trainable = [(name, value) for name, value in encoder.named_parameters() if value.requires_grad]
     without = [name for name, value in trainable if value.grad is None]
     expect(not without, f"expected a gradient for every parameter, none came for {', '.join(without[:5])}")
@@ -150,12 +155,12 @@ def repeatable(subject: Subject) -> str:
     """In eval mode the same image gives bit-equal features, and nothing is changed."""
     encoder = subject.make()
     state = {name: value.clone() for name, value in encoder.state_dict().items()}
-    found = []
+    runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         features = encoder(images(subject.size))
-        found.append((*features.levels, features.deepest))
-    gap = max(float((one - other).abs().max()) for one, other in zip(*found, strict=True))
+        runs.append((*features.levels, features.deepest))
+    gap = max(float((one - other).abs().max()) for one, other in zip(*runs, strict=True))
     expect(gap == 0, f"the same image gave other features, max difference {gap:.3g}: random or stateful?")
     moved = [name for name, value in encoder.state_dict().items() if not torch.equal(value, state[name])]
     expect(not moved, f"expected eval mode to leave the weights alone, it changed {', '.join(moved[:3])}")

@@ -1,4 +1,4 @@
-"""What a check says, and how an exception becomes the one line that it says."""
+"""Check results, and exceptions as the one line of a result."""
 
 import traceback
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Held:
 
 
 class Broken(Exception):
-    """What was expected and what came, in one line."""
+    """A broken promise: the expected and the actual value in one line."""
 
 
 def expect(condition: object, text: str) -> None:
@@ -26,7 +26,7 @@ def expect(condition: object, text: str) -> None:
 
 
 def held(what: str, action: Callable[[], str], path: Path) -> Held:
-    """What `action` says of a promise; whatever it raises is a promise that was not held."""
+    """Return the result of a check; whatever `action` raises is a promise that was not held."""
     try:
         return Held(what, True, action())
     except Exception as error:  # a stranger's file may raise anything; the other checks go on
@@ -38,19 +38,19 @@ def explain(error: BaseException, path: Path) -> str:
     line = plugin_line(error, path)
     message = " ".join(str(error).split())[:400]
     kind = None if isinstance(error, Broken) else type(error).__name__
-    said = ": ".join(part for part in (kind, message) if part)
-    return said if line is None else f"{said} ({path.name}:{line})"
+    text = ": ".join(part for part in (kind, message) if part)
+    return text if line is None else f"{text} ({path.name}:{line})"
 
 
 def plugin_line(error: BaseException, path: Path) -> int | None:
     """The line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
     cause: BaseException | None = error
-    found = None
+    line = None
     while cause is not None:
         if isinstance(cause, SyntaxError) and cause.filename and Path(cause.filename) == path:
             return cause.lineno
         for frame in traceback.extract_tb(cause.__traceback__):
             if Path(frame.filename) == path and frame.lineno is not None:
-                found = frame.lineno
+                line = frame.lineno
         cause = cause.__cause__
-    return found
+    return line

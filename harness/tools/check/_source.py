@@ -1,4 +1,4 @@
-"""What the core reads of a plug-in before anyone imports it: VERSION and Config, written out."""
+"""The part of a plug-in that is read before anyone imports it: VERSION and Config, written out."""
 
 import ast
 import dataclasses

@@ -1,30 +1,32 @@
-"""What only a training shows: the loss falls, a stop costs nothing, a video is parsed. The engine's own, made small.
+"""Checks that take a training: the loss falls, a stop costs nothing, a video is parsed. The engine's own, made small.
 
 Shapes: K classes, H × W pixels of a frame.
 """
 
-import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file
 
+from harness.common.atomic_files import write_json
+from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig
+from harness.data.contract import Dataset
 from harness.engine import build, checkpoint, sliding_window, train
 from harness.engine.multistage import Stages
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import events as journal
+from harness.plan.spec import TrainSpec, to_json
 from harness.tools.check._held import Broken, expect
 
 CPU = torch.device("cpu")
-DATA = {"classes": 4, "train_videos": 4, "val_videos": 1, "frames": 3, "height": 32, "width": 48, "objects": 2}
-TINY_BEIT = {"name": "beit", "config": {"model": "tiny"}}
-UPERNET_WIDTHS: dict[str, Any] = {"channels": 8, "aux_channels": 8}
-NARROW_UPERNET = {"name": "upernet", "config": UPERNET_WIDTHS}
+VIDEOS = {"classes": 4, "train_videos": 4, "val_videos": 1, "frames": 3, "height": 32, "width": 48, "objects": 2}
+DATA = DataSpec("synthetic", VIDEOS)
+TINY_BEIT = PluginSpec("beit", {"model": "tiny"})
+NARROW_UPERNET = PluginSpec("upernet", {"channels": 8, "aux_channels": 8})
 STEPS, EDGE, FALL = 30, 5, 0.9  # of a training; steps averaged at each end; what the loss has to come below
+SELDOM = 10 * STEPS  # steps: no checkpoint before the end
 NUMBER = "a" * 16  # stands for a job's fingerprint
 
 
@@ -33,8 +35,8 @@ class Subject(Protocol):
 
     @property
     def path(self) -> Path: ...
-    def job(self, iterations: int, **options: Any) -> dict[str, Any]:
-        """A small training job of it; `options` go to the train section."""
+    def job(self, iterations: int, checkpoint_every: int = SELDOM) -> TrainSpec:
+        """A small training of it."""
         ...
 
 
@@ -55,54 +57,47 @@ class StopsAt(Stop):
         assert value is None
 
 
-def section(name: str, config: Any) -> dict[str, Any]:
-    """A plug-in as a job names it."""
-    return {"name": name, "config": dataclasses.asdict(config)}
-
-
 def job(
     iterations: int,
     folders: tuple[str, ...] = (),
-    encoder: Mapping[str, Any] = TINY_BEIT,
-    decoder: Mapping[str, Any] = NARROW_UPERNET,
+    encoder: PluginSpec = TINY_BEIT,
+    decoder: PluginSpec = NARROW_UPERNET,
     crop: int = 32,
-    **options: Any,
-) -> dict[str, Any]:
-    """A training job of four-class synthetic videos; `options` go to its train section."""
-    return {
-        "kind": "train",
-        "fingerprint": NUMBER,
-        "seed": 0,
-        "precision": "fp32",
-        "data": {"name": "synthetic", "config": DATA},
-        "encoder": dict(encoder),
-        "decoder": dict(decoder),
-        "train": {
-            "epochs": 1,
-            "batch": 4,
-            "micro_batch": None,
-            "frames_per_video": 1,
-            "crop": crop,
-            "short_side": crop,
-            "lr": 1e-2,
-            "weight_decay": 0.05,
-            "layer_decay": 1.0,
-            "warmup": 3,
-            "workers": 0,
-            "checkpoint_every": 10 * STEPS,
-            "log_every": 1,
-            **options,
-        },
-        "iterations": iterations,
-        "plugins": list(folders),
-    }
+    checkpoint_every: int = SELDOM,
+) -> TrainSpec:
+    """A training of four-class synthetic videos."""
+    train = TrainConfig(
+        epochs=1,
+        batch=4,
+        crop=crop,
+        short_side=crop,
+        lr=1e-2,
+        layer_decay=1.0,
+        warmup=3,
+        workers=0,
+        checkpoint_every=checkpoint_every,
+        log_every=1,
+    )
+    return TrainSpec(
+        fingerprint=NUMBER,
+        seed=0,
+        precision="fp32",
+        data=DATA,
+        encoder=encoder,
+        decoder=decoder,
+        train=train,
+        evaluate=EvaluateConfig(window=crop),
+        iterations=iterations,
+        plugins=folders,
+        identity={},
+    )
 
 
-def run(root: Path, description: Mapping[str, Any], stop: Stop | None = None) -> Path:
+def run(root: Path, job: TrainSpec, stop: Stop | None = None) -> Path:
     """Train in this process; the job's directory, which a second call goes on in."""
-    folder = root / "jobs" / description["fingerprint"]
+    folder = root / "jobs" / job.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.yaml").write_text(json.dumps(description), encoding="utf-8")
+    write_json(folder / "job.yaml", to_json(job))
     train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), stop or Stop())
     return folder
 
@@ -116,9 +111,9 @@ def losses(folder: Path) -> list[float]:
 def loss_falls(subject: Subject) -> str:
     """On a few synthetic videos the loss ends lower than it began."""
     with TemporaryDirectory() as root:
-        found = losses(run(Path(root), subject.job(STEPS)))
-    first, last = (sum(part) / EDGE for part in (found[:EDGE], found[-EDGE:]))
-    text = f"loss {first:.2f} → {last:.2f} in {len(found)} steps"
+        curve = losses(run(Path(root), subject.job(STEPS)))
+    first, last = (sum(part) / EDGE for part in (curve[:EDGE], curve[-EDGE:]))
+    text = f"loss {first:.2f} → {last:.2f} in {len(curve)} steps"
     if last > FALL * first:
         raise Broken(f"{text}: expected it to fall by a tenth at least")
     return text
@@ -126,17 +121,17 @@ def loss_falls(subject: Subject) -> str:
 
 def resume(subject: Subject) -> str:
     """Four iterations, and two with two more after a stop, leave bit-equal weights."""
-    description = subject.job(4, checkpoint_every=1)
+    job = subject.job(4, checkpoint_every=1)
     with TemporaryDirectory() as whole, TemporaryDirectory() as parts:
-        expected = load_file(run(Path(whole), description) / "weights.safetensors")
+        expected = load_file(run(Path(whole), job) / "weights.safetensors")
         checkpoints = Path(parts) / "jobs" / NUMBER / "checkpoints"
-        run(Path(parts), description, StopsAt(checkpoint.path_of(checkpoints, 2)))
+        run(Path(parts), job, StopsAt(checkpoint.path_of(checkpoints, 2)))
         expect(
             checkpoint.latest(checkpoints, print) == 2, "expected the stopped training to leave a checkpoint of step 2"
         )
         torch.rand(5)  # a generator elsewhere must not matter
-        found = load_file(run(Path(parts), description) / "weights.safetensors")
-    gaps = {name: float((value.float() - found[name].float()).abs().max()) for name, value in expected.items()}
+        resumed = load_file(run(Path(parts), job) / "weights.safetensors")
+    gaps = {name: float((value.float() - resumed[name].float()).abs().max()) for name, value in expected.items()}
     other = [name for name, gap in gaps.items() if gap != 0]
     if other:
         raise Broken(
@@ -148,12 +143,12 @@ def resume(subject: Subject) -> str:
 
 def video(subject: Subject) -> str:
     """The evaluator takes the decoder through a video, in windows, in two stages."""
-    description = subject.job(2)
-    dataset = build.dataset(description)
-    model = build.segmentor(description, len(dataset.classes))
+    job = subject.job(2)
+    dataset = build.dataset(job.data, job.plugins)
+    model = build.segmentor(job, len(dataset.classes))
     with TemporaryDirectory() as root:
-        model.load_state_dict(load_file(run(Path(root), description) / "weights.safetensors"))
-    geometry = sliding_window.geometry(description["train"]["crop"], None, None, (1.0,), False)
+        model.load_state_dict(load_file(run(Path(root), job) / "weights.safetensors"))
+    geometry = sliding_window.geometry(job.evaluate)
     runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
     for index, (one, other) in enumerate(zip(*runs, strict=True)):
         expect(torch.equal(one, other), f"stage {index % 2} of frame {index // 2} differs when the video is seen again")
@@ -165,11 +160,11 @@ def video(subject: Subject) -> str:
     return f"{frames}; stage 1 moves probabilities by up to {moved:.2g}"
 
 
-def _parse(stages: Stages, dataset: Any) -> list[torch.Tensor]:
+def _parse(stages: Stages, dataset: Dataset) -> list[torch.Tensor]:
     """Probabilities (K, H, W) of stages 0 and 1 of each frame of the first val video."""
     name = dataset.videos("val")[0]
-    found = []
+    probabilities = []
     for frame in dataset.frames("val", name):
         image = torch.from_numpy(dataset.read("val", name, frame).image).permute(2, 0, 1)[None]
-        found += [seen.probabilities.clone() for seen in stages.predict(image, 1)]
-    return found
+        probabilities += [prediction.probabilities.clone() for prediction in stages.predict(image, 1)]
+    return probabilities

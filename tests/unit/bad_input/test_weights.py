@@ -23,7 +23,7 @@ def trained():
 def load(path):
     """Fill a small BEiT from a file, as training does."""
     encoder = beit.Encoder(beit.Config(weights=str(path)), 64)
-    build.load_pretrained(SimpleNamespace(encoder=encoder), {"encoder": {"name": "beit"}})
+    build.load_pretrained(SimpleNamespace(encoder=encoder), "beit")
 
 
 class Bomb:

@@ -13,8 +13,9 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import models.layers.head
-from harness.engine import build, distributed, jobs, optim, runtime, train, worker
+from harness.engine import build, distributed, optim, runtime, train, worker
 from harness.engine.runtime import Rank, Stop
+from harness.plan.spec import read
 
 CPU = torch.device("cpu")
 MICRO_BATCHES = (4, 2)  # of a batch of 4: without and with accumulation
@@ -223,9 +224,9 @@ def kind_of(name):
 
 def beginning(folder):
     """The weights that a training begins with."""
-    job = jobs.read(folder)
-    runtime.seed_all(job["seed"])
-    return build.segmentor(job, job["data"]["config"]["classes"]).state_dict()
+    job = read(folder)
+    runtime.seed_all(job.seed)
+    return build.segmentor(job, job.data.config["classes"]).state_dict()
 
 
 def assert_same_share(alone, several, first):

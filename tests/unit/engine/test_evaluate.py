@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -9,13 +8,16 @@ from PIL import Image
 from tiny_jobs import ALONE, counts, evaluation
 
 from harness.common.errors import UnfitError
-from harness.engine import build, evaluate, jobs, sliding_window
+from harness.config.compose import DataSpec, EvaluateConfig
+from harness.engine import build, evaluate
 from harness.engine import multistage as stages_module
 from harness.engine.multistage import Stages, Windows, nbytes
 from harness.engine.runtime import Rank, Stop, Stopped
+from harness.engine.sliding_window import geometry
 from harness.jobdir import events as journal
 from harness.jobdir.lease import Claim, SupersededError
 from harness.launch import supervisor
+from harness.plan.spec import read
 from models.contract import Decoder
 
 A, B = "a" * 16, "b" * 16
@@ -43,15 +45,14 @@ def equal(one, other):
 
 
 def frames(video="val_0000"):
-    dataset = build.dataset({"data": {"name": "synthetic", "config": tiny_jobs.DATA}, "plugins": []})
+    dataset = build.dataset(DataSpec("synthetic", tiny_jobs.DATA))
     for name in dataset.frames("val", video):
         yield torch.from_numpy(dataset.read("val", video, name).image).permute(2, 0, 1)[None].float()
 
 
-def stages_of(root, member, **changes):
+def stages_of(root, member, flip=False):
     model = evaluate.model(root / "jobs" / member, 4)
-    options = {"window": 32, "stride": None, "short_side": None, "scales": [1.0], "flip": False, **changes}
-    return Stages(model, sliding_window.geometry(**options), "fp32", torch.device("cpu"))
+    return Stages(model, geometry(EvaluateConfig(window=32), flip=flip), "fp32", torch.device("cpu"))
 
 
 def test_every_pixel_is_counted_once(root):
@@ -231,7 +232,7 @@ def test_mirrored_video_has_the_mirrored_output(root):
 
 
 def test_scales_and_flip_change_the_counts_but_not_their_total(root):
-    plain, many = run(evaluation(root, "plain", [A]), evaluation(root, "many", [A], scales=[1.0, 1.5], flip=True))
+    plain, many = run(evaluation(root, "plain", [A]), evaluation(root, "many", [A], scales=(1.0, 1.5), flip=True))
     assert {video: value.sum() for video, value in plain.items()} == {v: value.sum() for v, value in many.items()}
     assert not equal(plain, many)
 
@@ -260,19 +261,18 @@ def test_weights_that_changed_on_the_disk_are_unfit(root, tmp_path):
     content[-1] ^= 1  # a bit of the last tensor: the file can still be read
     (copy / "weights.safetensors").write_bytes(content)
     with pytest.raises(UnfitError, match="its sha256 differs"):
-        evaluate.filled(copy, jobs.read(copy), 4)
+        evaluate.filled(copy, read(copy), 4)
 
 
 def test_other_window_than_the_encoders_is_unfit(root):
     with pytest.raises(UnfitError, match=r"evaluate\.window=64"):
-        run(evaluation(root, "wide", [A], evaluate={"window": 64, "stride": None, "short_side": None}))
+        run(evaluation(root, "wide", [A], evaluate=EvaluateConfig(window=64)))
 
 
 def test_an_evaluation_that_was_taken_over_keeps_no_more_masks(root, monkeypatch):
-    how = {"window": 32, "stride": None, "short_side": None, "keep_masks": True}
-    folder = evaluation(root, "one", [A], evaluate=how)
+    folder = evaluation(root, "one", [A], evaluate=EvaluateConfig(window=32, keep_masks=True))
     first = Claim(folder).take()
-    (folder / "job.yaml").write_text(json.dumps({**jobs.read(folder), "attempt": first.number}))
+    tiny_jobs.set_attempt(folder, first.number)
     ahead = evaluate.read_ahead
 
     def taken_over(*arguments):

@@ -1,6 +1,6 @@
 """Evaluations on the way: they say what the model is worth, and leave no trace in what it becomes."""
 
-import json
+from dataclasses import replace
 
 import pytest
 import tiny_jobs
@@ -9,25 +9,21 @@ from safetensors.torch import load_file
 from tiny_jobs import ALONE, DATA, train_now, training
 
 from harness.common.errors import UsageError
-from harness.engine import build, evaluate, intermediate_evaluation, jobs, train
+from harness.config.compose import DataSpec
+from harness.engine import build, evaluate, intermediate_evaluation, train
 from harness.engine.intermediate_evaluation import Looks
 from harness.engine.runtime import Stop
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.plan.spec import read
 from harness.results import metrics
 
-HELD = {"name": "synthetic", "config": DATA, "hold_out": 0.3}
-HOW = {"evaluate_every": 2, "evaluate_split": "dev", "evaluate_videos": None}
-GEOMETRY = {"window": 32, "stride": None, "short_side": None}
+HELD = DataSpec("synthetic", DATA, 0.3)
 
 
 def looked_at(root, name="a" * 16, decoder="decoder_a", **changes):
-    """A training that is looked at: a job.yaml as harness.plan.job makes it."""
-    folder = training(root, name, decoder, data=HELD, **changes)
-    job = jobs.read(folder)
-    job["train"] |= HOW
-    (folder / "job.yaml").write_text(json.dumps({**job, "evaluate": GEOMETRY}))
-    return folder
+    """A training with evaluations on the way."""
+    return training(root, name, decoder, data=HELD, evaluate_every=2, **changes)
 
 
 def seen(folder):
@@ -47,8 +43,8 @@ def test_weights_are_bit_equal_with_and_without(tmp_path, decoder):
 
 def test_a_look_is_the_evaluation_itself(tmp_path):
     folder = train_now(looked_at(tmp_path))
-    job = jobs.read(folder)
-    dataset = build.dataset(job)
+    job = read(folder)
+    dataset = build.dataset(job.data)
     model = evaluate.model(folder, len(dataset.classes))
     value = Looks(job, dataset, ALONE).take(model, 6, Stop())
     dev = tiny_jobs.evaluation(tmp_path, "e" * 16, ["a" * 16], split="dev", data=HELD)
@@ -86,9 +82,9 @@ def test_a_flag_means_nothing_to_a_training_that_nobody_looks_at(tmp_path):
 
 def test_a_signal_breaks_a_look_off(tmp_path):
     folder = train_now(looked_at(tmp_path))
-    job, stop = jobs.read(folder), Stop()
+    job, stop = read(folder), Stop()
     stop.status = "preempted"
-    dataset = build.dataset(job)
+    dataset = build.dataset(job.data)
     assert Looks(job, dataset, ALONE).take(evaluate.model(folder, len(dataset.classes)), 6, stop) is None
 
 
@@ -100,8 +96,8 @@ def test_every_frame_of_a_look_is_a_beat(tmp_path):
             self.beats += 1
 
     folder = train_now(looked_at(tmp_path))
-    job, stop = jobs.read(folder), Counting()
-    dataset = build.dataset(job)
+    job, stop = read(folder), Counting()
+    dataset = build.dataset(job.data)
     taken = Looks(job, dataset, ALONE)
     taken.take(evaluate.model(folder, len(dataset.classes)), 6, stop)
     assert stop.beats == len(taken.videos) * DATA["frames"] > 0
@@ -109,10 +105,10 @@ def test_every_frame_of_a_look_is_a_beat(tmp_path):
 
 def test_dev_needs_something_held_out(tmp_path):
     folder = looked_at(tmp_path)
-    job = jobs.read(folder)
-    del job["data"]["hold_out"]
+    job = read(folder)
+    job = replace(job, data=replace(job.data, hold_out=None))
     with pytest.raises(UsageError, match=r"set data\.hold_out"):
-        Looks(job, build.dataset(job), ALONE)
+        Looks(job, build.dataset(job.data), ALONE)
 
 
 def test_videos_are_spread_over_the_split():

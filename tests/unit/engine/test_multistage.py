@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from test_sliding_window import slow_slide
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.common.errors import UnfitError
-from harness.engine import build, evaluate, jobs, sliding_window
+from harness.config.compose import DataSpec, EvaluateConfig
+from harness.engine import build, evaluate, sliding_window
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Stop
+from harness.engine.sliding_window import geometry
+from harness.plan.spec import read
 from models.layers.context_read import class_counts, to_grid
 from models.layers.pyramid import UPerHead
 
@@ -32,7 +36,7 @@ def members(tmp_path_factory):
     for seed, (name, decoder) in enumerate(((A, "decoder_a"), (B, "decoder_b"), (U, "upernet"))):
         folder = training(root, name, decoder)
         torch.manual_seed(seed)
-        state = build.segmentor(jobs.read(folder), CLASSES).state_dict()
+        state = build.segmentor(read(folder), CLASSES).state_dict()
         for key, value in state.items():
             if key.endswith("memory.rows"):
                 value.copy_(torch.randn_like(value) * 4)
@@ -77,22 +81,23 @@ def pictures(folder):
 
 
 def frames(video="val_0000"):
-    dataset = build.dataset({"data": {"name": "synthetic", "config": tiny_jobs.DATA}, "plugins": []})
+    dataset = build.dataset(DataSpec("synthetic", tiny_jobs.DATA))
     for name in dataset.frames("val", video):
         yield torch.from_numpy(dataset.read("val", video, name).image).permute(2, 0, 1)[None].float()
 
 
-def stages_of(root, member, **changes):
-    options = {"window": 32, "stride": None, "short_side": None, "scales": [1.0], "flip": False, **changes}
+def stages_of(root, member, scales=(1.0,), flip=False, stride=None):
     model = evaluate.model(root / "jobs" / member, CLASSES)
-    return Stages(model, sliding_window.geometry(**options), "fp32", torch.device("cpu"))
+    return Stages(
+        model, geometry(EvaluateConfig(window=32, stride=stride), tuple(scales), flip), "fp32", torch.device("cpu")
+    )
 
 
 def predictions(stages, last=2):
     return [seen for image in frames() for seen in stages.predict(image, last)]
 
 
-KEEP = {"evaluate": {"window": 32, "stride": None, "short_side": None, "keep_masks": True}}
+KEEP = {"evaluate": EvaluateConfig(window=32, keep_masks=True)}
 
 
 @pytest.mark.parametrize("member", [A, B])
@@ -102,7 +107,7 @@ def test_stages_in_the_loop_equal_stages_from_saved_masks(root, member):
     assert any(pictures(made[0])[name] != pictures(made[1])[name] for name in pictures(made[0]))
     for stage in (1, 2):
         before = made[stage - 1]
-        how = {**KEEP["evaluate"], "prior_masks": str(before)}
+        how = replace(KEEP["evaluate"], prior_masks=str(before))
         alone = evaluation(root, f"alone{stage}", [member], stage, prior=before.name, evaluate=how)
         run(alone)
         assert pictures(alone) == pictures(made[stage])
@@ -220,7 +225,7 @@ def test_each_member_of_an_ensemble_goes_on_with_its_own_mask(root):
 def test_the_truth_as_p_is_the_frames_own_labels(root):
     truth = evaluation(root, "truth", [A], prior="truth", **KEEP)
     run(truth)
-    dataset, stages = build.dataset(jobs.read(truth)), stages_of(root, A)
+    dataset, stages = build.dataset(read(truth).data), stages_of(root, A)
     for name, image in zip(dataset.frames("val", "val_0000"), frames(), strict=True):
         label = torch.from_numpy(dataset.read("val", "val_0000", name).label).long()
         first, given = stages.predict(image, 0, [label])
@@ -235,7 +240,7 @@ def test_the_truth_as_p_is_the_frames_own_labels(root):
 def test_the_truth_may_be_that_of_the_frame_before_or_of_a_frame_of_another_video(root):
     before, other = (evaluation(root, f"of_{name}", [A], prior=f"truth_{name}", **KEEP) for name in ("before", "other"))
     run(before, other)
-    dataset, stages = build.dataset(jobs.read(before)), stages_of(root, A)
+    dataset, stages = build.dataset(read(before).data), stages_of(root, A)
     names = dataset.frames("val", "val_0000")
     elsewhere = [
         torch.from_numpy(dataset.read("val", video, name).label).long()
@@ -369,7 +374,7 @@ def test_p_is_fused_over_all_views_then_seen_by_each(root, monkeypatch):
 def test_saved_masks_of_another_size_or_with_other_labels_are_unfit(root):
     before = chain(root, [A], 0, **KEEP)[0]
     run(before)
-    how = {**KEEP["evaluate"], "prior_masks": str(before)}
+    how = replace(KEEP["evaluate"], prior_masks=str(before))
     path = before / "masks" / "val_0000" / "0000.png"
     for number, (array, said) in enumerate(
         ((np.zeros((8, 8), np.uint8), "is 8×8, its frame 48×32"), (np.full((32, 48), 200, np.uint8), "holds 200"))
@@ -393,8 +398,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(root, members):
     (other / "weights.safetensors").write_bytes(b"cut off")
     with pytest.raises(UnfitError, match="cannot be read"):
         evaluate.model(other, CLASSES)
-    job = json.loads((other / "job.yaml").read_text())
-    (other / "job.yaml").write_text(json.dumps({**job, "fingerprint": "e" * 16}))
+    tiny_jobs.rewrite(other, replace(read(other), fingerprint="e" * 16))
     save_file(state, other / "weights.safetensors")
     with pytest.raises(UnfitError, match="belongs to the training e"):
         evaluate.model(other, CLASSES)

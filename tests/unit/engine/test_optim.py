@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.config.compose import TrainConfig
 from harness.engine import optim
 
 
@@ -71,7 +72,7 @@ def test_schedule_without_warmup_starts_at_the_base_rate():
 
 
 def test_rate_is_set_by_layer():
-    optimizer = optim.adamw(Model(), lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    optimizer = optim.adamw(Model(), TrainConfig(lr=1.0, weight_decay=0.05, layer_decay=0.5))
     optim.set_lr(optimizer, 0.2)
     assert {group["lr"] for group in optimizer.param_groups} == {0.025, 0.05, 0.1, 0.2}
     assert optimizer.defaults["betas"] == (0.9, 0.999)

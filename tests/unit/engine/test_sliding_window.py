@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.common.errors import UnfitError
+from harness.config.compose import EvaluateConfig
 from harness.engine import sliding_window
 from harness.engine.sliding_window import Box, Fit, Fusion, Geometry, View
 
@@ -33,13 +34,18 @@ def test_windows_equal_the_slow_reference_and_cover_all(size, window, stride):
     assert count.min() >= 1
 
 
-SCALES = [0.75, 1.0, 1.25, 1.5, 1.75]  # the paper's
+SCALES = (0.75, 1.0, 1.25, 1.5, 1.75)  # the paper's
+
+
+def geometry(window, stride, short_side, scales=(1.0,), flip=False, small_views=None):
+    options = EvaluateConfig(window=window, stride=stride, short_side=short_side, small_views=small_views)
+    return sliding_window.geometry(options, tuple(scales), flip)
 
 
 def test_papers_frame_takes_three_windows_and_tta_64():
-    one = sliding_window.geometry(512, 341, 512, [1.0], False)
-    many = sliding_window.geometry(512, None, 512, SCALES, True, "enlarge")
-    padded = sliding_window.geometry(512, None, 512, SCALES, True, "pad")
+    one = geometry(512, 341, 512)
+    many = geometry(512, None, 512, SCALES, True, "enlarge")
+    padded = geometry(512, None, 512, SCALES, True, "pad")
     assert many.stride == 341
     assert len(sliding_window.tiles(480, 853, one, SQUARE)) == 3
     assert len(sliding_window.tiles(480, 853, many, SQUARE)) == 64
@@ -57,16 +63,16 @@ def setr_resize(height, width, scale, window, short_side=512):
 @pytest.mark.parametrize("size", [(480, 853), (853, 480), (480, 640), (512, 512)])
 def test_views_below_the_window_are_unilms(size):
     for scale in (0.5, *SCALES):
-        (view,) = sliding_window.views(*size, sliding_window.geometry(512, 341, 512, [scale], False, "enlarge"))
+        (view,) = sliding_window.views(*size, geometry(512, 341, 512, [scale], False, "enlarge"))
         assert view[:2] == setr_resize(*size, scale, 512)
 
 
 def test_scales_of_one_size_are_one_view_that_weighs_as_many():
     torch.manual_seed(0)
     image = torch.rand(1, 3, 24, 38) * 255
-    several = sliding_window.geometry(32, 21, 32, [0.5, 0.75, 1.0, 1.5], True, "enlarge")
+    several = geometry(32, 21, 32, [0.5, 0.75, 1.0, 1.5], True, "enlarge")
     assert [view.weight for view in sliding_window.views(24, 38, several)] == [3, 3, 1, 1]
-    alone = [sliding_window.geometry(32, 21, 32, [scale], True) for scale in (1.0, 1.0, 1.0, 1.5)]
+    alone = [geometry(32, 21, 32, [scale], True) for scale in (1.0, 1.0, 1.0, 1.5)]
     expected = sum(fuse(image, one, Fit(32, 32)) for one in alone) / 4
     torch.testing.assert_close(fuse(image, several, Fit(32, 32)), expected)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def demo(root: Path, name: str) -> Path:
     """The demo's training of Decoder B, without an end."""
     made = plan.make(["ablation_ensemble"], compose("demo", ("train.checkpoint_every=100000",)), root)
     job = next(job for job in made.jobs if isinstance(job, Train) and job.decoder == "decoder_b")
-    return write_job(root, {**made.spec(job), "fingerprint": name, "iterations": 100_000})
+    return write_job(root, replace(job.spec(), fingerprint=name, iterations=100_000))
 
 
 def wait_for_step(folder: Path, step: int) -> None:

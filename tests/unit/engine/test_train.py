@@ -1,6 +1,6 @@
-import json
 import math
 import signal
+from dataclasses import replace
 
 import pytest
 import tiny_jobs
@@ -13,6 +13,7 @@ from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import events as journal
 from harness.jobdir.lease import Claim
+from harness.plan.spec import read
 from models.contract import Auxiliary, Output
 
 
@@ -129,8 +130,9 @@ def test_batch_without_valid_pixels_contributes_nothing():
 
 
 def test_micro_batches_are_the_same_samples(tmp_path):
-    whole = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": None}}, 1)
-    split = train.plan({"iterations": 2, "train": {"batch": 8, "micro_batch": 4}}, 2)
+    job = read(training(tmp_path, iterations=2, batch=8, micro_batch=None))
+    whole = train.plan(job, 1)
+    split = train.plan(replace(job, train=replace(job.train, micro_batch=4)), 2)
     assert list(train.positions(whole, 0, 0)) == [list(range(8)), list(range(8, 16))]
     ranks = [list(train.positions(split, rank, 1)) for rank in range(2)]
     assert ranks == [[[8, 9], [12, 13]], [[10, 11], [14, 15]]]
@@ -151,9 +153,9 @@ def test_accumulation_trains_and_moves_memory_once_an_iteration(tmp_path, monkey
     assert max(updates) > 2 * 32 * 32  # more than one micro-batch can hold
 
 
-def test_ranks_must_share_a_micro_batch():
+def test_ranks_must_share_a_micro_batch(tmp_path):
     with pytest.raises(UnfitError, match="3 ranks"):
-        train.plan({"iterations": 1, "train": {"batch": 8, "micro_batch": 4}}, 3)
+        train.plan(read(training(tmp_path, batch=8, micro_batch=4)), 3)
 
 
 def test_fp16_needs_a_gpu(tmp_path):
@@ -169,7 +171,7 @@ def test_bf16_trains_with_a_float32_memory(tmp_path):
 
 def test_loss_that_is_not_finite_ends_before_weights_take_it(tmp_path):
     folder = training(tmp_path)
-    job = json.loads((folder / "job.yaml").read_text())
+    job = read(folder)
     trainer = train.Trainer(job, 4, Rank(0, 1, torch.device("cpu"), 1))
     trainer.start(None)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
@@ -183,7 +185,7 @@ def test_loss_that_is_not_finite_ends_before_weights_take_it(tmp_path):
 
 
 def test_truth_is_the_prior_at_first_and_a_prediction_later(tmp_path):
-    job = json.loads((training(tmp_path) / "job.yaml").read_text())
+    job = read(training(tmp_path))
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     assert trainer.offsets == (-1, 0)
@@ -195,7 +197,7 @@ def test_truth_is_the_prior_at_first_and_a_prediction_later(tmp_path):
 
 
 def test_own_prior_is_the_truth_of_the_frame_itself_then_none(tmp_path):
-    job = json.loads((training(tmp_path, decoder="decoder_b") / "job.yaml").read_text())
+    job = read(training(tmp_path, decoder="decoder_b"))
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     assert trainer.offsets == (-2, -1, 0)
@@ -222,7 +224,7 @@ def test_signal_sets_the_flag(monkeypatch):
 @pytest.mark.parametrize("decoder", ["decoder_a", "decoder_b"])
 def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decoder):
     """Autocast caches weights that it casts; cast under no_grad first, they would have no gradient afterwards."""
-    job = json.loads((training(tmp_path, decoder=decoder, precision="bf16") / "job.yaml").read_text())
+    job = read(training(tmp_path, decoder=decoder, precision="bf16"))
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     trainer.model.decoder.memory.initialised.fill_(True)
@@ -245,7 +247,7 @@ def a_batch(value, name):
 
 
 def test_a_bad_loss_names_its_samples_alone(tmp_path):
-    job = json.loads((training(tmp_path, micro_batch=2) / "job.yaml").read_text())
+    job = read(training(tmp_path, micro_batch=2))
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     batches = [a_batch(0.0, "street/1"), a_batch(math.nan, "river/7")]
@@ -256,7 +258,7 @@ def test_a_bad_loss_names_its_samples_alone(tmp_path):
 def test_fp16s_scaler_may_pass_over_some(tmp_path, monkeypatch):
     """The scaler works on a CPU too, though fp16 itself is refused there."""
     monkeypatch.setattr(train, "SKIPS", 2)
-    job = json.loads((training(tmp_path) / "job.yaml").read_text())
+    job = read(training(tmp_path))
     trainer = train.Trainer(job, 4, ALONE)
     trainer.start(None)
     trainer.scaler = torch.amp.GradScaler("cpu")
@@ -387,9 +389,8 @@ def test_damaged_weights_are_no_finished_training(tmp_path):
 
 def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
     folder = training(tmp_path)
-    description = json.loads((folder / "job.yaml").read_text())
     first = Claim(folder).take()
-    (folder / "job.yaml").write_text(json.dumps({**description, "attempt": first.number}))
+    tiny_jobs.set_attempt(folder, first.number)
     step, seen = train.Trainer.step, {}
 
     def taken_over(self, iteration, *rest):
@@ -408,7 +409,7 @@ def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):
 def test_a_training_that_is_superseded_at_its_end_keeps_nothing(tmp_path, monkeypatch):
     folder = training(tmp_path)
     first = Claim(folder).take()
-    (folder / "job.yaml").write_text(json.dumps({**jobs.read(folder), "attempt": first.number}))
+    tiny_jobs.set_attempt(folder, first.number)
     finish = train.finish
 
     def taken_over(*arguments):

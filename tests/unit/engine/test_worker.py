@@ -4,15 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny_jobs import ALONE, counts, evaluation, training
 
+from harness.config.compose import PluginSpec
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.jobs import Ending
 from harness.engine.runtime import Rank, Stop, Stopped
 from harness.jobdir import events as journal
+from harness.jobdir import lease
 from harness.jobdir.lease import Claim
 
 A = "a" * 16
@@ -57,7 +60,7 @@ def test_launch_trains_then_evaluates(tmp_path):
 
 
 def test_failed_job_says_why_and_the_others_go_on(tmp_path):
-    bad = training(tmp_path, "bad", encoder={"name": "beit", "config": {"model": "beit_of_nobody"}})
+    bad = training(tmp_path, "bad", encoder=PluginSpec("beit", {"model": "beit_of_nobody"}))
     needs, good = evaluation(tmp_path, "needs", ["bad"]), training(tmp_path, A, iterations=1)
     assert worker.launch([bad, needs, good], ALONE, Stop()) == 1
     assert outcome(bad)["status"] == "failed"
@@ -68,14 +71,23 @@ def test_failed_job_says_why_and_the_others_go_on(tmp_path):
     assert outcome(good)["status"] == "finished"
 
 
-def test_defect_of_the_program_is_named_with_its_kind(tmp_path):
+def test_defect_of_the_program_is_named_with_its_kind(tmp_path, monkeypatch):
     job = training(tmp_path, A, decoder="decoder_a")
-    description = json.loads((job / "job.yaml").read_text())
-    del description["train"]["warmup"]
-    (job / "job.yaml").write_text(json.dumps(description))
+    monkeypatch.setattr(worker.train, "run", lambda *_: {}["warmup"])
     assert worker.launch([job], ALONE, Stop()) == 1
     assert outcome(job)["reason"] == "KeyError: 'warmup'"
     assert outcome(job)["exit_code"] == 1
+
+
+def test_a_description_without_a_key_that_numbers_depend_on_is_unfit(tmp_path):
+    job = training(tmp_path, A)
+    content = json.loads((job / "job.yaml").read_text())
+    del content["train"]["evaluate_every"], content["train"]["log_every"]  # `where`: no number depends on them
+    del content["train"]["warmup"]
+    (job / "job.yaml").write_text(json.dumps(content))
+    assert worker.launch([job], ALONE, Stop()) == 1
+    assert outcome(job)["reason"].endswith("job.yaml: lacks 'warmup'; plan the job again")
+    assert outcome(job)["exit_code"] == 3
 
 
 def test_stop_that_follows_from_a_failure_does_not_hide_it(tmp_path):
@@ -95,7 +107,7 @@ def test_a_stop_is_not_written_where_a_later_attempt_has_the_job(tmp_path, raise
             raise Stopped("preempted")
         return jobs.stopped("preempted", 0)
 
-    worker.guarded(endings, ALONE, {tmp_path: jobs.ours(tmp_path, {"attempt": first.number})}, [tmp_path], work)
+    worker.guarded(endings, ALONE, {tmp_path: partial(lease.check, tmp_path, first.number)}, [tmp_path], work)
     assert [ending.status for ending in endings] == ["superseded"]
     assert not (tmp_path / "outcome.json").exists()
 

@@ -7,6 +7,8 @@ from harness.cli.plan_text import sharing
 from harness.config.compose import compose
 from harness.jobdir.events import Journal
 from harness.plan import cost, plan
+from harness.plan.job import Train
+from harness.plan.spec import to_json
 
 SMALL = ("data.synthetic.train_videos=4", "data.synthetic.val_videos=3", "train.epochs=5")
 
@@ -18,8 +20,8 @@ def make(root, *overrides):
 def finish(made, job, seconds, world, monkeypatch):
     folder = made.directory(job)
     folder.mkdir(parents=True)
-    (folder / "job.yaml").write_text(json.dumps(job.spec()))
-    step = job.config.iterations() if job.spec()["kind"] == "train" else 3
+    (folder / "job.yaml").write_text(json.dumps(to_json(job.spec())))
+    step = job.config.iterations() if isinstance(job, Train) else 3
     (folder / "weights.safetensors").write_bytes(b"x" * 1000)
     outcome = {"status": "finished", "step": step, "provenance": {"world": world}}
     (folder / "outcome.json").write_text(json.dumps(outcome))

@@ -10,6 +10,7 @@ from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config, compose
 from harness.plan.job import GIVEN, Evaluate, Job, Train, digest
+from harness.plan.spec import to_json
 
 DECODERS = ("upernet", "decoder_a", "decoder_b")
 TRAININGS = {f"train {name}" for name in DECODERS}
@@ -96,7 +97,7 @@ def test_the_whole_batch_written_out_as_micro_batch_is_the_default(preset: str) 
     config = resolved(preset=preset)
     same = resolved(f"train.micro_batch={config.train.batch}", preset=preset)
     assert moved(config, same) == set()
-    assert jobs_of(config)["train upernet"].spec()["train"]["micro_batch"] == config.train.batch
+    assert jobs_of(config)["train upernet"].spec().train.micro_batch == config.train.batch
 
 
 def test_a_default_written_out_moves_nothing() -> None:
@@ -165,12 +166,12 @@ def test_a_control_or_a_prior_that_is_told_is_an_evaluation_of_its_own() -> None
     a = Train(resolved(), "decoder_a")
     plain = Evaluate((a,))
     others = [Evaluate((a,), control="permuted_memory"), *(Evaluate((a,), prior=given) for given in GIVEN)]
-    assert len({job.fingerprint for job in (plain, *others)}) == len({job.recipe for job in (plain, *others)}) == 5
+    assert len({job.fingerprint for job in (plain, *others)}) == len({job.config_hash for job in (plain, *others)}) == 5
     assert len({job.name for job in (plain, *others)}) == 5
     assert all(job.inputs == (a,) and job.frames == plain.frames for job in others)
     assert Evaluate((a,), control=None).identity == plain.identity
-    assert not {"control"} & (plain.identity.keys() | plain.spec().keys())
-    assert others[0].spec()["control"] == "permuted_memory"
+    assert "control" not in plain.identity.keys() | to_json(plain.spec()).keys()
+    assert others[0].spec().control == "permuted_memory"
     with pytest.raises(UsageError, match="has other control"):
         Evaluate((a,), prior=others[0])
 
@@ -199,31 +200,31 @@ def test_views_below_the_window_are_enlarged_and_the_identity_says_so(
     assert evaluation.identity.get("views") == (version if enlarged else None)
     assert "small_views" not in evaluation.identity["evaluate"]
     if enlarged:
-        assert evaluation.spec()["evaluate"]["small_views"] == "enlarge"
+        assert evaluation.spec().evaluate.small_views == "enlarge"
 
 
 def test_padded_views_are_the_evaluation_of_before_there_was_a_choice() -> None:
     config = resolved("evaluate.small_views=pad")
     padded = Evaluate((Train(config, "upernet"),), scales=SCALES, flip=True)
     assert padded.fingerprint == "be5b27df847d5b50"
-    assert padded.spec()["evaluate"]["small_views"] == "pad"
+    assert padded.spec().evaluate.small_views == "pad"
 
 
-def test_a_recipe_is_the_job_without_its_data_and_weights(tmp_path: Path) -> None:
+def test_a_config_hash_is_the_job_without_its_data_and_weights(tmp_path: Path) -> None:
     absent = jobs_of(resolved(preset="paper"))
     present = jobs_of(resolved(f"data.vspw.root={make_root(tmp_path / 'vspw')}", preset="paper"))
     for name, job in absent.items():
-        assert job.recipe == present[name].recipe
+        assert job.config_hash == present[name].config_hash
         assert job.fingerprint != present[name].fingerprint
-    assert len({job.recipe for job in absent.values()}) == len(absent)
+    assert len({job.config_hash for job in absent.values()}) == len(absent)
 
 
 def test_what_a_worker_is_given_is_plain_and_whole() -> None:
     for job in jobs_of(resolved()).values():
-        spec = json.loads(json.dumps(job.spec()))
+        spec = json.loads(json.dumps(to_json(job.spec())))
         assert spec["fingerprint"] == job.fingerprint == digest(spec["identity"])
         assert len(job.fingerprint) == 16
-    assert jobs_of(resolved())["upernet"].spec()["evaluate"]["window"] == compose().train.crop
+    assert jobs_of(resolved())["upernet"].spec().evaluate.window == compose().train.crop
 
 
 def test_a_decoder_that_is_not_there_is_refused() -> None:

@@ -125,7 +125,7 @@ def test_states(tmp_path: Path) -> None:
 def test_the_papers_plan_needs_no_data(tmp_path: Path) -> None:
     made = planned(tmp_path / "none", preset="paper")
     assert made.config.iterations() == 42_000
-    assert made.jobs[0].spec()["iterations"] == 42_000
+    assert made.jobs[0].spec().iterations == 42_000
     assert plan.setting(made.config)["iterations"] == 42_000
     assert made.config.content.missing
     assert not (tmp_path / "none").exists()

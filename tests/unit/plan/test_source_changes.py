@@ -9,6 +9,7 @@ from harness.common.errors import UsageError
 from harness.config import compose
 from harness.plan import explain, plan, source_changes
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def made(tmp_path: Path) -> Plan:
     for job in made.jobs:
         directory = made.directory(job)
         directory.mkdir(parents=True)
-        write_json(directory / "job.yaml", job.spec())
+        write_json(directory / "job.yaml", to_json(job.spec()))
         write_json(directory / "how.json", {"sources": source_changes.digests(job)})
         write_json(directory / "outcome.json", {"status": "finished"})
     return made
@@ -77,7 +78,7 @@ def test_why_without_any_finished_job(made: Plan):
 
 def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(made: Plan):
     equal, job = read_json(source_changes.EQUAL), made.jobs[0]
-    path, ran = made.directory(job) / "how.json", dict(equal["before"])
+    path, ran = made.directory(job) / "how.json", {name: digests[0] for name, digests in equal["before"].items()}
     write_json(path, {"sources": ran})
     assert source_changes.changed(made, job) == []
     write_json(path, {"sources": {**ran, "harness/engine/train.py": "anotherdigest"}})
@@ -89,7 +90,8 @@ def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(made:
 
 def test_a_source_that_has_changed_since_the_table_shows_on_jobs_of_01(made: Plan, tmp_path: Path, monkeypatch):
     equal, job = read_json(source_changes.EQUAL), made.jobs[0]
-    write_json(made.directory(job) / "how.json", {"sources": equal["before"]})
+    ran = {name: digests[-1] for name, digests in equal["before"].items()}
+    write_json(made.directory(job) / "how.json", {"sources": ran})
     write_json(tmp_path / "equal.json", {**equal, "now": {**equal["now"], "models/contract.py": "earlier"}})
     monkeypatch.setattr(source_changes, "EQUAL", tmp_path / "equal.json")
     assert source_changes.changed(made, job) == ["models/contract.py"]

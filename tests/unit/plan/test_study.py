@@ -32,7 +32,7 @@ def test_a_trial_is_a_job_like_any_other() -> None:
     job = one.job({M: 0.25, SCHEDULE: "fixed"}, seed=4)
     same = one.config.with_values({M: 0.25, SCHEDULE: "fixed"}).with_seed(4)
     assert job == Evaluate((Train(same, "decoder_a"),), split="dev")
-    assert job.members[0].spec()["train"]["evaluate_every"] == one.config.train.evaluate_every
+    assert job.members[0].spec().train.evaluate_every == one.config.train.evaluate_every
 
 
 def test_the_default_is_the_configuration_as_it_stands() -> None:

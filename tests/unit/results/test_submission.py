@@ -16,6 +16,7 @@ from harness.data import manifest
 from harness.launch import runner
 from harness.plan import plan
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 from harness.results import submission
 
 DATA = (
@@ -198,7 +199,7 @@ def test_masks_of_another_stage_or_data_set_as_prior_are_refused(tmp_path: Path)
 
     def kept(job: plan.Evaluate, name: str) -> str:
         (tmp_path / name / "masks").mkdir(parents=True)
-        (tmp_path / name / "job.yaml").write_text(json.dumps(job.spec()))
+        (tmp_path / name / "job.yaml").write_text(json.dumps(to_json(job.spec())))
         return f"evaluate.prior_masks={tmp_path / name}"
 
     zero, *_, three, _ = (cell.job for _, cell in make().experiments[0].cells)
