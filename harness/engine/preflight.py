@@ -31,8 +31,8 @@ def main() -> None:
     with answer() as out:
         question = json.load(sys.stdin)
         memory = available() if question["here"] else math.inf
-        found = (problem(job, question["classes"], question["ranks"], memory) for job in question["jobs"])
-        json.dump({"problem": next(filter(None, found), "")}, out)
+        problems = (problem(job, question["classes"], question["ranks"], memory) for job in question["jobs"])
+        json.dump({"problem": next(filter(None, problems), "")}, out)
 
 
 def problem(job: Mapping[str, Any], num_classes: int, ranks: int, memory: float) -> str:
