@@ -21,8 +21,8 @@ def numbers(names: Sequence[str]) -> list[int] | None:
     (at,) = columns
     if at > 1 and parts[0][at - 1] == ".":
         return None
-    found = [int(part[at]) for part in parts]
-    return found if len(set(found)) == len(found) else None
+    values = [int(part[at]) for part in parts]
+    return values if len(set(values)) == len(values) else None
 
 
 def in_time(names: Iterable[str]) -> list[str]:
@@ -30,16 +30,16 @@ def in_time(names: Iterable[str]) -> list[str]:
     ordered = sorted(names)
     if len({len(name) for name in ordered}) < 2:
         return ordered  # numbers of one length are in order
-    known = numbers(ordered)
-    return ordered if known is None else [name for _, name in sorted(zip(known, ordered, strict=True))]
+    values = numbers(ordered)
+    return ordered if values is None else [name for _, name in sorted(zip(values, ordered, strict=True))]
 
 
 def after_gaps(names: Sequence[str]) -> list[str]:
     """The names, given in time, before which at least one number is left out, going by the video's usual step."""
-    known = numbers(names)
-    if known is None:
+    values = numbers(names)
+    if values is None:
         return []
-    steps = [later - earlier for earlier, later in pairwise(known)]
+    steps = [later - earlier for earlier, later in pairwise(values)]
     times = Counter(steps)
     usual = min(times, key=lambda step: (-times[step], step))
     return [name for name, step in zip(names[1:], steps, strict=True) if step > 1.5 * usual]

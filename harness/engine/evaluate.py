@@ -295,8 +295,7 @@ def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame)
     video, name = str(where.parent), where.stem
     if source == "truth_before":
         names = dataset.frames(split, video)
-        first = name in contract.starts(dataset, split, video)
-        before = name if first else names[names.index(name) - 1]
+        before = name if name in contract.starts(dataset, split, video) else names[names.index(name) - 1]
         return frame if before == name else dataset.read(split, video, before)
     if source == "truth_other":
         rng = np.random.default_rng(zlib.crc32(str(where).encode()))

@@ -102,10 +102,10 @@ def sources(groups: Mapping[str, Tensors], names: Collection[str], plain: Callab
     return counts
 
 
-def distinct(found: Sequence[Source], groups: Mapping[str, Tensors]) -> list[Source]:
+def distinct(candidates: Sequence[Source], groups: Mapping[str, Tensors]) -> list[Source]:
     """The sources whose tensors differ from those of the ones before."""
     chosen: list[Source] = []
-    for source in found:
+    for source in candidates:
         below = {
             name.removeprefix(source.prefix): value
             for name, value in groups[source.group].items()

@@ -210,7 +210,7 @@ def check(frame: Frame, split: str, classes: int) -> str:
 
 def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
     """Findings of the frames that were read."""
-    which = those_read(found, thorough)
+    which = frames_read(found, thorough)
     if found.broken:
         first = unfit(PART, UnfitError(found.broken[0]), REMEDY)
         text = f"{split}: {len(found.broken)} of {which} cannot be read: {first.text}"
@@ -235,33 +235,33 @@ def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[F
         yield Finding(PART, False if much else None, text, "correct the class list or the masks" if much else "")
 
 
-def those_read(found: Sample, thorough: bool) -> str:
+def frames_read(result: Sample, thorough: bool) -> str:
     """Words for the frames that were read."""
-    return "every frame" if thorough else f"a sample of {found.frames + len(found.broken)} frames"
+    return "every frame" if thorough else f"a sample of {result.frames + len(result.broken)} frames"
 
 
-def judge_labels(split: str, found: Sample, names: Sequence[str], thorough: bool, every: bool) -> Iterator[Finding]:
+def judge_labels(split: str, result: Sample, names: Sequence[str], thorough: bool, every: bool) -> Iterator[Finding]:
     """Notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
-    if not found.classes:
+    if not result.classes:
         return
-    which = those_read(found, thorough)
-    absent = [name for index, name in enumerate(names) if index not in found.classes]
+    which = frames_read(result, thorough)
+    absent = [name for index, name in enumerate(names) if index not in result.classes]
     last = len(names) - 1
-    if found.zeros and last not in found.classes and (every or len(absent) == 1):
+    if result.zeros and last not in result.classes and (every or len(absent) == 1):
         text = f"{split}: the last class {names[last]!r} ({last + 1}) never occurs in {which}, and 0 does"
         yield Finding(PART, None, text, f"if your masks count classes from 0, add 1 to each; {REMEDY}")
     elif absent and every:
         text = f"{split}: {count(len(absent), 'class').replace('classs', 'classes')} never occur: {some(absent)}"
         yield Finding(PART, None, text)
-    if len(found.classes) == 1:
-        (only,) = found.classes
+    if len(result.classes) == 1:
+        (only,) = result.classes
         text = f"{split}: {names[only]!r} is the only class in {which}: who always says it is right"
         yield Finding(PART, None, text, "see whether the masks hold the class numbers of the list")
-    bare = [video for video, times in found.labelled.items() if not times]
+    bare = [video for video, times in result.labelled.items() if not times]
     if bare:
         text = f"{split}: no labelled pixel in {count(len(bare), 'video')}, by {which}: {some(bare)}"
         yield Finding(PART, None, text, f"take them off {split}.txt, or label them")
-    labelled = found.labelled.total()
-    if labelled < found.frames / 2:
-        text = f"{split}: {labelled} of {count(found.frames, 'frame')} read have a labelled pixel"
+    labelled = result.labelled.total()
+    if labelled < result.frames / 2:
+        text = f"{split}: {labelled} of {count(result.frames, 'frame')} read have a labelled pixel"
         yield Finding(PART, None, text, "leave out frames without labels: training learns nothing from them")

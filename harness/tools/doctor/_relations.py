@@ -27,12 +27,14 @@ def picks(names: Sequence[str]) -> list[str]:
 
 def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
     """Which order of frames is used, and where numbers are left out."""
+    if not frames:
+        return
     named = [video for video, names in frames.items() if len(names) > 1 and frame_order.numbers(names) is None]
     if len(named) < len(frames):
         rest = f", by name in {count(len(named), 'video')} ({some(named)})" if named else ""
         yield Finding(PART, True, f"{split}: frames are ordered by number{rest}")
     else:
-        text = f"{split}: frames are ordered by name: {some(named)} differ in more than one number"
+        text = f"{split}: frames are ordered by name: {some(named)} do not differ in one number only"
         yield Finding(PART, None, text, "number frames from 0, or with leading zeros, if that is not their time")
     gaps = {video: after for video, names in frames.items() if (after := frame_order.after_gaps(names))}
     if gaps:
@@ -45,9 +47,9 @@ def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
             yield Finding(PART, None, text + "a video begins after each gap (data.vspw.gap=start)")
 
 
-def sizes(split: str, dataset: Any, frames: Frames, known: Mapping[str, set[Size]]) -> Iterator[Finding]:
+def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
     """Videos with frames of more than one size, by the frames that were read and by the headers of files."""
-    found = {video: set(known.get(video, ())) for video in frames}
+    by_video = {video: set(shapes_read.get(video, ())) for video in frames}
     if hasattr(dataset, "size"):
         every = sum(map(len, frames.values())) <= HEADERS
 
@@ -59,8 +61,8 @@ def sizes(split: str, dataset: Any, frames: Frames, known: Mapping[str, set[Size
 
         with ThreadPoolExecutor(4) as pool:
             for video, more in zip(frames, pool.map(of, frames), strict=True):
-                found[video] |= more
-    mixed = {video: shapes for video, shapes in found.items() if len(shapes) > 1}
+                by_video[video] |= more
+    mixed = {video: shapes for video, shapes in by_video.items() if len(shapes) > 1}
     if mixed:
         shown = some(f"{video} ({some(f'{w}×{h}' for w, h in sorted(shapes))})" for video, shapes in mixed.items())
         text = f"{split}: frames of more than one size within {count(len(mixed), 'video')}: {shown}"
@@ -84,16 +86,15 @@ def across(
 
     `images` holds digests of the images that were read, by split and video.
     """
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        if one not in splits or other not in splits:
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        if first not in splits or second not in splits:
             continue
-        names = {unicodedata.normalize("NFC", video) for video in splits[one]}
-        both = [video for video in splits[other] if unicodedata.normalize("NFC", video) in names]
-        fit = False if other == "val" else None
+        names = {unicodedata.normalize("NFC", video) for video in splits[first]}
+        both = [video for video in splits[second] if unicodedata.normalize("NFC", video) in names]
         if both:
-            text = f"{count(len(both), 'video')} in both {one} and {other}: {some(both)}"
-            yield Finding(PART, fit, text, f"take them off {one}.txt or {other}.txt; a number on {other} is not fair")
-        yield from copies(dataset, (one, other), {split: splits[split] for split in (one, other)}, images, both)
+            text = f"{count(len(both), 'video')} in both {first} and {second}: {some(both)}"
+            yield Finding(PART, False if second == "val" else None, text, apart(first, second))
+        yield from copies(dataset, first, second, splits, images, both)
     try:
         units = {split: {dataset.unit(video) for video in splits.get(split, ())} for split in ("train", "val")}
     except Exception:  # of a person's own data set; `harness check` tells what it owes
@@ -104,40 +105,50 @@ def across(
         yield Finding(PART, None, text, "videos of one recording are alike; split by recording for a fair number")
 
 
+def apart(first: str, second: str) -> str:
+    """The remedy for what two splits share."""
+    return f"take them off {first}.txt or {second}.txt; a number on {second} is not fair"
+
+
 def copies(
-    dataset: Any, pair: tuple[str, str], splits: Mapping[str, Frames], images: Any, named: Sequence[str]
+    dataset: Any,
+    first: str,
+    second: str,
+    splits: Mapping[str, Frames],
+    images: Mapping[str, Mapping[str, set[bytes]]],
+    named: Sequence[str],
 ) -> Iterator[Finding]:
-    """Videos of the second split that are the first's under another name, by the bytes of files and by pixels."""
-    one, other = pair
-    equal: dict[str, str] = {}
+    """Videos of the second split that are the first's under a name not in `named`, by bytes of files and by pixels."""
+    equal: dict[str, str] = {}  # video -> its original
     if hasattr(dataset, "files"):
-        known = {signature(dataset, one, video, picks(names)): video for video, names in splits[one].items()}
-        for video, names in splits[other].items():
-            twin = known.get(signature(dataset, other, video, picks(names)) or b"")
-            if twin and signature(dataset, other, video, names) == signature(dataset, one, twin, splits[one][twin]):
-                equal[video] = twin
-    owners = {image: video for video, seen in images.get(one, {}).items() for image in seen}
+        originals = {signature(dataset, first, video, picks(names)): video for video, names in splits[first].items()}
+        for video, names in splits[second].items():
+            original = originals.get(signature(dataset, second, video, picks(names)) or b"")
+            if original is not None:
+                whole = signature(dataset, first, original, splits[first][original])
+                if signature(dataset, second, video, names) == whole:
+                    equal[video] = original
+    owners = {image: video for video, digests in images.get(first, {}).items() for image in digests}
     partly: dict[str, str] = {}
-    for video, seen in images.get(other, {}).items():
-        among = [owners[image] for image in seen if image in owners]
-        if among:
-            (equal if len(among) == len(seen) else partly).setdefault(video, among[0])
+    for video, digests in images.get(second, {}).items():
+        shared = [owners[image] for image in digests if image in owners]
+        if shared:
+            (equal if len(shared) == len(digests) else partly).setdefault(video, shared[0])
     for which, what in ((equal, "with the images of one of"), (partly, "with some images of one of")):
-        pairs = [f"{video} = {first}" for video, first in which.items() if video not in (*named, first)]
+        pairs = [f"{video} = {original}" for video, original in which.items() if video not in (*named, original)]
         if pairs:
-            text = f"{count(len(pairs), 'video')} of {other} {what} {one}: {some(pairs)}"
-            fit = False if which is equal and other == "val" else None
-            yield Finding(PART, fit, text, f"take them off {one}.txt or {other}.txt; a number on {other} is not fair")
+            text = f"{count(len(pairs), 'video')} of {second} {what} {first}: {some(pairs)}"
+            yield Finding(PART, False if which is equal and second == "val" else None, text, apart(first, second))
 
 
 def signature(dataset: Any, split: str, video: str, names: Sequence[str]) -> bytes | None:
     """A digest of the files of some of a video's images; None where one cannot be read."""
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     try:
         files = dataset.files(split, video)
         for name in names:
             path: Path = files[name].image
-            found.update(hashlib.sha256(path.read_bytes()).digest())
+            content.update(hashlib.sha256(path.read_bytes()).digest())
     except (OSError, HarnessError):
         return None
-    return found.digest()
+    return content.digest()

@@ -71,9 +71,9 @@ def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
 def listed(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Path]]:
     """Stem -> picture of a folder by name, and the files that are none; nothing where the folder is not whole."""
     try:
-        found = pictures.list_pictures(folder, suffixes)
+        files = pictures.list_pictures(folder, suffixes)
         others = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except (OSError, UnfitError):
         return {}, []
     unknown = [folder / name for name in others if os.path.splitext(name)[1].lower() not in suffixes]
-    return dict(sorted(found.items())), unknown
+    return dict(sorted(files.items())), unknown
