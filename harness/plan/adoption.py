@@ -15,6 +15,7 @@ from time import localtime, strftime
 from typing import Any
 
 from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
@@ -109,7 +110,7 @@ def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
     """Jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
     name, content = config["data"]["name"], {split: config.content.splits[split]}
     for path in sorted((root / "jobs").glob("*/job.yaml")):
-        data = read_json(path).get("identity", {}).get("data", {})
+        data = identity_of(path).get("data", {})
         if (data.get("name"), data.get("content")) == (name, content):
             ended = last_sign(path.parent)
             if ended is not None:
@@ -121,6 +122,15 @@ def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
             continue
         if (data.get("name"), data.get("content")) == (name, content):
             yield Result(path.parent.name, path.stat().st_mtime)
+
+
+def identity_of(path: Path) -> dict[str, Any]:
+    """Return the identity in a job.yaml; empty for a file that is damaged, which is no result."""
+    try:
+        identity: dict[str, Any] = read_json(path).get("identity", {})
+    except UnfitError:
+        return {}
+    return identity
 
 
 def last_sign(directory: Path) -> float | None:

@@ -66,7 +66,7 @@ def finished(plan: Plan) -> dict[str, list[Finished]]:
     if not any(plan.config.content.manifests.values()) or all(plan.state(job) == "done" for job in plan.jobs):
         return jobs
     for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
-        identity = read_json(path).get("identity", {})
+        identity = adoption.identity_of(path)
         content = identity.get("data", {}).get("content")
         if content and state(path.parent) == "done":
             jobs.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
