@@ -204,6 +204,9 @@ def test_a_damaged_job_of_others_is_no_result(tmp_path: Path, data: Path) -> Non
     finish(make(root, data))
     (root / "jobs" / "0123456789abcdef").mkdir()
     (root / "jobs" / "0123456789abcdef" / "job.yaml").write_text("{")
+    other = root / "jobs" / "123456789abcdef0"
+    shutil.copytree(next(path for path in (root / "jobs").glob("*/") if (path / "outcome.json").exists()), other)
+    (other / "outcome.json").write_text("{")
     change(data)
     made = make(root, data)
     row = runner.read(made, made.experiments[0].cells[0][1], {})
