@@ -15,6 +15,7 @@ from time import localtime, strftime
 from typing import Any
 
 from harness.common.atomic_files import read_json, write_json
+from harness.common.errors import UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
@@ -109,7 +110,7 @@ def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
     """Jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
     name, content = config["data"]["name"], {split: config.content.splits[split]}
     for path in sorted((root / "jobs").glob("*/job.yaml")):
-        data = read_json(path).get("identity", {}).get("data", {})
+        data = facts(path).get("identity", {}).get("data", {})
         if (data.get("name"), data.get("content")) == (name, content):
             ended = last_sign(path.parent)
             if ended is not None:
@@ -123,10 +124,18 @@ def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
             yield Result(path.parent.name, path.stat().st_mtime)
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """Return what a job's file holds; nothing for one that is damaged, which is no result."""
+    try:
+        return read_json(path)
+    except UnfitError:
+        return {}
+
+
 def last_sign(directory: Path) -> float | None:
     """When a job ended, or was last at work; None where it has computed nothing."""
     outcome = directory / "outcome.json"
-    if read_json(outcome).get("status") == "finished":
+    if facts(outcome).get("status") == "finished":
         journal = events.read(directory / "events.jsonl")[0]
         times = [float(event["time"]) for event in journal if isinstance(event.get("time"), int | float)]
         return min([outcome.stat().st_mtime, *times[-1:]])  # a copied root has new file times

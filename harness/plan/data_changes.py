@@ -11,7 +11,7 @@ from harness.config import input_digests
 from harness.data import hold_out, manifest
 from harness.plan import adoption
 from harness.plan.job import Evaluate, Job, digest, without_content
-from harness.plan.plan import Plan, state
+from harness.plan.plan import Plan
 
 LIST = "another list of videos or classes"
 
@@ -66,9 +66,9 @@ def finished(plan: Plan) -> dict[str, list[Finished]]:
     if not any(plan.config.content.manifests.values()) or all(plan.state(job) == "done" for job in plan.jobs):
         return jobs
     for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
-        identity = read_json(path).get("identity", {})
+        identity = adoption.facts(path).get("identity", {})
         content = identity.get("data", {}).get("content")
-        if content and state(path.parent) == "done":
+        if content and adoption.facts(path.with_name("outcome.json")).get("status") == "finished":
             jobs.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
     return jobs
 

@@ -343,7 +343,7 @@ def keep(folder: Path, model: Model, frames: dict[str, str]) -> None:
 
 
 def resume(folder: Path, model: Model) -> State | None:
-    """Return what an earlier call has kept; None where it has kept nothing.
+    """Return the state that an earlier call has kept; None where it has kept none.
 
     Raises UsageError for another's folder, UnfitError for a state that cannot be read.
     """

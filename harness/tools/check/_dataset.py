@@ -222,7 +222,7 @@ def digest(subject: Subject) -> str:
 
 
 def file_lists(data: Dataset) -> str:
-    """What is known of the files of the labelled splits, each of which has a name of its own."""
+    """Return in words how the labelled splits list their files. Raise Broken for a list that is wrong."""
     files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(data, "split_files", None)
     if files is None:
         return "; changed images and masks are not noticed, since it has no `split_files` (harness/data/contract.py)"

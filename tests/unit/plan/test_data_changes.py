@@ -199,6 +199,20 @@ def test_data_that_changes_after_it_was_planned_is_noticed(tmp_path: Path, data:
     assert "val_00000/mask: no such folder" in data_changes.since_planned(adopted)
 
 
+def test_a_damaged_job_of_others_is_no_result(tmp_path: Path, data: Path) -> None:
+    root = tmp_path / "runs"
+    finish(make(root, data))
+    (root / "jobs" / "0123456789abcdef").mkdir()
+    (root / "jobs" / "0123456789abcdef" / "job.yaml").write_text("{")
+    other = root / "jobs" / "123456789abcdef0"
+    shutil.copytree(next(path for path in (root / "jobs").glob("*/") if (path / "outcome.json").exists()), other)
+    (other / "outcome.json").write_text("{")
+    change(data)
+    made = make(root, data)
+    row = runner.read(made, made.experiments[0].cells[0][1], {})
+    assert "data changed: 4 masks of val" in row["reason"]
+
+
 def test_touching_and_moving_change_no_fingerprint(tmp_path: Path, data: Path) -> None:
     root = tmp_path / "runs"
     wanted = [job.fingerprint for job in finish(make(root, data)).jobs]
