@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
+from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan.cell import Cell
 from harness.plan.job import Evaluate, Job, Train, digest
 
@@ -55,7 +55,16 @@ class Plan:
 
     def directory(self, job: Job) -> Path:
         """Where a job leaves what it makes."""
-        return self.root / "jobs" / job.fingerprint
+        return self.jobdir(job).folder
+
+    @property
+    def output(self) -> OutputDir:
+        """The output directory."""
+        return OutputDir(self.root)
+
+    def jobdir(self, job: Job) -> JobDir:
+        """Return a job's directory."""
+        return self.output.job(job.fingerprint)
 
     def spec(self, job: Job) -> dict[str, Any]:
         """What a worker is told to run: the content of job.yaml."""
@@ -67,15 +76,15 @@ class Plan:
 
     def state(self, job: Job) -> str:
         """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
-        return state(self.directory(job))
+        return state(self.jobdir(job))
 
 
-def state(directory: Path) -> str:
+def state(folder: JobDir) -> str:
     """The state of a job's directory: 'done', 'resumable' or 'missing'."""
-    if read_json(directory / "outcome.json").get("status") == "finished":
+    outcome = folder.outcome()
+    if outcome is not None and outcome.status == "finished":
         return "done"
-    begun = any((directory / "checkpoints").glob("step-*.pt")) or any((directory / "videos").glob("*.npz"))
-    return "resumable" if begun else "missing"
+    return "resumable" if folder.checkpoint_steps() or folder.video_files() else "missing"
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
@@ -113,7 +122,7 @@ def check_prior_masks(plan: Plan) -> None:
     if given is None:
         return
     where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
-    known = read_json(folder / "job.yaml") if (folder / "masks").is_dir() else {}
+    known = JobDir(folder).description() if JobDir(folder).masks.is_dir() else {}
     if known.get("kind") != "evaluate":
         raise UsageError(
             f"{where}: no job's directory with masks; evaluate.keep_masks=true keeps them (--rerun CELL if done)"
