@@ -30,6 +30,8 @@ from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
+from harness.jobdir.events import Loaded, Log, Peak, Progress
+from harness.jobdir.paths import JobDir
 from harness.plan.job import GIVEN
 from models.segmentor import Segmentor
 
@@ -78,7 +80,7 @@ class Task(NamedTuple):
 
     def file(self, video: str) -> Path:
         """Where a video's counts lie."""
-        return self.folder / "videos" / f"{video}.npz"
+        return JobDir(self.folder).videos / f"{video}.npz"
 
 
 class Seen(NamedTuple):
@@ -94,7 +96,7 @@ def task(folder: Path) -> Task:
     """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
     job = jobs.read(folder)
     for member in job["members"]:
-        if not (folder.parent / member / checkpoint.WEIGHTS).is_file():
+        if not JobDir(folder.parent / member).weights_file.is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     how = job["evaluate"]
     window = how.get("window") or jobs.read(folder.parent / job["members"][0])["train"]["crop"]
@@ -113,7 +115,7 @@ def given(job: Mapping[str, Any]) -> str | None:
     if saved is None or job["prior"] is None:
         return None
     folder = Path(saved).expanduser()
-    return str(folder / "masks") if jobs.read(folder)["fingerprint"] == job["prior"] else None
+    return str(JobDir(folder).masks) if jobs.read(folder)["fingerprint"] == job["prior"] else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -148,19 +150,19 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for journal in journals.values():
-            journal.write("loaded")
+            journal.write(Loaded())
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
             lacking = [one for one in tasks if not one.file(video).exists()]
             if lacking:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
             for folder, journal in journals.items():
-                journal.write("progress", step=done(folder), values={})
+                journal.write(Progress(step=done(folder)))
         if found := dirty(dataset):
             for journal in journals.values():
-                journal.write("log", message=found)
+                journal.write(Log(message=found))
         for journal in journals.values():
-            journal.write("peak", bytes=runtime.peak(rank.device))  # the first rank's, which has the longest video
+            journal.write(Peak(bytes=runtime.peak(rank.device)))  # the first rank's, which has the longest video
     finally:
         for journal in journals.values():
             journal.close()
@@ -219,7 +221,7 @@ def filled(folder: Path, job: Mapping[str, Any], num_classes: int) -> Segmentor:
 
     Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
-    path = folder / checkpoint.WEIGHTS
+    path = JobDir(folder).weights_file
     made = build.segmentor(job, num_classes)
     wanted = made.state_dict()
     found, metadata = checkpoint.weights(folder)
@@ -275,9 +277,9 @@ def run_video(
             if kept or name == middle:
                 jobs.ours(one.folder, one.job)()
             if name == middle:
-                snapshots.sample(one.folder / "samples" / where, seen.mask, len(dataset.classes))
+                snapshots.sample(JobDir(one.folder).samples / where, seen.mask, len(dataset.classes))
             if kept:
-                save_mask(one.folder / "masks" / where, seen.mask)
+                save_mask(JobDir(one.folder).masks / where, seen.mask)
     for one in tasks:
         counts[one.folder].save(one.file(video), jobs.ours(one.folder, one.job))
 
@@ -393,4 +395,4 @@ def save_mask(path: Path, mask: Tensor) -> None:
 
 def done(folder: Path) -> int:
     """Videos of an evaluation whose counts are written."""
-    return len(list((folder / "videos").glob("*.npz")))
+    return len(JobDir(folder).video_files())

@@ -138,7 +138,7 @@ def parse(text: bytes | str) -> Event | None:
     kind = KINDS.get(str(content.get("event"))) if isinstance(content, dict) else None
     if kind is None:
         return None
-    optional, required = _names(kind)
+    optional, required = _names(content["event"])
     values = {name: content[name] for name in optional | required if content.get(name) is not None}
     return kind(**values) if required <= values.keys() else None
 
@@ -155,8 +155,9 @@ def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]
 
 
 @cache
-def _names(kind: type[Event]) -> tuple[frozenset[str], frozenset[str]]:
+def _names(event: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the fields that a line may lack, and those that it must have."""
+    kind = KINDS[event]
     required = {item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING}
     return frozenset(item.name for item in fields(kind)) - required, frozenset({"time", *required})
 

@@ -18,7 +18,7 @@ ITERATIONS_PER_SECOND = "time/iterations_per_second"
 
 @dataclass
 class Replay:
-    """The state of a job after the events that were heard; `committed`: the last step whose points are not due again."""
+    """The state of a job after the events that were heard; points up to step `committed` are not given out again."""
 
     committed: int = -1
     step: int = 0

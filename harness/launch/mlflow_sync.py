@@ -20,6 +20,7 @@ from harness.plan.outcome import ENDED, FAILED, of_plan
 from harness.plan.plan import Plan
 from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
 
 LOST = "its supervisor died and left no word; the same command goes on"
 EVERY = 10.0  # seconds between two looks of --follow
@@ -67,7 +68,7 @@ class Sync:
         """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
         (experiment,) = plan.experiments
         publisher = self.publishers.setdefault(
-            experiment.digest, Publisher(plan, self.tracking, self.say, afresh=self.afresh)
+            experiment.digest, Publisher(plan, Store(self.tracking, self.root, self.say), self.afresh)
         )
         lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
         known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
 from harness.plan.job import Job
 from harness.plan.plan import Plan, state
@@ -47,14 +46,14 @@ def nearest(plan: Plan, job: Job) -> tuple[str, list[Difference]] | None:
     """The finished job of the same kind with the fewest differing keys."""
     wanted = dict(flat({key: value for key, value in job.identity.items() if key != "recipes"}))
     found = []
-    for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
-        identity = read_json(path).get("identity", {})
+    for files in plan.output.job_dirs():
+        identity = files.description().get("identity", {})
         identity.pop("recipes", None)  # follow from the members
-        if identity.get("kind") == wanted["kind"] and state(path.parent) == "done":
+        if identity.get("kind") == wanted["kind"] and state(files) == "done":
             there = dict(flat(identity))
             keys = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
             differences = [Difference(key, wanted.get(key), there.get(key)) for key in keys]
-            found.append((len(differences), path.parent.name, differences))
+            found.append((len(differences), files.name, differences))
     if not found:
         return None
     _, name, differences = min(found)

@@ -12,6 +12,7 @@ from typing import Any
 from harness.common.atomic_files import write_json
 from harness.common.errors import HarnessError, UnfitError
 from harness.config.compose import Config, Content, hashable
+from harness.jobdir.paths import OutputDir
 from harness.plan import plan
 from harness.plan.plan import Experiment, Plan
 
@@ -19,7 +20,7 @@ from harness.plan.plan import Experiment, Plan
 def keep(made: Plan, command: Sequence[str]) -> None:
     """Write down every experiment of a plan; the youngest file is the plan that was run last."""
     for experiment in made.experiments:
-        path = made.root / "plans" / f"{experiment.digest}.json"
+        path = made.output.plan_file(experiment.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         config = experiment.config
         facts = {
@@ -38,12 +39,12 @@ def keep(made: Plan, command: Sequence[str]) -> None:
 
 def digests(root: Path) -> list[str]:
     """The plans that the root keeps, in the order in which they were last run."""
-    return [path.stem for path in sorted((root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime)]
+    return [path.stem for path in sorted(OutputDir(root).plans.glob("*.json"), key=lambda path: path.stat().st_mtime)]
 
 
 def facts(root: Path, digest: str) -> dict[str, Any]:
     """What is written of one plan. Raises UnfitError where it cannot be read."""
-    path = root / "plans" / f"{digest}.json"
+    path = OutputDir(root).plan_file(digest)
     try:
         loaded: dict[str, Any] = json.loads(path.read_text())
         return loaded

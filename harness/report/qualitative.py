@@ -110,7 +110,7 @@ def one(
     plan: Plan, done: Sequence[Cell], pair: Pair, dataset: Dataset, split: str, video: str, why: str, number: int
 ) -> Panel | None:
     """The panel of a video; None where its evaluations kept no mask of it."""
-    masks = {cell.name: mask for cell in done if (mask := kept(plan.directory(cell.job) / "samples" / video))}
+    masks = {cell.name: mask for cell in done if (mask := kept(plan.jobdir(cell.job).samples / video))}
     if pair.ours.name not in masks or pair.over.name not in masks:
         return None
     frames = {frame for frame, _ in masks.values()}

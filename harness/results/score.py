@@ -25,6 +25,7 @@ from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data.contract import Dataset
 from harness.data.pictures import read_labels, shown
+from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan.job import data_identity, digest
 from harness.plan.plan import Experiment
 from harness.results.metrics import Consistency
@@ -45,7 +46,7 @@ class Job(NamedTuple):
 
     def file(self, video: str) -> Path:
         """Where a video's counts lie."""
-        return self.directory / "videos" / f"{video}.npz"
+        return JobDir(self.directory).videos / f"{video}.npz"
 
 
 def quiet(done: int, total: int) -> None:
@@ -69,13 +70,14 @@ def score(
     for video, stems in frames.items():
         show(len(masks), 2 * len(frames))
         masks[video] = digest_of(folder, video, stems, len(dataset.classes))
-    directory = root / "scores" / digest([VERSION, data, split, masks])
+    directory = OutputDir(root).scores / digest([VERSION, data, split, masks])
     check_free(name, directory, data, split)
-    if not (directory / "score.json").exists():
+    score_file = JobDir(directory).score_file
+    if not score_file.exists():
         try:
             seconds = count_all(Job(folder, dataset, split, directory), frames, masks, show)
             facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
-            write_json(directory / "score.json", facts)
+            write_json(score_file, facts)
         except OSError as error:
             why = f"cannot be written: {error.strerror or error}"
             raise UnfitError(f"{shown(directory)}: {why}; free some space, or give another --root") from error
@@ -155,13 +157,13 @@ def check_free(name: str, directory: Path, data: dict[str, Any], split: str) -> 
 
 def finished(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Directories of the scores that are whole, with their facts; what cannot be read is none."""
-    for path in sorted((root / "scores").glob("*/score.json")):
+    for directory in sorted(OutputDir(root).scores.glob("*/")):
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(JobDir(directory).score_file.read_text())
         except (OSError, ValueError):
             continue
         if isinstance(facts, dict) and {"name", "data", "split", "version", "seconds"} <= facts.keys():
-            yield path.parent, facts
+            yield directory, facts
 
 
 def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, ...]]:
@@ -206,7 +208,7 @@ def count_all(
     job: Job, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
 ) -> float:
     """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
-    (job.directory / "videos").mkdir(parents=True, exist_ok=True)
+    JobDir(job.directory).videos.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     for done, (video, stems) in enumerate(frames.items()):
         show(len(frames) + done, 2 * len(frames))

@@ -109,9 +109,9 @@ def of_cell(plan: Plan, cell: Cell) -> str:
 
     Names the first problem where they are not what the server takes.
     """
-    target = plan.root / "submissions" / f"{cell.job.split}_{cell.job.fingerprint}.zip"
+    target = plan.output.submissions / f"{cell.job.split}_{cell.job.fingerprint}.zip"
     if not target.exists():
-        folder = plan.directory(cell.job) / "masks"
+        folder = plan.jobdir(cell.job).masks
         found = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
         if found:
             return f"not packed: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")

@@ -16,6 +16,7 @@ from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.config import compose as configuration
+from harness.jobdir.paths import OutputDir
 from harness.launch import runner
 from harness.launch.progress import Display
 from harness.plan import cost, study
@@ -26,7 +27,7 @@ from harness.results.table import Report, write
 from harness.search import confirm, local_workers, slurm_workers
 from harness.search.loop import Worker
 from harness.search.storage import OWN, Keeper, Storage, seen
-from harness.search.study_publisher import Telling
+from harness.search.study_publisher import SilentStudy, study_publisher_of
 from harness.tracking.client import Tracking
 from reports import search as report_of
 from reports.search.finding import find
@@ -111,7 +112,7 @@ def work(request: Request, index: int, display: Display) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     made, root = request.make(), Path(request.root)
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
-    telling = Telling(made, root, request.tracking(), say)
+    telling = study_publisher_of(made, root, request.tracking(), say)
     launcher, facts = runner.choose(made.plan(made.default, made.config["seed"], root), request.how)
     launcher.log = launcher.log.with_name(f"{made.name}-{index}-{launcher.log.name}")
     try:
@@ -129,7 +130,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
     runner.choose(made.plan(made.default, made.config["seed"], root), request.how)  # what cannot be, before all else
     storage = settled(request, made)
     keeper = Keeper(made, storage, say)
-    telling = Telling(made, root, request.tracking(), say)
+    telling = study_publisher_of(made, root, request.tracking(), say)
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
         say(f"study '{made.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)")
@@ -160,7 +161,7 @@ def shared(request: Request, workers: int) -> list[dict[str, str]]:
     return []
 
 
-def broken_off(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> None:
+def broken_off(request: Request, made: Study, keeper: Keeper, telling: SilentStudy, status: str) -> None:
     """Report what there is; what is away or full hides nothing of why it broke off."""
     try:
         conclude(request, made, keeper, telling, status)
@@ -181,15 +182,15 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     keeper = Keeper(made, Storage(request.storage, request.folder(made.name)), say)
     if came_to is not None:
         keeper.remember(came_to)
-    finished = conclude(request, made, keeper, Telling(made, root, request.tracking(), say), "FINISHED")
+    finished = conclude(request, made, keeper, study_publisher_of(made, root, request.tracking(), say), "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, made: Study, keeper: Keeper, telling: Telling, status: str) -> Done:
+def conclude(request: Request, made: Study, keeper: Keeper, telling: SilentStudy, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
     made_report = report(request, made, keeper, trials)
-    folder = Path(request.root) / "reports" / f"search_{made.name}"
+    folder = OutputDir(Path(request.root)).reports / f"search_{made.name}"
     write(made_report, folder)
     where, away = "", None
     try:

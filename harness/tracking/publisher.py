@@ -1,7 +1,7 @@
 """MLflow is told of a plan while its jobs run and after: a run per plan, under it one per training and per cell.
 
 All of it is read from the root's files, and saying it twice changes nothing: whatever the store missed (it was away,
-the run was offline) it hears the next time the same command is given. Without a store a `Silent` publisher says nothing.
+the run was offline) it hears the next time the same command is given. Without a store nothing is said.
 """
 
 import time
@@ -53,7 +53,7 @@ class Silent:
     def end(self, job: Job, outcome: Outcome) -> None:
         """Close a training's run with its true status."""
 
-    def catch_up(self, experiment: Experiment) -> Published:
+    def catch_up(self, experiment: Experiment) -> Published:  # noqa: ARG002
         """Tell what is done and was not told yet. Raises UnfitError where the store does not answer."""
         return Published()
 
@@ -65,7 +65,7 @@ class Silent:
     def close(self, experiment: Experiment, status: str) -> None:
         """The plan's run ends without a report, where it was opened here."""
 
-    def link(self, experiment: Experiment) -> str:
+    def link(self, experiment: Experiment) -> str:  # noqa: ARG002
         """Where a person opens the plan's run; empty without a store."""
         return ""
 
@@ -77,9 +77,8 @@ class Publisher(Silent):
     and what the store still lacks at the end it is told by the next run of the same command or by `harness sync`.
     """
 
-    def __init__(self, plan: Plan, tracking: Tracking, say: Callable[[str], None], afresh: bool = False) -> None:
-        self.plan = plan
-        self.store = Store(tracking, plan.root, say)
+    def __init__(self, plan: Plan, store: Store, afresh: bool = False) -> None:
+        self.plan, self.store = plan, store
         self.plan_runs = {one.name: PlanRun(self.store, plan, one) for one in plan.experiments}
         self._afresh = afresh
         self._late: set[Job] = set()  # trainings that began while the store was away
@@ -218,4 +217,4 @@ class Publisher(Silent):
 
 def publisher_of(plan: Plan, tracking: Tracking | None, say: Callable[[str], None]) -> Silent:
     """Return what tells a store of a plan; without a store, what says nothing."""
-    return Silent() if tracking is None else Publisher(plan, tracking, say)
+    return Silent() if tracking is None else Publisher(plan, Store(tracking, plan.root, say))

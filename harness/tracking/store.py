@@ -19,12 +19,10 @@ RETRY = 30.0  # seconds before a store that is away is asked again
 class Store:
     """One MLflow for one output directory; `lock` is held while something is looked up and then made."""
 
-    def __init__(
-        self, tracking: Tracking, root: Path, say: Callable[[str], None], lock: FileLock | None = None
-    ) -> None:
+    def __init__(self, tracking: Tracking, root: Path, say: Callable[[str], None]) -> None:
         self.tracking, self.say = tracking, say
         self.name = redact(tracking.uri)
-        self.lock = lock or FileLock(OutputDir(root).upload_lock, timeout=600)
+        self.lock = FileLock(OutputDir(root).upload_lock, timeout=600)
         self._away = False
         self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
 

@@ -127,9 +127,8 @@ def job_tags(files: JobDir, job: Job) -> dict[str, str]:
 def params(job: Train) -> dict[str, str]:
     """Return a training's parameters."""
     config = job.config
-    return text(
-        {"decoder": job.decoder, "seed": config["seed"], **setting(config), **config["decoder"].get(job.decoder, {})}
-    )
+    options = config["decoder"].get(job.decoder, {})
+    return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
 
 
 def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str) -> None:
@@ -144,10 +143,8 @@ def provenance_tags(provenance: JsonObject) -> dict[str, str]:
     """Return what a reviewer asks of a number: commit, versions, device, launcher, command."""
     keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
     versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
-    return {
-        **{f"harness.{key}": str(provenance[key]) for key in keys if provenance.get(key) is not None},
-        **text(versions),
-    }
+    tags = {f"harness.{key}": str(provenance[key]) for key in keys if provenance.get(key) is not None}
+    return {**tags, **text(versions)}
 
 
 def text(values: JsonObject) -> dict[str, str]:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from harness.engine import build, checkpoint, sliding_window, train
 from harness.engine.multistage import Stages
 from harness.engine.runtime import Rank, Stop
-from harness.jobdir import events as journal
+from harness.jobdir.paths import JobDir, OutputDir
+from harness.jobdir.replay import Replay
 from harness.tools.check._held import Broken, expect
 
 CPU = torch.device("cpu")
@@ -100,17 +101,17 @@ def job(
 
 def run(root: Path, description: Mapping[str, Any], stop: Stop | None = None) -> Path:
     """Train in this process; the job's directory, which a second call goes on in."""
-    folder = root / "jobs" / description["fingerprint"]
+    files = OutputDir(root).job(description["fingerprint"])
+    folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.yaml").write_text(json.dumps(description), encoding="utf-8")
+    files.job_file.write_text(json.dumps(description), encoding="utf-8")
     train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), stop or Stop())
     return folder
 
 
 def losses(folder: Path) -> list[float]:
     """The loss of every iteration."""
-    events, _ = journal.read(folder / "events.jsonl")
-    return [event["values"]["train/loss"] for event in events if event["event"] == "metrics"]
+    return list(Replay.of(JobDir(folder).events_file).losses.values())
 
 
 def loss_falls(subject: Subject) -> str:
@@ -128,14 +129,14 @@ def resume(subject: Subject) -> str:
     """Four iterations, and two with two more after a stop, leave bit-equal weights."""
     description = subject.job(4, checkpoint_every=1)
     with TemporaryDirectory() as whole, TemporaryDirectory() as parts:
-        expected = load_file(run(Path(whole), description) / "weights.safetensors")
-        checkpoints = Path(parts) / "jobs" / NUMBER / "checkpoints"
+        expected = load_file(JobDir(run(Path(whole), description)).weights_file)
+        checkpoints = OutputDir(Path(parts)).job(NUMBER).checkpoints
         run(Path(parts), description, StopsAt(checkpoint.path_of(checkpoints, 2)))
         expect(
             checkpoint.latest(checkpoints, print) == 2, "expected the stopped training to leave a checkpoint of step 2"
         )
         torch.rand(5)  # a generator elsewhere must not matter
-        found = load_file(run(Path(parts), description) / "weights.safetensors")
+        found = load_file(JobDir(run(Path(parts), description)).weights_file)
     gaps = {name: float((value.float() - found[name].float()).abs().max()) for name, value in expected.items()}
     other = [name for name, gap in gaps.items() if gap != 0]
     if other:
@@ -152,7 +153,7 @@ def video(subject: Subject) -> str:
     dataset = build.dataset(description)
     model = build.segmentor(description, len(dataset.classes))
     with TemporaryDirectory() as root:
-        model.load_state_dict(load_file(run(Path(root), description) / "weights.safetensors"))
+        model.load_state_dict(load_file(JobDir(run(Path(root), description)).weights_file))
     geometry = sliding_window.geometry(description["train"]["crop"], None, None, (1.0,), False)
     runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
     for index, (one, other) in enumerate(zip(*runs, strict=True)):
