@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -43,7 +42,7 @@ class How:
     launcher: str = "auto"
     nproc: int | None = None  # ranks on a node
     nodes: int = 1
-    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch, as the person gave them
+    slurm: JsonObject = field(default_factory=dict)  # options of sbatch, as the person gave them
     only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
     inside: bool = False  # an allocation: a store that cannot be reached from here is told later
     offline: bool = False

@@ -4,13 +4,13 @@ A trial's run is its training's run too: the curve, the evaluations on the way a
 place. Where another experiment has made the training, the trial has the numbers and says which run did the work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
 from harness.jobdir.events import Event
-from harness.jobdir.paths import JobDir, JsonObject, Outcome
+from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay, measurements
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan, setting
@@ -86,7 +86,7 @@ class Telling(SilentStudy):
             self._parent = (place, run)
         return self._parent
 
-    def child(self, number: int, params: JsonObject, seed: int) -> str:
+    def child(self, number: int, params: Mapping[str, object], seed: int) -> str:
         """A trial's run."""
         job = self.study.job(params, seed)
         config = job.config
@@ -101,7 +101,7 @@ class Telling(SilentStudy):
                 params=text({"seed": seed, **setting(config), **options, **params}),
             )
 
-    def default(self, params: JsonObject) -> bool:
+    def default(self, params: Mapping[str, object]) -> bool:
         """Whether these are the configuration's own values."""
         return dict(params) == self.study.default
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError
@@ -139,7 +140,7 @@ def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str
     tracking.dataset(run, f"{name}-{split}", splits.get(split) or digest(job.identity["data"]), context, str(source))
 
 
-def provenance_tags(provenance: JsonObject) -> dict[str, str]:
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return what a reviewer asks of a number: commit, versions, device, launcher, command."""
     keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
     versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
@@ -147,6 +148,6 @@ def provenance_tags(provenance: JsonObject) -> dict[str, str]:
     return {**tags, **text(versions)}
 
 
-def text(values: JsonObject) -> dict[str, str]:
+def text(values: Mapping[str, object]) -> dict[str, str]:
     """Return values as MLflow keeps them."""
     return {key: str(value) for key, value in values.items()}

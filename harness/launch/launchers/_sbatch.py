@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from harness.common import child
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import one_line
+from harness.jobdir.paths import JsonObject
 
 OURS = ("array", "chdir", "dependency", "error", "open_mode", "output", "parsable", "test_only", "wait", "wrap")
 TASKS = ("ntasks", "ntasks_per_node", "ntasks_per_gpu")
@@ -37,12 +38,12 @@ class State(NamedTuple):
         return self.state in LIVE
 
 
-def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
+def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
     """Options of --slurm over those of harness.yaml: `key=value`, `key` alone for a switch; set-up lines add up.
 
     Raises UsageError for what the harness sets itself.
     """
-    options = {key.replace("-", "_"): value for key, value in base.items()}
+    options: JsonObject = {key.replace("-", "_"): value for key, value in base.items()}
     options = {key: [value] if key == "setup" and isinstance(value, str) else value for key, value in options.items()}
     added: list[str] = []
     for flag in flags:
@@ -67,7 +68,7 @@ def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def ranks(options: Mapping[str, Any]) -> int | None:
+def ranks(options: Mapping[str, object]) -> int | None:
     """GPUs of a node as the options ask for them; None where they ask for none."""
     for key in ("gpus_per_node", "gres", "gpus_per_task"):
         for item in str(options.get(key, "")).split(","):
@@ -95,14 +96,14 @@ def minutes(limit: object) -> int | None:
     return max(1, -(-seconds // 60))
 
 
-def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequence[str] = ()) -> Any:
+def executor(folder: Path, options: JsonObject, name: str, after: Sequence[str] = ()) -> Any:
     """submitit's executor for one job that starts when those in `after` have ended, however they ended."""
     try:
         import submitit
     except ImportError as error:
         raise UnfitError("submitit is not installed: pip install '.[slurm]' (or leave --launcher slurm out)") from error
 
-    class Executor(submitit.SlurmExecutor):
+    class Executor(submitit.SlurmExecutor):  # type: ignore[misc, unused-ignore]
         """Without the options that submitit invents; also where there is no Slurm, for --dry-run."""
 
         @classmethod
