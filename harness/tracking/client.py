@@ -70,7 +70,7 @@ class Found:
 def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
     """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
 
-    def wrapped(self: "Tracking", *args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except failures() as error:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from harness.config import plugins
 from harness.engine import build, jobs, train
-from harness.jobdir import events as journal
+from harness.jobdir.paths import JobDir
+from harness.jobdir.replay import Replay
 from models.contract import Decoder
 from models.segmentor import Segmentor
 
@@ -79,8 +80,7 @@ def test_the_folder_is_found() -> None:
 
 @EVERY
 def test_the_loss_falls_on_synthetic_videos(name: str, trained: dict[str, Path]) -> None:
-    events, _ = journal.read(trained[name] / "events.jsonl")
-    loss = [event["values"]["train/loss"] for event in events if event["event"] == "metrics"]
+    loss = list(Replay.of(JobDir(trained[name]).events_file).losses.values())
     assert len(loss) == ITERATIONS
     assert sum(loss[-4:]) / 4 < 0.97 * sum(loss[:4]) / 4
 

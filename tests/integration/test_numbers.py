@@ -24,7 +24,7 @@ from vspw_files import make_vspw
 from harness.config import plugins
 from harness.engine import jobs, train, worker
 from harness.engine.runtime import Stop
-from harness.jobdir import events as journal
+from harness.jobdir.replay import Replay
 
 PINNED = Path(__file__).parents[1] / "data" / "pinned.json"
 KINDS = ("decoders", "encoders", "datasets")
@@ -69,10 +69,9 @@ def run_decoder(folder: Path, name: str) -> dict[str, Any]:
     window = {"window": TRAIN["crop"], "stride": None, "short_side": None}
     evaluation = tiny_jobs.evaluation(folder, "e" * 16, ["a" * 16], data=data, evaluate=window)
     assert worker.launch([job, evaluation], tiny_jobs.ALONE, Stop()) == 0
-    events, _ = journal.read(job / "events.jsonl")
     weights = load_file(job / "weights.safetensors")
     return {
-        "loss": [round(e["values"]["train/loss"], 6) for e in events if e["event"] == "metrics"],
+        "loss": [round(loss, 6) for loss in Replay.of(job / "events.jsonl").losses.values()],
         "memory": {key: summary(value) for key, value in sorted(weights.items()) if key.startswith("decoder.memory.")},
         "weights": steps(train.Trainer(jobs.read(job), DATA["classes"], tiny_jobs.ALONE).model, weights),
         "confusion": np.sum(list(tiny_jobs.counts(evaluation).values()), axis=0).tolist(),

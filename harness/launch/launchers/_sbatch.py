@@ -96,7 +96,7 @@ def minutes(limit: object) -> int | None:
     return max(1, -(-seconds // 60))
 
 
-def executor(folder: Path, options: JsonObject, name: str, after: Sequence[str] = ()) -> Any:
+def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequence[str] = ()) -> Any:
     """submitit's executor for one job that starts when those in `after` have ended, however they ended."""
     try:
         import submitit
