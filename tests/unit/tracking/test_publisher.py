@@ -108,7 +108,7 @@ def test_a_run_that_was_told_by_two_has_each_step_once(store: Tracking, tmp_path
     first.begin(job)
     for at in range(0, len(EVENTS), 3):
         say(folder, *EVENTS[at : at + 3])
-        first.hear(job, heard(EVENTS[at : at + 3]))
+        first.hear(job, events_of(EVENTS[at : at + 3]))
         if at == 9:
             second.begin(job)  # `harness sync --follow` beside the supervisor
     end(folder, "finished")
@@ -322,14 +322,14 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
             gone.setattr(store, name, away)
         publisher.begin(job)
         say(folder, *EVENTS[:6])
-        publisher.hear(job, heard(EVENTS[:6]))
+        publisher.hear(job, events_of(EVENTS[:6]))
     say(folder, *EVENTS[6:9])
-    publisher.hear(job, heard(EVENTS[6:9]))  # it is back
+    publisher.hear(job, events_of(EVENTS[6:9]))  # it is back
     assert steps(store, runs(store)["train"]) == [1, 2, 3, 4]
     with monkeypatch.context() as gone:
         gone.setattr(store, "log", away)
         say(folder, *EVENTS[9:])
-        publisher.hear(job, heard(EVENTS[9:]))
+        publisher.hear(job, events_of(EVENTS[9:]))
     publisher.end(job, Outcome("finished"))
     found = runs(store)["train"]
     assert steps(store, found) == list(range(1, 11))
