@@ -74,9 +74,8 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            raise UnfitError(
-                f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
-            ) from error
+            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
+            raise UnfitError(message) from error
 
     update_wrapper(wrapped, method)
     return wrapped
