@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow_server import WITHOUT, Server, served
-from one_model import FILE, TINY, attempt, begun, end, evaluated, made, say
-from one_model import heard as events_of
+from one_model import FILE, TINY, attempt, begun, end, evaluated, events_of, made, say
 
 from harness.common.errors import UnfitError
 from harness.jobdir.paths import Outcome
