@@ -11,6 +11,7 @@ from harness.common.console import out, say
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
 from harness.config import settings
+from harness.jobdir.paths import OutputDir
 
 
 def status(
@@ -47,7 +48,7 @@ def sync(
     """
     found = settings.resolve(root=root and str(root))
     place = Path(found.root)
-    if not (place / "jobs").is_dir():
+    if not OutputDir(place).jobs.is_dir():
         raise UnfitError(f"{place}: no root of the harness; give the one of your runs with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking

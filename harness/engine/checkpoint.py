@@ -16,9 +16,9 @@ from torch import Tensor
 from harness.common.atomic_files import temporary
 from harness.common.errors import UnfitError
 from harness.data.pictures import shown
+from harness.jobdir.paths import JobDir
 
 KEEP = 2  # the newest, and one to fall back to
-WEIGHTS = "weights.safetensors"
 StateDict = dict[str, Any]  # as torch's state_dict() gives it
 
 
@@ -78,7 +78,7 @@ def load(folder: Path, step: int, device: torch.device) -> State:
 
 def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A training's result and what its file says of itself. Raises UnfitError where it is absent or damaged."""
-    path = folder / WEIGHTS
+    path = JobDir(folder).weights_file
     if not path.is_file():
         raise UnfitError(f"{shown(folder)}: has no weights; is the training finished?")
     if sidecar(path).exists() and not whole(path):

@@ -32,6 +32,8 @@ from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
+from harness.jobdir.events import Loaded, Log, Peak, Progress
+from harness.jobdir.paths import JobDir
 from harness.plan import spec
 from harness.plan.job import GIVEN
 from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
@@ -85,7 +87,7 @@ class Task(NamedTuple):
 
     def file(self, video: str) -> Path:
         """Return the path of a video's counts."""
-        return self.folder / "videos" / f"{video}.npz"
+        return JobDir(self.folder).videos / f"{video}.npz"
 
 
 class Seen(NamedTuple):
@@ -101,7 +103,7 @@ def task(folder: Path) -> Task:
     """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
     job = read_as(folder, EvaluateSpec)
     for member in job.members:
-        if not (folder.parent / member / checkpoint.WEIGHTS).is_file():
+        if not JobDir(folder.parent / member).weights_file.is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     return Task(folder, job, geometry, given(job))
@@ -118,7 +120,7 @@ def given(job: EvaluateSpec) -> str | None:
     if saved is None or job.prior is None:
         return None
     folder = Path(saved).expanduser()
-    return str(folder / "masks") if spec.read(folder).fingerprint == job.prior else None
+    return str(JobDir(folder).masks) if spec.read(folder).fingerprint == job.prior else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -153,19 +155,19 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for journal in journals.values():
-            journal.write("loaded")
+            journal.write(Loaded())
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
             lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
                 run_video(lacking, workers, dataset, split, video, rank.device, stop)
             for folder, journal in journals.items():
-                journal.write("progress", step=done(folder), values={})
+                journal.write(Progress(step=done(folder)))
         if ignored := dirty(dataset):
             for journal in journals.values():
-                journal.write("log", message=ignored)
+                journal.write(Log(message=ignored))
         for journal in journals.values():
-            journal.write("peak", bytes=runtime.peak(rank.device))  # the first rank's, which has the longest video
+            journal.write(Peak(bytes=runtime.peak(rank.device)))  # the first rank's, which has the longest video
     finally:
         for journal in journals.values():
             journal.close()
@@ -224,7 +226,7 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
 
     Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
-    path = folder / checkpoint.WEIGHTS
+    path = JobDir(folder).weights_file
     network = build.segmentor(job, num_classes)
     expected = network.state_dict()
     weights, metadata = checkpoint.weights(folder)
@@ -280,9 +282,9 @@ def run_video(
             if kept or name == middle:
                 jobs.ours(task.folder, task.job)()
             if name == middle:
-                snapshots.sample(task.folder / "samples" / where, result.mask, len(dataset.classes))
+                snapshots.sample(JobDir(task.folder).samples / where, result.mask, len(dataset.classes))
             if kept:
-                save_mask(task.folder / "masks" / where, result.mask)
+                save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
 
@@ -399,4 +401,4 @@ def save_mask(path: Path, mask: Tensor) -> None:
 
 def done(folder: Path) -> int:
     """Videos of an evaluation whose counts are written."""
-    return len(list((folder / "videos").glob("*.npz")))
+    return len(JobDir(folder).video_files())

@@ -1,21 +1,20 @@
 """A job's directory as a rank writes it: the journal, and how the job ended."""
 
-import json
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.common.atomic_files import write_json
 from harness.common.errors import REMEDIES, HarnessError, UnfitError, refused
 from harness.common.redaction import redact
 from harness.common.signals import PREEMPTED
 from harness.engine import checkpoint, error_messages, runtime
 from harness.engine.runtime import Rank
-from harness.jobdir import events as journal
 from harness.jobdir import lease
-from harness.jobdir.events import Journal
+from harness.jobdir.events import Begin, End, Journal
+from harness.jobdir.paths import JobDir, Outcome
+from harness.jobdir.replay import Replay
 from harness.plan import spec
 from harness.plan.spec import JobSpec
 
@@ -39,30 +38,24 @@ def begin(
 ) -> Journal:
     """Open the journal for a further attempt and say where it stands; the first rank calls this."""
     allowed()
-    events, _ = journal.read(folder / "events.jsonl")
-    attempt = 1 + sum(event["event"] == "begin" for event in events)
-    diary = Journal(folder / "events.jsonl", allowed)
-    diary.write("begin", attempt=attempt, step=step, steps=steps, unit=unit, **runtime.provenance(rank))
+    path = JobDir(folder).events_file
+    attempt = 1 + Replay.of(path).attempts
+    diary = Journal(path, allowed)
+    diary.write(Begin(attempt=attempt, step=step, steps=steps, unit=unit, **runtime.provenance(rank)))
     return diary
 
 
 def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
     """Write outcome.json; a failure that another rank has written stands, since ours may only follow from it."""
-    if ending.status != "finished" and _failed(folder / "outcome.json"):
+    files = JobDir(folder)
+    if ending.status != "finished" and _failed(files):
         return
-    outcome = {
-        "status": ending.status,
-        "reason": ending.reason,
-        "exit_code": ending.exit_code,
-        "seconds": seconds,
-        "step": ending.step,
-        "peak": runtime.peak(rank.device),  # bytes
-        "provenance": runtime.provenance(rank),
-    }
-    write_json(folder / "outcome.json", outcome)
+    peak, provenance = runtime.peak(rank.device), runtime.provenance(rank)
+    outcome = Outcome(ending.status, ending.reason, ending.exit_code, seconds, ending.step, peak, provenance)
+    files.write_outcome(outcome)
     if rank.first:
-        diary = Journal(folder / "events.jsonl")
-        diary.write("end", status=ending.status)
+        diary = Journal(files.events_file)
+        diary.write(End(status=ending.status))
         diary.close()
 
 
@@ -73,11 +66,11 @@ def failure(folder: Path, error: BaseException) -> Ending:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "error.txt").open("a", encoding="utf-8") as file:
+        with JobDir(folder).error_file.open("a", encoding="utf-8") as file:
             file.write(redact("".join(traceback.format_exception(error))))
     except OSError as full:
         error = full
-        checkpoint.sweep(folder / "checkpoints")  # what was half written leaves room for the outcome
+        checkpoint.sweep(JobDir(folder).checkpoints)  # what was half written leaves room for the outcome
     if isinstance(error, OSError) and error.errno in REMEDIES:
         error = refused(error, folder)
     try:
@@ -95,8 +88,9 @@ def stopped(status: str, step: int) -> Ending:
     return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", PREEMPTED)
 
 
-def _failed(path: Path) -> bool:
+def _failed(files: JobDir) -> bool:
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["status"] == "failed")
-    except (OSError, ValueError, KeyError):
+        outcome = files.outcome()
+    except (OSError, UnfitError):
         return False
+    return outcome is not None and outcome.status == "failed"

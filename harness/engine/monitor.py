@@ -14,9 +14,10 @@ from typing import Self
 
 import torch
 
-from harness.jobdir import events, replay
-from harness.jobdir.events import Journal
+from harness.jobdir import events
+from harness.jobdir.events import Journal, Sample
 from harness.jobdir.lease import SupersededError
+from harness.jobdir.paths import JobDir
 
 EVERY = 10.0  # seconds
 PATIENCE = 5.0  # seconds that a reading may hold up a rank that is done
@@ -26,7 +27,7 @@ class Monitor:
     """Measures while it is entered: the jobs' `folders` get the same samples. Nothing where no GPU can be asked."""
 
     def __init__(self, folders: Sequence[Path], allowed: Callable[[], None], every: float = EVERY) -> None:
-        self._paths = [replay.system(folder) / f"{node()}.jsonl" for folder in folders]
+        self._paths = [JobDir(folder).system / f"{node()}.jsonl" for folder in folders]
         self._allowed, self._every = allowed, every
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -51,7 +52,7 @@ class Monitor:
             while not self._over.wait(self._every):
                 values = readings()
                 for at, diary in enumerate(diaries):
-                    diary.write("sample", step=counts[at], values=values)
+                    diary.write(Sample(step=counts[at], values=values))
                     counts[at] += 1
 
 

@@ -8,7 +8,8 @@ from typing import Self
 
 from harness.engine import jobs
 from harness.engine.runtime import Rank
-from harness.jobdir.events import Journal
+from harness.jobdir.events import Checkpoint, Journal, Log, Metrics, Progress
+from harness.jobdir.replay import ITERATIONS_PER_SECOND
 
 PROGRESS_EVERY = 0.5  # seconds
 
@@ -45,7 +46,7 @@ class Reporter:
         if self._journal is None:
             self._messages.append(message)
         else:
-            self._journal.write("log", message=message)
+            self._journal.write(Log(message=message))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Values after `step` iterations: metrics every log_every of them, progress at most every half second."""
@@ -56,17 +57,17 @@ class Reporter:
         if step % self._every == 0:
             (before, then), self._mark = self._mark, (step, now)
             rate = (step - before) / max(now - then, 1e-9)
-            self._journal.write("metrics", step=step, values={**named, "time/iterations_per_second": rate})
+            self._journal.write(Metrics(step=step, values={**named, ITERATIONS_PER_SECOND: rate}))
         if now - self._told >= PROGRESS_EVERY:
             self._told = now
-            self._journal.write("progress", step=step, values=named)
+            self._journal.write(Progress(step=step, values=named))
 
     def look(self, step: int, split: str, miou: float | None) -> None:
         """The mIoU of an evaluation after `step` iterations; None where it was broken off."""
         if self._journal is not None and miou is not None:
-            self._journal.write("metrics", step=step, values={f"{split}/miou": miou})
+            self._journal.write(Metrics(step=step, values={f"{split}/miou": miou}))
 
     def checkpoint(self, step: int) -> None:
         """A checkpoint covers everything up to `step`."""
         if self._journal is not None:
-            self._journal.write("checkpoint", step=step)
+            self._journal.write(Checkpoint(step=step))

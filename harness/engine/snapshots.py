@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harness.common.atomic_files import temporary
+from harness.jobdir.paths import JobDir
 from harness.results.palette import palette
 from models.layers.feature_memory import FeatureMemory
 
@@ -22,7 +23,7 @@ def memory(folder: Path, model: nn.Module, step: int) -> None:
     if feature_memory is None:
         return
     rows = feature_memory.rows.detach().float().masked_fill(~feature_memory.initialised[:, None], float("nan"))
-    target = folder / "memory" / f"step-{step:09d}.npy"
+    target = JobDir(folder).memory / f"step-{step:09d}.npy"
     target.parent.mkdir(exist_ok=True)
     written = temporary(target)
     with written.open("wb") as file:

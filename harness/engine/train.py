@@ -30,6 +30,7 @@ from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import pruning
+from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
 from models.contract import VOID, Output, Target
 from models.segmentor import Segmentor
@@ -263,7 +264,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
             reporter.begin(job.iterations, job.iterations)
             reporter.checkpoint(job.iterations)
             if rank.first:
-                checkpoint.clear(folder / "checkpoints")
+                checkpoint.clear(JobDir(folder).checkpoints)
             return Ending("finished", job.iterations)
         early = distributed.agreed(stop.status)
         if early is not None:  # while torch was imported, or another job was run
@@ -281,7 +282,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
 
 def through(folder: Path, reporter: Reporter) -> bool:
     """Whether the weights are written; damaged ones are told of and made again."""
-    path = folder / checkpoint.WEIGHTS
+    path = JobDir(folder).weights_file
     whole = checkpoint.whole(path)
     if path.exists() and not whole:
         reporter.log(f"{path.name} does not match its checksum; it is made again")
@@ -290,7 +291,7 @@ def through(folder: Path, reporter: Reporter) -> bool:
 
 def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
     """Load the newest checkpoint that is whole; the iteration to go on with, the same on all ranks."""
-    checkpoints, rank = folder / "checkpoints", trainer.rank
+    checkpoints, rank = JobDir(folder).checkpoints, trainer.rank
     if rank.first:
         jobs.ours(folder, trainer.job)()
         checkpoint.sweep(folder)
@@ -342,7 +343,7 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
     """Write a checkpoint, by the first rank. Raises HarnessError for a state that must not be kept."""
     check(trainer, step)
     if trainer.rank.first:
-        checkpoint.save(folder / "checkpoints", step, trainer.state(), jobs.ours(folder, trainer.job))
+        checkpoint.save(JobDir(folder).checkpoints, step, trainer.state(), jobs.ours(folder, trainer.job))
         snapshots.memory(folder, trainer.model, step)
         reporter.checkpoint(step)
 
@@ -364,11 +365,11 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()
         snapshots.memory(folder, trainer.model, trainer.plan.iterations)
-        target = folder / checkpoint.WEIGHTS
+        target = JobDir(folder).weights_file
         written = temporary(target)
         state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
         save_file(state, written, {"fingerprint": trainer.job.fingerprint})  # whose they are, if they are moved
         checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
         reporter.checkpoint(trainer.plan.iterations)
-        checkpoint.clear(folder / "checkpoints")
+        checkpoint.clear(JobDir(folder).checkpoints)
     distributed.agree(0)  # what comes next in the launch may read the weights

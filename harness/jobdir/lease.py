@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from harness.common.atomic_files import temporary
 from harness.common.errors import HarnessError
+from harness.jobdir.paths import JobDir
 
 RENEW = 5.0  # seconds between two counts of a holder
 DEAD = 60.0  # seconds without a count after which a holder elsewhere is dead; on this machine its process is looked at
@@ -171,18 +171,18 @@ def make(path: Path, text: str) -> bool:
 
 def path_of(directory: Path, number: int) -> Path:
     """Where an attempt's file lies."""
-    return directory / "attempts" / f"{number:06d}.json"
+    return JobDir(directory).attempts / f"{number:06d}.json"
 
 
 def stacks(directory: Path, number: int, rank: int) -> Path:
     """Where a rank of an attempt leaves its threads' stacks if it stalls; touched while it works."""
-    return directory / "stacks" / f"attempt-{number}-rank-{rank:03d}.txt"
+    return JobDir(directory).stacks / f"attempt-{number}-rank-{rank:03d}.txt"
 
 
 def latest(directory: Path) -> int:
     """The number of the last attempt; 0 where there was none."""
     try:
-        names = os.listdir(directory / "attempts")
+        names = os.listdir(JobDir(directory).attempts)
     except FileNotFoundError:
         return 0
     return max((int(name[:-5]) for name in names if name[:-5].isdecimal() and name.endswith(".json")), default=0)
@@ -197,8 +197,7 @@ def latest_holder(directory: Path) -> Holder | None:
 def read(directory: Path, number: int) -> Holder:
     """An attempt's file."""
     try:
-        found: dict[str, Any] = json.loads(path_of(directory, number).read_text())
-        return Holder(**{**found, "number": number})
+        return Holder(**{**json.loads(path_of(directory, number).read_text()), "number": number})
     except (OSError, ValueError, TypeError):
         return Holder(number)
 
@@ -213,7 +212,7 @@ def held(directory: Path) -> Holder | None:
 
 def counts(directory: Path) -> bool:
     """Whether the last attempt's file was written in the last DEAD seconds, by the file system's own clock."""
-    probe = temporary(directory / "attempts" / "now")
+    probe = temporary(JobDir(directory).attempts / "now")
     try:
         probe.touch()  # first: whoever writes in a folder sees what others have made there
         now = probe.stat().st_mtime

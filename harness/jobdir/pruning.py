@@ -5,19 +5,19 @@ No signal, since a signal ends the worker as well, and the next training would h
 
 from pathlib import Path
 
-FLAG = "prune"
+from harness.jobdir.paths import JobDir
 
 
 def ask(directory: Path) -> None:
     """Have the job stop within a step; its checkpoint stays, so it can go on later."""
-    (directory / FLAG).touch()
+    JobDir(directory).prune_file.touch()
 
 
 def asked(directory: Path) -> bool:
     """Whether the job shall stop."""
-    return (directory / FLAG).exists()
+    return JobDir(directory).prune_file.exists()
 
 
 def forget(directory: Path) -> None:
     """A new attempt begins."""
-    (directory / FLAG).unlink(missing_ok=True)
+    JobDir(directory).prune_file.unlink(missing_ok=True)

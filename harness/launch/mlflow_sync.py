@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError
 from harness.jobdir import events as journal
+from harness.jobdir.paths import Outcome, OutputDir
 from harness.launch import runner
 from harness.launch.status import DAMAGED, LIVE, Status, look, read
 from harness.plan import gc, saved_plans
@@ -20,6 +20,7 @@ from harness.plan.outcome import ENDED, FAILED, of_plan
 from harness.plan.plan import Plan
 from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
 
 LOST = "its supervisor died and left no word; the same command goes on"
 EVERY = 10.0  # seconds between two looks of --follow
@@ -49,7 +50,7 @@ class Sync:
                 self.refused.add(why)
                 self.say(f"left out: {why}")
         self.close_strays(statuses)
-        end_rehearsal(self.root / "rehearsal", self.tracking, self.say)
+        end_rehearsal(OutputDir(self.root).rehearsal, self.tracking, self.say)
         return sum(one.state in LIVE for one in statuses.values())
 
     def follow(self, every: float = EVERY) -> None:
@@ -67,7 +68,7 @@ class Sync:
         """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
         (experiment,) = plan.experiments
         publisher = self.publishers.setdefault(
-            experiment.digest, Publisher(plan, self.tracking, self.say, afresh=self.afresh)
+            experiment.digest, Publisher(plan, Store(self.tracking, self.root, self.say), self.afresh)
         )
         lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
         known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
@@ -82,17 +83,17 @@ class Sync:
         for job in [job for job in self.offsets if job in experiment.jobs and job not in lacking]:
             del self.offsets[job]
         status = of_plan(lacking, failures, live)
-        state = (status, publisher.done(experiment), dict(failures))
+        state = (status, publisher.plan_runs[experiment.name].done(), dict(failures))
         begun = known or len(lacking) < len(experiment.jobs)
         if begun and self.concluded.get(experiment.digest) != state:
             how = runner.How(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
             made = runner.conclude(plan, experiment, publisher, failures, how, status, worked=False)
             self.concluded[experiment.digest] = state if made.away is None else None
-        self.correct(plan, publisher, status)
+        publisher.plan_runs[experiment.name].correct(status)
 
     def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:
         """What a job that is at work has written since the last look."""
-        path = plan.directory(job) / "events.jsonl"
+        path = plan.jobdir(job).events_file
         if job not in self.offsets:
             publisher.begin(job)
         events, self.offsets[job] = journal.read(path, self.offsets.get(job, 0))
@@ -101,24 +102,15 @@ class Sync:
 
     def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, known: Status) -> None:
         """A training that ended without a result, or that nobody ended: its points, and its true status."""
-        if not isinstance(job, Train) or not (plan.directory(job) / "how.json").exists():
+        if not isinstance(job, Train) or not plan.jobdir(job).how_file.exists():
             return
-        outcome = read_json(plan.directory(job) / "outcome.json") or {"status": "lost", "reason": LOST}
-        status = ENDED.get(outcome["status"], "FAILED")
-        if publisher.told(job) == (status, outcome["status"]):
+        outcome = plan.jobdir(job).outcome() or Outcome("lost", LOST)
+        status = ENDED.get(outcome.status, "FAILED")
+        if publisher.ending(job) == (status, outcome.status):
             return
         publisher.begin(job)
-        publisher.end(job, status, outcome)
-        self.say(f"{known.name}: {outcome['status']}, {status} in MLflow now")
-
-    def correct(self, plan: Plan, publisher: Publisher, status: str) -> None:
-        """A plan's run that says RUNNING though nobody is at work gets its end, and the other way round."""
-        run = publisher.known(plan.experiments[0])
-        if run is not None and run.status != status:
-            if status == "RUNNING":
-                self.tracking.resume(run.run_id)
-            else:
-                self.tracking.finish(run.run_id, status)
+        publisher.end(job, outcome)
+        self.say(f"{known.name}: {outcome.status}, {status} in MLflow now")
 
     def close_strays(self, statuses: dict[str, Status]) -> None:
         """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
@@ -126,9 +118,7 @@ class Sync:
             known = statuses.get(run.tags.get(FINGERPRINT, ""))
             if known is None or known.state in (*LIVE, DAMAGED):
                 continue
-            if read_json(self.root / "jobs" / known.fingerprint / "how.json").get("made") == run.tags.get(
-                "harness.made"
-            ):
+            if OutputDir(self.root).job(known.fingerprint).how().get("made") == run.tags.get("harness.made"):
                 self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
                 self.say(f"{known.name}: a run that was left RUNNING is closed")
 
@@ -136,8 +126,9 @@ class Sync:
 def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
     """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
     own = set(saved_plans.digests(root))
-    made = {read(path).get("made") for path in (root / "jobs").glob("*/how.json")} - {None}
-    if not own or gc.at_work(root / "jobs"):
+    output = OutputDir(root)
+    made = {read(files.how_file).get("made") for files in output.job_dirs()} - {None}
+    if not own or gc.at_work(output.jobs):
         return
     for run in rehearsals(tracking).running():
         if run.tags.get(PLAN) in own or run.tags.get("harness.made") in made:

@@ -62,27 +62,28 @@ class Display:
 
     def show(self, progress: JobProgress, heading: str = "") -> None:
         """Take a job's progress in; `heading`, in front of the job's name, says what it is run for."""
+        replay = progress.replay
         name = f"{heading}: {progress.job.name}" if heading else progress.job.name
-        said = "  ".join(form.format(progress.values[key]) for key, form in SHOWN.items() if key in progress.values)
-        for message in progress.messages:
+        said = "  ".join(form.format(replay.values[key]) for key, form in SHOWN.items() if key in replay.values)
+        for message in replay.messages:
             line = f"{name}: {message}"
             if self.bars is None:
                 say(line)
             else:
                 self.console.print(line, markup=False, highlight=False)
-        progress.messages.clear()
-        if not progress.steps:
+        replay.messages.clear()
+        if not replay.steps:
             return
         if self.bars is not None:
             if progress.job not in self._tasks:
                 self._tasks[progress.job] = self.bars.add_task(name, said="")
-            self.bars.update(self._tasks[progress.job], completed=progress.step, total=progress.steps, said=said)
+            self.bars.update(self._tasks[progress.job], completed=replay.step, total=replay.steps, said=said)
             return
-        now, done = time.monotonic(), progress.step >= progress.steps
+        now, done = time.monotonic(), replay.step >= replay.steps
         if not done and now - self._last.get(progress.job, 0.0) < self.every:
             return
         if done and self._last.get(progress.job) == float("inf"):
             return
         self._last[progress.job] = float("inf") if done else now
         unit = "iterations" if isinstance(progress.job, Train) else "videos"
-        say(f"{name}: {progress.step}/{progress.steps} {unit}  {said}".rstrip())
+        say(f"{name}: {replay.step}/{replay.steps} {unit}  {said}".rstrip())

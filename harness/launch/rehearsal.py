@@ -8,7 +8,7 @@ experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,19 +16,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.console import out, say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import resolve
-from harness.jobdir import events as journal
+from harness.jobdir.paths import OutputDir
+from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
 from harness.launch.progress import Display
 from harness.launch.runner import How, choose, connected, fetch, fit, try_networks, writable
 from harness.launch.scheduler import Turns
-from harness.launch.status import left_by, rehearsal, rehearsing
+from harness.launch.status import rehearsing
 from harness.launch.supervisor import Show
 from harness.plan import gc
 from harness.plan import saved_plans as plans
@@ -37,7 +38,7 @@ from harness.plan.job import Evaluate, Job, Train, digest
 from harness.plan.plan import Plan, launches
 from harness.plan.spec import JobSpec, LaunchSpec, TrainSpec
 from harness.tracking.client import Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import publisher_of
 
 STEPS, PAUSE, VIDEOS = 3, 1, 2
 GIB = 2**30
@@ -69,7 +70,7 @@ def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> li
 def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
     """The same, where no other is at work."""
     short, tracking = prepared(plan, how, say)
-    publisher = Publisher(short, None if tracking is None else rehearsals(tracking), say)
+    publisher = publisher_of(short, None if tracking is None else rehearsals(tracking), say)
     launcher, facts = choose(short, how)
     turns = Turns(short, short.jobs, say)
     status = "FAILED"
@@ -95,11 +96,12 @@ def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> l
 def alone(root: Path) -> Iterator[None]:
     """While a root's rehearsal is made or run. Raises UsageError where another one is."""
     writable(root)
-    lock = FileLock(root / ".rehearsal.lock")
+    output = OutputDir(root)
+    lock = FileLock(output.rehearsal_lock)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UsageError(f"a rehearsal is at work in {root / 'rehearsal'}; wait for it or end it") from error
+        raise UsageError(f"a rehearsal is at work in {output.rehearsal}; wait for it or end it") from error
     try:
         yield
     finally:
@@ -111,13 +113,13 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
 
     Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
     """
-    root = plan.root / "rehearsal"
-    if gc.at_work(root / "jobs"):
+    root = plan.output.rehearsal
+    if gc.at_work(OutputDir(root).jobs):
         raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
     if not how.inside and (number := rehearsing(plan.root)):
         raise UsageError(
             f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
-            f"(and where squeue does not answer here, delete {rehearsal(plan.root)})"
+            f"(and where squeue does not answer here, delete {plan.output.rehearsal_file})"
         )
     fit(plan.config)
     try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
@@ -135,25 +137,28 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:
     """What a launch's rehearsal says: peak memory and pace, and the cost of the whole."""
-    job, folder = launch[0], short.directory(launch[0])
-    outcome = read_json(folder / "outcome.json")
-    events = journal.read(folder / "events.jsonl")[0]
-    world = outcome["provenance"].get("world", 1)
+    job, files = launch[0], short.jobdir(launch[0])
+    outcome, replay = files.outcome(), Replay.of(files.events_file)
+    assert outcome is not None
+    assert outcome.peak is not None
+    world, peak = (outcome.provenance or {}).get("world", 1), f"peak {outcome.peak / GIB:.2f} GiB a rank"
     names = tuple(one.fingerprint for one in launch)
     if isinstance(job, Train):
-        paces = [e["values"]["time/iterations_per_second"] for e in events if e["event"] == "metrics"]
-        seconds = job.config.iterations() / paces[-1]
-        weights = (folder / "weights.safetensors").stat().st_size
-        line = f"{job.name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 / paces[-1]:.0f} ms a step"
-        kept, passing = gc.size(folder), STATE * 3 * weights
+        speed = replay.values[ITERATIONS_PER_SECOND]
+        seconds = job.config.iterations() / speed
+        weights = files.weights_file.stat().st_size
+        line = f"{job.name}: {peak}, {1000 / speed:.0f} ms a step"
+        kept, passing = gc.size(files.folder), STATE * 3 * weights
         return [(line, Cost(names, job.name, seconds * world, seconds, kept, passing, "rehearsed"))]
     tried, videos = len(short.videos(job)), len(plan.videos(job))
-    (begun,), (loaded,) = ([e["time"] for e in events if e["event"] == name] for name in ("begin", "loaded"))
-    each = (events[-1]["time"] - loaded) * min(world, tried) / tried  # a rank takes a video
-    seconds = loaded - begun + each * videos / world
+    assert replay.begin is not None
+    assert replay.time is not None
+    assert replay.loaded is not None
+    each = (replay.time - replay.loaded) * min(world, tried) / tried  # a rank takes a video
+    seconds = replay.loaded - replay.begin.time + each * videos / world
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
     kept = sum(gc.size(short.directory(one)) for one in launch) * videos // tried
-    line = f"{name}: peak {outcome['peak'] / GIB:.2f} GiB a rank, {1000 * each:.0f} ms a video"
+    line = f"{name}: {peak}, {1000 * each:.0f} ms a video"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
 
 
@@ -166,17 +171,17 @@ class Work:
 
     root: Path
     plans: tuple[str, ...]
-    how: Mapping[str, Any]  # of runner.How
+    how: JsonObject  # of runner.How
 
     def __call__(self) -> None:
         """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
 
         A signal leaves nothing: Slurm may run it again.
         """
-        kept = self.root / "rehearsal"
-        found: dict[str, Any]
+        output = OutputDir(self.root)
+        found: JsonObject
         try:
-            plan = Plan(tuple(plans.restore(kept, digest) for digest in self.plans), self.root)
+            plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 found = {"lines": rehearse(plan, how, display.show, say)}
@@ -185,7 +190,7 @@ class Work:
             sys.exit(PREEMPTED)
         except HarnessError as error:
             found = {"reason": str(error), "exit_code": error.exit_code}
-        write_json(left_by(self.root, os.environ["SLURM_JOB_ID"]), found)
+        write_json(output.rehearsal_result(os.environ["SLURM_JOB_ID"]), found)
         out("\n".join(found.get("lines", [found.get("reason", "")])))
         sys.exit(found.get("exit_code", 0))
 
@@ -198,12 +203,13 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
     """
     number = begun(plan, how, say)
     say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log(plan, number)}")
-    short, left = Rehearsal(plan.experiments, plan.root / "rehearsal"), left_by(plan.root, number)
+    output = plan.output
+    short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
     slurm_jobs.accompany(short, {number: plan.jobs}, show, say, left.exists)
     found = read_json(left)
-    rehearsal(plan.root).unlink(missing_ok=True)
+    output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:
         why = found.get("reason") or f"Slurm job {number} ended without a result, see {slurm_jobs.log(plan, number)}"
         raise next(
@@ -215,21 +221,22 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
 def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
-    known = read_json(rehearsal(plan.root))
-    if known.get("asked") == asked and (left_by(plan.root, known["id"]).exists() or rehearsing(plan.root)):
+    output = plan.output
+    known = read_json(output.rehearsal_file)
+    if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
         return str(known["id"])
     with alone(plan.root):
         prepared(plan, how, say)
         number = _sbatch.submit(executor(plan, how), work(plan, how))
-        rehearsal(plan.root).parent.mkdir(exist_ok=True)
-        write_json(rehearsal(plan.root), {"id": number, "asked": asked})
+        output.slurm.mkdir(exist_ok=True)
+        write_json(output.rehearsal_file, {"id": number, "asked": asked})
     return number
 
 
 def executor(plan: Plan, how: How) -> Any:
     """submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
-    return _sbatch.executor(plan.root.resolve() / "slurm" / "%j", how.slurm, f"harness rehearsal of {names}")
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness rehearsal of {names}")
 
 
 def work(plan: Plan, how: How) -> Work:

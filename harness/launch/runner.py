@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.common import child, machine
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, UsageError, refused
 from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.jobdir import lease
+from harness.jobdir.paths import OutputDir
 from harness.launch import preflight
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
@@ -31,9 +31,8 @@ from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
 from harness.results.table import Report
-from harness.tracking import publish_report
 from harness.tracking.client import Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Published, Silent, publisher_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class How:
     launcher: str = "auto"
     nproc: int | None = None  # ranks on a node
     nodes: int = 1
-    slurm: Mapping[str, Any] = field(default_factory=dict)  # options of sbatch, as the person gave them
+    slurm: JsonObject = field(default_factory=dict)  # options of sbatch, as the person gave them
     only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
     inside: bool = False  # an allocation: a store that cannot be reached from here is told later
     offline: bool = False
@@ -90,7 +89,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
     failures = turns.failures
     stopped: Stopped | None = None
     with ready(plan, how, todo) as worker:
-        publisher = Publisher(plan, connected(how, say), say)
+        publisher = publisher_of(plan, connected(how, say), say)
         saved_plans.keep(plan, how.command)
         with closing(plan, publisher, failures, how):
             if worker is not None:
@@ -118,7 +117,7 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
 
 
 @contextmanager
-def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher, dict[str, Any]] | None]:
+def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher, JsonObject] | None]:
     """What runs the jobs, getting ready while the store is asked, and its provenance; None where nothing is to do."""
     if not todo:
         yield None
@@ -132,7 +131,7 @@ def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher,
 
 
 @contextmanager
-def closing(plan: Plan, publisher: Publisher, failures: Mapping[Job, str], how: How) -> Iterator[None]:
+def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], how: How) -> Iterator[None]:
     """Where something goes wrong, or a signal comes at the report, the plan's runs in MLflow end all the same."""
     try:
         yield
@@ -193,12 +192,12 @@ def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
     """Why jobs cannot be had: they ended badly, or need a job that is neither done nor run here."""
     found: dict[Job, str] = {}
     for job in plan.jobs:
-        outcome = read_json(plan.directory(job) / "outcome.json")
+        outcome = plan.jobdir(job).outcome()
         absent = [needed for needed in job.inputs if plan.state(needed) != "done" and needed not in todo]
         if plan.state(job) == "done":
             continue
-        if job not in todo and outcome.get("status") in (*FAILED, "cancelled"):
-            found[job] = str(outcome.get("reason") or outcome["status"])
+        if job not in todo and outcome is not None and outcome.status in (*FAILED, "cancelled"):
+            found[job] = outcome.reason or outcome.status
         elif job in todo and absent:
             found[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in found else 'was not run'}"
     return found
@@ -231,7 +230,7 @@ def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
         if (holder := lease.held(plan.directory(job))) is not None:
             raise UsageError(f"--rerun {which}: {job.name} is at work in {holder.who}; wait for it or end it")
     for job in chosen:
-        target = plan.root / "replaced" / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
+        target = plan.output.replaced / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         plan.directory(job).rename(target)
         say(f"run again: {job.name}; the old results are kept in {target}")
@@ -242,8 +241,7 @@ def accept(plan: Plan, say: Callable[[str], None]) -> None:
     for job in plan.jobs:
         files = source_changes.changed(plan, job) if plan.state(job) == "done" else []
         if files:
-            path = plan.directory(job) / "accepted.json"
-            write_json(path, source_changes.digests(job))
+            write_json(plan.jobdir(job).accepted_file, source_changes.digests(job))
             say(f"accepted: {job.name}: {', '.join(files)}")
 
 
@@ -258,7 +256,7 @@ def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], how: 
 def conclude(
     plan: Plan,
     experiment: Experiment,
-    publisher: Publisher,
+    publisher: Silent,
     failures: Mapping[Job, str],
     how: How,
     status: str,
@@ -268,40 +266,34 @@ def conclude(
 
     The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
     """
-    away: str | None = None
-    runs: Mapping[str, str] = {}
-    link = ""
+    away, published = None, Published()
     try:
-        told = publisher.up_to_date(experiment)
-        if not told:
-            publisher.catch_up(experiment)
-        runs = publisher.runs(experiment)
-        link = publisher.pages(experiment)
+        published = publisher.catch_up(experiment)
     except UnfitError as error:
         away = str(error)
     cells = [
-        rows.result(experiment, order, seed, cell, run_id=runs.get(cell.job.fingerprint), **read(plan, cell, failures))
+        rows.result(
+            experiment, order, seed, cell, run_id=published.runs.get(cell.job.fingerprint), **read(plan, cell, failures)
+        )
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
-    folder = plan.root / "reports" / experiment.name
+    folder = plan.output.reports / experiment.name
     evidence = present.collect(plan, experiment, cells, how.command, folder)
-    facts = rows.context(experiment, how.command, evidence, link)
+    facts = rows.context(experiment, how.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
     table = rows.aggregate(results, facts)
     present.write(report, table, facts, folder)
-    if away is None and (worked or not told):
+    if away is None and (worked or published.new):
         try:
-            publisher.report(experiment, report, folder, status)
-            publish_report.review(publisher, experiment, table, facts)
-            publisher.complete(experiment)
+            publisher.report(experiment, report, folder, status, table, facts)
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, table, facts, report, folder, away)
 
 
-def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
+def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
     """What the root's files say of a cell."""
     directory = plan.directory(cell.job)
     if cell.skip is not None:
@@ -329,7 +321,8 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> dict[str, Any]:
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
     why = data_changes.changed(plan, cell.job, data_changes.finished(plan)) if plan.config.content.manifests else ""
-    reason = read_json(directory / "outcome.json").get("reason") or (f"data changed: {why}" if why else "not run yet")
+    outcome = plan.jobdir(cell.job).outcome()
+    reason = (outcome and outcome.reason) or (f"data changed: {why}" if why else "not run yet")
     return {"status": "missing", "reason": reason}
 
 
@@ -361,7 +354,7 @@ def fetch(config: Config, say: Callable[[str], None]) -> None:
 def writable(root: Path) -> None:
     """Make the root, or raise UnfitError."""
     try:
-        (root / "jobs").mkdir(parents=True, exist_ok=True)
+        OutputDir(root).jobs.mkdir(parents=True, exist_ok=True)
         probe = root / f".writable.{os.getpid()}"
         probe.write_bytes(b"x")  # an empty file fits on a full disk
         probe.unlink()
@@ -369,7 +362,7 @@ def writable(root: Path) -> None:
         raise refused(error, root) from error
 
 
-def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
+def choose(plan: Plan, how: How) -> tuple[Launcher, JsonObject]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
     name, nproc = how.launcher, how.nproc
     if how.inside:  # what was asked of sbatch is here now
@@ -388,10 +381,10 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, dict[str, Any]]:
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
     facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
-    return module.Launcher(nproc, plan.root / "logs"), describe(name, nproc, how.command, facts)
+    return module.Launcher(nproc, plan.output.logs), describe(name, nproc, how.command, facts)
 
 
-def source() -> dict[str, Any]:
+def source() -> JsonObject:
     """Commit of the harness and whether its files differ from it; unknown outside git."""
 
     def git(*words: str) -> str:

@@ -7,17 +7,17 @@ to it while there is something else to do, and then waited for; its result is ta
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim, Lease
+from harness.jobdir.paths import Outcome
 from harness.launch.supervisor import Launcher, Show, supervise
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan, launches
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Silent
 
 ASK = 1.0  # seconds between two looks at jobs that others run
 
@@ -38,7 +38,7 @@ class Turns:
         self._told: set[tuple[Job, str]] = set()
         self._stalled: set[Job] = set()  # and run again, once
 
-    def run(self, launcher: Launcher, publisher: Publisher, show: Show, facts: Mapping[str, Any]) -> None:
+    def run(self, launcher: Launcher, publisher: Silent, show: Show, facts: JsonObject) -> None:
         """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
         while self.waiting:
             before = len(self.waiting)
@@ -88,20 +88,20 @@ class Turns:
                     self.say(f"{job.name}: {seen.who} has it; its result is taken when it is there")
         return held
 
-    def note(self, outcomes: Mapping[Job, Mapping[str, Any]]) -> None:
+    def note(self, outcomes: Mapping[Job, Outcome]) -> None:
         """Take a launch's outcomes in; a job that another run took over from us is waited for."""
         for job, outcome in outcomes.items():
-            if outcome["status"] == "finished":
+            if outcome.status == "finished":
                 self.waiting.remove(job)
-            elif outcome["status"] in ("superseded", "paused"):
+            elif outcome.status in ("superseded", "paused"):
                 self.executed -= 1
                 self._claims[job] = Claim(self.plan.directory(job))
-            elif outcome["status"] == "stalled" and job not in self._stalled:
+            elif outcome.status == "stalled" and job not in self._stalled:
                 self._stalled.add(job)
                 self.executed -= 1
-                self.say(f"{job.name}: {outcome['reason']}; it was ended and goes on from its last checkpoint")
+                self.say(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
             else:
-                self.fail(job, str(outcome.get("reason") or outcome["status"]))
+                self.fail(job, outcome.reason or outcome.status)
 
     def fail(self, job: Job, reason: str) -> None:
         """Done with, without a result."""
@@ -117,6 +117,7 @@ def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
     seen = lease.latest_holder(plan.directory(job))
     if seen is None or not seen.released or seen.number != attempt:
         return None
-    outcome = read_json(plan.directory(job) / "outcome.json")
-    word = outcome.get("status")
-    return str(outcome.get("reason")) if word in FAILED and word != "stalled" else None
+    outcome = plan.jobdir(job).outcome()
+    if outcome is None or outcome.status not in FAILED or outcome.status == "stalled":
+        return None
+    return str(outcome.reason)

@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 from filelock import FileLock
 
 from harness.common import child
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, write_json
 from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import Resolved, resolve
+from harness.jobdir.paths import Outcome, OutputDir, Submission
 from harness.launch import runner
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
@@ -33,7 +34,7 @@ from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
 from harness.tracking.client import Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Silent
 
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
@@ -48,7 +49,7 @@ class Work:
     root: Path
     plans: tuple[str, ...]
     only: tuple[str, ...]  # fingerprints
-    how: Mapping[str, Any]  # of runner.How
+    how: JsonObject  # of runner.How
 
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
@@ -73,10 +74,10 @@ class Work:
         say(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
         code = known.exit_code if isinstance(known, HarnessError) else 1
         for fingerprint in self.only:
-            path = self.root / "jobs" / fingerprint / "outcome.json"
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, {"status": "failed", "reason": one_line(known), "exit_code": code})
+            files = OutputDir(self.root).job(fingerprint)
+            if not files.outcome_file.exists():
+                files.folder.mkdir(parents=True, exist_ok=True)
+                files.write_outcome(Outcome("failed", one_line(known), code))
         return code
 
     def checkpoint(self) -> Any:
@@ -115,14 +116,14 @@ def to_be_requeued(stop: Stopped, number: str) -> bool:
 def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -> None:
     """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
     for job, reason in failures.items():
-        if job.fingerprint in only and not (plan.directory(job) / "outcome.json").exists():
+        if job.fingerprint in only and not plan.jobdir(job).outcome_file.exists():
             cancelled(plan, job, reason)
 
 
 def cancelled(plan: Plan, job: Job, reason: str) -> None:
     """Write down that a job will not be run, and why."""
     plan.directory(job).mkdir(parents=True, exist_ok=True)
-    write_json(plan.directory(job) / "outcome.json", {"status": "cancelled", "reason": reason, "exit_code": 1})
+    plan.jobdir(job).write_outcome(Outcome("cancelled", reason, exit_code=1))
 
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
@@ -146,9 +147,9 @@ def by_number(plan: Plan) -> dict[str, list[Job]]:
     """Jobs of a plan by the Slurm job that was submitted for them last."""
     found: dict[str, list[Job]] = {}
     for job in plan.jobs:
-        number = read_json(plan.directory(job) / "slurm.json").get("id")
-        if number is not None:
-            found.setdefault(str(number), []).append(job)
+        submitted = plan.jobdir(job).submission()
+        if submitted is not None:
+            found.setdefault(submitted.id, []).append(job)
     return found
 
 
@@ -163,7 +164,7 @@ def run(
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
     plans.keep(plan, how.command)
-    with FileLock(plan.root / ".slurm.lock", timeout=600):  # two who look and then submit would do so twice
+    with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
         waiting = submit(plan, missing, how, say)
     if detach:
         return None
@@ -204,10 +205,10 @@ def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[s
         number = _sbatch.submit(made(plan, todo, how, after), work(plan, todo, how))
         for job in todo:
             there[job] = number
-            plan.directory(job).mkdir(parents=True, exist_ok=True)
-            (plan.directory(job) / "outcome.json").unlink(missing_ok=True)
-            facts = {"id": number, "name": job.name, "after": after, "log": log(plan, number)}
-            write_json(plan.directory(job) / "slurm.json", facts)
+            files = plan.jobdir(job)
+            files.folder.mkdir(parents=True, exist_ok=True)
+            files.outcome_file.unlink(missing_ok=True)
+            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log(plan, number))))
         waiting[number] = todo
         behind = f" after {', '.join(after)}" if after else ""
         say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
@@ -229,7 +230,7 @@ def dry(plan: Plan, how: runner.How) -> str:
 def made(plan: Plan, launch: Sequence[Job], how: runner.How, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
-    return _sbatch.executor(plan.root.resolve() / "slurm" / "%j", how.slurm, f"harness {name}", after)
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness {name}", after)
 
 
 def work(plan: Plan, launch: Sequence[Job], how: runner.How) -> Work:
@@ -238,16 +239,16 @@ def work(plan: Plan, launch: Sequence[Job], how: runner.How) -> Work:
     return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(how))
 
 
-def handed_on(how: runner.How) -> dict[str, Any]:
+def handed_on(how: runner.How) -> JsonObject:
     """What a Slurm job is told of how to run; where MLflow is it finds out from its own environment."""
-    kept: dict[str, Any] = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
+    kept: JsonObject = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
     kept |= {"prefix": how.prefix, "command": how.command, "stall": how.stall, "deterministic": how.deterministic}
     return kept
 
 
 def log(plan: Plan, number: str) -> str:
     """Where a Slurm job writes what it says."""
-    return str(plan.root.resolve() / "slurm" / number / f"{number}_0_log.out")
+    return str(plan.output.slurm_log(number))
 
 
 class Queued:
@@ -285,7 +286,7 @@ def accompany(
     Raises Stopped after a signal, which touches none of them.
     """
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
-    queued, silent = Queued(waiting, say), Publisher(plan, None, say)
+    queued, silent = Queued(waiting, say), Silent()
     try:
         while True:
             for one in progress.values():
@@ -300,7 +301,8 @@ def accompany(
 
 def ended_here(plan: Plan, job: Job) -> bool:
     """Whether a job's files say that it is over and will not be taken up again by Slurm."""
-    return read_json(plan.directory(job) / "outcome.json").get("status") in OVER
+    outcome = plan.jobdir(job).outcome()
+    return outcome is not None and outcome.status in OVER
 
 
 def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> runner.How:
@@ -325,8 +327,8 @@ def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan)
 def leave_running(root: Path) -> str:
     """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
     runner.writable(root)
-    (root / "logs").mkdir(exist_ok=True)
-    path = root / "logs" / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    OutputDir(root).logs.mkdir(exist_ok=True)
+    path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]
     with path.open("w") as file:
         subprocess.Popen(

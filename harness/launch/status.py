@@ -1,15 +1,15 @@
 """What runs and what died, from the root's files and Slurm's queue alone: neither torch nor MLflow is asked."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject, read_json
 from harness.common.errors import UnfitError
 from harness.jobdir import lease
+from harness.jobdir.paths import JobDir, OutputDir, Submission
+from harness.jobdir.replay import tail
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.plan.outcome import ENDED
@@ -45,89 +45,71 @@ class Status:
 def look(root: Path, everything: bool = False, now: float | None = None) -> list[Status]:
     """Jobs that are at work or waiting, then those of the last day (`everything`: all), the youngest first."""
     now = time.time() if now is None else now
-    directories = [path.parent for path in (root / "jobs").glob("*/job.yaml")]
-    directories += [
-        path.parent for path in (root / "jobs").glob("*/slurm.json") if not (path.parent / "job.yaml").exists()
-    ]
-    numbers = {number for path in directories if (number := read(path / "slurm.json").get("id")) is not None}
-    recent = {path: age(path, now) for path in directories}
-    queue = _sbatch.queue({str(number) for number in numbers})
-    found = [(examine(path, queue, now), recent[path]) for path in directories]
+    folders = [files for files in OutputDir(root).job_dirs() if files.job_file.exists() or files.slurm_file.exists()]
+    recent = {files.name: age(files, now) for files in folders}
+    queue = _sbatch.queue({slurm.id for files in folders if (slurm := submission(files)) is not None})
+    found = [(examine(files, queue, now), recent[files.name]) for files in folders]
     shown = [(one, old) for one, old in found if everything or one.state in LIVE or old < RECENT]
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
-def rehearsal(root: Path) -> Path:
-    """Where a root keeps which Slurm job rehearses in it, until its result was seen."""
-    return root / "slurm" / "rehearsal.json"
-
-
-def left_by(root: Path, number: str) -> Path:
-    """Where a Slurm job leaves what its rehearsal came to."""
-    return root / "slurm" / number / "rehearsal.json"
-
-
 def rehearsing(root: Path) -> str | None:
     """The Slurm job that is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
-    number = read(rehearsal(root)).get("id")
-    if number is None or left_by(root, number).exists():
+    output = OutputDir(root)
+    number = read(output.rehearsal_file).get("id")
+    if number is None or output.rehearsal_result(number).exists():
         return None
     queue = _sbatch.queue([number])
     return number if queue is None or (number in queue and queue[number].live) else None
 
 
-def examine(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
+def examine(files: JobDir, queue: Mapping[str, State] | None, now: float) -> Status:
     """One job, 'damaged' where one of its small files is."""
     try:
-        return standing(directory, queue, now)
+        return standing(files, queue, now)
     except UnfitError as error:
-        return Status(
-            directory.name, called(read(directory / "job.yaml"), directory) or directory.name, DAMAGED, str(error)
-        )
+        return Status(files.name, called(read(files.job_file), files) or files.name, DAMAGED, str(error))
 
 
-def standing(directory: Path, queue: Mapping[str, State] | None, now: float) -> Status:
+def standing(files: JobDir, queue: Mapping[str, State] | None, now: float) -> Status:
     """One job. What neither an outcome, a holder nor Slurm speaks for has died; None: Slurm cannot be asked.
 
     Raises UnfitError for a damaged file.
     """
-    spec, how, outcome = (read_json(directory / name) for name in ("job.yaml", "how.json", "outcome.json"))
-    submitted = read_json(directory / "slurm.json")
-    number = submitted.get("id")
-    known = None if queue is None else queue.get(str(number))
-    holder = lease.held(directory)
-    facts = events(directory)
-    state, reason = outcome.get("status"), outcome.get("reason")
+    spec, how, outcome, submitted = files.description(), files.how(), files.outcome(), files.submission()
+    known = None if queue is None or submitted is None else queue.get(submitted.id)
+    holder = lease.held(files.folder)
+    replay = tail(files.events_file, TAIL)
+    state, reason = (None, None) if outcome is None else (outcome.status, outcome.reason)
     if holder is not None:
         state, reason = "running", None
     elif known is not None and known.live and state != "finished":
         state, reason = "queued" if known.state != "RUNNING" else "running", None
-    elif queue is None and number is not None and state is None:
-        state, reason = "queued", f"Slurm cannot be asked here about job {number}"
+    elif queue is None and submitted is not None and state is None:
+        state, reason = "queued", f"Slurm cannot be asked here about job {submitted.id}"
     elif state == "lost" or state not in ENDED:
-        state, reason = "died", reason or died(directory, number, known)
-    last = facts.get("time")
+        state, reason = "died", reason or died(files.folder, submitted, known)
     return Status(
-        fingerprint=directory.name,
-        name=called(spec, directory) or submitted.get("name") or directory.name,
+        fingerprint=files.name,
+        name=called(spec, files) or (submitted and submitted.name) or files.name,
         state=str(state),
         reason=reason,
-        step=facts.get("step"),
-        steps=facts.get("steps"),
-        unit=facts.get("unit", ""),
-        rate=facts.get("rate") if state == "running" else None,
-        eta=remaining(facts) if state == "running" else None,
-        loss=facts.get("loss"),
+        step=replay.step if replay.begin else None,
+        steps=replay.steps if replay.begin else None,
+        unit=replay.unit,
+        rate=replay.rate if state == "running" else None,
+        eta=replay.remaining if state == "running" else None,
+        loss=replay.loss,
         launcher=how.get("launcher"),
         host=how.get("host"),
         holder=None if holder is None else holder.who,
-        slurm=None if number is None else str(number),
+        slurm=None if submitted is None else submitted.id,
         queue=None if known is None else " ".join(part for part in known if part),
-        quiet=None if last is None else max(0.0, now - last),
+        quiet=None if replay.time is None else max(0.0, now - replay.time),
     )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> JsonObject:
     """A small JSON file; {} also where it is damaged."""
     try:
         return read_json(path)
@@ -135,72 +117,28 @@ def read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def died(directory: Path, number: str | None, known: State | None) -> str:
+def submission(files: JobDir) -> Submission | None:
+    """The Slurm job that a job was submitted as; None also where that file is damaged."""
+    try:
+        return files.submission()
+    except UnfitError:
+        return None
+
+
+def died(directory: Path, submitted: Submission | None, known: State | None) -> str:
     """What can be said of a job that left no outcome."""
     seen = lease.latest_holder(directory)
     who = f"{seen.who} is gone" if seen is not None else "nobody has it"
-    slurm = f"; Slurm job {number}: {known.state if known else 'no longer known'}" if number is not None else ""
+    slurm = f"; Slurm job {submitted.id}: {known.state if known else 'no longer known'}" if submitted else ""
     return f"no outcome, and {who}{slurm}; the same command goes on"
 
 
-def events(directory: Path) -> dict[str, Any]:
-    """Where a job stands, from the end of its journal: step, steps, unit, rate, loss, time."""
-    path = directory / "events.jsonl"
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return {}
-    found: dict[str, Any] = {}
-    with path.open("rb") as file:
-        begin = next((event for line in file if (event := parsed(line)).get("event") == "begin"), {})
-        file.seek(max(0, size - TAIL))
-        tail = [event for line in file.read().splitlines() if (event := parsed(line))]
-    for event in [begin, *tail]:
-        found |= {key: event[key] for key in ("steps", "unit") if key in event}
-        if event.get("event") in ("begin", "progress", "metrics", "checkpoint") and "step" in event:
-            found["step"] = event["step"]
-        values = event.get("values") or {}
-        if "train/loss" in values:
-            found["loss"] = values["train/loss"]
-        if "time" in event:
-            found["time"] = event["time"]
-    found["rate"] = rate(tail)
-    return found
-
-
-def rate(tail: list[dict[str, Any]]) -> float | None:
-    """Steps a second since the last begin, over what the tail holds."""
-    start = max((at for at, event in enumerate(tail) if event.get("event") == "begin"), default=0)
-    points = [(event["time"], event["step"]) for event in tail[start:] if "step" in event and "time" in event]
-    if len(points) < 2 or points[-1][0] <= points[0][0] or points[-1][1] <= points[0][1]:
-        return None
-    (began, first), (ended, last) = points[0], points[-1]
-    return float((last - first) / (ended - began))
-
-
-def remaining(facts: Mapping[str, Any]) -> float | None:
-    """Seconds to go at the present rate."""
-    known = facts.get("rate"), facts.get("step"), facts.get("steps")
-    if not known[0] or known[1] is None or known[2] is None:
-        return None
-    return float((known[2] - known[1]) / known[0])
-
-
-def parsed(line: bytes) -> dict[str, Any]:
-    """A journal's line; {} where it is torn."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def called(spec: Mapping[str, Any], directory: Path) -> str | None:
+def called(spec: JsonObject, files: JobDir) -> str | None:
     """A job's name for people, from its job.yaml; None before it was first started."""
     if spec.get("kind") == "train":
         return f"train {spec['decoder']['name']} seed {spec['seed']}"
     if spec.get("kind") == "evaluate":
-        members = [read(directory.parent / member / "job.yaml") for member in spec["members"]]
+        members = [read(JobDir(files.folder.parent / member).job_file) for member in spec["members"]]
         names = sorted(member["decoder"]["name"] for member in members if member)
         return f"evaluate {' + '.join(names)}" + (f" stage {spec['stage']}" if spec.get("stage") else "")
     return None
@@ -230,12 +168,12 @@ def span(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def as_json(found: list[Status]) -> dict[str, Any]:
+def as_json(found: list[Status]) -> JsonObject:
     """What `status --json` prints."""
     return {"schema": 1, "jobs": [asdict(one) for one in found]}
 
 
-def age(directory: Path, now: float) -> float:
+def age(files: JobDir, now: float) -> float:
     """Seconds since anything of a job was written."""
-    files = [directory / name for name in ("events.jsonl", "outcome.json", "how.json", "slurm.json")]
-    return now - max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+    written = [files.events_file, files.outcome_file, files.how_file, files.slurm_file]
+    return now - max((path.stat().st_mtime for path in written if path.exists()), default=0.0)

@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
@@ -21,13 +21,13 @@ from harness.data import manifest
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
 from harness.jobdir.lease import Lease
-from harness.jobdir.lease import stacks as stacks_path
+from harness.jobdir.paths import JobDir, Outcome
+from harness.jobdir.replay import Replay
 from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job, Train
-from harness.plan.outcome import ENDED
 from harness.plan.plan import Plan
 from harness.plan.spec import to_json
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Silent
 
 POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, and two steps besides
@@ -61,13 +61,8 @@ class Progress:
     """How far a job is, for whoever shows it."""
 
     job: Job
-    step: int = 0
-    steps: int = 0
-    values: dict[str, float] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
+    replay: Replay = field(default_factory=Replay)
     offset: int = 0  # bytes of the journal that were read
-    pace: float = 0.0  # seconds a step, or a video, as last told
-    told: float = 0.0  # unix seconds, when `step` was
 
 
 Show = Callable[[Progress], None]
@@ -96,7 +91,8 @@ class Watch:
             self._beats, self._moved = beats, now
         if self.stall and now - self._moved > 1.1 * self.stall + 2:  # the ranks' own watchdogs have written by then
             return "stalled"
-        if all(read_json(self.plan.directory(one) / "outcome.json").get("status") == "failed" for one in self.launch):
+        outcomes = [self.plan.jobdir(job).outcome() for job in self.launch]
+        if all(outcome is not None and outcome.status == "failed" for outcome in outcomes):
             self._failed = self._failed or now
             return "failed" if now - self._failed > HANGING else None
         return None
@@ -104,17 +100,17 @@ class Watch:
 
 def stacks(plan: Plan, job: Job, lease: Lease) -> list[Path]:
     """What the ranks touch while they work, and leave their threads' stacks in if they stall."""
-    return sorted(stacks_path(plan.directory(job), lease.number, 0).parent.glob(f"attempt-{lease.number}-*.txt"))
+    return sorted(plan.jobdir(job).stacks.glob(f"attempt-{lease.number}-*.txt"))
 
 
 def supervise(
     plan: Plan,
     launch: Mapping[Job, Lease],
     launcher: Launcher,
-    publisher: Publisher,
+    publisher: Silent,
     show: Show,
-    how: Mapping[str, Any],
-) -> dict[Job, dict[str, Any]]:
+    how: JsonObject,
+) -> dict[Job, Outcome]:
     """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
 
     Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
@@ -127,27 +123,26 @@ def supervise(
         end(launcher)
         for job, lease in launch.items():
             if lease.ours():
-                outcome = left_by(plan, job) or {"status": "failed", "reason": one_line(error)}
-                publisher.end(job, ENDED[outcome["status"]], outcome)
+                publisher.end(job, left_by(plan, job) or Outcome("failed", one_line(error)))
         raise
 
 
-def left_by(plan: Plan, job: Job) -> dict[str, Any]:
-    """The outcome that the ranks have written; {} where there is none, or none that can be read."""
+def left_by(plan: Plan, job: Job) -> Outcome | None:
+    """The outcome that the ranks have written; None where there is none, or none that can be read."""
     try:
-        return read_json(plan.directory(job) / "outcome.json")
+        return plan.jobdir(job).outcome()
     except UnfitError:
-        return {}
+        return None
 
 
 def to_its_end(
     plan: Plan,
     launch: Mapping[Job, Lease],
     launcher: Launcher,
-    publisher: Publisher,
+    publisher: Silent,
     show: Show,
-    how: Mapping[str, Any],
-) -> dict[Job, dict[str, Any]]:
+    how: JsonObject,
+) -> dict[Job, Outcome]:
     """The same, as far as all goes well."""
     progress = {job: Progress(job) for job in launch}
     stall = 60 * float(how.get("stall", STALL))
@@ -157,7 +152,7 @@ def to_its_end(
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, how)
-                progress[job].offset = journal.read(plan.directory(job) / "events.jsonl")[1]
+                progress[job].offset = journal.read(plan.jobdir(job).events_file)[1]
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
             ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
@@ -170,14 +165,14 @@ def to_its_end(
     if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
         if stopped is not None:
             raise stopped
-        return {job: {"status": "superseded", "reason": "another run took this one for dead"} for job in launch}
-    word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.directory(next(iter(launch)))}/stacks"
+        return {job: Outcome("superseded", "another run took this one for dead") for job in launch}
+    word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.jobdir(next(iter(launch))).stacks}"
     outcomes = {job: conclude(plan, job, launcher, stopped, word if ended == "stalled" else None) for job in launch}
-    if stopped is None and any(outcome["status"] in ("preempted", "cancelled") for outcome in outcomes.values()):
+    if stopped is None and any(outcome.status in ("preempted", "cancelled") for outcome in outcomes.values()):
         stopped = Stopped(signal.SIGTERM)  # a scheduler signalled the ranks themselves
     for job in launch:
         follow(plan, publisher, show, progress[job])
-        publisher.end(job, ENDED[outcomes[job]["status"]], outcomes[job])
+        publisher.end(job, outcomes[job])
     if stopped is not None:  # also where the launch was through by then: what comes after it must not begin
         raise stopped
     return outcomes
@@ -190,27 +185,27 @@ def end(launcher: Launcher) -> None:
         time.sleep(POLL)
 
 
-def prepare(plan: Plan, job: Job, lease: Lease, how: Mapping[str, Any]) -> None:
+def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
     """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
-    directory = plan.directory(job)
+    files = plan.jobdir(job)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "outcome.json").unlink(missing_ok=True)
-        pruning.forget(directory)
+        files.folder.mkdir(parents=True, exist_ok=True)
+        files.outcome_file.unlink(missing_ok=True)
+        pruning.forget(files.folder)
         spec = plan.spec(job)
         stall, exact = 60 * how.get("stall", STALL), how.get("deterministic", False)
         spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, stall=stall, deterministic=exact))
-        write_json(directory / "job.yaml", to_json(spec))  # JSON is YAML
-        made = read_json(directory / "how.json").get("made") or uuid.uuid4().hex  # kept over the attempts of one run
-        write_json(directory / "how.json", {**how, "made": made, "sources": source_changes.digests(job)})
+        write_json(files.job_file, to_json(spec))  # JSON is YAML
+        made = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run
+        write_json(files.how_file, {**how, "made": made, "sources": source_changes.digests(job)})
     except OSError as error:
-        raise refused(error, directory) from error
+        raise refused(error, files.folder) from error
 
 
 def wait(
     plan: Plan,
     launcher: Launcher,
-    publisher: Publisher,
+    publisher: Silent,
     show: Show,
     progress: Mapping[Job, Progress],
     enough: Callable[[], str | None],
@@ -228,7 +223,7 @@ def wait(
 def stop_launch(
     plan: Plan,
     launcher: Launcher,
-    publisher: Publisher,
+    publisher: Silent,
     show: Show,
     progress: Mapping[Job, Progress],
     stopped: Stopped,
@@ -249,75 +244,51 @@ def stop_launch(
 
 def grace(progress: Iterable[Progress]) -> float:
     """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
-    return GRACE + 2 * max((one.pace for one in progress if isinstance(one.job, Train)), default=0.0)
+    return GRACE + 2 * max((one.replay.pace for one in progress if isinstance(one.job, Train)), default=0.0)
 
 
-def follow(plan: Plan, publisher: Publisher, show: Show, progress: Progress) -> None:
+def follow(plan: Plan, publisher: Silent, show: Show, progress: Progress) -> None:
     """Read what a job's journal has gained, tell the store, and show how far it is."""
-    job = progress.job
-    events, progress.offset = journal.read(plan.directory(job) / "events.jsonl", progress.offset)
+    events, progress.offset = journal.read(plan.jobdir(progress.job).events_file, progress.offset)
     if not events:
         return
-    for event in events:
-        if event["event"] == "begin":
-            progress.steps = event["steps"]
-        if event["event"] == "log":
-            progress.messages.append(event["message"])
-        if event["event"] in ("progress", "metrics") and event["step"] > progress.step:
-            progress.pace = (event["time"] - progress.told) / (event["step"] - progress.step)
-        if "step" in event and event["event"] in ("begin", "progress", "checkpoint", "metrics"):
-            progress.step, progress.told = event["step"], event["time"]
-        if event["event"] in ("progress", "metrics"):
-            progress.values.update(event.get("values") or {})
-    publisher.hear(job, events)
+    progress.replay.hear(events)
+    publisher.hear(progress.job, events)
     show(progress)
 
 
-def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> dict[str, Any]:
+def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> Outcome:
     """How a job ended; an end that cannot be written down is none, for the next run would not know of it."""
     try:
         return outcome_of(plan, job, launcher, stopped, stalled)
     except OSError as error:
         why = refused(error, plan.directory(job))
-        return {"status": "failed", "reason": str(why), "exit_code": why.exit_code}
+        return Outcome("failed", str(why), why.exit_code)
 
 
-def outcome_of(
-    plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None
-) -> dict[str, Any]:
+def outcome_of(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> Outcome:
     """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
-    directory = plan.directory(job)
-    outcome = read_json(directory / "outcome.json")
+    files = plan.jobdir(job)
+    outcome = files.outcome()
     if isinstance(job, Evaluate):
         wanted = set(plan.videos(job))
-        there = {path.stem for path in (directory / "videos").glob("*.npz")}
-        if wanted <= there and outcome.get("status") in (None, "finished"):
-            outcome = finish_evaluation(directory, len(wanted))
-    if not outcome:
+        there = {path.stem for path in files.video_files()}
+        if wanted <= there and (outcome is None or outcome.status == "finished"):
+            outcome = finish_evaluation(files, len(wanted))
+    if outcome is None:
         status = stopped.status if stopped else "stalled" if stalled else "lost"
         reason = str(stopped) if stopped else stalled or f"the worker died: {last_line(launcher.log)}"
-        outcome = {"status": status, "reason": reason, "exit_code": 1}
-        write_json(directory / "outcome.json", outcome)
+        outcome = Outcome(status, reason, exit_code=1)
+        files.write_outcome(outcome)
     return outcome
 
 
-def finish_evaluation(directory: Path, videos: int) -> dict[str, Any]:
+def finish_evaluation(files: JobDir, videos: int) -> Outcome:
     """Write the outcome that no rank can know alone: all videos are there."""
-    events, _ = journal.read(directory / "events.jsonl")
-    begins = [event for event in events if event["event"] == "begin"]
-    kept = ("device", "threads", "world", "versions")
-    peaks = [event["bytes"] for event in events if event["event"] == "peak"]  # one an attempt
-    outcome = {
-        "status": "finished",
-        "reason": None,
-        "exit_code": 0,
-        "seconds": journal.spent(events),
-        "step": videos,
-        **({"peak": max(peaks)} if peaks else {}),
-        "provenance": {key: begins[-1][key] for key in kept if key in begins[-1]} if begins else {},
-    }
-    manifest.seal(directory)
-    write_json(directory / "outcome.json", outcome)
+    replay = Replay.of(files.events_file)
+    outcome = Outcome("finished", seconds=replay.seconds, step=videos, peak=replay.peak, provenance=replay.provenance)
+    manifest.seal(files.folder)
+    files.write_outcome(outcome)
     return outcome
 
 
@@ -328,6 +299,6 @@ def last_line(log: Path) -> str:
     return f"{one_line(said[-1], 200)} (see {log})" if said else f"it left no word (see {log})"
 
 
-def describe(launcher: str, nproc: int, command: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:
     """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
     return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}

@@ -21,6 +21,7 @@ from harness.config.compose import Config
 from harness.data import manifest
 from harness.data.manifest import Show, quiet
 from harness.jobdir import events
+from harness.jobdir.paths import JobDir, OutputDir
 
 UNDIGESTED = "not digested"  # stands in identities for a digest that is not known
 
@@ -109,13 +110,14 @@ def planned(config: Config, split: str, root: Path) -> str | None:
 def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
     """Jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
     name, content = config["data"]["name"], {split: config.content.splits[split]}
-    for path in sorted((root / "jobs").glob("*/job.yaml")):
-        data = facts(path).get("identity", {}).get("data", {})
+    output = OutputDir(root)
+    for files in output.job_dirs():
+        data = facts(files.job_file).get("identity", {}).get("data", {})
         if (data.get("name"), data.get("content")) == (name, content):
-            ended = last_sign(path.parent)
+            ended = last_sign(files)
             if ended is not None:
-                yield Result(path.parent.name, ended)
-    for path in sorted((root / "scores").glob("*/score.json")):
+                yield Result(files.name, ended)
+    for path in sorted(JobDir(folder).score_file for folder in output.scores.glob("*/")):
         try:
             data = json.loads(path.read_text())["data"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -132,15 +134,13 @@ def facts(path: Path) -> dict[str, Any]:
         return {}
 
 
-def last_sign(directory: Path) -> float | None:
-    """When a job ended, or was last at work; None where it has computed nothing."""
-    outcome = directory / "outcome.json"
-    if facts(outcome).get("status") == "finished":
-        journal = events.read(directory / "events.jsonl")[0]
-        times = [float(event["time"]) for event in journal if isinstance(event.get("time"), int | float)]
-        return min([outcome.stat().st_mtime, *times[-1:]])  # a copied root has new file times
-    files = [*(directory / "checkpoints").glob("step-*.pt"), *(directory / "videos").glob("*.npz")]
-    return min((path.stat().st_mtime for path in files), default=None)
+def last_sign(files: JobDir) -> float | None:
+    """Return when a job ended, or was last at work, in unix seconds; None where it has computed nothing."""
+    if facts(files.outcome_file).get("status") == "finished":
+        times = [event.time for event in events.read(files.events_file)[0]]
+        return min([files.outcome_file.stat().st_mtime, *times[-1:]])  # a copied root has new file times
+    results = [*files.checkpoints.glob("step-*.pt"), *files.video_files()]
+    return min((path.stat().st_mtime for path in results), default=None)
 
 
 def doubts(config: Config, split: str, root: Path, results: list[Result]) -> str:

@@ -10,12 +10,13 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from harness.common import child, machine
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
-from harness.jobdir import events
+from harness.jobdir.paths import OutputDir
+from harness.jobdir.replay import Replay
 from harness.plan import gc
 from harness.plan.job import Job, Train, digest, without_content
 from harness.plan.plan import Plan, launches
@@ -23,6 +24,7 @@ from harness.plan.spec import to_json
 
 RATE = 100.0  # TFLOP/s of a GPU; what --count divides by
 SCHEDULE = ("epochs", "warmup", "lr", "weight_decay", "layer_decay")  # keys that change no step's cost
+Counted: TypeAlias = Mapping[str, Mapping[str, float]]  # fingerprint -> flops, parameters
 STATE = 3  # a checkpoint's size in weights: the model and AdamW's two moments
 
 
@@ -39,9 +41,19 @@ class Cost:
     source: str  # 'finished jobs', 'counted', or why it is not known
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a finished job has cost."""
+
+    seconds: float  # a unit: an iteration or a video
+    world: int  # ranks
+    bytes: int  # kept
+    weights: int  # bytes of them
+
+
 def costs(
     plan: Plan,
-    counted: Mapping[str, Mapping[str, float]] | None = None,
+    counted: Counted | None = None,
     rate: float = RATE,
     ranks: int | None = None,
 ) -> list[Cost]:
@@ -57,7 +69,7 @@ def costs(
 
 
 def _launch(
-    plan: Plan, launch: Sequence[Job], known: Mapping[str, Any], counted: Mapping[str, Any], rate: float, ranks: int
+    plan: Plan, launch: Sequence[Job], known: Mapping[str, Known], counted: Counted, rate: float, ranks: int
 ) -> Cost:
     job, names = launch[0], tuple(one.fingerprint for one in launch)
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
@@ -65,11 +77,11 @@ def _launch(
     work = units(plan, launch)
     if work is not None and len(found) == len(launch):
         # evaluations of one launch share frames and passes: the slowest stands for all
-        seconds = max(one["seconds"] for one in found) * work
-        world = max(one["world"] for one in found)
-        weights = max(one["weights"] for one in found)
+        seconds = max(one.seconds for one in found) * work
+        world = max(one.world for one in found)
+        weights = max(one.weights for one in found)
         passing = STATE * 3 * weights if isinstance(job, Train) else 0
-        return Cost(names, name, seconds * world, seconds, sum(one["bytes"] for one in found), passing, "finished jobs")
+        return Cost(names, name, seconds * world, seconds, sum(one.bytes for one in found), passing, "finished jobs")
     if work is not None and all(one.fingerprint in counted for one in launch):
         told = [counted[one.fingerprint] for one in launch]
         device = max(one["flops"] for one in told) * work / (rate * 1e12)
@@ -86,37 +98,35 @@ def units(plan: Plan, launch: Sequence[Job]) -> float | None:
     """Iterations that a training still needs, or videos of an evaluation; None where the data are not at hand."""
     job = launch[0]
     if isinstance(job, Train):
-        steps = [int(path.stem[5:]) for path in (plan.directory(job) / "checkpoints").glob("step-*.pt")]
-        return job.config.iterations() - max(steps, default=0)
+        return job.config.iterations() - max(plan.jobdir(job).checkpoint_steps(), default=0)
     return job.config.content.videos.get(job.split)
 
 
-def finished(root: Path) -> dict[str, dict[str, Any]]:
-    """Of finished jobs by what they are like: seconds a unit, ranks, bytes kept, bytes of the weights."""
-    known: dict[str, dict[str, Any]] = {}
-    for path in sorted((root / "jobs").glob("*/outcome.json")):
-        outcome, job = read_json(path), read_json(path.parent / "job.yaml")
-        work = outcome.get("step")
-        if outcome.get("status") != "finished" or not work or "identity" not in job:
+def finished(root: Path) -> dict[str, Known]:
+    """Finished jobs by what they are like."""
+    known: dict[str, Known] = {}
+    for files in OutputDir(root).job_dirs():
+        outcome, job = files.outcome(), files.description()
+        if outcome is None or outcome.status != "finished" or not outcome.step or "identity" not in job:
             continue
-        weights = path.parent / "weights.safetensors"
-        known[like(job, root, None)] = {
-            "seconds": events.spent(events.read(path.parent / "events.jsonl")[0]) / work,
-            "world": outcome.get("provenance", {}).get("world", 1),
-            "bytes": gc.size(path.parent),
-            "weights": weights.stat().st_size if weights.exists() else 0,
-        }
+        known[like(job, root, None)] = Known(
+            seconds=Replay.of(files.events_file).seconds / outcome.step,
+            world=(outcome.provenance or {}).get("world", 1),
+            bytes=gc.size(files.folder),
+            weights=files.weights_file.stat().st_size if files.weights_file.exists() else 0,
+        )
     return known
 
 
-def like(spec: Mapping[str, Any], root: Path, plan: Plan | None) -> str:
+def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
     """Equal for jobs whose units cost the same: of a job.yaml's content, seeds and schedules left out."""
     identity = without_content(spec["identity"])
     if spec["kind"] == "train":
         train = {key: value for key, value in identity["train"].items() if key not in SCHEDULE}
         return digest([{key: value for key, value in identity.items() if key not in ("seed", "train")}, train])
+    output = OutputDir(root)
     planned = {job.fingerprint: to_json(job.spec()) for job in plan.jobs} if plan is not None else {}
-    members = [planned.get(name) or read_json(root / "jobs" / name / "job.yaml") for name in spec["members"]]
+    members = [planned.get(name) or output.job(name).description() for name in spec["members"]]
     of_members = sorted(like(member, root, plan) for member in members if member)
     kept = {key: value for key, value in identity.items() if key not in ("recipes", "members", "prior")}
     return digest([kept, of_members])
@@ -143,7 +153,7 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
     return found
 
 
-def cost_json(found: Iterable[Cost]) -> list[dict[str, Any]]:
+def cost_json(found: Iterable[Cost]) -> list[JsonObject]:
     """What `plan --json` says under "cost"."""
     return [vars(one) for one in found]
 

@@ -65,11 +65,11 @@ def finished(plan: Plan) -> dict[str, list[Finished]]:
     jobs: dict[str, list[Finished]] = {}
     if not any(plan.config.content.manifests.values()) or all(plan.state(job) == "done" for job in plan.jobs):
         return jobs
-    for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
-        identity = adoption.facts(path).get("identity", {})
+    for files in plan.output.job_dirs():
+        identity = adoption.facts(files.job_file).get("identity", {})
         content = identity.get("data", {}).get("content")
-        if content and adoption.facts(path.with_name("outcome.json")).get("status") == "finished":
-            jobs.setdefault(digest(without_content(identity)), []).append(Finished(path.parent.name, content))
+        if content and adoption.facts(files.outcome_file).get("status") == "finished":
+            jobs.setdefault(digest(without_content(identity)), []).append(Finished(files.name, content))
     return jobs
 
 
@@ -83,7 +83,7 @@ def changed(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> str:
     others = [past for past in same if dict(past.content) != dict(own)]
     if not others or job.fingerprint in {past.fingerprint for past in same} or undigested(plan):
         return ""
-    other = max(others, key=lambda past: (plan.root / "jobs" / past.fingerprint / "outcome.json").stat().st_mtime)
+    other = max(others, key=lambda past: plan.output.job(past.fingerprint).outcome_file.stat().st_mtime)
     adopted = read_json(adoption.record(plan.root))
     name = job.config["data"]["name"]
     return "; ".join(_differences(plan.root, _whole(own, name, adopted), _whole(other.content, name, adopted)))

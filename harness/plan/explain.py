@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from harness.common.atomic_files import JsonObject, read_json
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.plan import data_changes
 from harness.plan.data_changes import Finished
@@ -54,14 +54,14 @@ def nearest(plan: Plan, job: Job) -> tuple[str, list[Difference]] | None:
     """The finished job of the same kind with the fewest differing keys."""
     wanted = dict(flat({key: value for key, value in job.identity.items() if key != "recipes"}))
     candidates = []
-    for path in sorted((plan.root / "jobs").glob("*/job.yaml")):
-        identity = read_json(path).get("identity", {})
+    for files in plan.output.job_dirs():
+        identity = files.description().get("identity", {})
         identity.pop("recipes", None)  # follow from the members
-        if identity.get("kind") == wanted["kind"] and state(path.parent) == "done":
+        if identity.get("kind") == wanted["kind"] and state(files) == "done":
             theirs = dict(flat(identity))
             keys = sorted(key for key in wanted.keys() | theirs.keys() if wanted.get(key) != theirs.get(key))
             differences = [Difference(key, wanted.get(key), theirs.get(key)) for key in keys]
-            candidates.append((len(differences), path.parent.name, differences))
+            candidates.append((len(differences), files.name, differences))
     if not candidates:
         return None
     _, name, differences = min(candidates)

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError
 from harness.jobdir import lease
+from harness.jobdir.paths import OutputDir
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Item:
 
 def referred(root: Path) -> set[str]:
     """Fingerprints that some plan names."""
-    return {name for path in (root / "plans").rglob("*.json") for name in read_json(path).get("jobs", ())}
+    return {name for path in OutputDir(root).plans.rglob("*.json") for name in read_json(path).get("jobs", ())}
 
 
 def refer(root: Path, name: str, jobs: list[str]) -> None:
     """Note jobs (fingerprints) that no experiment names: those of a search's trial, under root/plans/trials."""
-    path = root / "plans" / "trials" / f"{name}.json"
+    path = OutputDir(root).plans / "trials" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"jobs": jobs})
 
@@ -41,28 +42,32 @@ def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
 
     Raises UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
     """
-    if any((root / "jobs").glob("*/job.yaml")) and not (root / "plans").is_dir():
+    output = OutputDir(root)
+    if any(files.job_file.exists() for files in output.job_dirs()) and not output.plans.is_dir():
         raise UnfitError(f"{root}: has jobs and no plans/, so what refers to them is not known; nothing is listed")
     return sorted(_items(root, referred(root), rehearsing), key=lambda item: -item.bytes)
 
 
 def _items(root: Path, known: set[str], rehearsing: bool) -> Iterator[Item]:
-    for job in sorted((root / "jobs").glob("*")):
-        if not (job / "job.yaml").exists() or lease.held(job) is not None:
+    output = OutputDir(root)
+    for files in output.job_dirs():
+        job, checkpoints = files.folder, files.checkpoints
+        if not files.job_file.exists() or lease.held(job) is not None:
             continue
-        done = read_json(job / "outcome.json").get("status") == "finished"
+        outcome = files.outcome()
+        done = outcome is not None and outcome.status == "finished"
         if job.name not in known:
             yield Item(job, "no plan under plans/ names it", size(job))
             continue
-        if done and any((job / "checkpoints").glob("*")):
-            yield Item(job / "checkpoints", "the training is finished", size(job / "checkpoints"))
+        if done and any(checkpoints.glob("*")):
+            yield Item(checkpoints, "the training is finished", size(checkpoints))
         for path in [*job.glob(".*.tmp"), *job.glob("*/.*.tmp")]:
-            if not (done and path.parent.name == "checkpoints"):
+            if not (done and path.parent == checkpoints):
                 yield Item(path, "half-written by a process that died", size(path))
-    for path in sorted((root / "replaced").glob("*")):
+    for path in sorted(output.replaced.glob("*")):
         yield Item(path, "run again since (--rerun)", size(path))
-    rehearsal = root / "rehearsal"
-    if rehearsal.is_dir() and not rehearsing and not at_work(rehearsal / "jobs"):
+    rehearsal = output.rehearsal
+    if rehearsal.is_dir() and not rehearsing and not at_work(OutputDir(rehearsal).jobs):
         yield Item(rehearsal, "left by --rehearse", size(rehearsal))
 
 
@@ -81,10 +86,12 @@ def delete(root: Path, items: list[Item]) -> int:
 
 
 def _begun(root: Path, path: Path) -> bool:
-    kind, *rest = path.relative_to(root).parts
-    if kind == "rehearsal":
-        return at_work(path / "jobs")
-    return kind == "jobs" and lease.held(root / kind / rest[0]) is not None
+    output = OutputDir(root)
+    if path == output.rehearsal:
+        return at_work(OutputDir(path).jobs)
+    if not path.is_relative_to(output.jobs):
+        return False
+    return lease.held(output.job(path.relative_to(output.jobs).parts[0]).folder) is not None
 
 
 def at_work(jobs: Path) -> bool:

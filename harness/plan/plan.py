@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.common.atomic_files import JsonObject, read_json
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.data import manifest
 from harness.data.manifest import Show, quiet
+from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.job import Evaluate, Job, Train, digest
@@ -57,7 +58,16 @@ class Plan:
 
     def directory(self, job: Job) -> Path:
         """Return the directory of a job's files."""
-        return self.root / "jobs" / job.fingerprint
+        return self.jobdir(job).folder
+
+    @property
+    def output(self) -> OutputDir:
+        """The output directory."""
+        return OutputDir(self.root)
+
+    def jobdir(self, job: Job) -> JobDir:
+        """Return a job's directory."""
+        return self.output.job(job.fingerprint)
 
     def spec(self, job: Job) -> JobSpec:
         """Return what a worker is to run; a rehearsal cuts it short."""
@@ -69,15 +79,15 @@ class Plan:
 
     def state(self, job: Job) -> str:
         """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
-        return state(self.directory(job))
+        return state(self.jobdir(job))
 
 
-def state(directory: Path) -> str:
+def state(folder: JobDir) -> str:
     """The state of a job's directory: 'done', 'resumable' or 'missing'."""
-    if read_json(directory / "outcome.json").get("status") == "finished":
+    outcome = folder.outcome()
+    if outcome is not None and outcome.status == "finished":
         return "done"
-    begun = any((directory / "checkpoints").glob("step-*.pt")) or any((directory / "videos").glob("*.npz"))
-    return "resumable" if begun else "missing"
+    return "resumable" if folder.checkpoint_steps() or folder.video_files() else "missing"
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
@@ -136,7 +146,8 @@ def check_prior_masks(plan: Plan) -> None:
     if given is None:
         return
     where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
-    source = read(folder) if (folder / "masks").is_dir() and (folder / "job.yaml").is_file() else None
+    files = JobDir(folder)
+    source = read(folder) if files.masks.is_dir() and files.job_file.is_file() else None
     if not isinstance(source, EvaluateSpec):
         raise UsageError(
             f"{where}: no job's directory with masks; evaluate.keep_masks=true keeps them (--rerun CELL if done)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import HarnessError, UnfitError
 from harness.config.compose import Config, Content, hashable
+from harness.jobdir.paths import OutputDir
 from harness.plan import plan
 from harness.plan.plan import Experiment, Plan
 
@@ -18,7 +19,7 @@ from harness.plan.plan import Experiment, Plan
 def keep(plan: Plan, command: Sequence[str]) -> None:
     """Write down every experiment of a plan; the youngest file is the plan that was run last."""
     for experiment in plan.experiments:
-        path = plan.root / "plans" / f"{experiment.digest}.json"
+        path = plan.output.plan_file(experiment.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         config = experiment.config
         facts = {
@@ -37,12 +38,12 @@ def keep(plan: Plan, command: Sequence[str]) -> None:
 
 def digests(root: Path) -> list[str]:
     """The plans that the root keeps, in the order in which they were last run."""
-    return [path.stem for path in sorted((root / "plans").glob("*.json"), key=lambda path: path.stat().st_mtime)]
+    return [path.stem for path in sorted(OutputDir(root).plans.glob("*.json"), key=lambda path: path.stat().st_mtime)]
 
 
 def facts(root: Path, digest: str) -> JsonObject:
     """Return the content of one plan's file. Raises UnfitError where it cannot be read."""
-    path = root / "plans" / f"{digest}.json"
+    path = OutputDir(root).plan_file(digest)
     try:
         loaded: JsonObject = json.loads(path.read_text())
         return loaded

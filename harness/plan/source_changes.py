@@ -90,8 +90,8 @@ def label(path: Path) -> str:
 
 def changed(plan: Plan, job: Job) -> list[str]:
     """Return the sources of a finished job that differ from what it ran with, or from what was accepted since."""
-    directory = plan.directory(job)
-    ran = read_json(directory / "accepted.json") or read_json(directory / "how.json").get("sources")
+    files = plan.jobdir(job)
+    ran = read_json(files.accepted_file) or files.how().get("sources")
     if ran is None:
         return []
     now, equal = digests(job), read_json(EQUAL)

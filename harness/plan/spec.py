@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig, hashable
+from harness.jobdir.paths import JobDir
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def from_json(content: JsonObject) -> JobSpec:
 
 def read(folder: Path) -> JobSpec:
     """Return the spec in a job's directory. Raises UnfitError where there is none, or none of a job."""
-    path = folder / "job.yaml"
+    path = JobDir(folder).job_file
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
     except KeyError as error:
@@ -99,7 +100,7 @@ def read_as(folder: Path, kind: type[Kind]) -> Kind:
     """Return the spec in a job's directory, which must be of a kind. Raises UnfitError."""
     spec = read(folder)
     if not isinstance(spec, kind):
-        raise UnfitError(f"{folder / 'job.yaml'}: is no job of the kind {kind.kind}; plan the job again")
+        raise UnfitError(f"{JobDir(folder).job_file}: is no job of the kind {kind.kind}; plan the job again")
     return spec
 
 

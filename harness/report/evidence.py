@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError
 from harness.config import input_digests
-from harness.jobdir import events
+from harness.jobdir.paths import JobDir
+from harness.jobdir.replay import Replay
 from harness.plan.job import Job, Train
 from harness.plan.plan import Experiment, Plan
 from harness.results import evidence, records
@@ -45,13 +46,7 @@ def classes(experiment: Experiment) -> tuple[str, ...]:
 
 def curve(directory: Path, job: Train) -> Curve | None:
     """The loss as the attempts left it: what a later attempt did again replaces what was before."""
-    points: dict[int, float] = {}
-    for event in events.read(directory / "events.jsonl")[0]:
-        if event["event"] == "begin":
-            points = {step: loss for step, loss in points.items() if step <= event["step"]}
-        elif event["event"] == "metrics" and "train/loss" in event["values"]:
-            points[event["step"]] = event["values"]["train/loss"]
-    kept = evidence.thin(sorted(points.items()))
+    kept = evidence.thin(sorted(Replay.of(JobDir(directory).events_file).losses.items()))
     if not kept:
         return None
     steps, losses = zip(*kept, strict=True)
@@ -66,7 +61,7 @@ def curve(directory: Path, job: Train) -> Curve | None:
 
 def memory(directory: Path, job: Train) -> Memory | None:
     """M's similarities and its way; None for a training that left no snapshot."""
-    paths = sorted((directory / "memory").glob("step-*.npy"))
+    paths = JobDir(directory).memory_files()
     try:
         kept = [(int(path.stem.removeprefix("step-")), np.load(path, allow_pickle=False)) for path in paths]
     except (OSError, ValueError):
@@ -84,7 +79,7 @@ def memory(directory: Path, job: Train) -> Memory | None:
     )
 
 
-def provenance(directory: Path, job: Job) -> dict[str, Any]:
+def provenance(directory: Path, job: Job) -> JsonObject:
     """What a reviewer asks of a job."""
     found = records.provenance(directory)
     kept = {key: found[key] for key in KEPT if found.get(key) is not None}

@@ -110,7 +110,7 @@ def panel_of(
     plan: Plan, done: Sequence[Cell], pair: Pair, dataset: Dataset, split: str, video: str, why: str, number: int
 ) -> Panel | None:
     """The panel of a video; None where its evaluations kept no mask of it."""
-    masks = {cell.name: mask for cell in done if (mask := saved_mask(plan.directory(cell.job) / "samples" / video))}
+    masks = {cell.name: mask for cell in done if (mask := saved_mask(plan.jobdir(cell.job).samples / video))}
     if pair.ours.name not in masks or pair.baseline.name not in masks:
         return None
     frames = {frame for frame, _ in masks.values()}

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.atomic_files import JsonObject
+
 POINTS = 200  # of a curve at most
 
 
@@ -45,19 +47,19 @@ class Evidence:
     classes: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
     memories: tuple[Memory, ...] = ()
-    jobs: tuple[Mapping[str, Any], ...] = ()  # provenance, one a job: name, seconds, device, …
+    jobs: tuple[JsonObject, ...] = ()  # provenance, one a job: name, seconds, device, …
     data: Mapping[str, str | None] = field(default_factory=dict)  # split -> digest; None: made, not read
-    panels: tuple[Mapping[str, Any], ...] = ()  # file, title, alt, classes: pictures in the folder panels/
+    panels: tuple[JsonObject, ...] = ()  # file, title, alt, classes: pictures in the folder panels/
     command: str = ""  # that ran it
     undone: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # recipe of a cell -> status, reason
     changed: Mapping[str, str] = field(default_factory=dict)  # recipe of a cell -> sources changed since it ran
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As evidence.json holds it."""
         return {"schema": 1, **asdict(self)}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Evidence":
+    def from_json(cls, found: JsonObject) -> "Evidence":
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
         if found["schema"] != 1:
             raise ValueError(f"evidence of schema {found['schema']}")
@@ -65,7 +67,7 @@ class Evidence:
         def tuples(value: Any) -> Any:
             return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-        def each(kind: type, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+        def each(kind: type, rows: Sequence[JsonObject]) -> tuple[Any, ...]:
             return tuple(kind(**{key: tuples(value) for key, value in row.items()}) for row in rows)
 
         return cls(
@@ -105,8 +107,8 @@ def unit(memory: NDArray[Any]) -> NDArray[np.float64]:
     """Rows at length 1; a row of zeros or nan becomes nan.  # (K, C)"""
     rows = memory.astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = np.divide(rows, length, out=np.full_like(rows, np.nan), where=length > 0)
-    return unit
+    unit_rows: NDArray[np.float64] = np.divide(rows, length, out=np.full_like(rows, np.nan), where=length > 0)
+    return unit_rows
 
 
 def rounded(value: float) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.atomic_files import read_json
+from harness.jobdir.paths import JobDir
 from harness.results import metrics
 
 STAGE = ("pixels", "moved", "windows", "exited")  # what an evaluation counts against the stage before
@@ -101,7 +101,7 @@ class RunRecord:
 def read_evaluation(directory: Path) -> RunRecord:
     """A finished evaluation from its directory."""
     videos, stages, vc = {}, [], {}
-    for path in sorted((directory / "videos").glob("*.npz")):
+    for path in JobDir(directory).video_files():
         with np.load(path, allow_pickle=False) as saved:
             videos[path.stem] = saved["confusion"]
             stages.append({key: int(saved[key]) for key in STAGE if key in saved})
@@ -134,6 +134,8 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
 
 def provenance(directory: Path) -> dict[str, Any]:
     """How a job was run: commit, versions, device, seconds."""
-    outcome = read_json(directory / "outcome.json")
-    how = read_json(directory / "how.json")
-    return {**how, **outcome.get("provenance", {}), "seconds": outcome.get("seconds")}
+    files = JobDir(directory)
+    outcome = files.outcome()
+    if outcome is None:
+        return {**files.how(), "seconds": None}
+    return {**files.how(), **(outcome.provenance or {}), "seconds": outcome.seconds}

@@ -28,6 +28,7 @@ from harness.data import hold_out
 from harness.data.contract import Dataset
 from harness.data.manifest import add_pixels
 from harness.data.pictures import read_labels, shown
+from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan import adoption
 from harness.plan.job import data_identity, digest
 from harness.plan.plan import Experiment
@@ -49,7 +50,7 @@ class Task(NamedTuple):
 
     def file(self, video: str) -> Path:
         """Return the file of a video's counts."""
-        return self.directory / "videos" / f"{video}.npz"
+        return JobDir(self.directory).videos / f"{video}.npz"
 
 
 class Counts(NamedTuple):
@@ -94,13 +95,14 @@ def score(
     for video, stems in frames.items():
         show(len(masks), 2 * len(frames))
         masks[video] = digest_of(folder, video, stems, len(dataset.classes))
-    directory = root / "scores" / digest([VERSION, data, split, masks])
+    directory = OutputDir(root).scores / digest([VERSION, data, split, masks])
     check_free(name, directory, data, split)
-    if not (directory / "score.json").exists():
+    score_file = JobDir(directory).score_file
+    if not score_file.exists():
         try:
             seconds = count_all(Task(folder, dataset, split, directory), frames, masks, show)
             facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
-            write_json(directory / "score.json", facts)
+            write_json(score_file, facts)
         except OSError as error:
             why = f"cannot be written: {error.strerror or error}"
             raise UnfitError(f"{shown(directory)}: {why}; free some space, or give another --root") from error
@@ -191,10 +193,10 @@ def check_free(name: str, directory: Path, data: dict[str, object], split: str) 
 
 def finished(root: Path) -> Iterator[tuple[Path, Score]]:
     """Yield the directories of the scores that are whole, with their facts; what cannot be read is none."""
-    for path in sorted((root / "scores").glob("*/score.json")):
+    for directory in sorted(OutputDir(root).scores.glob("*/")):
         try:
-            facts = json.loads(path.read_text())
-            yield path.parent, Score(**{field.name: facts[field.name] for field in fields(Score)})
+            facts = json.loads(JobDir(directory).score_file.read_text())
+            yield directory, Score(**{field.name: facts[field.name] for field in fields(Score)})
         except (OSError, ValueError, TypeError, KeyError):
             continue
 
@@ -235,7 +237,7 @@ def count_all(
     task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
 ) -> float:
     """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
-    (task.directory / "videos").mkdir(parents=True, exist_ok=True)
+    JobDir(task.directory).videos.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     for done, (video, stems) in enumerate(frames.items()):
         show(len(frames) + done, 2 * len(frames))

@@ -118,9 +118,9 @@ def of_cell(plan: Plan, cell: Cell) -> str:
 
     Names the first problem where they are not what the server takes.
     """
-    target = plan.root / "submissions" / f"{cell.job.split}_{cell.job.fingerprint}.zip"
+    target = plan.output.submissions / f"{cell.job.split}_{cell.job.fingerprint}.zip"
     if not target.exists():
-        folder = plan.directory(cell.job) / "masks"
+        folder = plan.jobdir(cell.job).masks
         if folder.is_dir() and (changes := manifest.broken_seal(plan.directory(cell.job))):
             changed = changes.text("its masks")
             return f"not packed: changed since they were made: {changed}; --rerun {cell.name} makes them again"

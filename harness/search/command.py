@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
+from harness.jobdir.paths import OutputDir
 from harness.launch import runner
 from harness.launch.progress import Display
 from harness.plan import cost
@@ -24,7 +25,7 @@ from harness.search.backend import OWN, Storage
 from harness.search.loop import Worker
 from harness.search.request import Request
 from harness.search.storage import Keeper, stored_trials
-from harness.search.study_publisher import Telling
+from harness.search.study_publisher import SilentStudy, study_publisher_of
 from reports import search as report_of
 from reports.search.finding import find
 
@@ -48,7 +49,7 @@ def work(request: Request, index: int, display: Display) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
-    telling = Telling(study, root, request.tracking(), say)
+    telling = study_publisher_of(study, root, request.tracking(), say)
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.how)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
@@ -67,7 +68,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
     runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
     keeper = Keeper(study, storage, say)
-    telling = Telling(study, root, request.tracking(), say)
+    telling = study_publisher_of(study, root, request.tracking(), say)
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
         say(
@@ -100,7 +101,7 @@ def shared(request: Request, workers: int) -> list[dict[str, str]]:
     return []
 
 
-def broken_off(request: Request, study: Study, keeper: Keeper, telling: Telling, status: str) -> None:
+def broken_off(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> None:
     """Report what there is; what is away or full hides nothing of why it broke off."""
     try:
         conclude(request, study, keeper, telling, status)
@@ -121,15 +122,16 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
     if confirmation is not None:
         keeper.remember(confirmation)
-    finished = conclude(request, study, keeper, Telling(study, root, request.tracking(), say), "FINISHED")
+    telling = study_publisher_of(study, root, request.tracking(), say)
+    finished = conclude(request, study, keeper, telling, "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, study: Study, keeper: Keeper, telling: Telling, status: str) -> Done:
+def conclude(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
     summary = report(request, study, keeper, trials)
-    folder = Path(request.root) / "reports" / f"search_{study.name}"
+    folder = OutputDir(Path(request.root)).reports / f"search_{study.name}"
     write(summary, folder)
     where, away = "", None
     try:

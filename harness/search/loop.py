@@ -5,15 +5,16 @@ up by the next process that comes; one whose training fails on its own account h
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.common.atomic_files import read_json
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
+from harness.jobdir.paths import Outcome
 from harness.launch.progress import Display
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher
@@ -22,7 +23,7 @@ from harness.plan.plan import Plan
 from harness.plan.study import Study, Trial
 from harness.results import records
 from harness.search.storage import Keeper, Live
-from harness.search.study_publisher import Teller, Telling
+from harness.search.study_publisher import SilentStudy
 
 ASK = 0.5  # seconds between two looks at what other workers are at
 LOST = 3  # attempts at a trial whose ranks die under it
@@ -34,10 +35,10 @@ class Worker:
 
     study: Study
     keeper: Keeper
-    telling: Telling
+    telling: SilentStudy
     launcher: Launcher
     root: Path
-    facts: Mapping[str, object]  # how jobs are run: provenance
+    facts: JsonObject  # how jobs are run: provenance
     display: Display
     say: Callable[[str], None]
 
@@ -65,7 +66,7 @@ class Worker:
         if live.resumed:
             self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
-        teller = Teller(self.telling, plan, live)
+        teller = self.telling.trial(plan, live)
         show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
@@ -96,12 +97,12 @@ class Worker:
 def how_it_went(plan: Plan) -> tuple[str, str | None]:
     """'complete', 'pruned', 'failed' or 'lost', by the files; and why. Raises UnfitError where the machine is unfit."""
     for job in plan.jobs:
-        outcome = read_json(plan.directory(job) / "outcome.json")
-        status, reason = outcome.get("status", "lost"), outcome.get("reason")
+        outcome = plan.jobdir(job).outcome() or Outcome("lost")
+        status, reason = outcome.status, outcome.reason
         if status in ("pruned", "lost"):
             return status, reason
         if status != "finished":
-            if outcome.get("exit_code") == UnfitError.exit_code:
+            if outcome.exit_code == UnfitError.exit_code:
                 raise UnfitError(str(reason))
             return "failed", reason
     return "complete", None
@@ -113,15 +114,15 @@ def score(plan: Plan) -> float:
     return records.read_evaluation(plan.directory(cell.job)).final["miou"]
 
 
-def spent(plan: Plan) -> dict[str, object]:
+def spent(plan: Plan) -> JsonObject:
     """Iterations made of those planned, and seconds in training and evaluation."""
     ((_, cell),) = plan.experiments[0].cells
-    outcomes = {job: read_json(plan.directory(job) / "outcome.json") for job in plan.jobs}
+    outcomes = {job: plan.jobdir(job).outcome() or Outcome("lost") for job in plan.jobs}
     trained = [outcomes[member] for member in cell.job.inputs]
     return {
-        "step": sum(int(outcome.get("step") or 0) for outcome in trained),
+        "step": sum(outcome.step or 0 for outcome in trained),
         "steps": sum(member.config.iterations() for member in cell.job.inputs),
-        "work": sum(float(outcome.get("seconds") or 0) for outcome in outcomes.values()),
+        "work": sum(outcome.seconds or 0.0 for outcome in outcomes.values()),
         "fingerprint": cell.job.fingerprint,
     }
 

@@ -2,10 +2,10 @@
 
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.common.atomic_files import JsonObject
 from harness.common.console import lines, say
 from harness.common.errors import UsageError
 from harness.config import compose as configuration
@@ -32,7 +32,7 @@ class Request:
     stall: float = 10.0  # minutes
     deterministic: bool = False
     nodes: int = 1
-    slurm: Mapping[str, object] = field(default_factory=dict)  # options of sbatch; with launcher slurm
+    slurm: JsonObject = field(default_factory=dict)  # options of sbatch; with launcher slurm
     inside: bool = False  # an allocation
     offline: bool = False
     tracking_uri: str | None = None

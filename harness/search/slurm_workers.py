@@ -18,6 +18,7 @@ from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, refused
 from harness.common.signals import Stopped, stop_signals
 from harness.config.settings import Resolved, resolve
+from harness.jobdir.paths import OutputDir
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
@@ -71,7 +72,7 @@ def with_sbatch(request: Request, flags: Sequence[str], settings: Resolved) -> R
 
 def executor(request: Request, study: str) -> Any:
     """submitit's executor for a worker."""
-    folder = Path(request.root).resolve() / "slurm" / "%j"
+    folder = OutputDir(Path(request.root)).slurm_log("%j").parent
     return _sbatch.executor(folder, request.slurm, f"harness search {study}")
 
 
@@ -113,7 +114,7 @@ def submit(request: Request, workers: int, study: str, storage: Storage, say: Ca
 
 def log(request: Request, number: str) -> str:
     """Where a Slurm job writes what it says."""
-    return str(Path(request.root).resolve() / "slurm" / number / f"{number}_0_log.out")
+    return str(OutputDir(Path(request.root)).slurm_log(number))
 
 
 @contextmanager

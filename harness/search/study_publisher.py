@@ -6,13 +6,12 @@ place. Where another experiment has made the training, the trial has the numbers
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
 
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
-from harness.jobdir.replay import Curve
+from harness.jobdir.events import Event
+from harness.jobdir.paths import JobDir, Outcome
+from harness.jobdir.replay import Replay, measurements
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan, setting
 from harness.plan.study import Study, Trial
@@ -20,18 +19,49 @@ from harness.results import records
 from harness.results.table import Report, report_markdown
 from harness.search.storage import Live
 from harness.tracking.client import FINGERPRINT, SOURCE, Tracking
-from harness.tracking.publisher import Publisher, provenance_tags, text
+from harness.tracking.publisher import Publisher, Silent
+from harness.tracking.store import Store
+from harness.tracking.training_run import known_run, provenance_tags, text
 
 TRIAL = "harness.trial"  # study.number
 OUTCOME = {"complete": "finished"}  # the others are called as they are
 
 
-class Telling:
-    """Tells the store of one study; `tracking` None says nothing."""
+class SilentStudy:
+    """Says nothing; what a study without a store has, and the interface of one that tells a store."""
 
-    def __init__(self, study: Study, root: Path, tracking: Tracking | None, say: Callable[[str], None]) -> None:
-        self.study, self.root, self.tracking, self.say = study, root, tracking, say
-        self._lock = FileLock(root / ".mlflow.lock", timeout=600)  # no run is made twice by all who see the root
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def trial(self, plan: Plan, live: Live) -> Silent:
+        """Return what hears of a trial's jobs."""
+        return Teller(Silent(), self.study, plan, live)
+
+    def close(self, trial: Trial) -> None:
+        """A trial's last word: outcome, final numbers, and who did the work. Saying it again changes nothing."""
+
+    def catch_up(self, trials: Sequence[Trial]) -> None:
+        """Tell what the store lacks of trials that have ended."""
+
+    def report(self, report: Report, folder: Path, status: str) -> str:  # noqa: ARG002
+        """The report as artefacts of the study's run; returns where a person opens it."""
+        return ""
+
+    def mark(self, status: str) -> None:
+        """The study's run is at work again, or has ended."""
+
+
+def study_publisher_of(study: Study, root: Path, tracking: Tracking | None, say: Callable[[str], None]) -> SilentStudy:
+    """Return what tells a store of a study; without a store, what says nothing."""
+    return SilentStudy(study) if tracking is None else Telling(study, root, tracking, say)
+
+
+class Telling(SilentStudy):
+    """Tells the store of one study."""
+
+    def __init__(self, study: Study, root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+        super().__init__(study)
+        self.root, self.tracking, self.store = root, tracking, Store(tracking, root, say)
         self._parent: tuple[str, str] | None = None
 
     @property
@@ -41,10 +71,9 @@ class Telling:
 
     def parent(self) -> tuple[str, str]:
         """Ids of the experiment and of the study's run; made at the first need, continued by the same study."""
-        assert self.tracking is not None
         if self._parent is None:
             study = self.study
-            with self._lock:
+            with self.store.lock:
                 place = self.tracking.experiment(self.experiment)
                 run = self.tracking.parent(
                     place,
@@ -57,13 +86,12 @@ class Telling:
             self._parent = (place, run)
         return self._parent
 
-    def child(self, number: int, params: Mapping[str, Any], seed: int) -> str:
+    def child(self, number: int, params: Mapping[str, object], seed: int) -> str:
         """A trial's run."""
-        assert self.tracking is not None
         job = self.study.job(params, seed)
         config = job.config
         options = {key: value for member in job.members for key, value in config["decoder"][member.decoder].items()}
-        with self._lock:
+        with self.store.lock:
             return self.tracking.child(
                 *self.parent(),
                 name=f"trial-{number:03d} {self.study.said(params)}"
@@ -73,19 +101,22 @@ class Telling:
                 params=text({"seed": seed, **setting(config), **options, **params}),
             )
 
-    def default(self, params: Mapping[str, Any]) -> bool:
+    def default(self, params: Mapping[str, object]) -> bool:
         """Whether these are the configuration's own values."""
         return dict(params) == self.study.default
 
+    def trial(self, plan: Plan, live: Live) -> Silent:
+        """Return what hears of a trial's jobs."""
+        return Teller(TrialPublisher(self, plan, live), self.study, plan, live)
+
     def close(self, trial: Trial) -> None:
-        """A trial's last word: outcome, final numbers, and who did the work. Saying it again changes nothing."""
-        if self.tracking is None:
-            return
+        """Tell outcome, final numbers, and who did the work."""
         seed = int(trial.facts.get("seed", self.study.config["seed"]))
         job = self.study.job(trial.params, seed)
         plan = self.study.plan(trial.params, seed, self.root)
         run = self.child(trial.number, trial.params, seed)
-        worked = Teller(self, plan, None).known_run(job.members[0])
+        trained = plan.jobdir(job.members[0])
+        worked = known_run(trained, self.store)
         tags = {
             "harness.outcome": OUTCOME.get(trial.state, trial.state),
             "harness.reason": str(trial.facts.get("reason") or ""),
@@ -95,11 +126,11 @@ class Telling:
         }
         points = []
         if worked is None:  # it was told nothing while the training ran
-            points += Curve().hear(journal.read(plan.directory(job.members[0]) / "events.jsonl")[0])
+            points += Replay().hear(journal.read(trained.events_file)[0])
         elif worked != run:
             tags[SOURCE] = worked
         if worked != run:
-            every, when = self.study.config.train.evaluate_every or 1, self._when(plan, job.members[0])
+            every, when = self.study.config.train.evaluate_every or 1, self._when(trained)
             key, there = f"{self.study.split}/miou", {(name, step) for name, _, step, _ in points}
             looks = {part * every: value for part, value in trial.looks.items()}
             points += [(key, value, step, when) for step, value in looks.items() if (key, step) not in there]
@@ -107,21 +138,18 @@ class Telling:
             found = records.read_evaluation(plan.directory(job))
             if found.videos:
                 tags |= provenance_tags(found.provenance)
-                when = self._when(plan, job)
+                when = self._when(plan.jobdir(job))
                 points += [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
         self.tracking.log(run, points)
         self.tracking.tag(run, tags)
         self.tracking.finish(run, "FAILED" if trial.state == "failed" else "FINISHED")
 
     @staticmethod
-    def _when(plan: Plan, job: Job) -> int:
-        path = plan.directory(job) / "outcome.json"
-        return round(1000 * path.stat().st_mtime) if path.exists() else 0
+    def _when(files: JobDir) -> int:
+        return round(1000 * files.outcome_file.stat().st_mtime) if files.outcome_file.exists() else 0
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Tell what the store lacks of trials that have ended."""
-        if self.tracking is None:
-            return
         names = {f"{self.study.name}.{trial.number}": trial for trial in trials if trial.ended}
         known = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
         for name, trial in names.items():
@@ -131,8 +159,6 @@ class Telling:
 
     def report(self, report: Report, folder: Path, status: str) -> str:
         """The report as artefacts of the study's run; returns where a person opens it."""
-        if self.tracking is None:
-            return ""
         place, run = self.parent()
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             self.tracking.file(run, path, "report")
@@ -142,8 +168,6 @@ class Telling:
 
     def mark(self, status: str) -> None:
         """The study's run is at work again, or has ended."""
-        if self.tracking is None:
-            return
         run = self.parent()[1]
         if status == "RUNNING":
             self.tracking.resume(run)
@@ -151,42 +175,46 @@ class Telling:
             self.tracking.finish(run, status)
 
 
-class Teller(Publisher):
-    """What the store and the study hear of a trial while it runs; a training that is not worth going on is stopped."""
+class TrialPublisher(Publisher):
+    """Tells a trial's run what its training does; a training that has a run already goes on with that."""
 
-    def __init__(self, telling: Telling, plan: Plan, live: Live | None) -> None:
-        super().__init__(plan, telling.tracking, telling.say)
-        self.telling, self.live = telling, live
+    def __init__(self, telling: Telling, plan: Plan, live: Live) -> None:
+        super().__init__(plan, telling.store)
+        self._telling, self._live = telling, live
+
+    def _run_of(self, job: Train) -> str:
+        """Return the training's run, else the trial's, which is at work in any case."""
+        own = self._telling.child(self._live.number, self._live.params, self._live.seed)
+        self.store.tracking.resume(own)
+        return known_run(self.plan.jobdir(job), self.store) or own
+
+
+class Teller(Silent):
+    """Passes a trial's journals on, and stops a training that is not worth going on."""
+
+    def __init__(self, publisher: Silent, study: Study, plan: Plan, live: Live) -> None:
+        self.publisher, self.study, self.plan, self.live = publisher, study, plan, live
 
     def begin(self, job: Job) -> None:
-        """A training goes on with the run that it has, else in the trial's; what it has told already is replayed."""
-        if not isinstance(job, Train):
-            return
-        if self.tracking is not None and self.live is not None:
-            self._missed.add(job)
-            with self._patience():
-                own = self.telling.child(self.live.number, self.live.params, self.live.seed)
-                run = self._known_run(job) or own
-                for each in {own, run}:
-                    self.tracking.resume(each)
-                self._dataset(run, job, "train", "training")
-                self._enter(job, run)
-                self._missed.discard(job)
-        self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
+        """A training goes on: what it has measured already is replayed."""
+        self.publisher.begin(job)
+        if isinstance(job, Train):
+            self._ask(job, journal.read(self.plan.jobdir(job).events_file)[0])
 
-    def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
+    def hear(self, job: Job, events: Sequence[Event]) -> None:
         """Pass on what a journal has gained; an evaluation on the way is a question to the pruner."""
-        super().hear(job, events)
-        study, live = self.telling.study, self.live
-        cells: list[Evaluate] = [cell.job for _, cell in self.plan.experiments[0].cells]
-        if live is None or not isinstance(job, Train) or len(cells[0].members) > 1:
-            return  # an ensemble's member says little of the ensemble
-        every = study.config.train.evaluate_every or 1
-        for event in events:
-            value = event.get("values", {}).get(f"{study.split}/miou") if event["event"] == "metrics" else None
-            if value is not None and live.look(round(event["step"] / every), value):
-                pruning.ask(self.plan.directory(job))
+        self.publisher.hear(job, events)
+        self._ask(job, events)
 
-    def known_run(self, job: Job) -> str | None:
-        """The run that a training's curve stands in; None where it has none."""
-        return self._known_run(job)
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Pass on how a job has ended."""
+        self.publisher.end(job, outcome)
+
+    def _ask(self, job: Job, events: Sequence[Event]) -> None:
+        cells: list[Evaluate] = [cell.job for _, cell in self.plan.experiments[0].cells]
+        if not isinstance(job, Train) or len(cells[0].members) > 1:
+            return  # an ensemble's member says little of the ensemble
+        every = self.study.config.train.evaluate_every or 1
+        for step, value in measurements(events, f"{self.study.split}/miou"):
+            if self.live.look(round(step / every), value):
+                pruning.ask(self.plan.directory(job))

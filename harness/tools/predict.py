@@ -38,6 +38,7 @@ from harness.data.manifest import add_pixels
 from harness.data.pictures import IMAGES, list_pictures, read_image, shown
 from harness.engine import build, checkpoint, evaluate, multistage, sliding_window
 from harness.engine.multistage import Stages
+from harness.jobdir.paths import JobDir
 from harness.plan.job import digest
 from harness.plan.spec import TrainSpec, read
 from harness.report.qualitative import font
@@ -284,7 +285,7 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
         members.append(Stages(network, sliding_window.geometry(job.evaluate), job.precision, device))
         names.append(classes)
         fingerprints.append(job.fingerprint)
-        weights.append(checkpoint.sha256(folder / checkpoint.WEIGHTS))
+        weights.append(checkpoint.sha256(JobDir(folder).weights_file))
     return Model(tuple(members), names[0], digest([sorted(fingerprints), stage]), digest(sorted(weights)))
 
 

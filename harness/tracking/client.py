@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -70,15 +70,14 @@ class Found:
 def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
     """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
 
-    @wraps(method)
     def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            raise UnfitError(
-                f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
-            ) from error
+            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
+            raise UnfitError(message) from error
 
+    update_wrapper(wrapped, method)
     return wrapped
 
 
@@ -157,8 +156,8 @@ class Tracking:
         experiment_id: str,
         name: str,
         plan: str,
-        tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
         description: str = "",
     ) -> str:
         """The run of a plan, by its digest: made once, continued by the same plan."""
@@ -178,8 +177,8 @@ class Tracking:
         parent_id: str,
         name: str,
         key: Mapping[str, str],
-        tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> str:
         """The parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
         self.connect()
@@ -188,7 +187,9 @@ class Tracking:
                 return run.run_id
             return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params)
 
-    def _create(self, experiment_id: str, name: str, tags: Mapping[str, Any], params: Mapping[str, Any] | None) -> str:
+    def _create(
+        self, experiment_id: str, name: str, tags: Mapping[str, object], params: Mapping[str, object] | None
+    ) -> str:
         origin = {"mlflow.user": user(), "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
         run = self.connect().create_run(experiment_id, run_name=name, tags=origin | strings(tags, TAG_CHARS))
         self.params(run.info.run_id, params or {})
@@ -220,7 +221,7 @@ class Tracking:
             client.log_batch(run_id, metrics=batch)
 
     @speaks
-    def tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
+    def tag(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags; None values are left out, long ones cut at MLflow's 8000 characters."""
         client = self.connect()
         from mlflow.entities import RunTag
@@ -229,7 +230,7 @@ class Tracking:
             client.log_batch(run_id, tags=batch)
 
     @speaks
-    def params(self, run_id: str, params: Mapping[str, Any]) -> None:
+    def params(self, run_id: str, params: Mapping[str, object]) -> None:
         """Set parameters. MLflow's never change: a key that the run already has keeps its first value."""
         wanted = strings(params, PARAM_CHARS)
         if not wanted:

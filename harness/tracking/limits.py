@@ -16,7 +16,7 @@ def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def strings(values: Mapping[str, Any], limit: int) -> dict[str, str]:
+def strings(values: Mapping[str, object], limit: int) -> dict[str, str]:
     """Keys and values that MLflow takes; None values left out."""
     return {key_of(key): clip(str(value), limit) for key, value in values.items() if value is not None}
 

@@ -3,38 +3,38 @@
 from collections.abc import Sequence
 
 from harness.plan.job import Evaluate
-from harness.plan.plan import Experiment, setting
+from harness.plan.plan import Plan, setting
 from harness.results import records
 from harness.results.rows import Context, Row
 from harness.tracking import registry
 from harness.tracking.client import FINGERPRINT
-from harness.tracking.publisher import Publisher
+from harness.tracking.plan_run import PlanRun
 
 LARGE = 50_000_000  # bytes that take a while to send
 
 
-def register(publisher: Publisher, experiment: Experiment, rows: Sequence[Row], context: Context) -> None:
+def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
     """Every plainly evaluated model of the plan as a version in the registry, members before their ensembles."""
-    assert publisher.tracking is not None
+    plan, tracking = plan_run.plan, plan_run.tracking
     runs = {run.fingerprint: run.run_id for row in rows for run in row.done if run.run_id is not None}
-    jobs = [cell.job for _, cell in experiment.cells if cell.job.fingerprint in runs and plain(cell.job)]
+    cells = plan_run.experiment.cells
+    jobs = [cell.job for _, cell in cells if cell.job.fingerprint in runs and plain(cell.job)]
     for job in sorted(dict.fromkeys(jobs), key=lambda job: len(job.members)):
-        folder = publisher.plan.directory(job)
-        files = [folder / "job.yaml"]
+        files = [plan.jobdir(job).job_file]
         if len(job.members) == 1:
-            trained = publisher.plan.directory(job.members[0])
-            files = [trained / "job.yaml", trained / "weights.safetensors"]
+            trained = plan.jobdir(job.members[0])
+            files = [trained.job_file, trained.weights_file]
         if not all(path.is_file() for path in files):  # somebody has made room
             continue
-        name, key = model_name(job), model_key(publisher, job)
+        name, key = model_name(job), model_key(plan, job)
         size = sum(path.stat().st_size for path in files)
-        with publisher.alone():
-            if size > LARGE and registry.version(publisher.tracking, name, key) is None:
-                publisher.say(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
-            card = card_of(publisher, job, context)
-            version = registry.register(publisher.tracking, name, runs[job.fingerprint], key, files, card)
-            miou = records.read_evaluation(folder).final["miou"]
-            registry.name_best(publisher.tracking, name, version, miou, context.comparable)
+        with plan_run.store.lock:
+            if size > LARGE and registry.version(tracking, name, key) is None:
+                plan_run.store.say(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
+            card = card_of(plan_run, job, context)
+            version = registry.register(tracking, name, runs[job.fingerprint], key, files, card)
+            miou = records.read_evaluation(plan.directory(job)).final["miou"]
+            registry.name_best(tracking, name, version, miou, context.comparable)
 
 
 def plain(job: Evaluate) -> bool:
@@ -48,17 +48,17 @@ def model_name(job: Evaluate) -> str:
     return f"{job.config['data']['name']}-{who}"
 
 
-def model_key(publisher: Publisher, job: Evaluate) -> dict[str, str]:
+def model_key(plan: Plan, job: Evaluate) -> dict[str, str]:
     """What identifies a model: its training as it was made, or for an ensemble its evaluation, which names them."""
     maker = job.members[0] if len(job.members) == 1 else job
-    made = records.provenance(publisher.plan.directory(maker)).get("made")
+    made = records.provenance(plan.directory(maker)).get("made")
     return {FINGERPRINT: maker.fingerprint, "harness.made": str(made)}
 
 
-def card_of(publisher: Publisher, job: Evaluate, context: Context) -> str:
+def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
     """A model's card: what it is, its numbers, what they may be compared with, and how to use it."""
-    assert publisher.tracking is not None
-    found = records.read_evaluation(publisher.plan.directory(job))
+    plan = plan_run.plan
+    found = records.read_evaluation(plan.directory(job))
     facts = setting(job.config)
     seeds = ", ".join(str(seed) for seed in sorted({member.config["seed"] for member in job.members}))
     lines = [
@@ -73,10 +73,10 @@ def card_of(publisher: Publisher, job: Evaluate, context: Context) -> str:
     if len(job.members) > 1:
         known = []
         for one in (Evaluate((member,)) for member in job.members):
-            number = registry.version(publisher.tracking, model_name(one), model_key(publisher, one))
+            number = registry.version(plan_run.tracking, model_name(one), model_key(plan, one))
             known.append(model_name(one) + (f" (version {number})" if number else ""))
         lines.append(f"An ensemble, the argmax of summed probabilities, of {', '.join(known)}.")
-    folders = " ".join(str(publisher.plan.directory(member)) for member in job.members)
+    folders = " ".join(str(plan.directory(member)) for member in job.members)
     lines += [
         f"Use it: `harness predict {folders} VIDEO`",
         "Weights carry the terms of the data and of the pretrained encoder that they were made from (docs/DATA.md).",

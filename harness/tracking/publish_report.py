@@ -5,40 +5,37 @@ Told after the report, from its rows and the root's files; telling twice changes
 
 import io
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.common.errors import UnfitError
 from harness.plan.job import Train
-from harness.plan.plan import Experiment
 from harness.results import power
 from harness.results.evidence import thin
 from harness.results.rows import Context, Row, aggregate
 from harness.tracking import publish_models, view
-from harness.tracking.publisher import Publisher
+from harness.tracking.client import Tracking
+from harness.tracking.plan_run import PlanRun
 
 SNAPSHOTS = 16  # of M that are sent
 
 
-def review(publisher: Publisher, experiment: Experiment, rows: Sequence[Row], context: Context) -> None:
+def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
     """Tell the store all of it. Raises UnfitError where it does not answer."""
-    if publisher.tracking is None:
-        return
-    numbers(publisher, rows, context)
-    memories(publisher, experiment)
+    numbers(plan_run.tracking, rows, context)
+    memories(plan_run)
     try:
-        publish_models.register(publisher, experiment, rows, context)
+        publish_models.register(plan_run, rows, context)
     except UnfitError as error:  # a server may have no registry, or keep it to itself
-        publisher.say(f"no model was registered: {error}")
-    place, parent = publisher.parent(experiment)
-    view.share(publisher.tracking, place, [parent])
+        plan_run.store.say(f"no model was registered: {error}")
+    experiment_id, run = plan_run.ids()
+    view.share(plan_run.tracking, experiment_id, [run])
 
 
-def numbers(publisher: Publisher, rows: Sequence[Row], context: Context) -> None:
+def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
     """paper/miou, delta/miou (over the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
-    assert publisher.tracking is not None
     done = [run for row in rows for run in row.done]
     needs = {need.cell: need.sentence for need in power.needs(aggregate(done), context)}
     miou = {(run.cell, run.seed): run.miou for run in done}
@@ -55,32 +52,32 @@ def numbers(publisher: Publisher, rows: Sequence[Row], context: Context) -> None
                 values["delta/paper"] = each.miou - theirs
         if base is not None:
             values["delta/miou"] = each.miou - base
-        known = publisher.tracking.get(run).metrics
+        known = tracking.get(run).metrics
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
-        publisher.tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
+        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
         tags = {"harness.verdict": row.verdict, "harness.power": needs.get(row.cell)}
         if any(tags.values()):
-            publisher.tracking.tag(run, {key: text for key, text in tags.items() if text})
+            tracking.tag(run, {key: text for key, text in tags.items() if text})
 
 
-def memories(publisher: Publisher, experiment: Experiment) -> None:
+def memories(plan_run: PlanRun) -> None:
     """M of every finished training on its run: memory.npz with steps (T,) and memory (T, K, C), the last one final."""
-    assert publisher.tracking is not None
-    for job in experiment.jobs:
-        run = publisher._known_run(job) if isinstance(job, Train) else None
-        paths = thin(sorted((publisher.plan.directory(job) / "memory").glob("step-*.npy")), SNAPSHOTS)
-        if run is None or not paths or publisher.plan.state(job) != "done":
+    plan, tracking = plan_run.plan, plan_run.tracking
+    for job in plan_run.experiment.jobs:
+        files = plan.jobdir(job)
+        run = plan_run.known_run(job) if isinstance(job, Train) else None
+        paths = thin(files.memory_files(), SNAPSHOTS)
+        if run is None or not paths or plan.state(job) != "done":
             continue
-        if publisher.tracking.get(run).tags.get("harness.memory") == paths[-1].stem:
+        if tracking.get(run).tags.get("harness.memory") == paths[-1].stem:
             continue
-        target = publisher.plan.directory(job) / "memory.npz"
-        target.write_bytes(packed({int(path.stem.removeprefix("step-")): np.load(path) for path in paths}))
-        publisher.tracking.file(run, target)
-        publisher.tracking.tag(run, {"harness.memory": paths[-1].stem})
+        files.memory_file.write_bytes(packed({int(path.stem.removeprefix("step-")): np.load(path) for path in paths}))
+        tracking.file(run, files.memory_file)
+        tracking.tag(run, {"harness.memory": paths[-1].stem})
 
 
-def packed(snapshots: dict[int, Any]) -> bytes:
+def packed(snapshots: Mapping[int, NDArray[np.float32]]) -> bytes:
     """Snapshots of M by step, in one compressed file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.array(list(snapshots)), memory=np.stack(list(snapshots.values())))

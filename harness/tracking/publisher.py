@@ -1,452 +1,218 @@
-"""What the tracking store hears of a plan: a parent run per plan, a child per training and per cell.
+"""MLflow is told of a plan while its jobs run and after: a run per plan, under it one per training and per cell.
 
 All of it is read from the root's files, and saying it twice changes nothing: whatever the store missed (it was away,
 the run was offline) it hears the next time the same command is given. Without a store nothing is said.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
-
-from harness.common.atomic_files import read_json, write_json
-from harness.common.errors import UnfitError
-from harness.common.redaction import redact
-from harness.config import input_digests
 from harness.jobdir import events as journal
-from harness.jobdir.replay import Curve, Point, Pulse, Samples
-from harness.plan.cell import Cell
-from harness.plan.job import GIVEN, Job, Train, digest
-from harness.plan.plan import Experiment, Plan, setting
-from harness.plan.spec import to_json
-from harness.results import metrics, records, score
-from harness.results.table import Report, report_markdown
-from harness.tracking import view
-from harness.tracking.client import PLAN, ROLE, SCORE, Found, Tracking
-from harness.tracking.opening import impatient
+from harness.jobdir.events import Event
+from harness.jobdir.paths import Outcome
+from harness.jobdir.replay import Replay
+from harness.plan.job import Job, Train
+from harness.plan.plan import Experiment, Plan
+from harness.results import records
+from harness.results.rows import Context, Row
+from harness.results.table import Report
+from harness.tracking import publish_report, publish_results, training_run
+from harness.tracking.client import ROLE, Tracking
+from harness.tracking.plan_run import PlanRun
+from harness.tracking.store import Store
+from harness.tracking.training_run import TrainingRun, Upload, job_tags, known_run, log_dataset, params, pulse_tags
 
-RETRY = 30.0  # seconds before a store that is away is asked again
 PULSE = 60.0  # seconds between two looks that a run's tags give at how far it is
-POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them
-BYTES = 32768  # of a node's samples at once: those of some minutes
 
 
-class Publisher:
-    """Tells the store of one plan; `tracking` None says nothing, `afresh` trusts no note of what was told.
+@dataclass(frozen=True)
+class Published:
+    """What a store has of an experiment's finished work."""
+
+    runs: Mapping[str, str] = field(default_factory=dict)  # a cell's fingerprint -> run id
+    pages: str = ""  # where the store shows a run, up to its id
+    new: bool = False  # whether any of it was told just now
+
+
+class Silent:
+    """Says nothing; what a run without a store has, and the interface of those that tell one."""
+
+    def open(self, jobs: Sequence[Job]) -> None:
+        """Jobs are about to be run: the plan's runs that hold them are at work again."""
+
+    def begin(self, job: Job) -> None:
+        """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
+
+    def hear(self, job: Job, events: Sequence[Event]) -> None:
+        """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Close a training's run with its true status."""
+
+    def catch_up(self, experiment: Experiment) -> Published:  # noqa: ARG002
+        """Tell what is done and was not told yet. Raises UnfitError where the store does not answer."""
+        return Published()
+
+    def report(
+        self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
+    ) -> None:
+        """Tell the report, and end the plan's run with its true status. Raises UnfitError as `catch_up` does."""
+
+    def close(self, experiment: Experiment, status: str) -> None:
+        """The plan's run ends without a report, where it was opened here."""
+
+    def link(self, experiment: Experiment) -> str:  # noqa: ARG002
+        """Where a person opens the plan's run; empty without a store."""
+        return ""
+
+
+class Publisher(Silent):
+    """Tells a store of one plan; `afresh` trusts no note of what was told.
 
     A store that goes away while jobs run stops nothing: points wait, a job whose run could not be made is tried again,
     and what the store still lacks at the end it is told by the next run of the same command or by `harness sync`.
     """
 
-    def __init__(self, plan: Plan, tracking: Tracking | None, say: Callable[[str], None], afresh: bool = False) -> None:
-        self.plan = plan
-        self.tracking = tracking
-        self.say = say
+    def __init__(self, plan: Plan, store: Store, afresh: bool = False) -> None:
+        self.plan, self.store = plan, store
+        self.plan_runs = {one.name: PlanRun(self.store, plan, one) for one in plan.experiments}
         self._afresh = afresh
-        self._away = False
-        self._lock = FileLock(plan.root / ".mlflow.lock", timeout=600)  # no run is made twice by all who see the root
-        self._missed: set[Job] = set()  # trainings that began while the store was away
-        self._pulses: dict[Job, Pulse] = {}
-        self._waiting: dict[Job, list[Point]] = {}
-        self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
-        self._parents: dict[str, tuple[str, str]] = {}  # experiment -> (experiment id, parent run)
-        self._runs: dict[Job, str] = {}
-        self._curves: dict[Job, Curve] = {}
-        self._samples: dict[Job, Samples] = {}
-
-    def parent(self, experiment: Experiment) -> tuple[str, str]:
-        """Ids of the MLflow experiment and of the run that holds this plan's children; made at the first need."""
-        assert self.tracking is not None
-        if experiment.name not in self._parents:
-            with self._lock:
-                place = self.tracking.experiment(experiment.name)
-                run = self.tracking.parent(
-                    place,
-                    name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
-                    plan=experiment.digest,
-                    tags={
-                        ROLE: "plan",
-                        "harness.experiment": experiment.name,
-                        "harness.preset": experiment.config.preset,
-                    },
-                    params=text(setting(experiment.config)),
-                    description=f"{experiment.title}. Children: one run per training, one per cell.",
-                )
-            self._parents[experiment.name] = (place, run)
-        return self._parents[experiment.name]
-
-    def alone(self) -> AbstractContextManager[Any]:
-        """Held while something is looked up and then made, by one of all who see the root."""
-        return self._lock
+        self._late: set[Job] = set()  # trainings that began while the store was away
+        self._runs: dict[Job, TrainingRun] = {}
+        self._replays: dict[Job, Replay] = {}  # of jobs that have no run
+        self._pulsed: dict[Job, float] = {}  # monotonic seconds
 
     def open(self, jobs: Sequence[Job]) -> None:
-        """Jobs are about to be run: the plan's runs that hold them are at work again."""
-        if self.tracking is None:
-            return
-        with self._patience():
-            for experiment in self.plan.experiments:
-                if any(job in experiment.jobs for job in jobs):
-                    self.tracking.resume(self.parent(experiment)[1])
+        """Resume the runs of the plans that hold these jobs."""
+        with self.store.asking():
+            for plan_run in self.plan_runs.values():
+                if any(job in plan_run.experiment.jobs for job in jobs):
+                    plan_run.resume()
 
     def begin(self, job: Job) -> None:
-        """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
-        if self.tracking is None or not isinstance(job, Train):
+        """Make or find a training's run, and hear its journal from the start."""
+        if not isinstance(job, Train):
             return
-        self._missed.add(job)
-        with self._patience():
-            owner = next(experiment for experiment in self.plan.experiments if job in experiment.jobs)
-            place, parent = self.parent(owner)
-            with self._lock:
-                run = self._known_run(job) or self.tracking.child(
-                    place,
-                    parent,
-                    name=f"train/{job.decoder}/seed{job.config['seed']}",
-                    key={
-                        ROLE: "train",
-                        "harness.fingerprint": job.fingerprint,
-                        "harness.made": str(records.provenance(self.plan.directory(job)).get("made")),
-                    },
-                    tags=self._tags(job),
-                    params=self._params(job),
-                )
-                self._enter(job, run)
-            self.tracking.resume(run)
-            self._dataset(run, job, "train", "training")
-            self._missed.discard(job)
-            self.hear(job, journal.read(self.plan.directory(job) / "events.jsonl")[0])
+        self._late.add(job)
+        with self.store.asking():
+            with self.store.lock:
+                run = self._run_of(job)
+                afresh = self._afresh and job not in self._runs
+                self._runs[job] = TrainingRun(self.store, self.plan.jobdir(job), run, afresh)
+            self.store.tracking.resume(run)
+            log_dataset(self.store.tracking, run, job, "train", "training")
+            self._late.discard(job)
+        if job not in self._late:
+            self.hear(job, journal.read(self.plan.jobdir(job).events_file)[0])
 
-    def _enter(self, job: Job, run: str) -> None:
-        """A training goes on in a run, after what was noted that this run was told."""
-        kept = self._notes(job).get(self._store, {})
-        if kept.get("run") != run or (self._afresh and job not in self._runs):
-            kept = {}
-        self._curves[job] = Curve(kept.get("step", -1))
-        self._samples[job] = Samples(self.plan.directory(job), kept.get("samples", {}))
-        self._runs[job], self._waiting[job] = run, []
-        self._remember(job, run=run, told=False, step=kept.get("step", -1), samples=self._samples[job].offsets)
+    def _run_of(self, job: Train) -> str:
+        """Return the run that a training goes on in, made where there is none."""
+        files = self.plan.jobdir(job)
+        plan_run = next(one for one in self.plan_runs.values() if job in one.experiment.jobs)
+        ids = plan_run.ids()
+        return known_run(files, self.store) or self.store.tracking.child(
+            *ids,
+            name=f"train/{job.decoder}/seed{job.config['seed']}",
+            key={
+                ROLE: "train",
+                "harness.fingerprint": job.fingerprint,
+                "harness.made": str(records.provenance(files.folder).get("made")),
+            },
+            tags=job_tags(files, job),
+            params=params(job),
+        )
 
-    def hear(self, job: Job, events: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
-        if self.tracking is None:
+    def hear(self, job: Job, events: Sequence[Event]) -> None:
+        """Fold events in, and tell some of what waits unless the store rests."""
+        run = self._runs.get(job)
+        if run is not None:
+            run.hear(events)
+        else:
+            self._replays.setdefault(job, Replay()).hear(events)
+        if self.store.resting:
             return
-        pulse = self._pulses.setdefault(job, Pulse())
-        pulse.hear(events)
-        if job in self._runs:
-            self._waiting[job] += self._curves[job].hear(events)
-        if time.monotonic() < self._next_try:
-            return
-        if job in self._missed:
+        if job in self._late:
             self.begin(job)  # which hears the whole journal
             return
-        if self._waiting.get(job):
-            with self._patience():
-                self._tell(job, POINTS)
-        if time.monotonic() - pulse.told >= PULSE:
-            with self._patience():
-                self._tell_pulse(job, pulse)
+        if run is not None and run.waiting:
+            with self.store.asking():
+                run.send(training_run.POINTS)
+        if time.monotonic() - self._pulsed.get(job, float("-inf")) >= PULSE:
+            self._pulsed[job] = time.monotonic()
+            with self.store.asking():
+                self._pulse(job)
 
-    def _tell_pulse(self, job: Job, pulse: Pulse) -> None:
-        assert self.tracking is not None
-        pulse.told = time.monotonic()
+    def _pulse(self, job: Job) -> None:
         if job in self._runs:
-            self.tracking.tag(self._runs[job], pulse.tags)
-            self._waiting[job] += self._samples[job].read(BYTES)
-            self._tell(job, POINTS)
+            self._runs[job].pulse()
             return
-        for experiment in self.plan.experiments:  # a cell has no run before its number is there
-            if job in experiment.jobs and experiment.name in self._parents:
-                self.tracking.tag(self._parents[experiment.name][1], {"harness.live": job.name, **pulse.tags})
-
-    def _tell(self, job: Job, most: int | None = None) -> None:
-        """Log what waits, or its first points; how far the store was told is noted once nothing waits."""
-        assert self.tracking is not None
-        points = self._waiting[job][:most]
-        if not points:
-            return
-        self.tracking.log(self._runs[job], points)
-        del self._waiting[job][: len(points)]
-        if not self._waiting[job]:
-            self._remember(job, step=self._curves[job].committed, samples=self._samples[job].offsets)
+        for plan_run in self.plan_runs.values():
+            plan_run.tag_live(job, pulse_tags(self._replays[job]))
 
     def drain(self, job: Job) -> None:
         """Tell all that is final of a training that was begun, however much it is."""
-        if job not in self._runs or time.monotonic() < self._next_try:
-            return
-        with self._patience():
-            self._tell_all(job)
+        if job in self._runs and not self.store.resting:
+            with self.store.asking():
+                self._runs[job].send_all()
 
-    def _tell_all(self, job: Job) -> None:
-        self._tell(job)
-        while points := self._samples[job].read(BYTES):
-            self._waiting[job] += points
-            self._tell(job)
-
-    def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
-        """Close a training's run with its true status, its configuration and its provenance."""
-        if self.tracking is None or not isinstance(job, Train):
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Close a training's run with its true status."""
+        if not isinstance(job, Train):
             return
-        if job in self._missed:
+        if job in self._late:
             self.begin(job)
-        if job not in self._runs:
-            return
-        run, directory = self._runs[job], self.plan.directory(job)
-        tags = {"harness.outcome": outcome["status"], "harness.reason": redact(outcome.get("reason") or "")}
-        with self._patience():
-            self._tell_all(job)
-            known = self._pulses.get(job, Pulse()).tags if job in self._pulses else {}
-            self.tracking.tag(run, {**known, **tags, **provenance_tags(records.provenance(directory))})
-            self.tracking.json(run, "config/job.json", to_json(job.spec()))
-            self.tracking.finish(run, status)
-            self._remember(job, told=True)
+        if job in self._runs:
+            with self.store.asking():
+                self._runs[job].end(job, outcome)
 
-    @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """The store may be away: then what was to be told waits, and it is asked again later, for a short time each."""
-        try:
-            with impatient() if self._away else nullcontext():
-                yield
-        except (UnfitError, OSError) as error:
-            if not self._away:
-                self.say(
-                    f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
-                )
-            self._away, self._next_try = True, time.monotonic() + RETRY
-        else:
-            back, self._away, self._next_try = self._away, False, 0.0
-            if back:
-                self.say("MLflow answers again; it is told what it missed")
+    def catch_up(self, experiment: Experiment) -> Published:
+        """Tell trainings that are done, then every cell with its final numbers."""
+        plan_run = self.plan_runs[experiment.name]
+        new = self._afresh or not plan_run.up_to_date()
+        if new:
+            for job in experiment.jobs:
+                if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told(job):
+                    outcome = self.plan.jobdir(job).outcome()
+                    assert outcome is not None
+                    self.begin(job)
+                    self.end(job, outcome)
+            publish_results.publish(plan_run)
+        return Published(plan_run.cell_runs(), plan_run.pages(), new)
 
-    def _notes(self, job: Job) -> dict[str, Any]:
-        """By store: a training's run; whether all of it was told, or up to which step, and how many bytes a node."""
-        try:
-            return read_json(self.plan.directory(job) / "mlflow.json")
-        except UnfitError:  # damaged: the store is told again
-            return {}
-
-    def _remember(self, job: Job, **facts: Any) -> None:
-        notes = self._notes(job)
-        kept = {**notes.get(self._store, {}), **facts}
-        write_json(self.plan.directory(job) / "mlflow.json", {**notes, self._store: kept})
-
-    def up_to_date(self, experiment: Experiment) -> bool:
-        """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
-        if self.tracking is None:
-            return True
-        if self._afresh:
-            return False
-        known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN)
-        parent = known.get(experiment.digest)
-        return parent is not None and parent.tags.get("harness.told") == self.done(experiment)
-
-    def catch_up(self, experiment: Experiment) -> None:
-        """Tell what the store does not have yet: trainings that are done, then every cell with its final numbers."""
-        if self.tracking is None:
-            return
-        for job in experiment.jobs:
-            if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told_run(job):
-                self.begin(job)
-                self.end(job, "FINISHED", read_json(self.plan.directory(job) / "outcome.json"))
-        with self._lock:
-            for seed, cell in experiment.cells:
-                if self.plan.state(cell.job) == "done":
-                    self._cell(experiment, seed, cell)
-            for name, found in score.scores(self.plan.root, experiment.config):
-                self._score(experiment, name, found)
-
-    def _score(self, experiment: Experiment, name: str, found: records.RunRecord) -> None:
-        assert self.tracking is not None
-        place, parent = self.parent(experiment)
-        run = self.tracking.child(
-            place,
-            parent,
-            name=f"score/{name}",
-            key={**SCORE, "harness.fingerprint": found.fingerprint},
-            tags={"harness.cell": f"score_{name}", "harness.units": units(experiment, found)},
-            params={"method": name},
-        )
-        if self.tracking.get(run).status == "FINISHED":
-            return
-        when = round(1000 * (self.plan.root / "scores" / found.fingerprint / "score.json").stat().st_mtime)
-        self.tracking.log(run, [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()])
-        self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
-        self._matrices(run, found, self.plan.root / "scores" / found.fingerprint)
-        self.tracking.finish(run, "FINISHED")
-
-    def _matrices(self, run: str, found: records.RunRecord, directory: Path) -> None:
-        """All counts as an artefact, from which a report is built without the root."""
-        assert self.tracking is not None
-        path = directory / "matrices.npz"
-        path.write_bytes(records.packed(found))
-        self.tracking.file(run, path)
-
-    def report(self, experiment: Experiment, report: Report, folder: Path, status: str) -> None:
-        """The report as artefacts of the parent, as its note and the experiment's; the parent gets its true status."""
-        if self.tracking is None:
-            return
-        place, run = self.parent(experiment)
-        for path in sorted(folder.iterdir()):
-            self.tracking.file(run, path, "report")
-        told = report_markdown(report)
-        self.tracking.note(place, told)
-        self.tracking.describe(run, told)
-        if status == "RUNNING":
-            self.tracking.resume(run)
-        else:
-            self.tracking.finish(run, status)
-
-    def close(self, experiment: Experiment, status: str) -> None:
-        """The plan's run ends without a report, where it was opened here."""
-        if self.tracking is not None and experiment.name in self._parents:
-            with self._patience():
-                self.tracking.finish(self._parents[experiment.name][1], status)
-
-    def complete(self, experiment: Experiment) -> None:
-        """The store has been told all of a plan that is done: `up_to_date` from now on."""
-        if self.tracking is not None:
-            self.tracking.tag(self.parent(experiment)[1], {"harness.told": self.done(experiment)})
-
-    def told(self, job: Job) -> tuple[str, str] | None:
-        """Status and outcome that the store has of a training; None where it has none."""
-        assert self.tracking is not None
-        run = self._known_run(job)
-        if run is None or (self._afresh and job not in self._runs):
-            return None
-        found = self.tracking.get(run)
-        return found.status, found.tags.get("harness.outcome", "")
-
-    def known(self, experiment: Experiment) -> Found | None:
-        """The plan's run, where the store has one that is whole."""
-        assert self.tracking is not None
-        place = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN, ended=False)
-        return place.get(experiment.digest)
-
-    def link(self, experiment: Experiment) -> str:
-        """Where a person opens the plan's run; empty without a store."""
-        if self.tracking is None:
-            return ""
-        known = self.tracking.find(experiment.name, [experiment.digest], tag=PLAN).get(experiment.digest)
-        return "" if known is None else self.tracking.link(known.run_id)
-
-    def pages(self, experiment: Experiment) -> str:
-        """Where the store shows a run, up to its id; empty where it has no pages."""
-        return "" if self.tracking is None else view.pages(self.tracking, experiment.name)
-
-    def runs(self, experiment: Experiment) -> dict[str, str]:
-        """Run ids of the cells that the store has, by fingerprint."""
-        if self.tracking is None:
-            return {}
-        fingerprints = [cell.job.fingerprint for _, cell in experiment.cells]
-        return {key: run.run_id for key, run in self.tracking.find(experiment.name, fingerprints).items()}
-
-    def done(self, experiment: Experiment) -> str:
-        """A digest of what is done of a plan: equal while nothing is added or made anew."""
-        done = [(seed, cell) for seed, cell in experiment.cells if self.plan.state(cell.job) == "done"]
-        made = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
-        scored = [found.fingerprint for _, found in score.scores(self.plan.root, experiment.config)]
-        return digest([[seed, cell.name] for seed, cell in done] + made + scored)
-
-    @property
-    def _store(self) -> str:
-        assert self.tracking is not None
-        return redact(self.tracking.uri)
-
-    def _cell(self, experiment: Experiment, seed: int, cell: Cell) -> None:
-        assert self.tracking is not None
-        place, parent = self.parent(experiment)
-        directory = self.plan.directory(cell.job)
-        found = records.read_evaluation(directory)
-        trained = [records.provenance(self.plan.directory(job)) for job in cell.job.inputs]
-        made = records.joined([*trained, found.provenance])
-        run = self.tracking.child(
-            place,
-            parent,
-            name=f"{cell.name}/seed{seed}",
-            key={
-                ROLE: "cell",
-                "harness.cell": cell.name,
-                "harness.fingerprint": cell.job.fingerprint,
-                "harness.made": str(found.provenance.get("made")),  # a job that was run again has a run of its own
-            },
-            tags={
-                **self._tags(cell.job),
-                "harness.seed": str(seed),
-                "harness.units": units(experiment, found),
-                "harness.trained_by": " ".join(self._known_run(member) or "" for member in cell.job.members),
-                **provenance_tags(made),
-            },
-            params={
-                **self._params(cell.job.members[0]),
-                "method": cell.method,
-                "stage": str(cell.job.prior) if cell.job.prior in GIVEN else str(cell.job.stage),
-            },
-        )
-        if self.tracking.get(run).status == "FINISHED":
-            return
-        when = round(1000 * (directory / "outcome.json").stat().st_mtime)
-        points = [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
-        self.tracking.log(run, [*points, *Samples(directory).read()])
-        self._dataset(run, cell.job, cell.job.split, "eval")
-        self.tracking.json(run, "config/job.json", to_json(cell.job.spec()))
-        self.tracking.json(run, "tables/per_class.json", per_class(experiment, found))
-        self._matrices(run, found, directory)
-        self.tracking.finish(run, "FINISHED")
-
-    def _known_run(self, job: Job) -> str | None:
-        assert self.tracking is not None
-        run = self._notes(job).get(self._store, {}).get("run")
-        return run if run is not None and self.tracking.has(run) else None
-
-    def _told_run(self, job: Job) -> bool:
+    def _told(self, job: Train) -> bool:
         if self._afresh and job not in self._runs:
             return False
-        kept = self._notes(job).get(self._store, {})
-        return bool(kept.get("told")) and self._known_run(job) is not None
+        files = self.plan.jobdir(job)
+        return Upload.read(files, self.store).told and known_run(files, self.store) is not None
 
-    def _tags(self, job: Job) -> dict[str, str]:
-        return {
-            "harness.recipe": job.config_hash,
-            "harness.preset": job.config.preset,
-            "harness.directory": str(self.plan.directory(job)),
-        }
+    def ending(self, job: Job) -> tuple[str, str] | None:
+        """Status and outcome that the store has of a training; None where it has none."""
+        run = known_run(self.plan.jobdir(job), self.store)
+        if run is None or (self._afresh and job not in self._runs):
+            return None
+        found = self.store.tracking.get(run)
+        return found.status, found.tags.get("harness.outcome", "")
 
-    def _params(self, job: Train) -> dict[str, str]:
-        config = job.config
-        options = config["decoder"].get(job.decoder, {})
-        return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
+    def report(
+        self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
+    ) -> None:
+        """Tell the report, and what a reviewer asks beside it."""
+        plan_run = self.plan_runs[experiment.name]
+        plan_run.report(report, folder, status)
+        publish_report.review(plan_run, rows, facts)
+        plan_run.complete()
 
-    def _dataset(self, run: str, job: Job, split: str, context: str) -> None:
-        assert self.tracking is not None
-        config = job.config
-        name = config["data"]["name"]
-        made = digest(job.identity["data"]) if config.content.splits.get(split) is None else None
-        place = config["data"].get(name, {}).get("root") or f"{name} videos, made on the fly"
-        self.tracking.dataset(run, f"{name}-{split}", made or config.content.data[split], context, str(place))
+    def close(self, experiment: Experiment, status: str) -> None:
+        """End the plan's run."""
+        self.plan_runs[experiment.name].close(status)
 
-
-def units(experiment: Experiment, found: records.RunRecord) -> str:
-    """How many independent units a number rests on."""
-    return str(len(set(input_digests.units(experiment.config, found.videos).values())))
-
-
-def per_class(experiment: Experiment, found: records.RunRecord) -> list[dict[str, Any]]:
-    """Class, IoU in percent (None without truth) and pixels of truth."""
-    classes = input_digests.build_dataset(experiment.config).classes
-    confusion = found.confusion
-    scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)
-    rows = zip(classes, scores.tolist(), truth.tolist(), strict=True)
-    return [{"class": name, "iou": round(score, 2) if n else None, "pixels": n} for name, score, n in rows]
+    def link(self, experiment: Experiment) -> str:
+        """Where a person opens the plan's run."""
+        return self.plan_runs[experiment.name].link()
 
 
-def provenance_tags(found: Mapping[str, Any]) -> dict[str, str]:
-    """What a reviewer asks of a number: commit, versions, device, launcher, command."""
-    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
-    versions = {f"harness.version.{name}": version for name, version in (found.get("versions") or {}).items()}
-    return {**{f"harness.{key}": str(found[key]) for key in keys if found.get(key) is not None}, **text(versions)}
-
-
-def text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as MLflow keeps them."""
-    return {key: str(value) for key, value in values.items()}
+def publisher_of(plan: Plan, tracking: Tracking | None, say: Callable[[str], None]) -> Silent:
+    """Return what tells a store of a plan; without a store, what says nothing."""
+    return Silent() if tracking is None else Publisher(plan, Store(tracking, plan.root, say))

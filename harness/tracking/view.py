@@ -6,8 +6,8 @@ The view is MLflow's internal format, written at best effort: where it is not un
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
+from harness.common.atomic_files import JsonObject
 from harness.common.redaction import redact
 from harness.tracking.client import Tracking, speaks
 
@@ -31,7 +31,7 @@ def place(experiment_id: str, key: str | None) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{shared}"
 
 
-def state(expanded: Sequence[str] = ()) -> dict[str, Any]:
+def state(expanded: Sequence[str] = ()) -> JsonObject:
     """What the view shows: the paper's number beside ours, the best first (sorted by a metric, no run is folded)."""
     return {
         "orderByKey": "metrics.`final/miou`",

@@ -14,7 +14,7 @@ from tiny_jobs import training
 from harness.common.atomic_files import read_json
 from harness.config import plugins
 from harness.config.compose import PluginSpec
-from harness.jobdir import events
+from harness.jobdir.replay import Replay
 from harness.launch.launchers._environment import child_environment
 from harness.launch.supervisor import Launcher
 
@@ -43,9 +43,7 @@ def wait(launcher: Launcher, seconds: float = 240) -> None:
 
 def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
-    while not any(
-        event["event"] == "metrics" and event["step"] >= step for event in events.read(folder / "events.jsonl")[0]
-    ):
+    while max(Replay.of(folder / "events.jsonl").losses, default=-1) < step:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import pytest
 import torch
@@ -31,10 +31,12 @@ from harness.common.atomic_files import read_json
 from harness.config import compose, plugins
 from harness.engine import build, distributed, runtime
 from harness.jobdir import events as journal
+from harness.jobdir.events import Begin, Checkpoint, Event, Metrics
 from harness.plan.spec import TrainSpec, read, read_as
 
 pytestmark = pytest.mark.timeout(1800)
 
+K = TypeVar("K", bound=Event)
 GPU = ("cuda",) if torch.cuda.is_available() else ()
 SLOW, DEVICES = (pytest.param("cpu", marks=pytest.mark.slow), *GPU), ("cpu", *GPU)
 PATIENCE = 600  # seconds for one command
@@ -137,11 +139,11 @@ def training(folder: Path, decoder: str) -> Path | None:
     return None
 
 
-def events(folder: Path, decoder: str, kind: str) -> list[dict[str, Any]]:
+def events(folder: Path, decoder: str, kind: type[K]) -> list[K]:
     """A training's events of a kind."""
     job = training(folder, decoder)
     assert job is not None
-    return [event for event in journal.read(job / "events.jsonl")[0] if event["event"] == kind]
+    return [event for event in journal.read(job / "events.jsonl")[0] if isinstance(event, kind)]
 
 
 class Trained(NamedTuple):
@@ -222,7 +224,7 @@ def test_a_resume_adds_nothing_to_what_two_runs_differ_by(
     disturb(third, device, "decoder_b", signal.SIGKILL, *words, threads=others)
     finish(third, device, *words, threads=others)
     for decoder in DECODERS:
-        assert 0 < events(third, decoder, "begin")[-1]["step"] < STEPS, "it went on from a checkpoint"
+        assert 0 < events(third, decoder, Begin)[-1].step < STEPS, "it went on from a checkpoint"
         one, other, resumed = (trained(folder, decoder) for folder in (first, second, third))
         spread, found = apart(one, other), apart(one, resumed)
         say(decoder, "two runs:", shown(spread), "resumed:", shown(found))
@@ -249,8 +251,8 @@ def test_ranks_equal_one_process(tmp_path: Path, device: str, say: Any) -> None:
     words += ["--plugins", str(tmp_path)]
     alone = finish(tmp_path / "alone", device, *words, "--launcher", "inline")
     several = finish(tmp_path / "several", device, *words, "--launcher", "torchrun", "--nproc", str(ranks))
-    assert [event["world"] for event in events(several, "still", "begin")] == [ranks]
-    assert [event["step"] for event in events(several, "still", "checkpoint")] == [4, 8, 12, 16]
+    assert [event.world for event in events(several, "still", Begin)] == [ranks]
+    assert [event.step for event in events(several, "still", Checkpoint)] == [4, 8, 12, 16]
     found = apart(trained(alone, "still"), trained(several, "still"))
     say(f"{ranks} rank(s) against one process:", shown(found))
     assert all(found[kind] <= bound for kind, bound in APART.items())
@@ -338,7 +340,7 @@ def test_every_precision_trains_as_fp32_does(tmp_path: Path, device: str, say: A
     for precision in precisions(device):
         words = [experiment(tmp_path, "decoder_b"), *SHORT, f"precision={precision}", "--launcher", "inline"]
         folder = finish(tmp_path / precision, device, *words)
-        told = {event["step"]: event["values"] for event in events(folder, "decoder_b", "metrics")}
+        told = {event.step: event.values for event in events(folder, "decoder_b", Metrics)}
         curve = curves[precision] = [told[step]["train/loss"] for step in range(1, STEPS + 1)]
         away = [abs(loss / wanted - 1) for loss, wanted in zip(curve, curves["fp32"], strict=True)]
         say(f"{precision}: loss {curve[0]:.4f} to {curve[-1]:.4f}, from fp32's {away[0]:.1e}, at most {max(away):.1e}")

@@ -25,7 +25,7 @@ from harness.config import plugins
 from harness.config.compose import DataSpec, EvaluateConfig
 from harness.engine import train, worker
 from harness.engine.runtime import Stop
-from harness.jobdir import events as journal
+from harness.jobdir.replay import Replay
 from harness.plan.spec import TrainSpec, read_as
 
 PINNED = Path(__file__).parents[1] / "data" / "pinned.json"
@@ -71,10 +71,9 @@ def run_decoder(folder: Path, name: str) -> dict[str, Any]:
     window = EvaluateConfig(window=TRAIN["crop"])
     evaluation = tiny_jobs.evaluation(folder, "e" * 16, ["a" * 16], data=data, evaluate=window)
     assert worker.launch([job, evaluation], tiny_jobs.ALONE, Stop()) == 0
-    events, _ = journal.read(job / "events.jsonl")
     weights = load_file(job / "weights.safetensors")
     return {
-        "loss": [round(e["values"]["train/loss"], 6) for e in events if e["event"] == "metrics"],
+        "loss": [round(loss, 6) for loss in Replay.of(job / "events.jsonl").losses.values()],
         "memory": {key: summary(value) for key, value in sorted(weights.items()) if key.startswith("decoder.memory.")},
         "weights": steps(train.Trainer(read_as(job, TrainSpec), DATA["classes"], tiny_jobs.ALONE).model, weights),
         "confusion": np.sum(list(tiny_jobs.counts(evaluation).values()), axis=0).tolist(),

@@ -15,8 +15,10 @@ from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.jobdir import events
+from harness.jobdir.events import Begin
 from harness.jobdir.lease import Claim
-from harness.launch import rehearsal, runner, slurm_jobs, status
+from harness.jobdir.paths import OutputDir
+from harness.launch import rehearsal, runner, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync, rehearsals
@@ -24,7 +26,7 @@ from harness.plan.job import Evaluate
 from harness.plan.plan import Plan
 from harness.tracking import report_from_mlflow
 from harness.tracking.client import ROLE, Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import publisher_of
 
 
 def statuses(store: Tracking) -> dict[str, str]:
@@ -48,8 +50,8 @@ def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
 
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
     assert read_json(jobs["train"] / "outcome.json")["peak"] > 0
-    begins = [event for event in events.read(jobs["train"] / "events.jsonl")[0] if event["event"] == "begin"]
-    assert [event["step"] for event in begins] == [0, 1], "it went on from its checkpoint"
+    begins = [event for event in events.read(jobs["train"] / "events.jsonl")[0] if isinstance(event, Begin)]
+    assert [event.step for event in begins] == [0, 1], "it went on from its checkpoint"
     assert len(list((jobs["evaluate"] / "videos").iterdir())) == 2
 
     made = one_model.made(tmp_path / "runs", "data.synthetic.val_videos=3")
@@ -101,7 +103,7 @@ def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> N
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     how = runner.How(tracking_uri=store.uri)
     short, _ = rehearsal.prepared(one_model.made(tmp_path), how, print)
-    Publisher(short, rehearsals(store), print).open(short.jobs)
+    publisher_of(short, rehearsals(store), print).open(short.jobs)
     assert statuses(store) == {"plan": "RUNNING"}
     rehearsal.prepared(one_model.made(tmp_path, "seed=1"), how, print)
     assert statuses(store) == {"plan": "KILLED"}
@@ -162,7 +164,7 @@ def by_slurm(plan: Plan, how: runner.How = SLURM, detach: bool = False) -> list[
 
 def left(root: Path, found: dict[str, object]) -> None:
     """What Slurm job 7 leaves beside its log."""
-    path = status.left_by(root, "7")
+    path = OutputDir(root).rehearsal_result("7")
     path.parent.mkdir(parents=True)
     write_json(path, found)
 
@@ -240,11 +242,11 @@ def test_what_fails_in_the_allocation_is_written_down(
     monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(rehearsal, "fetch", lambda config, say: None)
     rehearsal.prepared(made, SLURM, print)
-    status.left_by(tmp_path, "7").parent.mkdir(parents=True)
+    OutputDir(tmp_path).rehearsal_result("7").parent.mkdir(parents=True)
     with pytest.raises(SystemExit) as ended:
         rehearsal.work(made, SLURM)()
     assert ended.value.code == 75
-    assert not status.left_by(tmp_path, "7").exists(), "Slurm may run it again"
+    assert not OutputDir(tmp_path).rehearsal_result("7").exists(), "Slurm may run it again"
     (tmp_path / "rehearsal" / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as ended:
         rehearsal.work(made, SLURM)()

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from mlflow_server import WITHOUT, Server, served
-from one_model import FILE, TINY, attempt, begun, end, evaluated, made, say
+from one_model import FILE, TINY, attempt, begun, end, evaluated, events_of, made, say
 
 from harness.common.errors import UnfitError
+from harness.jobdir.paths import Outcome
 from harness.launch.launchers._environment import child_environment
 from harness.launch.mlflow_sync import Sync
 from harness.plan.job import Train
-from harness.tracking import publisher as publish
 from harness.tracking import report_from_mlflow
+from harness.tracking import store as store_module
 from harness.tracking.client import FINGERPRINT, Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import publisher_of
 
 EVENTS = [*attempt(0, range(1, 8), 4, 1_800_000_000.0), *attempt(4, range(5, 11), 10, 1_800_001_000.0)]
 
@@ -44,27 +45,27 @@ def login(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
     login: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RETRY", 0.0)
+    monkeypatch.setattr(store_module, "RETRY", 0.0)
     planned = made(tmp_path / "root")
     job = next(job for job in planned.jobs if isinstance(job, Train))
     folder = begun(planned, job)
     store, heard = Tracking(), list[str]()
     store.connect()
-    publisher = Publisher(planned, store, heard.append)
+    publisher = publisher_of(planned, store, heard.append)
     publisher.open([job])
     publisher.begin(job)
     say(folder, *EVENTS[:6])
-    publisher.hear(job, EVENTS[:6])
+    publisher.hear(job, events_of(EVENTS[:6]))
     login.kill()
     with pytest.raises(UnfitError, match="no answer"):  # at the start it is refused
         Tracking().connect()
     say(folder, *EVENTS[6:])
-    publisher.hear(job, EVENTS[6:])
+    publisher.hear(job, events_of(EVENTS[6:]))
     assert ["jobs go on" in line for line in heard] == [True]
     login.start()
     publisher.hear(job, [])
     end(folder, "finished")
-    publisher.end(job, "FINISHED", {"status": "finished"})
+    publisher.end(job, Outcome("finished"))
     evaluated(planned)
     assert Sync(tmp_path / "root", store, heard.append).once() == 0
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.common.atomic_files import read_json
-from harness.jobdir import events
+from harness.jobdir.replay import Replay
 
 EXPERIMENT = '''"""One cell."""
 from harness.plan.cell import Cell, Evaluate, Train
@@ -46,7 +46,7 @@ def training(folder: Path, decoder: str) -> Path:
 
 
 def begins(job: Path) -> int:
-    return sum(event["event"] == "begin" for event in events.read(job / "events.jsonl")[0])
+    return Replay.of(job / "events.jsonl").attempts
 
 
 def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from harness.common.atomic_files import write_json
 from harness.config import compose as configuration
 from harness.config import input_digests
+from harness.jobdir.events import Event, parse
 from harness.plan import plan, saved_plans
 from harness.plan.cell import Cell, Config, Evaluate, Train
 from harness.plan.job import Job
@@ -58,6 +59,11 @@ def say(folder: Path, *events: dict[str, Any]) -> None:
     """Add to a job's journal."""
     with (folder / "events.jsonl").open("a") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def events_of(events: Sequence[dict[str, Any]]) -> list[Event]:
+    """Events as a supervisor reads them from a journal."""
+    return [event for line in events if (event := parse(json.dumps(line))) is not None]
 
 
 def attempt(start: int, steps: Sequence[int], saved: int | None, at: float, total: int = 10) -> list[dict[str, Any]]:

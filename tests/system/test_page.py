@@ -24,13 +24,12 @@ COMMAND = ("harness", "run", "ablation_ensemble", "extra=[<b>&]")
 
 def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
     """The report of a root as it stands; nothing is run."""
-    from harness.tracking.publisher import Publisher
+    from harness.tracking.publisher import Silent
 
     experiment = plan.experiments[0]
     by_cell = {cell.name: cell.job for _, cell in experiment.cells}
     broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
-    publisher = Publisher(plan, None, print)
-    return runner.conclude(plan, experiment, publisher, broken, How(command=COMMAND), "FINISHED", True)
+    return runner.conclude(plan, experiment, Silent(), broken, How(command=COMMAND), "FINISHED", True)
 
 
 def changed(report: Finished, **values: str) -> list[Row]:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import one_model
 import pytest
@@ -25,8 +25,10 @@ from test_slurm import environment as settings
 
 from harness.common.atomic_files import read_json
 from harness.jobdir import events as journal
+from harness.jobdir.events import Begin, Checkpoint, Event, Progress
 from harness.launch.launchers import slurm as launcher
 
+K = TypeVar("K", bound=Event)
 RUN = ("run", one_model.FILE, *one_model.TINY, "--offline")
 NODES = ("--launcher", "slurm", "--nodes", "2", "--nproc", "1")
 SHORT = ("train.epochs=30",)  # 60 iterations, so that a slow machine sees both ranks at work
@@ -86,9 +88,9 @@ def assert_none_left(folder: Path, before: list[Rank]) -> None:
         time.sleep(0.1)
 
 
-def events(folder: Path, *kinds: str) -> list[dict[str, object]]:
+def events(folder: Path, kind: type[K]) -> list[K]:
     """The training's."""
-    return [event for event in journal.read(job(folder, "train") / "events.jsonl")[0] if event["event"] in kinds]
+    return [event for event in journal.read(job(folder, "train") / "events.jsonl")[0] if isinstance(event, kind)]
 
 
 def torchrun_log(folder: Path) -> str:
@@ -130,7 +132,7 @@ def begin(folder: Path, slurm: Cluster, *words: str) -> tuple[str, list[Rank]]:
     assert left.returncode == 0, left.stderr
     if words == NEVER:
         deadline = time.monotonic() + WAIT
-        while not events(folder, "progress"):
+        while not events(folder, Progress):
             assert time.monotonic() < deadline, log_of(folder, "train") + slurm.said()
             time.sleep(0.1)
     else:
@@ -200,8 +202,8 @@ def test_two_nodes_come_to_the_table_that_one_comes_to(slurm: Cluster, tmp_path:
     assert row["status"] == "done"
     assert len(list((job(root, "evaluate") / "videos").glob("*.npz"))) == 2
     for kind in ("train", "evaluate"):
-        (begun,) = (event for event in journal.read(job(root, kind) / "events.jsonl")[0] if event["event"] == "begin")
-        assert begun["world"] == 2
+        (begun,) = (event for event in journal.read(job(root, kind) / "events.jsonl")[0] if isinstance(event, Begin))
+        assert begun.world == 2
     (tmp_path / "one").mkdir()
     assert_equal(root, one_node(tmp_path / "one", *SHORT))
 
@@ -236,13 +238,13 @@ def test_a_signal_to_all_nodes_is_one_checkpoint_and_a_requeue(
     number, before = begin(tmp_path, slurm, *LONG)
     slurm.run("scancel", "--signal=USR2", number)
     slurm.wait_for_requeue(number)
-    saved = max(int(str(event["step"])) for event in events(tmp_path, "checkpoint"))
+    saved = max(event.step for event in events(tmp_path, Checkpoint))
     assert saved % 10, "the signal found it between two checkpoints"
     assert_none_left(tmp_path, before)
     assert not list((job(tmp_path, "train") / "stacks").glob("attempt-1-*")), "a rank did not end by itself"
     slurm.wait(number, "COMPLETED")
-    assert [event["step"] for event in events(tmp_path, "begin")] == [0, saved]
-    assert [event["world"] for event in events(tmp_path, "begin")] == [2, 2]
+    assert [event.step for event in events(tmp_path, Begin)] == [0, saved]
+    assert [event.world for event in events(tmp_path, Begin)] == [2, 2]
     slurm.wait(submitted(tmp_path)["evaluate"], "COMPLETED")
     assert_equal(tmp_path, undisturbed)
 
@@ -254,9 +256,9 @@ def test_scancel_leaves_a_checkpoint_and_requeues_nothing(slurm: Cluster, tmp_pa
     slurm.run("scancel", number)
     slurm.wait(number, "CANCELLED")
     assert_none_left(tmp_path, before)
-    (saved,) = events(tmp_path, "checkpoint")
+    (saved,) = events(tmp_path, Checkpoint)
     outcome = read_json(job(tmp_path, "train") / "outcome.json")
-    assert (outcome["status"], outcome["step"]) == ("preempted", saved["step"])
+    assert (outcome["status"], outcome["step"]) == ("preempted", saved.step)
     assert list((job(tmp_path, "train") / "checkpoints").glob(f"*{saved['step']}.pt"))
     assert not list((job(tmp_path, "train") / "stacks").glob("attempt-1-*")), "a rank did not end by itself"
     assert "Restarts=0" in slurm.run("scontrol", "show", "job", number)
@@ -281,10 +283,10 @@ def test_a_killed_process_of_the_second_node_ends_both(
     assert outcome["reason"].startswith("another rank ended first")
     if who == "rank":
         assert "1:   exitcode  : -9" in torchrun_log(tmp_path)
-    saved = max(int(str(event["step"])) for event in events(tmp_path, "checkpoint"))
+    saved = max(event.step for event in events(tmp_path, Checkpoint))
     again = harness(tmp_path, slurm, *RUN, *LONG, *NODES)
     assert again.returncode == 0, again.stderr
-    assert [event["step"] for event in events(tmp_path, "begin")] == [0, saved]
+    assert [event.step for event in events(tmp_path, Begin)] == [0, saved]
     assert_equal(tmp_path, undisturbed)
 
 
@@ -309,7 +311,7 @@ def test_a_lost_node_requeues_the_job_which_waits_for_another(
             os.kill(pid, signal.SIGKILL)
     slurm.start_node(second.node)  # another node, or this one again
     slurm.wait(submitted(tmp_path)["evaluate"], "COMPLETED")
-    first, later = (event["step"] for event in events(tmp_path, "begin"))
+    first, later = (event.step for event in events(tmp_path, Begin))
     assert (first, later) == (0, 10 * (int(str(later)) // 10))
     assert int(str(later)) > 0, "it went on from its last checkpoint"
     assert_equal(tmp_path, undisturbed)

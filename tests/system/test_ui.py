@@ -22,7 +22,7 @@ from harness.plan.plan import Plan
 from harness.results import score, stats
 from harness.tracking import publish_report, report_from_mlflow, ui
 from harness.tracking.client import Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import publisher_of
 
 THEIRS = "Their net"
 
@@ -128,7 +128,7 @@ def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> 
 def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> runner.Finished:
     """What the store hears of a plan's end."""
     how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
-    publisher = Publisher(plan, tracking, print)
+    publisher = publisher_of(plan, tracking, print)
     return runner.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.common import child
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import one_line
 
@@ -37,12 +38,12 @@ class State(NamedTuple):
         return self.state in LIVE
 
 
-def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
+def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
     """Options of --slurm over those of harness.yaml: `key=value`, `key` alone for a switch; set-up lines add up.
 
     Raises UsageError for what the harness sets itself.
     """
-    options = {key.replace("-", "_"): value for key, value in base.items()}
+    options: JsonObject = {key.replace("-", "_"): value for key, value in base.items()}
     options = {key: [value] if key == "setup" and isinstance(value, str) else value for key, value in options.items()}
     added: list[str] = []
     for flag in flags:
@@ -67,7 +68,7 @@ def parse(flags: Iterable[str], base: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def ranks(options: Mapping[str, Any]) -> int | None:
+def ranks(options: Mapping[str, object]) -> int | None:
     """GPUs of a node as the options ask for them; None where they ask for none."""
     for key in ("gpus_per_node", "gres", "gpus_per_task"):
         for item in str(options.get(key, "")).split(","):

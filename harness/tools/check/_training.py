@@ -16,7 +16,8 @@ from harness.data.contract import Dataset
 from harness.engine import build, checkpoint, sliding_window, train
 from harness.engine.multistage import Stages
 from harness.engine.runtime import Rank, Stop
-from harness.jobdir import events as journal
+from harness.jobdir.paths import JobDir, OutputDir
+from harness.jobdir.replay import Replay
 from harness.plan.spec import TrainSpec, to_json
 from harness.tools.check._held import Broken, expect
 
@@ -95,17 +96,17 @@ def job(
 
 def run(root: Path, job: TrainSpec, stop: Stop | None = None) -> Path:
     """Train in this process; the job's directory, which a second call goes on in."""
-    folder = root / "jobs" / job.fingerprint
+    files = OutputDir(root).job(job.fingerprint)
+    folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "job.yaml", to_json(job))
+    write_json(files.job_file, to_json(job))
     train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), stop or Stop())
     return folder
 
 
 def losses(folder: Path) -> list[float]:
     """The loss of every iteration."""
-    events, _ = journal.read(folder / "events.jsonl")
-    return [event["values"]["train/loss"] for event in events if event["event"] == "metrics"]
+    return list(Replay.of(JobDir(folder).events_file).losses.values())
 
 
 def loss_falls(subject: Subject) -> str:
@@ -123,14 +124,14 @@ def resume(subject: Subject) -> str:
     """Four iterations, and two with two more after a stop, leave bit-equal weights."""
     job = subject.job(4, checkpoint_every=1)
     with TemporaryDirectory() as whole, TemporaryDirectory() as parts:
-        expected = load_file(run(Path(whole), job) / "weights.safetensors")
-        checkpoints = Path(parts) / "jobs" / NUMBER / "checkpoints"
+        expected = load_file(JobDir(run(Path(whole), job)).weights_file)
+        checkpoints = OutputDir(Path(parts)).job(NUMBER).checkpoints
         run(Path(parts), job, StopsAt(checkpoint.path_of(checkpoints, 2)))
         expect(
             checkpoint.latest(checkpoints, print) == 2, "expected the stopped training to leave a checkpoint of step 2"
         )
         torch.rand(5)  # a generator elsewhere must not matter
-        resumed = load_file(run(Path(parts), job) / "weights.safetensors")
+        resumed = load_file(JobDir(run(Path(parts), job)).weights_file)
     gaps = {name: float((value.float() - resumed[name].float()).abs().max()) for name, value in expected.items()}
     other = [name for name, gap in gaps.items() if gap != 0]
     if other:
@@ -147,7 +148,7 @@ def video(subject: Subject) -> str:
     dataset = build.dataset(job.data, job.plugins)
     model = build.segmentor(job, len(dataset.classes))
     with TemporaryDirectory() as root:
-        model.load_state_dict(load_file(run(Path(root), job) / "weights.safetensors"))
+        model.load_state_dict(load_file(JobDir(run(Path(root), job)).weights_file))
     geometry = sliding_window.geometry(job.evaluate)
     runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
     for index, (one, other) in enumerate(zip(*runs, strict=True)):

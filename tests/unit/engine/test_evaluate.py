@@ -15,7 +15,9 @@ from harness.engine.multistage import Stages, Windows, nbytes
 from harness.engine.runtime import Rank, Stop, Stopped
 from harness.engine.sliding_window import geometry
 from harness.jobdir import events as journal
+from harness.jobdir.events import Begin, Loaded, Peak, Progress
 from harness.jobdir.lease import Claim, SupersededError
+from harness.jobdir.paths import JobDir
 from harness.launch import supervisor
 from harness.plan.spec import read
 from models.contract import Decoder
@@ -65,9 +67,9 @@ def test_every_pixel_is_counted_once(root):
         assert saved["confusion"].dtype == np.int64
     assert set(counts(folder)) == {"val_0000", "val_0001", "val_0002"}
     events, _ = journal.read(folder / "events.jsonl")
-    assert events[0]["unit"] == "videos"
-    assert events[0]["steps"] == 3
-    assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2, 3]
+    assert events[0].unit == "videos"
+    assert events[0].steps == 3
+    assert [event.step for event in events if isinstance(event, Progress)] == [1, 2, 3]
 
 
 def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatch):
@@ -82,13 +84,13 @@ def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatc
     folder = evaluation(root, "one", [A])
     run(folder)
     events, _ = journal.read(folder / "events.jsonl")
-    told = ["begin", "loaded", *["progress"] * 3, "peak"]
-    assert [(event["event"], event["time"]) for event in events] == [
-        (word, 1000 if word == "begin" else 1050) for word in told
+    kinds = [Begin, Loaded, *[Progress] * 3, Peak]
+    assert [(type(event), event.time) for event in events] == [
+        (kind, 1000 if kind is Begin else 1050) for kind in kinds
     ]
-    outcome = supervisor.finish_evaluation(folder, 3)
-    assert outcome["peak"] == events[-1]["bytes"] > 2**20
-    assert outcome["seconds"] == 50, "with the loading: what a launch takes"
+    outcome = supervisor.finish_evaluation(JobDir(folder), 3)
+    assert outcome.peak == events[-1].bytes > 2**20
+    assert outcome.seconds == 50, "with the loading: what a launch takes"
 
 
 def test_one_launch_equals_launches_alone(root):

@@ -15,6 +15,7 @@ from harness.engine.intermediate_evaluation import Looks
 from harness.engine.runtime import Stop
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.jobdir.replay import measurements
 from harness.plan.spec import read
 from harness.results import metrics
 
@@ -27,8 +28,7 @@ def looked_at(root, name="a" * 16, decoder="decoder_a", **changes):
 
 
 def seen(folder):
-    events, _ = journal.read(folder / "events.jsonl")
-    return {e["step"]: e["values"]["dev/miou"] for e in events if e["event"] == "metrics" and "dev/miou" in e["values"]}
+    return dict(measurements(journal.read(folder / "events.jsonl")[0], "dev/miou"))
 
 
 @pytest.mark.parametrize("decoder", sorted(tiny_jobs.HEADS))

@@ -10,8 +10,10 @@ import torch
 from harness.engine import monitor
 from harness.engine.monitor import Monitor
 from harness.jobdir import events as journal
-from harness.jobdir import replay
+from harness.jobdir.events import Event
 from harness.jobdir.lease import SupersededError
+from harness.jobdir.paths import JobDir
+from harness.jobdir.replay import Samples
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def nobody() -> None:
     """Nothing stands against writing."""
 
 
-def wait(path: Path, count: int) -> list[dict[str, object]]:
+def wait(path: Path, count: int) -> list[Event]:
     deadline = time.monotonic() + 60
     while len(events := journal.read(path)[0]) < count:
         assert time.monotonic() < deadline
@@ -54,16 +56,16 @@ def test_what_gpus_say(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_samples_of_two_attempts_are_counted_on(gpus: None, tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
-    paths = [replay.system(folder) / "gpu-7.jsonl" for folder in folders]
+    paths = [JobDir(folder).system / "gpu-7.jsonl" for folder in folders]
     before = 0
     for _ in range(2):
         with Monitor(folders, nobody, every=0.01):
             seen = [wait(path, before + 2) for path in paths]
-        assert all(event["values"] == monitor.readings() for event in seen[0])
+        assert all(event.values == monitor.readings() for event in seen[0])
         before = len(journal.read(paths[0])[0])
     for path in paths:
-        assert [event["step"] for event in journal.read(path)[0]] == list(range(before))
-    found = replay.Samples(folders[0])
+        assert [event.step for event in journal.read(path)[0]] == list(range(before))
+    found = Samples(JobDir(folders[0]))
     points = found.read()
     assert len(points) == 5 * before
     assert points[0][:3] == ("system/gpu-7/gpu_0_utilization_percentage", 90, 0)
@@ -82,7 +84,7 @@ def test_a_job_that_another_attempt_has_is_left_alone(gpus: None, tmp_path: Path
         while not asked:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert journal.read(replay.system(tmp_path) / "gpu-7.jsonl")[0] == []
+    assert journal.read(JobDir(tmp_path).system / "gpu-7.jsonl")[0] == []
 
 
 def test_a_card_that_does_not_answer_holds_up_no_rank(

@@ -19,6 +19,8 @@ from tiny_jobs import write_job
 from harness.config.compose import compose
 from harness.engine import checkpoint
 from harness.jobdir import events
+from harness.jobdir.events import Checkpoint
+from harness.jobdir.replay import Replay
 from harness.plan import plan
 from harness.plan.job import Train
 
@@ -63,7 +65,7 @@ def demo(root: Path, name: str) -> Path:
 
 def wait_for_step(folder: Path, step: int) -> None:
     deadline = time.monotonic() + 120
-    while not any(event.get("step", 0) >= step for event in events.read(folder / "events.jsonl")[0]):
+    while Replay.of(folder / "events.jsonl").step < step:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -85,8 +87,8 @@ def test_all_ranks_stop_after_the_same_step(tmp_path: Path, capsys: pytest.Captu
             assert outcomes == [[75, [status, found["step"]]]] * 2
             assert (found["status"], found["exit_code"]) == (status, 75)
             assert checkpoint.latest(folder / "checkpoints", print) == found["step"] >= 3
-            (saved,) = [event for event in events.read(folder / "events.jsonl")[0] if event["event"] == "checkpoint"]
-            took[number.name] = saved["time"] - sent  # written when it is on disk under its name
+            (saved,) = [event for event in events.read(folder / "events.jsonl")[0] if isinstance(event, Checkpoint)]
+            took[number.name] = saved.time - sent  # written when it is on disk under its name
         assert [rank.wait(60) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:

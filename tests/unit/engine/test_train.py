@@ -12,7 +12,9 @@ from harness.common.errors import HarnessError, UnfitError
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir import events as journal
+from harness.jobdir.events import Begin, Checkpoint, Log, Metrics
 from harness.jobdir.lease import Claim
+from harness.jobdir.replay import Replay
 from harness.plan.spec import read
 from models.contract import Auxiliary, Output
 
@@ -63,9 +65,9 @@ def test_damaged_checkpoint_is_told_and_costs_only_its_iterations(tmp_path, monk
     checkpoint.path_of(parts / "checkpoints", 5).write_bytes(b"torn")
     train_now(parts)
     events, _ = journal.read(parts / "events.jsonl")
-    second = [event for event in events if event["event"] == "begin"][1]
-    assert (second["attempt"], second["step"]) == (2, 4)
-    assert any(event["event"] == "log" and "step-000000005.pt" in event["message"] for event in events)
+    second = [event for event in events if isinstance(event, Begin)][1]
+    assert (second.attempt, second.step) == (2, 4)
+    assert any(isinstance(event, Log) and "step-000000005.pt" in event.message for event in events)
     assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
 
 
@@ -79,16 +81,11 @@ def test_journal_tells_the_whole_story(tmp_path):
     folder = train_now(training(tmp_path, log_every=2))
     events, _ = journal.read(folder / "events.jsonl")
     begin = events[0]
-    assert (begin["event"], begin["attempt"], begin["step"], begin["steps"], begin["unit"]) == (
-        "begin",
-        1,
-        0,
-        6,
-        "iterations",
-    )
-    metrics = [event for event in events if event["event"] == "metrics"]
-    assert [event["step"] for event in metrics] == [2, 4, 6]
-    assert set(metrics[0]["values"]) == {
+    assert isinstance(begin, Begin)
+    assert (begin.attempt, begin.step, begin.steps, begin.unit) == (1, 0, 6, "iterations")
+    metrics = [event for event in events if isinstance(event, Metrics)]
+    assert [event.step for event in metrics] == [2, 4, 6]
+    assert set(metrics[0].values) == {
         "train/loss",
         "train/coarse",
         "train/auxiliary",
@@ -96,7 +93,7 @@ def test_journal_tells_the_whole_story(tmp_path):
         "train/momentum",
         "time/iterations_per_second",
     }
-    assert [event["step"] for event in events if event["event"] == "checkpoint"] == [2, 4, 6]
+    assert [event.step for event in events if isinstance(event, Checkpoint)] == [2, 4, 6]
     assert not list((folder / "checkpoints").glob("*"))
 
 
@@ -371,7 +368,7 @@ def test_weights_without_an_outcome_are_a_finished_training(tmp_path, monkeypatc
     monkeypatch.setattr(train, "run", None)
     train_now(folder)
     assert (folder / "weights.safetensors").read_bytes() == before
-    begins = [event["step"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "begin"]
+    begins = [event.step for event in journal.read(folder / "events.jsonl")[0] if isinstance(event, Begin)]
     assert begins == [0, 6]
 
 
@@ -383,8 +380,9 @@ def test_damaged_weights_are_no_finished_training(tmp_path):
     train_now(folder)
     assert path.read_bytes() == before
     assert checkpoint.whole(path)
-    said = [event["message"] for event in journal.read(folder / "events.jsonl")[0] if event["event"] == "log"]
-    assert said == ["weights.safetensors does not match its checksum; it is made again"]
+    assert Replay.of(folder / "events.jsonl").messages == [
+        "weights.safetensors does not match its checksum; it is made again"
+    ]
 
 
 def test_a_superseded_training_writes_nothing_more(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from harness.common.signals import Stopped
 from harness.config.compose import compose
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim
+from harness.jobdir.paths import Outcome
 from harness.launch import runner, supervisor
 from harness.launch.scheduler import Turns
 from harness.plan import plan
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Silent
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=1")
 
@@ -62,7 +62,7 @@ def made(tmp_path: Path) -> Plan:
 def run(made: Plan, launcher: Script, stall: float = 10.0) -> tuple[Turns, list[str]]:
     said: list[str] = []
     turns = Turns(made, made.jobs, said.append)
-    turns.run(launcher, Publisher(made, None, said.append), lambda progress: None, {"stall": stall})
+    turns.run(launcher, Silent(), lambda progress: None, {"stall": stall})
     return turns, said
 
 
@@ -137,10 +137,8 @@ def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypat
         assert other is not None
     got.renew()
     begun = time.monotonic()
-    outcomes = supervisor.supervise(
-        made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
-    )
-    assert outcomes[job]["status"] == "superseded"
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    assert outcomes[job].status == "superseded"
     assert time.monotonic() - begun < 60
     assert not (made.directory(job) / "outcome.json").exists()
 
@@ -162,12 +160,12 @@ def test_a_supervisor_that_was_taken_over_writes_nothing(
             if stopped:
                 raise Stopped(signal.SIGTERM)
 
-    arguments = (made, {job: got}, TakenOver(), Publisher(made, None, print), lambda progress: None, {"stall": 10.0})
+    arguments = (made, {job: got}, TakenOver(), Silent(), lambda progress: None, {"stall": 10.0})
     if stopped:
         with pytest.raises(Stopped):
             supervisor.supervise(*arguments)
     else:
-        assert supervisor.supervise(*arguments)[job]["status"] == "superseded"
+        assert supervisor.supervise(*arguments)[job].status == "superseded"
     assert not (made.directory(job) / "outcome.json").exists()
 
 
@@ -181,10 +179,8 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
     launcher, job = OneFails("failed"), made.jobs[0]
     got = Claim(made.directory(job)).take()
     assert got is not None
-    outcomes = supervisor.supervise(
-        made, {job: got}, launcher, Publisher(made, None, print), lambda progress: None, {"stall": 10.0}
-    )
-    assert outcomes[job] == {"status": "failed", "reason": "as told"}
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    assert outcomes[job] == Outcome("failed", "as told")
     assert not launcher.hangs
 
 
@@ -200,9 +196,9 @@ def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
 def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finished: bool) -> None:
     told: list[tuple[str, str]] = []
 
-    class Hears(Publisher):
-        def end(self, job: Job, status: str, outcome: Mapping[str, Any]) -> None:
-            told.append((status, outcome["reason"]))
+    class Hears(Silent):
+        def end(self, job: Job, outcome: Outcome) -> None:
+            told.append((outcome.status, str(outcome.reason)))
 
     class Works(Script):
         def start(self, directories: list[Path]) -> None:
@@ -218,6 +214,6 @@ def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finish
     got = Claim(made.directory(job)).take()
     assert got is not None
     with pytest.raises(RuntimeError):
-        supervisor.supervise(made, {job: got}, launcher, Hears(made, None, print), show, {"stall": 10.0})
-    assert told == [("FINISHED", "as told") if finished else ("FAILED", "a defect")]
+        supervisor.supervise(made, {job: got}, launcher, Hears(), show, {"stall": 10.0})
+    assert told == [("finished", "as told") if finished else ("failed", "a defect")]
     assert not launcher.hangs

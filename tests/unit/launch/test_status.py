@@ -8,6 +8,7 @@ from one_model import begun, end, finished, made
 
 from harness.cli import jobs
 from harness.common.atomic_files import write_json
+from harness.jobdir.paths import JobDir
 from harness.launch import status
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
@@ -15,7 +16,7 @@ from harness.launch.mlflow_sync import Sync
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
 from harness.tracking.client import PLAN, Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import publisher_of
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def submitted(tmp_path: Path) -> Path:
 
 
 def examined(folder: Path, queue: dict[str, State] | None) -> tuple[str, str | None]:
-    found = status.examine(folder, queue, time.time())
+    found = status.examine(JobDir(folder), queue, time.time())
     return found.state, found.reason
 
 
@@ -110,8 +111,8 @@ def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(
     job = next(job for job in planned.jobs if isinstance(job, Train))
     write_json(begun(planned, job) / "slurm.json", {"id": "7", "name": job.name})
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    publisher = Publisher(planned, store, print)
+    publisher = publisher_of(planned, store, print)
     publisher.open([job])
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     assert Sync(tmp_path, store, print).once() == 1
-    assert store.get(publisher.parent(planned.experiments[0])[1]).status == "RUNNING"
+    assert store.get(publisher.plan_runs["one_model"].run).status == "RUNNING"

@@ -14,7 +14,7 @@ from harness.launch.supervisor import Progress
 from harness.plan import plan
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Silent
 
 SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=1")
 
@@ -31,13 +31,13 @@ def heard(made: Plan, kind: type[Job], *events: tuple[str, int, float]) -> Progr
     lines = [{"event": word, "time": when, "step": step, "steps": 9} for word, step, when in events]
     (made.directory(job) / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     progress = Progress(job)
-    supervisor.follow(made, Publisher(made, None, print), lambda progress: None, progress)
+    supervisor.follow(made, Silent(), lambda progress: None, progress)
     return progress
 
 
 def test_two_steps_are_waited_for(made: Plan) -> None:
     slow = heard(made, Train, ("begin", 3, 100), ("metrics", 5, 300), ("progress", 5, 301), ("checkpoint", 5, 311))
-    assert slow.pace == 100
+    assert slow.replay.pace == 100
     assert supervisor.grace([slow]) == supervisor.GRACE + 200
     assert supervisor.grace([Progress(slow.job)]) == supervisor.GRACE, "nothing is known yet"
 
@@ -72,6 +72,6 @@ def test_ranks_in_a_slow_step_are_not_killed(made: Plan, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(supervisor, "GRACE", 0)
     progress, launcher = heard(made, Train, ("begin", 0, 0), ("progress", 1, 60)), Saves()
-    publisher, stopped = Publisher(made, None, print), Stopped(signal.SIGTERM)
+    publisher, stopped = Silent(), Stopped(signal.SIGTERM)
     supervisor.stop_launch(made, launcher, publisher, lambda progress: None, {progress.job: progress}, stopped)
     assert launcher.signals == [signal.SIGTERM]

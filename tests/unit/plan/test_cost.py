@@ -5,7 +5,7 @@ import pytest
 from harness import cli
 from harness.cli.plan_text import sharing
 from harness.config.compose import compose
-from harness.jobdir.events import Journal
+from harness.jobdir.events import Begin, End, Journal
 from harness.plan import cost, plan
 from harness.plan.job import Train
 from harness.plan.spec import to_json
@@ -28,8 +28,8 @@ def finish(made, job, seconds, world, monkeypatch):
     times = iter([100.0, 100.0 + seconds])
     monkeypatch.setattr("harness.jobdir.events.time.time", lambda: next(times))
     diary = Journal(folder / "events.jsonl")
-    diary.write("begin", step=0)
-    diary.write("end")
+    diary.write(Begin(step=0, steps=step))
+    diary.write(End())
 
 
 def test_another_seed_and_schedule_cost_what_a_finished_job_did(tmp_path, monkeypatch):

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from one_model import attempt, begun, end, say
+from one_model import attempt, begun, end, events_of, say
 from searches import raising, request, trials_end
 from tiny_study import TINY
 
-from harness.common.atomic_files import write_json
+from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.config import input_digests
 from harness.config.compose import compose
 from harness.jobdir import pruning
+from harness.jobdir.paths import Outcome
 from harness.launch.progress import Display
-from harness.launch.supervisor import ENDED
 from harness.plan import study as studies
 from harness.plan.job import Evaluate, Train
 from harness.plan.plan import Plan
@@ -29,8 +29,7 @@ from harness.search import loop
 from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
-from harness.search.study_publisher import Teller, Telling
-from harness.tracking import publisher
+from harness.search.study_publisher import Telling
 from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 
 SEED = 0
@@ -52,7 +51,7 @@ def made(root: Path, *words: str, search: str = "momentum") -> Study:
     return studies.make(search, compose("demo", [*TINY, *words]), root)
 
 
-def telling(root: Path, tracking: Tracking | None, one: Study | None = None) -> Telling:
+def telling(root: Path, tracking: Tracking, one: Study | None = None) -> Telling:
     return Telling(one or made(root), root, tracking, lambda text: None)
 
 
@@ -123,13 +122,13 @@ def told_while_it_ran(study: Study, root: Path, tracking: Tracking) -> Plan:
     """A trial's training, told live to its end, as the worker does."""
     plan = planned(study, root)
     (job,) = (job for job in plan.jobs if isinstance(job, Train))
-    teller = Teller(telling(root, tracking, study), plan, FakeLive(study))  # type: ignore[arg-type]
+    teller = telling(root, tracking, study).trial(plan, FakeLive(study))  # type: ignore[arg-type]
     begun(plan, job)
     teller.begin(job)
     say(plan.directory(job), *journal_of(21))
-    teller.hear(job, journal_of(21))
+    teller.hear(job, events_of(journal_of(21)))
     end(plan.directory(job), "finished")
-    teller.end(job, "FINISHED", {"status": "finished"})
+    teller.end(job, Outcome("finished"))
     evaluated(plan)
     return plan
 
@@ -187,22 +186,22 @@ def test_a_store_that_is_away_when_a_training_begins_hears_it_all_later(
     plan = planned(study, tmp_path)
     (job,) = (job for job in plan.jobs if isinstance(job, Train))
     live = FakeLive(study)
-    teller = Teller(telling(tmp_path, store, study), plan, live)  # type: ignore[arg-type]
+    teller = telling(tmp_path, store, study).trial(plan, live)  # type: ignore[arg-type]
     begun(plan, job)
     with monkeypatch.context() as patched:
         patched.setattr(Tracking, "child", raising(UnfitError("MLflow at nowhere: child: no answer")))
         teller.begin(job)
         events = journal_of(21)
         say(plan.directory(job), *events)
-        teller.hear(job, events[:10])
+        teller.hear(job, events_of(events[:10]))
     assert live.seen == {1: 33.0, 2: 36.0, 3: 39.0}, "the pruner is asked all the same"
-    teller._next_try = 0.0
-    teller.hear(job, events[10:])
-    teller.end(job, "FINISHED", {"status": "finished"})
+    teller.publisher.store._next_try = 0.0
+    teller.hear(job, events_of(events[10:]))
+    teller.end(job, Outcome("finished"))
     (run,) = children(store)
     assert run.status == "FINISHED"
     assert curve(store, run) == LOOKS
-    assert publisher.read_json(plan.directory(job) / "mlflow.json")[store.uri]["run"] == run.run_id
+    assert read_json(plan.directory(job) / "mlflow.json")[store.uri]["run"] == run.run_id
 
 
 def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tracking) -> None:
@@ -224,17 +223,17 @@ def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking
     plan = study.plan(live.params, live.seed, tmp_path)
     (job,) = (job for job in plan.jobs if isinstance(job, Train))
     folder, events = begun(plan, job), journal_of(7)
-    teller = Teller(telling(tmp_path, store, study), plan, live)
+    teller = telling(tmp_path, store, study).trial(plan, live)
     teller.begin(job)
     for event in events[:5]:
-        teller.hear(job, [event])
+        teller.hear(job, events_of([event]))
     assert not pruning.asked(folder)
     for event in events[5:]:
-        teller.hear(job, [event])
+        teller.hear(job, events_of([event]))
     assert pruning.asked(folder)
     say(folder, *events)
     write_json(folder / "outcome.json", {"status": "pruned", "step": 7, "seconds": 1.0})
-    teller.end(job, ENDED["pruned"], {"status": "pruned"})
+    teller.end(job, Outcome("pruned"))
     assert loop.how_it_went(plan) == ("pruned", None)
     spent = loop.spent(plan)
     assert (spent["step"], spent["steps"]) == (7, 21)
@@ -253,12 +252,12 @@ def test_runs_are_made_under_the_lock_of_all_who_see_the_root(
 ) -> None:
     study = made(tmp_path)
     one = telling(tmp_path, store, study)
-    assert Path(one._lock.lock_file) == tmp_path / ".mlflow.lock"
+    assert Path(one.store.lock.lock_file) == tmp_path / ".mlflow.lock"
     held: list[bool] = []
     for name in ("parent", "child"):
         before = getattr(Tracking, name)
         monkeypatch.setattr(
-            Tracking, name, lambda *a, before=before, **k: held.append(one._lock.is_locked) or before(*a, **k)
+            Tracking, name, lambda *a, before=before, **k: held.append(one.store.lock.is_locked) or before(*a, **k)
         )
     one.child(0, study.default, SEED)
     assert held == [True, True]

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from one_model import attempt, begun, end, evaluated, finished, made, say
+from one_model import attempt, begun, end, evaluated, events_of, finished, made, say
 
 from harness.common.errors import UnfitError
 from harness.jobdir.lease import Claim
-from harness.jobdir.replay import Curve, Pulse
+from harness.jobdir.paths import Outcome
+from harness.jobdir.replay import Replay
 from harness.launch import runner
 from harness.launch.mlflow_sync import Sync
 from harness.plan import saved_plans
@@ -19,9 +20,12 @@ from harness.plan.outcome import ENDED
 from harness.plan.plan import Plan
 from harness.results.rows_json import rows_json
 from harness.tracking import publisher as publish
-from harness.tracking import report_from_mlflow
+from harness.tracking import report_from_mlflow, training_run
+from harness.tracking import store as store_module
 from harness.tracking.client import ROLE, Found, Tracking
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Publisher, publisher_of
+from harness.tracking.store import Store
+from harness.tracking.training_run import pulse_tags
 
 T0 = 1_800_000_000.0
 EVENTS = [
@@ -37,23 +41,23 @@ EVENTS = [
 @pytest.mark.parametrize("pieces", [1, 2, 5, len(EVENTS)])
 def test_a_curve_has_each_step_once_however_the_journal_is_read(pieces: int) -> None:
     size = -(-len(EVENTS) // pieces)
-    curve = Curve()
-    points = [point for at in range(0, len(EVENTS), size) for point in curve.hear(EVENTS[at : at + size])]
+    curve = Replay()
+    points = [point for at in range(0, len(EVENTS), size) for point in curve.hear(events_of(EVENTS[at : at + size]))]
     loss = [(step, when) for key, _, step, when in points if key == "train/loss"]
     assert [step for step, _ in loss] == list(range(1, 11))
     assert dict(loss)[6] == round(1000 * (T0 + 1000 + 6)), "of the attempt that counts"
 
 
 def test_a_checkpoint_before_the_last_one_does_not_take_points_back() -> None:
-    curve = Curve()
-    points = curve.hear([*attempt(0, range(1, 5), 4, T0), *attempt(2, range(3, 7), 6, T0 + 100)])
+    curve = Replay()
+    points = curve.hear(events_of([*attempt(0, range(1, 5), 4, T0), *attempt(2, range(3, 7), 6, T0 + 100)]))
     assert [step for key, _, step, _ in points if key == "train/loss"] == list(range(1, 7))
 
 
 def test_a_pulse_tells_step_loss_and_time_to_go() -> None:
-    pulse = Pulse()
-    pulse.hear([*attempt(4, range(5, 7), None, T0, total=26)])
-    assert pulse.tags == {
+    replay = Replay()
+    replay.hear(events_of(attempt(4, range(5, 7), None, T0, total=26)))
+    assert pulse_tags(replay) == {
         "harness.step": "6/26",
         "harness.loss": f"{1 / 6:.4f}",
         "harness.eta_seconds": "60",  # 2 steps took 6 seconds
@@ -100,15 +104,15 @@ def test_a_run_that_was_told_by_two_has_each_step_once(store: Tracking, tmp_path
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    first, second = (Publisher(planned, Tracking(store.uri, store.prefix), nobody) for _ in range(2))
+    first, second = (publisher_of(planned, Tracking(store.uri, store.prefix), nobody) for _ in range(2))
     first.begin(job)
     for at in range(0, len(EVENTS), 3):
         say(folder, *EVENTS[at : at + 3])
-        first.hear(job, EVENTS[at : at + 3])
+        first.hear(job, events_of(EVENTS[at : at + 3]))
         if at == 9:
             second.begin(job)  # `harness sync --follow` beside the supervisor
     end(folder, "finished")
-    first.end(job, "FINISHED", {"status": "finished"})
+    first.end(job, Outcome("finished"))
     Sync(tmp_path, store, nobody, afresh=True).once()
     found = runs(store)
     assert steps(store, found["train"]) == list(range(1, 11))
@@ -120,13 +124,13 @@ def test_statuses_are_true(status: str, store: Tracking, tmp_path: Path) -> None
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    publisher = Publisher(planned, store, nobody)
+    publisher = publisher_of(planned, store, nobody)
     publisher.open([job])
     publisher.begin(job)
     assert {run.status for run in runs(store).values()} == {"RUNNING"}
     say(folder, *EVENTS[:6])
     end(folder, status, "said so")
-    publisher.end(job, ENDED[status], {"status": status, "reason": "said so"})
+    publisher.end(job, Outcome(status, "said so"))
     found = runs(store)["train"]
     assert (found.status, found.tags["harness.outcome"]) == (ENDED[status], status)
 
@@ -135,7 +139,7 @@ def test_sync_closes_what_is_dead(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    publisher = Publisher(planned, store, nobody)
+    publisher = publisher_of(planned, store, nobody)
     publisher.open([job])
     publisher.begin(job)  # and then the supervisor is killed: no outcome, no word
     say(folder, *EVENTS[:6])
@@ -169,7 +173,7 @@ def test_sync_derives_a_plans_status_from_all_its_jobs(
     planned = made(tmp_path)
     job, evaluation = planned.jobs
     folder = begun(planned, job)
-    publisher = Publisher(planned, store, nobody)
+    publisher = publisher_of(planned, store, nobody)
     publisher.open([job])
     publisher.begin(job)
     end(folder, training_ends, "said so")
@@ -213,7 +217,7 @@ def test_a_plan_that_nobody_began_is_no_run(store: Tracking, tmp_path: Path) -> 
 
 def test_a_plan_that_was_opened_and_not_begun_was_killed(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
-    Publisher(planned, store, nobody).open(planned.jobs)
+    publisher_of(planned, store, nobody).open(planned.jobs)
     Sync(tmp_path, store, nobody).once()
     assert {role: run.status for role, run in runs(store).items()} == {"plan": "KILLED"}
 
@@ -301,14 +305,14 @@ def test_a_kept_plan_is_the_same_plan(tmp_path: Path) -> None:
 def test_a_store_that_is_away_at_any_moment_loses_nothing(
     store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RETRY", 0.0)
+    monkeypatch.setattr(store_module, "RETRY", 0.0)
     monkeypatch.setattr(publish, "PULSE", 0.0)
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
     store.connect()
     heard: list[str] = []
-    publisher = Publisher(planned, store, heard.append)
+    publisher = publisher_of(planned, store, heard.append)
 
     def away(*arguments: Any, **options: Any) -> Any:
         raise UnfitError("MLflow does not answer")
@@ -318,15 +322,15 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
             gone.setattr(store, name, away)
         publisher.begin(job)
         say(folder, *EVENTS[:6])
-        publisher.hear(job, EVENTS[:6])
+        publisher.hear(job, events_of(EVENTS[:6]))
     say(folder, *EVENTS[6:9])
-    publisher.hear(job, EVENTS[6:9])  # it is back
+    publisher.hear(job, events_of(EVENTS[6:9]))  # it is back
     assert steps(store, runs(store)["train"]) == [1, 2, 3, 4]
     with monkeypatch.context() as gone:
         gone.setattr(store, "log", away)
         say(folder, *EVENTS[9:])
-        publisher.hear(job, EVENTS[9:])
-    publisher.end(job, "FINISHED", {"status": "finished"})
+        publisher.hear(job, events_of(EVENTS[9:]))
+    publisher.end(job, Outcome("finished"))
     found = runs(store)["train"]
     assert steps(store, found) == list(range(1, 11))
     assert found.status == "FINISHED"
@@ -346,7 +350,7 @@ def sampled(folder: Path, node: str, steps: range) -> None:
 def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RETRY", 0.0)
+    monkeypatch.setattr(store_module, "RETRY", 0.0)
     monkeypatch.setattr(publish, "PULSE", 0.0)
     planned = made(tmp_path)
     job = training(planned)
@@ -360,7 +364,7 @@ def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     def away(*arguments: Any, **options: Any) -> Any:
         raise UnfitError("MLflow does not answer")
 
-    publisher = Publisher(planned, store, nobody)
+    publisher = publisher_of(planned, store, nobody)
     publisher.begin(job)
     for node in ("first", "second"):
         sampled(folder, node, range(2))
@@ -370,17 +374,17 @@ def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     with monkeypatch.context() as gone:
         gone.setattr(store, "log", away)
         publisher.hear(job, [])
-    again = Publisher(planned, store, nobody)  # the next attempt's
+    again = publisher_of(planned, store, nobody)  # the next attempt's
     again.begin(job)
-    again.end(job, "FINISHED", {"status": "finished"})
+    again.end(job, Outcome("finished"))
     publisher.hear(job, [])
     assert points("second") == [(step, 90.0 + step) for step in range(4)]
     assert len(points("first")) == 2
 
 
 def test_a_resume_tells_what_is_new_in_pieces(store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "POINTS", 3)
-    monkeypatch.setattr(publish, "BYTES", 300)
+    monkeypatch.setattr(training_run, "POINTS", 3)
+    monkeypatch.setattr(training_run, "BYTES", 300)
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
@@ -394,23 +398,23 @@ def test_a_resume_tells_what_is_new_in_pieces(store: Tracking, tmp_path: Path, m
 
     say(folder, *EVENTS[:6])
     sampled(folder, "node", range(10))
-    first = Publisher(planned, store, nobody)
+    first = publisher_of(planned, store, nobody)
     first.begin(job)
     assert logged == [3, 3], "the launch is not kept waiting"
-    first.end(job, "KILLED", {"status": "preempted"})
+    first.end(job, Outcome("preempted"))
     assert steps(store, runs(store)["train"]) == [1, 2, 3, 4]
     assert gpu() == list(range(10))
     logged.clear()
     say(folder, *EVENTS[6:])
     sampled(folder, "node", range(10, 12))
-    second = Publisher(planned, store, nobody)
+    second = publisher_of(planned, store, nobody)
     second.begin(job)
-    second.end(job, "FINISHED", {"status": "finished"})
+    second.end(job, Outcome("finished"))
     assert sum(logged) == 2 * 6 + 2
     assert steps(store, runs(store)["train"]) == list(range(1, 11))
     assert gpu() == list(range(12))
     logged.clear()
-    again = Publisher(planned, store, nobody, afresh=True)
+    again = Publisher(planned, Store(store, tmp_path, nobody), afresh=True)
     again.begin(job)
     again.drain(job)
     assert sum(logged) == 2 * 10 + 12
@@ -421,10 +425,10 @@ def test_a_damaged_note_is_none(store: Tracking, tmp_path: Path) -> None:
     job = training(planned)
     folder = begun(planned, job)
     say(folder, *EVENTS)
-    Publisher(planned, store, nobody).begin(job)
+    publisher_of(planned, store, nobody).begin(job)
     (folder / "mlflow.json").write_text("{")
     heard: list[str] = []
-    Publisher(planned, store, heard.append).begin(job)
+    publisher_of(planned, store, heard.append).begin(job)
     assert heard == []
     assert steps(store, runs(store)["train"]) == list(range(1, 11))
 
@@ -434,5 +438,5 @@ def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: P
     finished(planned)
     (cell,) = (job for job in planned.jobs if not isinstance(job, Train))
     sampled(planned.directory(cell), "node", range(3))
-    Publisher(planned, store, nobody).catch_up(planned.experiments[0])
+    publisher_of(planned, store, nobody).catch_up(planned.experiments[0])
     assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92

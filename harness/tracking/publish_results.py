@@ -1,0 +1,109 @@
+"""Final numbers in MLflow: a run per cell that is done, and per set of somebody's masks that was scored."""
+
+from pathlib import Path
+
+from harness.common.atomic_files import JsonObject
+from harness.config import input_digests
+from harness.jobdir.paths import JobDir, OutputDir
+from harness.jobdir.replay import Point, Samples
+from harness.plan.cell import Cell
+from harness.plan.job import GIVEN
+from harness.plan.plan import Experiment
+from harness.plan.spec import to_json
+from harness.results import metrics, records, score
+from harness.results.records import RunRecord
+from harness.tracking.client import ROLE, SCORE
+from harness.tracking.plan_run import PlanRun
+from harness.tracking.training_run import job_tags, log_dataset, params, provenance_tags
+
+
+def publish(plan_run: PlanRun) -> None:
+    """Tell every cell and score that is done and that the store does not have yet."""
+    plan, experiment = plan_run.plan, plan_run.experiment
+    with plan_run.store.lock:
+        for seed, cell in experiment.cells:
+            if plan.state(cell.job) == "done":
+                publish_cell(plan_run, seed, cell)
+        for name, record in score.scores(plan.root, experiment.config):
+            publish_score(plan_run, name, record)
+
+
+def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
+    """Tell a cell's final numbers, counts and GPU samples."""
+    plan, tracking, job = plan_run.plan, plan_run.tracking, cell.job
+    files = plan.jobdir(job)
+    record = records.read_evaluation(files.folder)
+    trained = [records.provenance(plan.directory(needed)) for needed in job.inputs]
+    run = tracking.child(
+        *plan_run.ids(),
+        name=f"{cell.name}/seed{seed}",
+        key={
+            ROLE: "cell",
+            "harness.cell": cell.name,
+            "harness.fingerprint": job.fingerprint,
+            "harness.made": str(record.provenance.get("made")),  # a job that was run again has a run of its own
+        },
+        tags={
+            **job_tags(files, job),
+            "harness.seed": str(seed),
+            "harness.units": units(plan_run.experiment, record),
+            "harness.trained_by": " ".join(plan_run.known_run(member) or "" for member in job.members),
+            **provenance_tags(records.joined([*trained, record.provenance])),
+        },
+        params={
+            **params(job.members[0]),
+            "method": cell.method,
+            "stage": str(job.prior) if job.prior in GIVEN else str(job.stage),
+        },
+    )
+    if tracking.get(run).status == "FINISHED":
+        return
+    tracking.log(run, [*final_points(record, files.outcome_file), *Samples(files).read()])
+    log_dataset(tracking, run, job, job.split, "eval")
+    tracking.json(run, "config/job.json", to_json(job.spec()))
+    finish(plan_run, run, record, files)
+
+
+def publish_score(plan_run: PlanRun, name: str, record: RunRecord) -> None:
+    """Tell what somebody's masks came to."""
+    tracking, files = plan_run.tracking, JobDir(OutputDir(plan_run.plan.root).scores / record.fingerprint)
+    run = tracking.child(
+        *plan_run.ids(),
+        name=f"score/{name}",
+        key={**SCORE, "harness.fingerprint": record.fingerprint},
+        tags={"harness.cell": f"score_{name}", "harness.units": units(plan_run.experiment, record)},
+        params={"method": name},
+    )
+    if tracking.get(run).status == "FINISHED":
+        return
+    tracking.log(run, final_points(record, files.score_file))
+    finish(plan_run, run, record, files)
+
+
+def finish(plan_run: PlanRun, run: str, record: RunRecord, files: JobDir) -> None:
+    """Keep all counts as an artefact, from which a report is built without the root, and end the run."""
+    tracking = plan_run.tracking
+    tracking.json(run, "tables/per_class.json", per_class(plan_run.experiment, record))
+    files.matrices_file.write_bytes(records.packed(record))
+    tracking.file(run, files.matrices_file)
+    tracking.finish(run, "FINISHED")
+
+
+def final_points(record: RunRecord, written: Path) -> list[Point]:
+    """Return the final numbers as points, at the time when a file was written."""
+    when = round(1000 * written.stat().st_mtime)
+    return [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
+
+
+def units(experiment: Experiment, record: RunRecord) -> str:
+    """How many independent units a number rests on."""
+    return str(len(set(input_digests.units(experiment.config, record.videos).values())))
+
+
+def per_class(experiment: Experiment, record: RunRecord) -> list[JsonObject]:
+    """Class, IoU in percent (None without truth) and pixels of truth."""
+    classes = input_digests.build_dataset(experiment.config).classes
+    confusion = record.confusion
+    scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)
+    rows = zip(classes, scores.tolist(), truth.tolist(), strict=True)
+    return [{"class": name, "iou": round(score, 2) if n else None, "pixels": n} for name, score, n in rows]

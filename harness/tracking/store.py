@@ -1,0 +1,49 @@
+"""A store that may go away while jobs run: what is to be told waits, and the store is asked again later."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
+from harness.jobdir.paths import OutputDir
+from harness.tracking.client import Tracking
+from harness.tracking.opening import impatient
+
+RETRY = 30.0  # seconds before a store that is away is asked again
+
+
+class Store:
+    """One MLflow for one output directory; `lock` is held while something is looked up and then made."""
+
+    def __init__(self, tracking: Tracking, root: Path, say: Callable[[str], None]) -> None:
+        self.tracking, self.say = tracking, say
+        self.name = redact(tracking.uri)
+        self.lock = FileLock(OutputDir(root).upload_lock, timeout=600)
+        self._away = False
+        self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
+
+    @property
+    def resting(self) -> bool:
+        """Whether it was away a short while ago."""
+        return time.monotonic() < self._next_try
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Swallow the failure of a store that is away, and say so once; while it is, each request is a short one."""
+        try:
+            with impatient() if self._away else nullcontext():
+                yield
+        except (UnfitError, OSError) as error:
+            if not self._away:
+                self.say(
+                    f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
+                )
+            self._away, self._next_try = True, time.monotonic() + RETRY
+        else:
+            back, self._away, self._next_try = self._away, False, 0.0
+            if back:
+                self.say("MLflow answers again; it is told what it missed")

@@ -1,0 +1,154 @@
+"""A training's run in MLflow: its final points, each once, and how far the training is."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from harness.common.atomic_files import JsonObject, read_json, write_json
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
+from harness.jobdir.events import Event
+from harness.jobdir.paths import JobDir, Outcome
+from harness.jobdir.replay import Point, Replay, Samples
+from harness.plan.job import Job, Train, digest
+from harness.plan.outcome import ENDED
+from harness.plan.plan import setting
+from harness.plan.spec import to_json
+from harness.results import records
+from harness.tracking.client import Tracking
+from harness.tracking.store import Store
+
+POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them
+BYTES = 32768  # of a node's samples at once: those of some minutes
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What one store was told of a training: its run, whether all of it, else up to which step and bytes a node."""
+
+    run: str | None = None
+    told: bool = False
+    step: int = -1
+    samples: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, files: JobDir, store: Store) -> "Upload":
+        """Return what is noted in mlflow.json; where that is damaged the store is told again."""
+        entry = _uploads(files).get(store.name, {})
+        return cls(**{item.name: entry[item.name] for item in fields(cls) if item.name in entry})
+
+
+def known_run(files: JobDir, store: Store) -> str | None:
+    """Return the run that holds a training, None where the store has none, or no more."""
+    run = Upload.read(files, store).run
+    return run if run is not None and store.tracking.has(run) else None
+
+
+class TrainingRun:
+    """A training goes on in a run, after what was noted that this run was told; `afresh` trusts no note."""
+
+    def __init__(self, store: Store, files: JobDir, run: str, afresh: bool) -> None:
+        upload = Upload.read(files, store)
+        if upload.run != run or afresh:
+            upload = Upload(run)
+        self.store, self.files, self.run = store, files, run
+        self.replay = Replay(committed=upload.step)
+        self.samples = Samples(files, dict(upload.samples))
+        self.waiting: list[Point] = []
+        self._note(run=run, told=False, step=upload.step, samples=self.samples.offsets)
+
+    def hear(self, events: Iterable[Event]) -> None:
+        """Take in what the journal has gained."""
+        self.waiting += self.replay.hear(events)
+
+    def send(self, most: int | None = None) -> None:
+        """Log what waits, or its first points; how far the store was told is noted once nothing waits."""
+        points = self.waiting[:most]
+        if not points:
+            return
+        self.store.tracking.log(self.run, points)
+        del self.waiting[: len(points)]
+        if not self.waiting:
+            self._note(step=self.replay.committed, samples=self.samples.offsets)
+
+    def send_all(self) -> None:
+        """Log all that is final, however much it is."""
+        self.send()
+        while points := self.samples.read(BYTES):
+            self.waiting += points
+            self.send()
+
+    def pulse(self) -> None:
+        """Tell how far the training is, and some of what its GPUs have measured."""
+        self.store.tracking.tag(self.run, pulse_tags(self.replay))
+        self.waiting += self.samples.read(BYTES)
+        self.send(POINTS)
+
+    def end(self, job: Train, outcome: Outcome) -> None:
+        """Close the run with its true status, its configuration and its provenance."""
+        self.send_all()
+        tags = {"harness.outcome": outcome.status, "harness.reason": redact(outcome.reason or "")}
+        tracking, provenance = self.store.tracking, provenance_tags(records.provenance(self.files.folder))
+        tracking.tag(self.run, {**pulse_tags(self.replay), **tags, **provenance})
+        tracking.json(self.run, "config/job.json", to_json(job.spec()))
+        tracking.finish(self.run, ENDED.get(outcome.status, "FAILED"))
+        self._note(told=True)
+
+    def _note(self, **facts: object) -> None:
+        uploads = _uploads(self.files)
+        write_json(self.files.upload_file, {**uploads, self.store.name: {**uploads.get(self.store.name, {}), **facts}})
+
+
+def _uploads(files: JobDir) -> JsonObject:
+    try:
+        return read_json(files.upload_file)
+    except UnfitError:
+        return {}
+
+
+def pulse_tags(replay: Replay) -> dict[str, str]:
+    """Return how far a job is: step, loss, seconds to go at the attempt's mean rate, and when this was."""
+    return {
+        "harness.step": f"{replay.measured}/{replay.steps}",
+        "harness.loss": "" if replay.loss is None else f"{replay.loss:.4f}",
+        "harness.eta_seconds": "" if replay.eta is None else f"{replay.eta:.0f}",
+        "harness.heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(replay.time or 0.0)),
+    }
+
+
+def job_tags(files: JobDir, job: Job) -> dict[str, str]:
+    """Return what identifies a job and its configuration."""
+    return {
+        "harness.recipe": job.config_hash,
+        "harness.preset": job.config.preset,
+        "harness.directory": str(files.folder),
+    }
+
+
+def params(job: Train) -> dict[str, str]:
+    """Return a training's parameters."""
+    config = job.config
+    options = config["decoder"].get(job.decoder, {})
+    return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
+
+
+def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str) -> None:
+    """Link a run to a split by its digest, or by that of its settings where it is made, not read."""
+    config = job.config
+    name, splits = config["data"]["name"], config.content.data
+    source = config["data"].get(name, {}).get("root") or f"{name} videos, made on the fly"
+    tracking.dataset(run, f"{name}-{split}", splits.get(split) or digest(job.identity["data"]), context, str(source))
+
+
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a reviewer asks of a number: commit, versions, device, launcher, command."""
+    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
+    versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
+    tags = {f"harness.{key}": str(provenance[key]) for key in keys if provenance.get(key) is not None}
+    return {**tags, **text(versions)}
+
+
+def text(values: Mapping[str, object]) -> dict[str, str]:
+    """Return values as MLflow keeps them."""
+    return {key: str(value) for key, value in values.items()}
