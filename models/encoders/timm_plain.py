@@ -31,7 +31,8 @@ class Config:
     """`model`: timm's name, its tag says which weights of the hub. `weights`: a local file, timm's or its source's.
 
     `taps`: four blocks counted from 0; None: the last of each quarter. `pyramid`: BEiT's on the taps, or ViTDet's on
-    the last of them alone. `final_norm`: the backbone's last norm over every tap, as DINOv2 is evaluated.
+    the last of them alone. `final_norm`: the backbone's last norm over every tap, as DINOv2 is evaluated. `ema`: of a
+    file with raw and averaged weights the averaged ones.
     """
 
     model: str = "vit_tiny_patch16_224"
@@ -41,6 +42,7 @@ class Config:
     final_norm: bool = False
     pretrained: bool = False  # weights from the hub
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
+    ema: bool | None = None
     # blocks are computed again in the backward pass: the same bits, a part of the memory, a third more time
     checkpoint: bool = field(default=False, metadata={"where": True})
 
@@ -95,19 +97,26 @@ class Encoder(nn.Module):
         stem = parameter_name.startswith("backbone.") and not parameter_name.startswith("backbone.norm.")
         return 0 if stem else self.num_layers + 1
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self) -> str:
         """Fill in the config's weights, their position embeddings resized; nothing where it names none.
 
-        Raises FileNotFoundError where they cannot be had, ValueError where they do not fit.
+        Returns what was done to find them in a file. Raises FileNotFoundError where they cannot be had, ValueError
+        where they do not fit.
         """
+        note = ""
         if self.config.weights is not None:
-            origin, state = self.config.weights, self._fit(_weights.read(self.config.weights), self.config.weights)
+            state, note = self._read(self.config.weights)
+            _weights.fill(self.backbone, self._fit(state, self.config.weights), self.config.weights)
         elif self.config.pretrained:
-            origin = f"{self.config.model} on the hub"
             state = _weights.from_hub(self.config.model, **self.options).state_dict()
-        else:
-            return
-        _weights.fill(self.backbone, state, origin)
+            _weights.fill(self.backbone, state, f"{self.config.model} on the hub")
+        return note
+
+    def _read(self, path: str) -> _weights.Picked:
+        """The model in a file; the whole file where most of its names are not timm's, since `_fit` knows its source."""
+        own = self.backbone.state_dict().keys()
+        picked = _weights.pick(path, own, self.config.ema)
+        return picked if 2 * len(own & picked.tensors.keys()) >= len(own) else _weights.Picked(_weights.read(path), "")
 
     def _fit(self, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
         """`state` with names, patches and position embeddings brought to this model's by timm's own conversion."""

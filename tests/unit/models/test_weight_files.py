@@ -9,7 +9,11 @@ from safetensors.torch import save_file
 from models.encoders import _weights
 
 SIDE = 64
-FILES = {"beit": "blocks.0.attn.qkv.weight", "timm_pyramid": "conv_stem.weight"}  # encoder -> a tensor of its backbone
+FILES = {  # encoder -> a tensor of its backbone
+    "beit": "blocks.0.attn.qkv.weight",
+    "timm_plain": "blocks.0.attn.qkv.weight",
+    "timm_pyramid": "conv_stem.weight",
+}
 EVERY = pytest.mark.parametrize("name", FILES)
 
 
