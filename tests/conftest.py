@@ -14,9 +14,6 @@ def _no_outside_store(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-LONG = ("test_kills.py", "test_end_to_end.py", "test_tables.py", "test_newcomer.py", "test_slurm.py", "test_ctrl_c.py")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes first: begun last, one of them would keep a worker waiting for the other."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    """Files marked `long` first: begun last, one of them would keep a worker waiting for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -12,6 +12,8 @@ import one_model
 import pytest
 from command_line import TINY, all_runs, client, environment, harness, tiny_run
 
+pytestmark = pytest.mark.long
+
 CELLS = ["upernet", "decoder_a", "decoder_b", "decoder_ab"]
 LONG = ("train.epochs=4000",)  # never ends within a test
 

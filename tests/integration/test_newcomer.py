@@ -11,6 +11,8 @@ from one_model import FILE
 
 from harness.cli import COMMANDS
 
+pytestmark = pytest.mark.long
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SMALL = ("train.epochs=1", "train.frames_per_video=1", "train.batch=3")
 

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from command_line import TINY, all_runs, harness
+
+pytestmark = pytest.mark.long
 
 
 def test_table_2_shares_the_training_and_stage_0_of_table_1(tmp_path: Path):

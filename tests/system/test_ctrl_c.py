@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from command_line import TINY, all_runs, environment
 
+pytestmark = pytest.mark.long
+
 WAIT = """
 import os, time
 from pathlib import Path

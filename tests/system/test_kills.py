@@ -22,6 +22,8 @@ from harness.jobdir import events as journal
 from harness.jobdir.events import Begin
 from harness.jobdir.replay import Replay
 
+pytestmark = pytest.mark.long
+
 SEED = 20211011
 PATIENCE = float(os.environ.get("HARNESS_TEST_PATIENCE", "300"))  # seconds, for machines that do other things too
 WHO = ("rank 0", "rank 1", "torchrun", "supervisor", "all")

@@ -20,6 +20,8 @@ from harness.jobdir import events as journal
 from harness.jobdir.events import Begin, Checkpoint
 from harness.launch.launchers import _sbatch
 
+pytestmark = pytest.mark.long
+
 WAIT = 1200  # seconds; a loaded machine starts torch in minutes
 SECRET = "planted-hush-7"  # MLflow's password, in the environment of all that is run here
 
