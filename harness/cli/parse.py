@@ -1,12 +1,13 @@
 """Words and flags of a command line as a plan; reports printed as text or JSON."""
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.console import lines, out, say
+from harness.common.console import lines, out
 from harness.common.errors import UnfitError, UsageError
 
 SHOWN = 50  # problems of a submission that are printed
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from harness.plan.plan import Plan
     from harness.results.rows import Context, Row
     from harness.results.table import Report
+
+log = logging.getLogger(__name__)
 
 
 def redacted(value: object) -> str:
@@ -133,4 +136,6 @@ def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) 
             out(f"… and {len(problems) - SHOWN} more (--json lists all)")
     if problems:
         raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
-    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
+    log.info(
+        f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted"
+    )

@@ -1,6 +1,7 @@
 """Commands that show what came out: `harness report`, `ui`, `predict`, `score`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,10 @@ import typer
 
 from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
 from harness.cli.parse import command_line, make_config, make_plan, print_problems, print_reports
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 def report(
@@ -48,9 +51,9 @@ def report(
         for review in reviews:
             target = folder / review.context.experiment
             paths = report_folder.write(review.report, review.rows, review.context, target)
-            say("written: " + ", ".join(map(str, paths)))
+            log.info("written: " + ", ".join(map(str, paths)))
             if show:
-                ui.open_page(paths[-1], say)
+                ui.open_page(paths[-1])
     print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
 
 
@@ -74,7 +77,7 @@ def ui(
     from harness.tracking.client import Tracking
 
     found = settings.resolve()
-    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse, say)
+    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse)
 
 
 def predict(
@@ -109,7 +112,7 @@ def predict(
         done = work(checkpoints, source, target, stage, show)
     out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
     if done.replaced:
-        say(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
+        log.info(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
     if done.cut:
         raise UnfitError(f"{done.cut}; what came before is predicted")
 
@@ -156,4 +159,4 @@ def score(
         out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
-    say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+    log.info(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")

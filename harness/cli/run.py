@@ -1,5 +1,6 @@
 """`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from harness.cli import options
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import first_line, make_plan, print_reports, run_options
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from harness.launch.runner import How, Results
     from harness.plan.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -65,17 +68,17 @@ def run(
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
-    say(first_line(plan))
+    log.info(first_line(plan))
     from harness.plan import data_changes
 
     for line in data_changes.lines(plan):
-        say(line)
+        log.info(line)
     if accept == "data" and not plan.config.content.adopted:
-        say("--accept data: the output directory has no results without digests of files")
+        log.info("--accept data: the output directory has no results without digests of files")
     from harness.launch import runner, slurm_jobs
 
     if accept == "changed":
-        runner.accept(plan, say)
+        runner.accept(plan)
     how = runner.How(
         **run_options(settings),
         offline=offline,
@@ -118,15 +121,15 @@ def carry_out(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Result
     from harness.launch.progress import Display
 
     if detach and not on_slurm:
-        runner.able(plan, how, say)
-        say(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
+        runner.able(plan, how)
+        log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
     with Display() as display:
         if not on_slurm:
-            return runner.run(plan, how, display.show, say)
-        results = slurm_jobs.run(plan, how, display.show, say, detach)
+            return runner.run(plan, how, display.show)
+        results = slurm_jobs.run(plan, how, display.show, detach)
     if results is None:
-        say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        log.info("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
     return results
 
 
@@ -144,11 +147,11 @@ def print_rehearsal(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> N
 
     with Display() as display:
         if on_slurm:
-            lines = rehearse.by_slurm(plan, how, display.show, say, detach)
+            lines = rehearse.by_slurm(plan, how, display.show, detach)
         else:
-            lines = rehearse.rehearse(plan, how, display.show, say)
+            lines = rehearse.rehearse(plan, how, display.show)
     if lines is None:
-        say("it runs on its own; its log will have what it found, and the same command comes back to it")
+        log.info("it runs on its own; its log will have what it found, and the same command comes back to it")
     else:
         out("\n".join(lines))
 
@@ -156,16 +159,16 @@ def print_rehearsal(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> N
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
     """Say what came of a run and where it lies; `bare`: MLflow's default store. Raises what the run ends with."""
     for job, reason in results.failures.items():
-        say(f"failed: {job.name}: {reason}")
+        log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
-    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
-    say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
+    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    log.info("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
-        say(f"open the runs: {results.where}")
+        log.info(f"open the runs: {results.where}")
         if bare:
-            say("               (in this directory a bare `mlflow ui` shows the same)")
+            log.info("               (in this directory a bare `mlflow ui` shows the same)")
     elif offline:
-        say("MLflow was told nothing (--offline); the same command without it does")
+        log.info("MLflow was told nothing (--offline); the same command without it does")
     if results.failures:
         raise typer.Exit(1)
     if results.away:

@@ -1,6 +1,7 @@
 """The command that searches: trials of a study until it has as many as were asked for."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,15 @@ import typer
 from harness.cli import options
 from harness.cli.options import Json, Offline, Plugins, Preset, Root
 from harness.cli.parse import print_tables, run_options
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 from harness.config import settings
 
 if TYPE_CHECKING:
     from harness.search.command import Done
     from harness.search.request import Request
+
+log = logging.getLogger(__name__)
 
 
 def search(
@@ -109,14 +112,14 @@ def show(done: "Done", as_json: bool) -> None:
         for note in done.report.notes:
             out(f"  {note}")
         print_tables(done.report)
-    say(f"report: {done.folder / 'report.md'}, with its figures")
+    log.info(f"report: {done.folder / 'report.md'}, with its figures")
     if done.where:
-        say(f"open the runs: {done.where}")
+        log.info(f"open the runs: {done.where}")
     failed = [trial for trial in done.trials if trial.state == "failed"]
     if failed:
-        say(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
+        log.info(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
     if done.failures:
-        say(f"not confirmed: {len(done.failures)} of its jobs failed")
+        log.info(f"not confirmed: {len(done.failures)} of its jobs failed")
     if failed or done.failures:
         raise typer.Exit(1)
     if done.away:

@@ -1,5 +1,6 @@
 """Live progress on stderr: bars in a terminal, a line now and then elsewhere."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from harness.common.console import say
 from harness.launch.supervisor import Progress as JobProgress
 from harness.plan.job import Job, Train
+
+log = logging.getLogger(__name__)
 
 QUIET = 5.0  # seconds between two lines where there is no terminal
 SHOWN = {"train/loss": "loss {:.3f}", "loss": "loss {:.3f}", "time/iterations_per_second": "{:.1f} it/s"}
@@ -27,7 +29,7 @@ def counter(unit: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal last
         if time.monotonic() - last >= QUIET or done == total:
             last = time.monotonic()
-            say(f"{done}/{total} {unit}")
+            log.info(f"{done}/{total} {unit}")
 
     if not console.is_terminal:
         yield tell
@@ -68,7 +70,7 @@ class Display:
         for message in replay.messages:
             line = f"{name}: {message}"
             if self.bars is None:
-                say(line)
+                log.info(line)
             else:
                 self.console.print(line, markup=False, highlight=False)
         replay.messages.clear()
@@ -86,4 +88,4 @@ class Display:
             return
         self._last[progress.job] = float("inf") if done else now
         unit = "iterations" if isinstance(progress.job, Train) else "videos"
-        say(f"{name}: {replay.step}/{replay.steps} {unit}  {said}".rstrip())
+        log.info(f"{name}: {replay.step}/{replay.steps} {unit}  {said}".rstrip())

@@ -5,10 +5,11 @@ steps, so both ways to a prior are seen. It lives in root/rehearsal, which no pl
 experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside whose allocation all launches run.
 """
 
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.common.atomic_files import JsonObject, read_json, write_json
-from harness.common.console import out, say
+from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import resolve
@@ -40,6 +41,8 @@ from harness.plan.spec import JobSpec, LaunchSpec, TrainSpec
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import publisher_of
 
+log = logging.getLogger(__name__)
+
 STEPS, PAUSE, VIDEOS = 3, 1, 2
 GIB = 2**30
 
@@ -61,18 +64,18 @@ class Rehearsal(Plan):
         return super().videos(job)[:VIDEOS]
 
 
-def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+def rehearse(plan: Plan, how: How, show: Show) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
-        return rehearsed(plan, how, show, say)
+        return rehearsed(plan, how, show)
 
 
-def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+def rehearsed(plan: Plan, how: How, show: Show) -> list[str]:
     """The same, where no other is at work."""
-    short, tracking = prepared(plan, how, say)
-    publisher = publisher_of(short, None if tracking is None else rehearsals(tracking), say)
+    short, tracking = prepared(plan, how)
+    publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
     launcher, facts = choose(short, how)
-    turns = Turns(short, short.jobs, say)
+    turns = Turns(short, short.jobs)
     status = "FAILED"
     try:
         publisher.open(short.jobs)
@@ -108,7 +111,7 @@ def alone(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsal, Tracking | None]:
+def prepared(plan: Plan, how: How) -> tuple[Rehearsal, Tracking | None]:
     """The rehearsal of a plan in an empty folder, and the store.
 
     Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
@@ -124,10 +127,10 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
     fit(plan.config)
     try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
     if any(isinstance(job, Train) for job in plan.jobs):
-        fetch(plan.config, say)
-    tracking = connected(how, say)
+        fetch(plan.config)
+    tracking = connected(how)
     if tracking is not None:
-        end_rehearsal(root, tracking, say)
+        end_rehearsal(root, tracking)
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
@@ -173,6 +176,7 @@ class Work:
     plans: tuple[str, ...]
     how: JsonObject  # of runner.How
 
+    @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
 
@@ -184,9 +188,9 @@ class Work:
             plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
-                found = {"lines": rehearse(plan, how, display.show, say)}
+                found = {"lines": rehearse(plan, how, display.show)}
         except Stopped as stop:
-            say(f"stopped by {stop}")
+            log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
         except HarnessError as error:
             found = {"reason": str(error), "exit_code": error.exit_code}
@@ -195,30 +199,31 @@ class Work:
         sys.exit(found.get("exit_code", 0))
 
 
-def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
+def by_slurm(plan: Plan, how: How, show: Show, detach: bool = False) -> list[str] | None:
     """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
     """
-    number = begun(plan, how, say)
-    say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log(plan, number)}")
+    number = begun(plan, how)
+    log.info(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {number: plan.jobs}, show, say, left.exists)
+    slurm_jobs.accompany(short, {number: plan.jobs}, show, left.exists)
     found = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:
-        why = found.get("reason") or f"Slurm job {number} ended without a result, see {slurm_jobs.log(plan, number)}"
+        log_path = slurm_jobs.log_path(plan, number)
+        why = found.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
         raise next(
             (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
         )(why)
     return list(found["lines"])
 
 
-def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
+def begun(plan: Plan, how: How) -> str:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
     output = plan.output
@@ -226,7 +231,7 @@ def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
     if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
         return str(known["id"])
     with alone(plan.root):
-        prepared(plan, how, say)
+        prepared(plan, how)
         number = _sbatch.submit(executor(plan, how), work(plan, how))
         output.slurm.mkdir(exist_ok=True)
         write_json(output.rehearsal_file, {"id": number, "asked": asked})

@@ -1,10 +1,11 @@
 """From a plan to results: skip what is finished, run what is missing launch by launch, and write the report."""
 
+import logging
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Published, Silent, publisher_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,28 +82,30 @@ class Results:
     away: str | None  # why the store was not told, where it did not answer
 
 
-def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
+def run(plan: Plan, how: How, show: Show) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
-    todo = missing(plan, how, say)
+    todo = missing(plan, how)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
-    turns = Turns(plan, list(todo), say, failures=stuck)
+    turns = Turns(plan, list(todo), failures=stuck)
     failures = turns.failures
     stopped: Stopped | None = None
     with ready(plan, how, todo) as worker:
-        publisher = publisher_of(plan, connected(how, say), say)
+        publisher = publisher_of(plan, connected(how))
         saved_plans.keep(plan, how.command)
         with closing(plan, publisher, failures, how):
             if worker is not None:
                 launcher, facts = worker
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
-                say(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
+                log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
                 try:
                     turns.run(launcher, publisher, show, facts)
                     if changes := data_changes.since_planned(plan):
-                        say(f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL")
+                        log.warning(
+                            f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL"
+                        )
                 except Stopped as stop:
                     stopped = stop
                 finally:
@@ -142,12 +147,12 @@ def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], how: How
         raise
 
 
-def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
+def missing(plan: Plan, how: How) -> list[Job]:
     """What is to be run here. Raises UnfitError where data or the root is unfit."""
     writable(plan.root)
     if how.rerun is not None:
-        able(plan, how, say)  # before anything is moved
-        set_aside(plan, how.rerun, say)
+        able(plan, how)  # before anything is moved
+        set_aside(plan, how.rerun)
     wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
@@ -155,16 +160,16 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
         data_changes.check(plan, how.inside)
         try_networks(plan, how, found)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
-            fetch(plan.config, say)
+            fetch(plan.config)
     return found
 
 
-def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
+def able(plan: Plan, how: How) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
     writable(plan.root)
     fit(plan.config)
     try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
-    connected(how, say)
+    connected(how)
 
 
 def try_networks(plan: Plan, how: How, jobs: Sequence[Job]) -> None:
@@ -173,7 +178,7 @@ def try_networks(plan: Plan, how: How, jobs: Sequence[Job]) -> None:
     preflight.check(plan, jobs, facts["nproc"] * how.nodes, how.launcher != "slurm" or how.inside)
 
 
-def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
+def connected(how: How) -> Tracking | None:
     """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
     if how.offline:
         return None
@@ -183,7 +188,9 @@ def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
     except UnfitError as error:
         if not how.inside:
             raise
-        say(f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it")
+        log.warning(
+            f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it"
+        )
         return None
     return tracking
 
@@ -220,7 +227,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
     return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
 
 
-def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
+def set_aside(plan: Plan, which: str) -> None:
     """Move finished jobs out of the way, so that they are run again; nothing is deleted.
 
     Raises UsageError for a job that another run is at.
@@ -233,16 +240,16 @@ def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
         target = plan.output.replaced / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         plan.directory(job).rename(target)
-        say(f"run again: {job.name}; the old results are kept in {target}")
+        log.info(f"run again: {job.name}; the old results are kept in {target}")
 
 
-def accept(plan: Plan, say: Callable[[str], None]) -> None:
+def accept(plan: Plan) -> None:
     """Sign off, for every finished job, the sources that have changed since it ran."""
     for job in plan.jobs:
         files = source_changes.changed(plan, job) if plan.state(job) == "done" else []
         if files:
             write_json(plan.jobdir(job).accepted_file, source_changes.digests(job))
-            say(f"accepted: {job.name}: {', '.join(files)}")
+            log.info(f"accepted: {job.name}: {', '.join(files)}")
 
 
 def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], how: How) -> str:
@@ -337,13 +344,13 @@ def fit(config: Config) -> None:
         raise UnfitError(config.content.missing[0])
 
 
-def fetch(config: Config, say: Callable[[str], None]) -> None:
+def fetch(config: Config) -> None:
     """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
     name = config["encoder"]["name"]
     section = config["encoder"].get(name, {})
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
         return
-    say(f"weights of {section['model']}: from the hub, or from its cache on this machine")
+    log.info(f"weights of {section['model']}: from the hub, or from its cache on this machine")
     command = child.python("-m", "harness.engine.fetch", section["model"])
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
     if done.returncode:

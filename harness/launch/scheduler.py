@@ -4,8 +4,9 @@ Two people who run overlapping plans on one root share the work: a job that anot
 to it while there is something else to do, and then waited for; its result is taken as it comes out.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.common.atomic_files import JsonObject
@@ -19,6 +20,8 @@ from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent
 
+log = logging.getLogger(__name__)
+
 ASK = 1.0  # seconds between two looks at jobs that others run
 
 
@@ -28,7 +31,6 @@ class Turns:
 
     plan: Plan
     waiting: list[Job]
-    say: Callable[[str], None]
     failures: dict[Job, str] = field(default_factory=dict)  # job -> reason
     executed: int = 0  # jobs run here
     elsewhere: int = 0  # jobs that another run has finished meanwhile
@@ -85,7 +87,7 @@ class Turns:
                 seen = claim.holder  # None where somebody was faster just now
                 if seen is not None and (job, seen.who) not in self._told:
                     self._told.add((job, seen.who))
-                    self.say(f"{job.name}: {seen.who} has it; its result is taken when it is there")
+                    log.info(f"{job.name}: {seen.who} has it; its result is taken when it is there")
         return held
 
     def note(self, outcomes: Mapping[Job, Outcome]) -> None:
@@ -99,7 +101,7 @@ class Turns:
             elif outcome.status == "stalled" and job not in self._stalled:
                 self._stalled.add(job)
                 self.executed -= 1
-                self.say(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
+                log.info(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
             else:
                 self.fail(job, outcome.reason or outcome.status)
 

@@ -4,6 +4,7 @@ The supervisor runs inside the allocation, so nothing here has to stay: whoever 
 `harness status`, or the same command, comes back to it. A job's directory says which Slurm job has it (slurm.json).
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from filelock import FileLock
 
 from harness.common import child
 from harness.common.atomic_files import JsonObject, write_json
-from harness.common.console import say
+from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
@@ -36,6 +37,8 @@ from harness.plan.plan import Plan, launches
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Silent
 
+log = logging.getLogger(__name__)
+
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
 ASKED = 5  # times that a queue is asked which does not answer
@@ -51,13 +54,14 @@ class Work:
     only: tuple[str, ...]  # fingerprints
     how: JsonObject  # of runner.How
 
+    @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
             how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
-                results = runner.run(plan, how, display.show, say)
+                results = runner.run(plan, how, display.show)
         except Stopped as stop:
             leave(stop, os.environ["SLURM_JOB_ID"])
         except Exception as error:
@@ -71,7 +75,7 @@ class Work:
         """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
         known = refused(error) if isinstance(error, OSError) else error
         mine = isinstance(known, HarnessError)
-        say(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
+        log.error(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
         code = known.exit_code if isinstance(known, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
@@ -89,7 +93,7 @@ class Work:
 
 def leave(stop: Stopped, number: str) -> NoReturn:
     """End this Slurm job, which a signal has stopped: for good with 75, or to be taken up again."""
-    say(f"stopped by {stop}: checkpoints are kept")
+    log.info(f"stopped by {stop}: checkpoints are kept")
     if to_be_requeued(stop, number):
         os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
         time.sleep(60)
@@ -153,25 +157,23 @@ def by_number(plan: Plan) -> dict[str, list[Job]]:
     return found
 
 
-def run(
-    plan: Plan, how: runner.How, show: Show, say: Callable[[str], None], detach: bool = False
-) -> runner.Results | None:
+def run(plan: Plan, how: runner.How, show: Show, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
-    missing = runner.missing(plan, how, say)
+    missing = runner.missing(plan, how)
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
     plans.keep(plan, how.command)
     with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
-        waiting = submit(plan, missing, how, say)
+        waiting = submit(plan, missing, how)
     if detach:
         return None
-    accompany(plan, waiting, show, say, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
-    results = runner.run(plan, replace(how, only=(), rerun=None), show, say)  # `missing` has set aside what was asked
+    accompany(plan, waiting, show, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
+    results = runner.run(plan, replace(how, only=(), rerun=None), show)  # `missing` has set aside what was asked
     left = {
-        job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
+        job: f"Slurm job {number} ended before it was done (see {log_path(plan, number)}); the same command goes on"
         for number, jobs in waiting.items()
         for job in jobs
         if plan.state(job) != "done" and job not in results.failures
@@ -179,7 +181,7 @@ def run(
     return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
 
 
-def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
+def submit(plan: Plan, missing: Sequence[Job], how: runner.How) -> dict[str, list[Job]]:
     """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
 
     Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
@@ -208,10 +210,10 @@ def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[s
             files = plan.jobdir(job)
             files.folder.mkdir(parents=True, exist_ok=True)
             files.outcome_file.unlink(missing_ok=True)
-            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log(plan, number))))
+            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log_path(plan, number))))
         waiting[number] = todo
         behind = f" after {', '.join(after)}" if after else ""
-        say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
+        log.info(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
     return waiting
 
 
@@ -246,7 +248,7 @@ def handed_on(how: runner.How) -> JsonObject:
     return kept
 
 
-def log(plan: Plan, number: str) -> str:
+def log_path(plan: Plan, number: str) -> str:
     """Where a Slurm job writes what it says."""
     return str(plan.output.slurm_log(number))
 
@@ -254,8 +256,8 @@ def log(plan: Plan, number: str) -> str:
 class Queued:
     """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
 
-    def __init__(self, ids: Iterable[str], say: Callable[[str], None]) -> None:
-        self.ids, self.say = list(ids), say
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = list(ids)
         self._told: dict[str, str] = {}
         self._asked, self._seen = -ASK, time.monotonic()
 
@@ -268,7 +270,7 @@ class Queued:
                 said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
                 if self._told.get(number) != said:
                     self._told[number] = said
-                    self.say(said)
+                    log.info(said)
             if found is None or any(state.live for state in found.values()):
                 self._seen = time.monotonic()
         return time.monotonic() - self._seen > GONE
@@ -278,7 +280,6 @@ def accompany(
     plan: Plan,
     waiting: Mapping[str, Sequence[Job]],
     show: Show,
-    say: Callable[[str], None],
     over: Callable[[], bool],
 ) -> None:
     """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
@@ -286,7 +287,7 @@ def accompany(
     Raises Stopped after a signal, which touches none of them.
     """
     progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
-    queued, silent = Queued(waiting, say), Silent()
+    queued, silent = Queued(waiting), Silent()
     try:
         while True:
             for one in progress.values():
@@ -295,7 +296,7 @@ def accompany(
                 return
             time.sleep(LOOK)
     except Stopped:
-        say(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        log.info(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
         raise
 
 

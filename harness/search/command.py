@@ -4,12 +4,12 @@ Request ──▶ Study (plan) ──▶ Keeper (storage: Optuna) ──▶ loop
                                                             └── study_publisher: MLflow
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
@@ -28,6 +28,8 @@ from harness.search.storage import Keeper, stored_trials
 from harness.search.study_publisher import SilentStudy, study_publisher_of
 from reports import search as report_of
 from reports.search.finding import find
+
+log = logging.getLogger(__name__)
 
 UNUSED = -1  # a seed that nobody runs: jobs that are wholly missing, like those of any other
 
@@ -48,12 +50,12 @@ class Done:
 def work(request: Request, index: int, display: Display) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
-    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
-    telling = study_publisher_of(study, root, request.tracking(), say)
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
+    telling = study_publisher_of(study, root, request.tracking())
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.how)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
-        Worker(study, keeper, telling, launcher, root, facts, display, say).run(request.total)
+        Worker(study, keeper, telling, launcher, root, facts, display).run(request.total)
     finally:
         launcher.close()
 
@@ -67,24 +69,22 @@ def run(request: Request, workers: int, display: Display) -> Done:
     default = study.plan(study.default, study.config["seed"], root)
     runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
-    keeper = Keeper(study, storage, say)
-    telling = study_publisher_of(study, root, request.tracking(), say)
+    keeper = Keeper(study, storage)
+    telling = study_publisher_of(study, root, request.tracking())
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
-        say(
+        log.info(
             f"study '{study.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)"
         )
-        runner.fetch(study.config, say)
+        runner.fetch(study.config)
         telling.mark("RUNNING")
         try:
             if request.launcher == "slurm":
-                slurm_workers.run(request, workers, keeper, say)
+                slurm_workers.run(request, workers, keeper)
             elif workers == 1:
                 work(request, 0, display)
             else:
-                local_workers.run(
-                    asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say
-                )
+                local_workers.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()))
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
             broken_off(request, study, keeper, telling, status)
@@ -116,13 +116,13 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
-    confirmation, ran = confirm.run(study, best, seeds, root, request.how, display.show, say)
+    confirmation, ran = confirm.run(study, best, seeds, root, request.how, display.show)
     for job, reason in ran.failures.items():
-        say(f"failed: {job.name}: {reason}")
-    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
+        log.info(f"failed: {job.name}: {reason}")
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     if confirmation is not None:
         keeper.remember(confirmation)
-    telling = study_publisher_of(study, root, request.tracking(), say)
+    telling = study_publisher_of(study, root, request.tracking())
     finished = conclude(request, study, keeper, telling, "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 

@@ -4,7 +4,6 @@ A search's best value is biased upwards, so its lead is taken from new trainings
 are cells like those of any experiment; where another experiment has trained one of them, it is done.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,10 +37,10 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 
 
 def run(
-    study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show, say: Callable[[str], None]
+    study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show
 ) -> tuple[Confirmation | None, runner.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
-    done = runner.run(plan(study, best, seeds, root), how, show, say)
+    done = runner.run(plan(study, best, seeds, root), how, show)
     (finished,) = done.finished
     rows = {row.cell: row for row in finished.rows}
     ours, default = rows["best"], rows["default"]

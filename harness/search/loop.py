@@ -4,8 +4,8 @@ A trial that cannot be run to its end here (a signal, a storage or a machine tha
 up by the next process that comes; one whose training fails on its own account has failed, and counts.
 """
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from harness.results import records
 from harness.search.storage import Keeper, Live
 from harness.search.study_publisher import SilentStudy
 
+log = logging.getLogger(__name__)
+
 ASK = 0.5  # seconds between two looks at what other workers are at
 LOST = 3  # attempts at a trial whose ranks die under it
 
@@ -40,7 +42,6 @@ class Worker:
     root: Path
     facts: JsonObject  # how jobs are run: provenance
     display: Display
-    say: Callable[[str], None]
 
     def run(self, total: int) -> None:
         """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
@@ -64,19 +65,19 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+            log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         teller = self.telling.trial(plan, live)
         show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
-            turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"], self.say)
+            turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"])
             turns.run(self.launcher, teller, show, self.facts)
             executed += turns.executed
             state, reason = how_it_went(plan)
             if state != "lost" or live.lease.lost or attempt + 1 == LOST:
                 break
-            self.say(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
+            log.info(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
         if live.lease.lost:
             return  # another worker took us for dead, and has it
         state = "failed" if state == "lost" else state
@@ -87,9 +88,9 @@ class Worker:
         try:
             self.telling.close(trial)
         except (UnfitError, OSError) as error:
-            self.say(f"{error}; the same command tells it later")
+            log.warning(f"{error}; the same command tells it later")
         seed = f" seed {live.seed}, the default" if live.default else ""
-        self.say(
+        log.info(
             f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )
 

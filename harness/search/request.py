@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.common.atomic_files import JsonObject
-from harness.common.console import lines, say
+from harness.common.console import lines
 from harness.common.errors import UsageError
 from harness.config import compose as configuration
 from harness.launch import runner
@@ -56,7 +56,7 @@ class Request:
 
     def tracking(self) -> Tracking | None:
         """Return MLflow, connected; None with --offline."""
-        return runner.connected(self.how, say)
+        return runner.connected(self.how)
 
     @property
     def how(self) -> runner.How:

@@ -4,7 +4,7 @@ A trial's run is its training's run too: the curve, the evaluations on the way a
 place. Where another experiment has made the training, the trial has the numbers and says which run did the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.jobdir import events as journal
@@ -51,17 +51,17 @@ class SilentStudy:
         """The study's run is at work again, or has ended."""
 
 
-def study_publisher_of(study: Study, root: Path, tracking: Tracking | None, say: Callable[[str], None]) -> SilentStudy:
+def study_publisher_of(study: Study, root: Path, tracking: Tracking | None) -> SilentStudy:
     """Return what tells a store of a study; without a store, what says nothing."""
-    return SilentStudy(study) if tracking is None else Telling(study, root, tracking, say)
+    return SilentStudy(study) if tracking is None else Telling(study, root, tracking)
 
 
 class Telling(SilentStudy):
     """Tells the store of one study."""
 
-    def __init__(self, study: Study, root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+    def __init__(self, study: Study, root: Path, tracking: Tracking) -> None:
         super().__init__(study)
-        self.root, self.tracking, self.store = root, tracking, Store(tracking, root, say)
+        self.root, self.tracking, self.store = root, tracking, Store(tracking, root)
         self._parent: tuple[str, str] | None = None
 
     @property

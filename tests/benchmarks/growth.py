@@ -98,7 +98,7 @@ def fill(folder: Path, runs: int) -> None:
     made = finished_root.make(folder / "runs")
     tracking = Tracking()
     tracking.connect()
-    runner.run(made, runner.How(command=("harness",)), lambda _: None, lambda _: None)
+    runner.run(made, runner.How(command=("harness",)), lambda _: None)
     (real,) = made.experiments
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")

@@ -80,32 +80,33 @@ class Signalled:
         pass
 
 
-def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     made = one_model.made(tmp_path)
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db", "rehearsal")
     fetched: list[object] = []
     monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
-    monkeypatch.setattr(rehearsal, "fetch", lambda config, say: fetched.append(config))
+    monkeypatch.setattr(rehearsal, "fetch", lambda config: fetched.append(config))
     with pytest.raises(Stopped):
-        rehearsal.rehearse(made, runner.How(tracking_uri=store.uri), lambda progress: None, print)
+        rehearsal.rehearse(made, runner.How(tracking_uri=store.uri), lambda progress: None)
     assert fetched == [made.config]
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
     for run in store.connect().search_runs([store.experiment("one_model")]):
         store.resume(run.info.run_id)  # as kill -9 leaves them
     assert statuses(store) == {"plan": "RUNNING", "train": "RUNNING"}
-    heard: list[str] = []
-    Sync(tmp_path, Tracking(store.uri), heard.append).once()
+    Sync(tmp_path, Tracking(store.uri)).once()
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
-    assert len(heard) == 2
+    assert len(caplog.messages) == 2
 
 
 def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> None:
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     how = runner.How(tracking_uri=store.uri)
-    short, _ = rehearsal.prepared(one_model.made(tmp_path), how, print)
-    publisher_of(short, rehearsals(store), print).open(short.jobs)
+    short, _ = rehearsal.prepared(one_model.made(tmp_path), how)
+    publisher_of(short, rehearsals(store)).open(short.jobs)
     assert statuses(store) == {"plan": "RUNNING"}
-    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), how, print)
+    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), how)
     assert statuses(store) == {"plan": "KILLED"}
 
 
@@ -127,9 +128,9 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(made, runner.How(offline=True), lambda progress: None, print)
+        rehearsal.rehearse(made, runner.How(offline=True), lambda progress: None)
     with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None, print)
+        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +208,10 @@ def test_no_other_is_begun_while_it_waits(
             by_slurm(one_model.made(tmp_path, "seed=1"), how)
     here = runner.How(offline=True)
     with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-        rehearsal.rehearse(made, here, lambda progress: None, print)
+        rehearsal.rehearse(made, here, lambda progress: None)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
     with pytest.raises(UsageError, match=r"Slurm job 7 is to rehearse.*squeue does not answer.*rehearsal.json"):
-        rehearsal.rehearse(made, here, lambda progress: None, print)
+        rehearsal.rehearse(made, here, lambda progress: None)
     assert by_slurm(made, secret, detach=True) is None, "the job may wait yet: it is come back to"
     assert len(submitted) == 1
 
@@ -240,8 +241,8 @@ def test_what_fails_in_the_allocation_is_written_down(
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
-    monkeypatch.setattr(rehearsal, "fetch", lambda config, say: None)
-    rehearsal.prepared(made, SLURM, print)
+    monkeypatch.setattr(rehearsal, "fetch", lambda config: None)
+    rehearsal.prepared(made, SLURM)
     OutputDir(tmp_path).rehearsal_result("7").parent.mkdir(parents=True)
     with pytest.raises(SystemExit) as ended:
         rehearsal.work(made, SLURM)()

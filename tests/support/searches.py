@@ -20,7 +20,7 @@ def request(folder: Path, **more: Any) -> Request:
 def trials_end(asked: Request, index: int, display: Display) -> None:
     """In place of `search.work`: every trial ends with a number, and nothing is trained."""
     made = asked.make()
-    keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
+    keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)))
     while (live := keeper.take(asked.total)) is not None:
         live.tell("failed", None, {"reason": "nothing is trained here", "steps": 21, "step": 0})
         live.lease.renew(released=True)

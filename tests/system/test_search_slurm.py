@@ -75,12 +75,12 @@ def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {"7": State("RUNNING")} if ids else {})
     storage = search.Storage(SECRET, asked.folder("momentum"))
     storage.folder.mkdir(parents=True)
-    assert slurm_workers.submit(asked, 2, "momentum", storage, print) == ["1", "2"]
+    assert slurm_workers.submit(asked, 2, "momentum", storage) == ["1", "2"]
     assert [url for _, url in handed] == [SECRET] * 2
     assert slurm_workers.URL not in os.environ
     assert b"hush" not in pickle.dumps(handed[0][0])
     assert "hush" not in "".join(slurm_workers.dry(asked, "momentum"))
-    assert slurm_workers.submit(asked, 2, "momentum", storage, print)[0] == "7", "what is at it already is not doubled"
+    assert slurm_workers.submit(asked, 2, "momentum", storage)[0] == "7", "what is at it already is not doubled"
     assert len(handed) == 3
 
 

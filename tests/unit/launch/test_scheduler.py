@@ -59,29 +59,28 @@ def made(tmp_path: Path) -> Plan:
     return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
 
 
-def run(made: Plan, launcher: Script, stall: float = 10.0) -> tuple[Turns, list[str]]:
-    said: list[str] = []
-    turns = Turns(made, made.jobs, said.append)
+def run(made: Plan, launcher: Script, stall: float = 10.0) -> Turns:
+    turns = Turns(made, made.jobs)
     turns.run(launcher, Silent(), lambda progress: None, {"stall": stall})
-    return turns, said
+    return turns
 
 
 def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
     launcher = Script()
-    turns, _ = run(made, launcher)
+    turns = run(made, launcher)
     assert turns.executed == len(made.jobs) == len(launcher.started)
     assert not turns.failures
     assert all(lease.held(made.directory(job)) is None for job in made.jobs)
     assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
 
 
-def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, caplog: pytest.LogCaptureFixture) -> None:
     launcher = Script("stalls", *["finished"] * 9)
-    turns, said = run(made, launcher, stall=0.01)
+    turns = run(made, launcher, stall=0.01)
     first = launcher.started[0]
     assert launcher.started.count(first) == 2
     assert [spec["attempt"] for spec in launcher.specs if spec["fingerprint"] == first.name] == [1, 2]
-    assert any("stacks of all ranks" in line for line in said)
+    assert any("stacks of all ranks" in line for line in caplog.messages)
     assert not turns.failures
     assert turns.executed == len(made.jobs)
 
@@ -93,7 +92,7 @@ def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
             super().start(directories)
 
     launcher = Hangs()
-    turns, _ = run(made, launcher, stall=0.01)
+    turns = run(made, launcher, stall=0.01)
     assert launcher.started.count(made.directory(made.jobs[0])) == 2
     assert "no step for 0.01 minutes" in turns.failures[made.jobs[0]]
     assert any("which failed" in reason for reason in turns.failures.values())
@@ -109,7 +108,7 @@ def test_what_has_failed_is_not_to_be_had_by_who_does_not_run_it(made: Plan, wor
 
 @pytest.mark.parametrize("word", ["failed", "stalled"])
 def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
-    made: Plan, monkeypatch: pytest.MonkeyPatch, word: str
+    made: Plan, monkeypatch: pytest.MonkeyPatch, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     job, launcher = made.jobs[0], Script()
     got = Claim(made.directory(job)).take()
@@ -120,10 +119,10 @@ def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
         got.renew(released=True)
 
     monkeypatch.setattr("harness.launch.scheduler.time.sleep", other_run_fails)
-    turns, said = run(made, launcher)
+    turns = run(made, launcher)
     assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
     assert turns.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
-    assert any("has it; its result is taken" in line for line in said)
+    assert any("has it; its result is taken" in line for line in caplog.messages)
 
 
 def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

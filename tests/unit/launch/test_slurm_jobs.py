@@ -57,7 +57,7 @@ def test_results_of_a_rerun_are_not_moved_away_again(
             finish(plan, job)  # type: ignore[arg-type]
 
     monkeypatch.setattr(slurm_jobs, "accompany", runs_them)
-    results = slurm_jobs.run(made, replace(HOW, rerun="decoder_a"), nothing, nothing)
+    results = slurm_jobs.run(made, replace(HOW, rerun="decoder_a"), nothing)
     assert results is not None
     assert not results.failures
     assert results.executed == len(list((tmp_path / "replaced").iterdir())) == 3
@@ -69,11 +69,11 @@ def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     missing = [job for job in made.jobs if made.state(job) != "done"]
-    slurm_jobs.submit(made, missing, HOW, nothing)
+    slurm_jobs.submit(made, missing, HOW)
     before = len(submitted)
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     with pytest.raises(UnfitError, match="squeue does not answer"):
-        slurm_jobs.submit(made, missing, HOW, nothing)
+        slurm_jobs.submit(made, missing, HOW)
     assert len(submitted) == before > 0
 
 
@@ -145,7 +145,7 @@ def test_two_who_submit_at_once_do_so_once(
         return real(*arguments)
 
     monkeypatch.setattr(slurm_jobs, "submit", slow)
-    both = [threading.Thread(target=slurm_jobs.run, args=(made, HOW, nothing, nothing, True)) for _ in range(2)]
+    both = [threading.Thread(target=slurm_jobs.run, args=(made, HOW, nothing, True)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:

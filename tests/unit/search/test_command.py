@@ -29,7 +29,7 @@ from harness.search.storage import Keeper
 
 def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(runner, "fetch", lambda config, say: order.append("fetch"))
+    monkeypatch.setattr(runner, "fetch", lambda config: order.append("fetch"))
     monkeypatch.setattr(search.local_workers, "share", lambda workers, nproc: [{}] * workers)
 
     def run(*arguments: object) -> None:
@@ -93,7 +93,7 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_dry_run_makes_nothing_beside_another_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path}/own.db"
     asked = request(tmp_path, storage=url)
-    Keeper(asked.make(), Storage(url, tmp_path / "elsewhere"), print)
+    Keeper(asked.make(), Storage(url, tmp_path / "elsewhere"))
     before = sorted(tmp_path.rglob("*")), (tmp_path / "own.db").read_bytes()
     monkeypatch.setattr(cost, "count", lambda plan: {})
     search.dry(replace(asked, study="another"), 1)
@@ -159,7 +159,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
 def test_a_storage_away_is_no_traceback_from_importance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    keeper = Keeper(studies.make("momentum", compose("demo", TINY), tmp_path), Storage(None, tmp_path), print)
+    keeper = Keeper(studies.make("momentum", compose("demo", TINY), tmp_path), Storage(None, tmp_path))
     monkeypatch.setattr(optuna.importance, "get_param_importances", raising(OSError(5, "Input/output error")))
     with pytest.raises(UnfitError, match="check that it answers"):
         keeper.importance()

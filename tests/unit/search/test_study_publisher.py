@@ -52,7 +52,7 @@ def made(root: Path, *words: str, search: str = "momentum") -> Study:
 
 
 def telling(root: Path, tracking: Tracking, one: Study | None = None) -> Telling:
-    return Telling(one or made(root), root, tracking, lambda text: None)
+    return Telling(one or made(root), root, tracking)
 
 
 class FakeLive:
@@ -217,7 +217,7 @@ def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tra
 def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking) -> None:
     """With Optuna's own pruner, which here stops whatever is below 40 %; step 7 is where the rank sees the flag."""
     study = replace(made(tmp_path), seeds=0, pruner=Named("ThresholdPruner", {"lower": 40.0, "n_warmup_steps": 2}))
-    keeper = Keeper(study, Storage(None, tmp_path), print)
+    keeper = Keeper(study, Storage(None, tmp_path))
     live = keeper.take(1)
     assert live is not None
     plan = study.plan(live.params, live.seed, tmp_path)
@@ -318,7 +318,7 @@ def test_a_study_that_goes_on_is_at_work_again_in_mlflow(told: Request, monkeypa
 def test_a_study_that_others_are_at_is_left_running_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(asked: Request, index: int, display: Display) -> None:
         made = asked.make()
-        keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
+        keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)))
         assert keeper.take(4) is not None  # of a larger study, by a process that lives
         trials_end(replace(asked, total=2), index, display)
 
