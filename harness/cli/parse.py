@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.config.compose import Config
-    from harness.config.settings import Resolved
+    from harness.config.settings import Resolved, RunOptions
     from harness.plan.plan import Plan
     from harness.results.rows import Context, Row
     from harness.results.table import Report
@@ -90,15 +90,11 @@ def make_config(
     return config.compose(resolved.preset, [*paths, *overrides], resolved.plugins), resolved
 
 
-def run_options(settings: "Resolved") -> dict[str, Any]:
-    """Return the run options, as `runner.How` and a search's request both take it."""
-    return {
-        "launcher": settings.launcher,
-        "nproc": settings.nproc,
-        "tracking_uri": settings.tracking_uri,
-        "prefix": settings.prefix,
-        "command": command_line(),
-    }
+def run_options(settings: "Resolved", **more: Any) -> "RunOptions":
+    """Return the run options: the settings' and `more`."""
+    from harness.config.settings import RunOptions
+
+    return RunOptions.of(settings.settings, command=command_line(), **more)
 
 
 def folders(given: list[Path] | None) -> tuple[str, ...]:

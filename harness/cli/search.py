@@ -3,12 +3,12 @@
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import options
-from harness.cli.options import Json, Offline, Plugins, Preset, Root
+from harness.cli import completion
+from harness.cli.options import Json, Offline, Plugins, Preset, Root, Slurm
 from harness.cli.parse import print_tables, run_options
 from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
@@ -20,22 +20,62 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Search = Annotated[
+    str,
+    typer.Argument(
+        metavar="SEARCH",
+        help="A search by name or by the path of a .py file",
+        autocompletion=completion.of_kinds("searches"),
+    ),
+]
+SearchWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
+]
+Trials = Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")]
+Workers = Annotated[
+    int, typer.Option(metavar="W", help="Processes on this node, each with its part of it; or Slurm jobs")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL|PATH",
+        envvar="HARNESS_STORAGE",
+        help="A journal file, or postgresql://… for workers on several nodes",
+    ),
+]
+StudyName = Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")]
+Confirm = Annotated[
+    int | None, typer.Option(metavar="S", help="Then train the best and the default with S seeds; compare on val")
+]
+DrySearch = Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost; run nothing")]
+TrialLauncher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of each trial's jobs: auto (built in), inline, torchrun; slurm: each worker is a Slurm job",
+        autocompletion=completion.of_kinds("launchers"),
+    ),
+]
+TrialNproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node of each trial's jobs")]
+WorkerNodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes of a worker, with --launcher slurm")]
+
 
 def search(
-    name: options.Search,
-    words: options.SearchWords = None,
-    trials: options.Trials = 24,
-    workers: options.Workers = 1,
-    storage: options.Storage = None,
-    study: options.StudyName = None,
-    confirm: options.Confirm = None,
-    dry_run: options.DrySearch = False,
+    name: Search,
+    words: SearchWords = None,
+    trials: Trials = 24,
+    workers: Workers = 1,
+    storage: Storage = None,
+    study: StudyName = None,
+    confirm: Confirm = None,
+    dry_run: DrySearch = False,
     preset: Preset = None,
     root: Root = None,
-    launcher: options.TrialLauncher = None,
-    nproc: options.TrialNproc = None,
-    nodes: options.WorkerNodes = None,
-    slurm: options.Slurm = None,
+    launcher: TrialLauncher = None,
+    nproc: TrialNproc = None,
+    nodes: WorkerNodes = None,
+    slurm: Slurm = None,
     offline: Offline = False,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -71,13 +111,10 @@ def search(
         folders=tuple(resolved.plugins),
         study=study,
         storage=storage,
-        offline=offline,
-        stall=resolved.stall,
-        deterministic=resolved.deterministic,
-        **run_options(resolved),
+        options=run_options(resolved, offline=offline),
     )
     if resolved.launcher == "slurm":
-        request = slurm_workers.with_sbatch(request, slurm or (), resolved)
+        request = slurm_workers.with_sbatch(request, slurm or ())
     if confirm is not None and resolved.launcher == "slurm":
         raise UsageError(
             "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "

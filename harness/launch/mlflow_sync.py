@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.common.errors import UnfitError
+from harness.config.settings import RunOptions
 from harness.jobdir import events as journal
 from harness.jobdir.paths import Outcome, OutputDir
 from harness.launch import runner
@@ -88,8 +89,8 @@ class Sync:
         state = (status, publisher.plan_runs[experiment.name].done(), dict(failures))
         begun = known or len(lacking) < len(experiment.jobs)
         if begun and self.concluded.get(experiment.digest) != state:
-            how = runner.How(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
-            made = runner.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+            options = RunOptions(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
+            made = runner.conclude(plan, experiment, publisher, failures, options, status, worked=False)
             self.concluded[experiment.digest] = state if made.away is None else None
         publisher.plan_runs[experiment.name].correct(status)
 

@@ -21,14 +21,14 @@ from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.config.settings import resolve
+from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import OutputDir
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
 from harness.launch.progress import Display
-from harness.launch.runner import How, choose, connected, fetch, fit, try_networks, writable
+from harness.launch.runner import choose, connected, fetch, fit, try_networks, writable
 from harness.launch.scheduler import Turns
 from harness.launch.status import rehearsing
 from harness.launch.supervisor import Show
@@ -64,17 +64,17 @@ class Rehearsal(Plan):
         return super().videos(job)[:VIDEOS]
 
 
-def rehearse(plan: Plan, how: How, show: Show) -> list[str]:
+def rehearse(plan: Plan, options: RunOptions, show: Show) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
-        return rehearsed(plan, how, show)
+        return rehearsed(plan, options, show)
 
 
-def rehearsed(plan: Plan, how: How, show: Show) -> list[str]:
+def rehearsed(plan: Plan, options: RunOptions, show: Show) -> list[str]:
     """The same, where no other is at work."""
-    short, tracking = prepared(plan, how)
+    short, tracking = prepared(plan, options)
     publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
-    launcher, facts = choose(short, how)
+    launcher, facts = choose(short, options)
     turns = Turns(short, short.jobs)
     status = "FAILED"
     try:
@@ -111,7 +111,7 @@ def alone(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def prepared(plan: Plan, how: How) -> tuple[Rehearsal, Tracking | None]:
+def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | None]:
     """The rehearsal of a plan in an empty folder, and the store.
 
     Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
@@ -119,22 +119,22 @@ def prepared(plan: Plan, how: How) -> tuple[Rehearsal, Tracking | None]:
     root = plan.output.rehearsal
     if gc.at_work(OutputDir(root).jobs):
         raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
-    if not how.inside and (number := rehearsing(plan.root)):
+    if not options.inside and (number := rehearsing(plan.root)):
         raise UsageError(
             f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
             f"(and where squeue does not answer here, delete {plan.output.rehearsal_file})"
         )
     fit(plan.config)
-    try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
+    try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
     if any(isinstance(job, Train) for job in plan.jobs):
         fetch(plan.config)
-    tracking = connected(how)
+    tracking = connected(options)
     if tracking is not None:
         end_rehearsal(root, tracking)
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
-    plans.keep(short, how.command)
+    plans.keep(short, options.command)
     return short, tracking
 
 
@@ -174,7 +174,7 @@ class Work:
 
     root: Path
     plans: tuple[str, ...]
-    how: JsonObject  # of runner.How
+    options: RunOptions
 
     @logging_to_stderr()
     def __call__(self) -> None:
@@ -186,9 +186,9 @@ class Work:
         found: JsonObject
         try:
             plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
-            how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
+            options = replace(self.options, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Display() as display:
-                found = {"lines": rehearse(plan, how, display.show)}
+                found = {"lines": rehearse(plan, options, display.show)}
         except Stopped as stop:
             log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
@@ -199,13 +199,13 @@ class Work:
         sys.exit(found.get("exit_code", 0))
 
 
-def by_slurm(plan: Plan, how: How, show: Show, detach: bool = False) -> list[str] | None:
+def by_slurm(plan: Plan, options: RunOptions, show: Show, detach: bool = False) -> list[str] | None:
     """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
     """
-    number = begun(plan, how)
+    number = begun(plan, options)
     log.info(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
@@ -223,33 +223,33 @@ def by_slurm(plan: Plan, how: How, show: Show, detach: bool = False) -> list[str
     return list(found["lines"])
 
 
-def begun(plan: Plan, how: How) -> str:
+def begun(plan: Plan, options: RunOptions) -> str:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
-    asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
+    asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
     known = read_json(output.rehearsal_file)
     if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
         return str(known["id"])
     with alone(plan.root):
-        prepared(plan, how)
-        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        prepared(plan, options)
+        number = _sbatch.submit(executor(plan, options), work(plan, options))
         output.slurm.mkdir(exist_ok=True)
         write_json(output.rehearsal_file, {"id": number, "asked": asked})
     return number
 
 
-def executor(plan: Plan, how: How) -> Any:
+def executor(plan: Plan, options: RunOptions) -> Any:
     """submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness rehearsal of {names}")
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
 
 
-def work(plan: Plan, how: How) -> Work:
+def work(plan: Plan, options: RunOptions) -> Work:
     """What the Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, slurm_jobs.handed_on(how))
+    return Work(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
 
 
-def dry(plan: Plan, how: How) -> str:
+def dry(plan: Plan, options: RunOptions) -> str:
     """The batch script that its sbatch would be given."""
-    return _sbatch.script(executor(plan, how))
+    return _sbatch.script(executor(plan, options))

@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 from filelock import FileLock
 
 from harness.common import child
-from harness.common.atomic_files import JsonObject, write_json
+from harness.common.atomic_files import write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.config.settings import Resolved, resolve
+from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import Outcome, OutputDir, Submission
 from harness.launch import runner
 from harness.launch.launchers import _sbatch
@@ -52,16 +52,16 @@ class Work:
     root: Path
     plans: tuple[str, ...]
     only: tuple[str, ...]  # fingerprints
-    how: JsonObject  # of runner.How
+    options: RunOptions
 
     @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
-            how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
+            options = replace(self.options, only=self.only, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Display() as display:
-                results = runner.run(plan, how, display.show)
+                results = runner.run(plan, options, display.show)
         except Stopped as stop:
             leave(stop, os.environ["SLURM_JOB_ID"])
         except Exception as error:
@@ -157,21 +157,21 @@ def by_number(plan: Plan) -> dict[str, list[Job]]:
     return found
 
 
-def run(plan: Plan, how: runner.How, show: Show, detach: bool = False) -> runner.Results | None:
+def run(plan: Plan, options: RunOptions, show: Show, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
-    missing = runner.missing(plan, how)
-    if missing and not how.offline:
-        Tracking(how.tracking_uri, how.prefix).connect()
-    plans.keep(plan, how.command)
+    missing = runner.missing(plan, options)
+    if missing and not options.offline:
+        Tracking(options.tracking_uri, options.prefix).connect()
+    plans.keep(plan, options.command)
     with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
-        waiting = submit(plan, missing, how)
+        waiting = submit(plan, missing, options)
     if detach:
         return None
     accompany(plan, waiting, show, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
-    results = runner.run(plan, replace(how, only=(), rerun=None), show)  # `missing` has set aside what was asked
+    results = runner.run(plan, replace(options, only=(), rerun=None), show)  # `missing` has set aside what was asked
     left = {
         job: f"Slurm job {number} ended before it was done (see {log_path(plan, number)}); the same command goes on"
         for number, jobs in waiting.items()
@@ -181,7 +181,7 @@ def run(plan: Plan, how: runner.How, show: Show, detach: bool = False) -> runner
     return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
 
 
-def submit(plan: Plan, missing: Sequence[Job], how: runner.How) -> dict[str, list[Job]]:
+def submit(plan: Plan, missing: Sequence[Job], options: RunOptions) -> dict[str, list[Job]]:
     """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
 
     Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
@@ -204,7 +204,7 @@ def submit(plan: Plan, missing: Sequence[Job], how: runner.How) -> dict[str, lis
         if not todo:
             continue
         after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
-        number = _sbatch.submit(made(plan, todo, how, after), work(plan, todo, how))
+        number = _sbatch.submit(made(plan, todo, options, after), work(plan, todo, options))
         for job in todo:
             there[job] = number
             files = plan.jobdir(job)
@@ -217,7 +217,7 @@ def submit(plan: Plan, missing: Sequence[Job], how: runner.How) -> dict[str, lis
     return waiting
 
 
-def dry(plan: Plan, how: runner.How) -> str:
+def dry(plan: Plan, options: RunOptions) -> str:
     """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
     texts: list[str] = []
     place: dict[Job, str] = {}
@@ -225,27 +225,25 @@ def dry(plan: Plan, how: runner.How) -> str:
         after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
         place |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
-        texts.append(f"{head}\n{_sbatch.script(made(plan, launch, how, after))}")
+        texts.append(f"{head}\n{_sbatch.script(made(plan, launch, options, after))}")
     return "\n".join(texts)
 
 
-def made(plan: Plan, launch: Sequence[Job], how: runner.How, after: Sequence[str]) -> Any:
+def made(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness {name}", after)
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness {name}", after)
 
 
-def work(plan: Plan, launch: Sequence[Job], how: runner.How) -> Work:
+def work(plan: Plan, launch: Sequence[Job], options: RunOptions) -> Work:
     """What a Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(how))
+    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(options))
 
 
-def handed_on(how: runner.How) -> JsonObject:
-    """What a Slurm job is told of how to run; where MLflow is it finds out from its own environment."""
-    kept: JsonObject = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
-    kept |= {"prefix": how.prefix, "command": how.command, "stall": how.stall, "deterministic": how.deterministic}
-    return kept
+def handed_on(options: RunOptions) -> RunOptions:
+    """Return the run options of a Slurm job, without a secret: it asks its own environment where MLflow is."""
+    return replace(options, slurm={}, rerun=None, only=None, tracking_uri=None, inside=True)
 
 
 def log_path(plan: Plan, number: str) -> str:
@@ -306,14 +304,14 @@ def ended_here(plan: Plan, job: Job) -> bool:
     return outcome is not None and outcome.status in OVER
 
 
-def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> runner.How:
+def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOptions:
     """With the options of sbatch, and how many nodes and ranks they come to.
 
     Raises UsageError where they are not said, or do not divide the micro-batch.
     """
-    options = _sbatch.parse(flags, settings.slurm)
-    nodes = int(options.get("nodes", 1)) if settings.nodes is None else settings.nodes
-    nproc = _sbatch.ranks(options) if how.nproc is None else how.nproc
+    sbatch = _sbatch.parse(flags, options.slurm)
+    nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
+    nproc = _sbatch.ranks(sbatch) if options.nproc is None else options.nproc
     if nproc is not None and min(nodes, nproc) < 1:
         raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
     if nproc is None:
@@ -322,7 +320,7 @@ def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan)
     if micro % (nodes * nproc):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; these do: {sizes}")
-    return replace(how, nodes=nodes, nproc=nproc, slurm={**options, "nodes": nodes})
+    return replace(options, nodes=nodes, nproc=nproc, slurm={**sbatch, "nodes": nodes})
 
 
 def leave_running(root: Path) -> str:

@@ -17,6 +17,7 @@ from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
+from harness.config.settings import RANKS
 from harness.data import manifest
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
@@ -193,8 +194,8 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
         files.outcome_file.unlink(missing_ok=True)
         pruning.forget(files.folder)
         spec = plan.spec(job)
-        stall, exact = 60 * how.get("stall", STALL), how.get("deterministic", False)
-        spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, stall=stall, deterministic=exact))
+        options = {**{name: how[name] for name in RANKS if name in how}, "stall": 60 * how.get("stall", STALL)}
+        spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, **options))
         write_json(files.job_file, to_json(spec))  # JSON is YAML
         made = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         write_json(files.how_file, {**how, "made": made, "sources": source_changes.digests(job)})
@@ -300,5 +301,5 @@ def last_line(log: Path) -> str:
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:
-    """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
+    """How a launch is run: provenance, never identity. `more`: the source's commit, the ranks' options."""
     return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}

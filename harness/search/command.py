@@ -52,7 +52,7 @@ def work(request: Request, index: int, display: Display) -> None:
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     telling = study_publisher_of(study, root, request.tracking())
-    launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.how)
+    launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
         Worker(study, keeper, telling, launcher, root, facts, display).run(request.total)
@@ -67,7 +67,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
     runner.writable(root)
     runner.fit(study.config)
     default = study.plan(study.default, study.config["seed"], root)
-    runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
+    runner.try_networks(default, request.options, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
     keeper = Keeper(study, storage)
     telling = study_publisher_of(study, root, request.tracking())
@@ -79,7 +79,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
         runner.fetch(study.config)
         telling.mark("RUNNING")
         try:
-            if request.launcher == "slurm":
+            if request.options.launcher == "slurm":
                 slurm_workers.run(request, workers, keeper)
             elif workers == 1:
                 work(request, 0, display)
@@ -94,8 +94,8 @@ def run(request: Request, workers: int, display: Display) -> Done:
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
     """Each worker's part of this machine; none by Slurm. Raises UsageError for more workers than fit."""
-    if request.launcher != "slurm":
-        return local_workers.share(workers, request.nproc)
+    if request.options.launcher != "slurm":
+        return local_workers.share(workers, request.options.nproc)
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     return []
@@ -116,7 +116,7 @@ def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Don
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
-    confirmation, ran = confirm.run(study, best, seeds, root, request.how, display.show)
+    confirmation, ran = confirm.run(study, best, seeds, root, request.options, display.show)
     for job, reason in ran.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
@@ -150,7 +150,7 @@ def report(request: Request, study: Study, keeper: Keeper, trials: list[Trial]) 
 def context(request: Request, study: Study) -> Context:
     """What a report of the study says around its numbers."""
     (experiment,) = study.plan(study.default, study.config["seed"], Path(request.root)).experiments
-    return rows.context(experiment, request.command)
+    return rows.context(experiment, request.options.command)
 
 
 def settled(request: Request, study: Study) -> Storage:
@@ -191,7 +191,7 @@ def dry(request: Request, workers: int) -> list[str]:
         f"  budget: at most {left} × {study.iterations} = {left * study.iterations} iterations, before pruning",
     ]
     lines.append(f"  cost: {costs(study, Path(request.root), ended, left, workers)}")
-    if request.launcher == "slurm":
+    if request.options.launcher == "slurm":
         lines += ["", f"# each of {workers} Slurm job(s)", *slurm_workers.dry(request, study.name)]
     return lines
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.common.console import lines
 from harness.common.errors import UsageError
+from harness.config.settings import RunOptions
 from harness.launch import runner
 from harness.launch.supervisor import Show
 from harness.plan import adoption
@@ -37,10 +38,10 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 
 
 def run(
-    study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show
+    study: Study, best: Trial, seeds: int, root: Path, options: RunOptions, show: Show
 ) -> tuple[Confirmation | None, runner.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
-    done = runner.run(plan(study, best, seeds, root), how, show)
+    done = runner.run(plan(study, best, seeds, root), options, show)
     (finished,) = done.finished
     rows = {row.cell: row for row in finished.rows}
     ours, default = rows["best"], rows["default"]

@@ -18,7 +18,7 @@ from harness.common.atomic_files import read_json, write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, refused
 from harness.common.signals import Stopped, stop_signals
-from harness.config.settings import Resolved, resolve
+from harness.config.settings import resolve
 from harness.jobdir.paths import OutputDir
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
@@ -49,7 +49,8 @@ class Work:
         try:
             if URL not in os.environ:
                 raise UnfitError(f"{URL} did not reach this job: --slurm export must include ALL")
-            request = replace(self.request, storage=os.environ[URL], tracking_uri=resolve().tracking_uri)
+            options = replace(self.request.options, tracking_uri=resolve().tracking_uri)
+            request = replace(self.request, storage=os.environ[URL], options=options)
             with stop_signals():
                 command.work(request, int(number), Display())
         except Stopped as stop:
@@ -66,24 +67,23 @@ class Work:
         return DelayedSubmission(self)
 
 
-def with_sbatch(request: Request, flags: Sequence[str], settings: Resolved) -> Request:
+def with_sbatch(request: Request, flags: Sequence[str]) -> Request:
     """Return the request with the options of sbatch, and the nodes and ranks that they give. Raise UsageError."""
     study = request.make()
     plan = study.plan(study.default, study.config["seed"], Path(request.root))
-    how = slurm_jobs.asked(request.how, flags, settings, plan)
-    return replace(request, nodes=how.nodes, nproc=how.nproc, slurm=how.slurm)
+    return replace(request, options=slurm_jobs.with_sbatch(request.options, flags, plan))
 
 
 def executor(request: Request, study: str) -> Any:
     """submitit's executor for a worker."""
     folder = OutputDir(Path(request.root)).slurm_log("%j").parent
-    return _sbatch.executor(folder, request.slurm, f"harness search {study}")
+    return _sbatch.executor(folder, request.options.slurm, f"harness search {study}")
 
 
 def work(request: Request) -> Work:
     """What a Slurm job is to do, as a value."""
     root = str(Path(request.root).resolve())
-    return Work(replace(request, storage=None, tracking_uri=None, root=root, inside=True))
+    return Work(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
 
 
 def run(request: Request, workers: int, keeper: Keeper) -> None:

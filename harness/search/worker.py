@@ -28,7 +28,8 @@ def main() -> int:
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            command.work(Request(**message), index, Display(QUIET * workers))  # lines: bars would overwrite bars
+            display = Display(QUIET * workers)  # lines: bars would overwrite bars
+            command.work(Request.from_json(message), index, display)
     except (HarnessError, OSError) as why:
         error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)

@@ -14,11 +14,12 @@ from harness import cli
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
+from harness.config.settings import RunOptions
 from harness.jobdir import events
 from harness.jobdir.events import Begin
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import OutputDir
-from harness.launch import rehearsal, runner, slurm_jobs
+from harness.launch import rehearsal, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync, rehearsals
@@ -86,10 +87,10 @@ def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(
     made = one_model.made(tmp_path)
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db", "rehearsal")
     fetched: list[object] = []
-    monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(rehearsal, "choose", lambda plan, options: (Signalled(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(rehearsal, "fetch", lambda config: fetched.append(config))
     with pytest.raises(Stopped):
-        rehearsal.rehearse(made, runner.How(tracking_uri=store.uri), lambda progress: None)
+        rehearsal.rehearse(made, RunOptions(tracking_uri=store.uri), lambda progress: None)
     assert fetched == [made.config]
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
     for run in store.connect().search_runs([store.experiment("one_model")]):
@@ -102,11 +103,11 @@ def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(
 
 def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> None:
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    how = runner.How(tracking_uri=store.uri)
-    short, _ = rehearsal.prepared(one_model.made(tmp_path), how)
+    options = RunOptions(tracking_uri=store.uri)
+    short, _ = rehearsal.prepared(one_model.made(tmp_path), options)
     publisher_of(short, rehearsals(store)).open(short.jobs)
     assert statuses(store) == {"plan": "RUNNING"}
-    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), how)
+    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), options)
     assert statuses(store) == {"plan": "KILLED"}
 
 
@@ -128,7 +129,7 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(made, runner.How(offline=True), lambda progress: None)
+        rehearsal.rehearse(made, RunOptions(offline=True), lambda progress: None)
     with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
         rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None)
 
@@ -156,11 +157,11 @@ def test_flags_that_do_not_go_with_it(
 # --- by Slurm; on a real one in test_slurm.py
 
 
-SLURM = runner.How(offline=True, launcher="slurm", nproc=1, slurm={"partition": "gpu", "nodes": 1})
+SLURM = RunOptions(offline=True, launcher="slurm", nproc=1, slurm={"partition": "gpu", "nodes": 1})
 
 
-def by_slurm(plan: Plan, how: runner.How = SLURM, detach: bool = False) -> list[str] | None:
-    return rehearsal.by_slurm(plan, how, lambda progress: None, print, detach)
+def by_slurm(plan: Plan, options: RunOptions = SLURM, detach: bool = False) -> list[str] | None:
+    return rehearsal.by_slurm(plan, options, lambda progress: None, detach)
 
 
 def left(root: Path, found: dict[str, object]) -> None:
@@ -203,10 +204,10 @@ def test_no_other_is_begun_while_it_waits(
     secret = replace(SLURM, slurm={**SLURM.slurm, "setup": ["export MLFLOW_TRACKING_PASSWORD=hush"]})
     by_slurm(made, secret, detach=True)
     assert "hush" not in (tmp_path / "slurm" / "rehearsal.json").read_text()
-    for how in (secret, SLURM):
+    for options in (secret, SLURM):
         with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-            by_slurm(one_model.made(tmp_path, "seed=1"), how)
-    here = runner.How(offline=True)
+            by_slurm(one_model.made(tmp_path, "seed=1"), options)
+    here = RunOptions(offline=True)
     with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
         rehearsal.rehearse(made, here, lambda progress: None)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
@@ -240,7 +241,7 @@ def test_what_fails_in_the_allocation_is_written_down(
 ) -> None:
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(rehearsal, "choose", lambda plan, options: (Signalled(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(rehearsal, "fetch", lambda config: None)
     rehearsal.prepared(made, SLURM)
     OutputDir(tmp_path).rehearsal_result("7").parent.mkdir(parents=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import searches
 from command_line import all_runs
 from searches import trials_end
 from slurm_cluster import Cluster, cluster
@@ -20,7 +21,6 @@ from tiny_study import TINY
 
 from harness.cli import search as command
 from harness.common.errors import UnfitError, UsageError
-from harness.config.settings import Resolved, Settings
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.progress import Display
@@ -33,9 +33,8 @@ SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 
 
 def request(folder: Path, *flags: str, **more: Any) -> Request:
-    given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
-    asked = Request("momentum", 3, **{**given, "launcher": "slurm", "nproc": 1, **more})
-    return slurm_workers.with_sbatch(asked, flags, Resolved(Settings(), {}))
+    asked = searches.request(folder, **{"launcher": "slurm", "nproc": 1, **more})
+    return slurm_workers.with_sbatch(asked, flags)
 
 
 def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +59,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
 
 def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
     asked = request(tmp_path, "gpus_per_node=2", "nodes=2", nproc=None)
-    assert (asked.nodes, asked.nproc) == (2, 2)
-    assert (asked.how.nodes, asked.how.nproc, asked.how.slurm["nodes"]) == (2, 2, 2)
+    assert (asked.options.nodes, asked.options.nproc, asked.options.slurm["nodes"]) == (2, 2, 2)
     with pytest.raises(UsageError, match="how many ranks has a node"):
         request(tmp_path, nproc=None)
 

@@ -15,8 +15,8 @@ from system_parts import need, program
 
 from harness.common.errors import UnfitError
 from harness.config import input_digests
+from harness.config.settings import RunOptions
 from harness.launch import runner
-from harness.launch.runner import How
 from harness.plan.job import Job
 from harness.plan.plan import Plan
 from harness.results import score, stats
@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{folder}/mlflow.db"
     made = finished_root.make(folder / "root")
     score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
-    done = runner.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None)
+    done = runner.run(made, RunOptions(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None)
     assert done.away is None
     return uri
 
@@ -127,9 +127,9 @@ def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> 
 
 def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> runner.Finished:
     """What the store hears of a plan's end."""
-    how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
+    options, tracking = RunOptions(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
     publisher = publisher_of(plan, tracking)
-    return runner.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
+    return runner.conclude(plan, plan.experiments[0], publisher, failures, options, "FINISHED", worked)
 
 
 def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """What `harness search` does around its trials: where a study is kept, what is refused, what MLflow is left with."""
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,9 @@ def test_more_workers_than_cores_are_refused_where_there_is_no_gpu(monkeypatch: 
 
 
 def test_how_jobs_run_goes_through(tmp_path: Path) -> None:
-    how = request(tmp_path, stall=3.5, deterministic=True, nproc=2, launcher="torchrun").how
-    assert (how.stall, how.deterministic, how.nproc, how.launcher) == (3.5, True, 2, "torchrun")
+    asked = request(tmp_path, stall=3.5, deterministic=True, nproc=2, launcher="torchrun")
+    heard = Request.from_json(json.loads(json.dumps(asdict(asked))))  # as a worker does
+    assert replace(heard.options, command=asked.options.command) == asked.options
 
 
 def test_harness_yaml_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +139,7 @@ def test_harness_yaml_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     heard: list[Request] = []
     monkeypatch.setattr(search, "dry", lambda asked, workers: heard.append(asked) or [])
     command.search("momentum", dry_run=True)
-    assert (heard[0].stall, heard[0].deterministic) == (3.5, True)
+    assert (heard[0].options.stall, heard[0].options.deterministic) == (3.5, True)
 
 
 def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +176,7 @@ def test_a_full_disk_is_a_workers_last_word(
 
     monkeypatch.setattr(worker, "stop_with_parent", lambda: None)
     monkeypatch.setattr(search, "work", raising(OSError(28, "No space left on device", "runs/jobs")))
-    line = json.dumps({"search": "momentum", "total": 3, "index": 0, "workers": 2}) + "\n"
+    line = json.dumps({"search": "momentum", "total": 3, "options": {}, "index": 0, "workers": 2}) + "\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(line))
     assert worker.main() == UnfitError.exit_code
     assert "free some space" in json.loads(capsys.readouterr().out)["error"]

@@ -9,6 +9,7 @@ import pytest
 from one_model import attempt, begun, end, evaluated, events_of, finished, made, say
 
 from harness.common.errors import UnfitError
+from harness.config.settings import RunOptions
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
@@ -226,10 +227,10 @@ def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
     config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
     planned = Plan((replace(experiment, config=config),), tmp_path)
     with pytest.raises(UnfitError, match="no data"):
-        runner.run(planned, runner.How(), nobody)
+        runner.run(planned, RunOptions(), nobody)
     there = Plan((experiment,), tmp_path)
     with pytest.raises(UnfitError, match="MLflow"):
-        runner.run(there, runner.How(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody)
+        runner.run(there, RunOptions(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody)
     assert saved_plans.digests(tmp_path) == []
 
 
