@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.console import lines, out
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 
 SHOWN = 50  # problems of a submission that are printed
@@ -67,14 +67,14 @@ def make_plan(
     **flags: Any,
 ) -> "tuple[Plan, Resolved]":
     """Experiments and key=value, in any order, as a plan; without `compute` no file of the data is digested."""
+    from harness.common.progress import Progress
     from harness.plan import plan
 
     names = [word for word in words if "=" not in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
     config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    show = lines("digesting data", "files")
-    return plan.make(names, config, Path(settings.root), seeds, compute, accept, show), settings
+    return plan.make(names, config, Path(settings.root), seeds, compute, accept, Progress()), settings
 
 
 def make_config(

@@ -103,13 +103,13 @@ def predict(
         raise UsageError(
             "harness predict CHECKPOINT... VIDEO|FRAMES: name a training's directory, then what to predict"
         )
-    from harness.launch.progress import counter
+    from harness.common.progress import Progress
     from harness.tools.predict import predict as work
 
     *checkpoints, source = map(Path, words)
     target = folder or source.resolve().with_name(f"{source.resolve().stem}_masks")
-    with counter("frames") as show:
-        done = work(checkpoints, source, target, stage, show)
+    with Progress() as progress:
+        done = work(checkpoints, source, target, stage, progress)
     out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
     if done.replaced:
         log.info(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
@@ -141,19 +141,19 @@ def score(
     \b
     harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
     """
-    from harness.launch.progress import counter
+    from harness.common.progress import Progress
     from harness.results import score as scoring
     from harness.results import submission
     from harness.results.records import read_evaluation
 
     config, settings = make_config(overrides or [], preset, root, plugins)
     if submission.unlabelled(config, split):
-        with counter("videos") as show:
-            problems = submission.check(masks, config, split, show)
+        with Progress() as progress:
+            problems = submission.check(masks, config, split, progress)
         print_problems(masks, split, problems, as_json)
         return
-    with counter("steps") as show:
-        directory = scoring.score(masks, name, config, Path(settings.root), split, show)
+    with Progress() as progress:
+        directory = scoring.score(masks, name, config, Path(settings.root), split, progress)
     final = read_evaluation(directory).final
     if as_json:
         out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))

@@ -139,17 +139,17 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
 
 def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
+    from harness.common.progress import Progress
     from harness.launch import runner, slurm_jobs
-    from harness.launch.progress import Display
 
     if detach and not on_slurm:
         runner.able(plan, options)
         log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
-    with Display() as display:
+    with Progress() as progress:
         if not on_slurm:
-            return runner.run(plan, options, display.show)
-        results = slurm_jobs.run(plan, options, display.show, detach)
+            return runner.run(plan, options, progress)
+        results = slurm_jobs.run(plan, options, progress, detach)
     if results is None:
         log.info("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
     return results
@@ -164,14 +164,14 @@ def dry(plan: "Plan", options: "RunOptions", rehearse: bool) -> str:
 
 def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> None:
     """What --rehearse measures, here or in a Slurm job."""
+    from harness.common.progress import Progress
     from harness.launch import rehearsal as rehearse
-    from harness.launch.progress import Display
 
-    with Display() as display:
+    with Progress() as progress:
         if on_slurm:
-            lines = rehearse.by_slurm(plan, options, display.show, detach)
+            lines = rehearse.by_slurm(plan, options, progress, detach)
         else:
-            lines = rehearse.rehearse(plan, options, display.show)
+            lines = rehearse.rehearse(plan, options, progress)
     if lines is None:
         log.info("it runs on its own; its log will have what it found, and the same command comes back to it")
     else:

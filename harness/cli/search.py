@@ -132,12 +132,12 @@ def search(
 
 def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     """Run the study, and confirm its best where that is asked for."""
-    from harness.launch.progress import Display
+    from harness.common.progress import Progress
     from harness.search.command import confirmed, run
 
-    with Display() as display:
-        done = run(request, workers, display)
-        return done if confirm is None else confirmed(request, done, confirm, display)
+    with Progress() as progress:
+        done = run(request, workers, progress)
+        return done if confirm is None else confirmed(request, done, confirm, progress)
 
 
 def show(done: "Done", as_json: bool) -> None:

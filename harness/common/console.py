@@ -3,14 +3,11 @@
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from harness.common.redaction import redact
-
-log = logging.getLogger(__name__)
 
 
 def out(text: str = "") -> None:
@@ -46,19 +43,6 @@ def logging_to_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before[0])
         logger.propagate = before[1]
-
-
-def lines(what: str, unit: str, every: float = 5.0) -> Callable[[int, int], None]:
-    """Return a function that says 'WHAT: DONE/TOTAL UNIT' at the end, and every so many seconds before."""
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last >= every:
-            last = time.monotonic()
-            log.info(f"{what}: {done}/{total} {unit}")
-
-    return show
 
 
 def _write(stream: TextIO | None, text: str) -> None:

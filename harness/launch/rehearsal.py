@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import OutputDir
@@ -27,11 +28,9 @@ from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
-from harness.launch.progress import Display
 from harness.launch.runner import choose, connected, fetch, fit, try_networks, writable
 from harness.launch.scheduler import Turns
 from harness.launch.status import rehearsing
-from harness.launch.supervisor import Show
 from harness.plan import gc
 from harness.plan import saved_plans as plans
 from harness.plan.cost import STATE, Cost, cost_lines
@@ -64,13 +63,13 @@ class Rehearsal(Plan):
         return super().videos(job)[:VIDEOS]
 
 
-def rehearse(plan: Plan, options: RunOptions, show: Show) -> list[str]:
+def rehearse(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
-        return rehearsed(plan, options, show)
+        return rehearsed(plan, options, progress)
 
 
-def rehearsed(plan: Plan, options: RunOptions, show: Show) -> list[str]:
+def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
     """The same, where no other is at work."""
     short, tracking = prepared(plan, options)
     publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
@@ -79,7 +78,7 @@ def rehearsed(plan: Plan, options: RunOptions, show: Show) -> list[str]:
     status = "FAILED"
     try:
         publisher.open(short.jobs)
-        turns.run(launcher, publisher, show, facts)
+        turns.run(launcher, publisher, progress, facts)
         status = "FAILED" if turns.failures else "FINISHED"
     except Stopped:
         status = "KILLED"
@@ -187,8 +186,8 @@ class Work:
         try:
             plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             options = replace(self.options, tracking_uri=resolve().tracking_uri)
-            with stop_signals(), Display() as display:
-                found = {"lines": rehearse(plan, options, display.show)}
+            with stop_signals(), Progress() as progress:
+                found = {"lines": rehearse(plan, options, progress)}
         except Stopped as stop:
             log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
@@ -199,7 +198,7 @@ class Work:
         sys.exit(found.get("exit_code", 0))
 
 
-def by_slurm(plan: Plan, options: RunOptions, show: Show, detach: bool = False) -> list[str] | None:
+def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> list[str] | None:
     """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
@@ -211,7 +210,7 @@ def by_slurm(plan: Plan, options: RunOptions, show: Show, detach: bool = False) 
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {number: plan.jobs}, show, left.exists)
+    slurm_jobs.accompany(short, {number: plan.jobs}, progress, left.exists)
     found = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.common import child, machine
 from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, UsageError, refused
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
@@ -21,7 +22,7 @@ from harness.jobdir.paths import OutputDir
 from harness.launch import preflight
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
-from harness.launch.supervisor import Launcher, Show, describe
+from harness.launch.supervisor import Launcher, describe
 from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
@@ -63,7 +64,7 @@ class Results:
     away: str | None  # why the store was not told, where it did not answer
 
 
-def run(plan: Plan, options: RunOptions, show: Show) -> Results:
+def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, options)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
@@ -82,7 +83,7 @@ def run(plan: Plan, options: RunOptions, show: Show) -> Results:
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
                 try:
-                    turns.run(launcher, publisher, show, facts)
+                    turns.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
                             f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL"

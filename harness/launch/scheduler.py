@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.common.atomic_files import JsonObject
+from harness.common.progress import Progress
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim, Lease
 from harness.jobdir.paths import Outcome
-from harness.launch.supervisor import Launcher, Show, supervise
+from harness.launch.supervisor import Launcher, supervise
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan, launches
@@ -40,7 +41,7 @@ class Turns:
         self._told: set[tuple[Job, str]] = set()
         self._stalled: set[Job] = set()  # and run again, once
 
-    def run(self, launcher: Launcher, publisher: Silent, show: Show, facts: JsonObject) -> None:
+    def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
         """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
         while self.waiting:
             before = len(self.waiting)
@@ -49,7 +50,7 @@ class Turns:
                 if held:
                     with lease.kept(held.values()):
                         self.executed += len(held)
-                        outcomes = supervise(self.plan, held, launcher, publisher, show, facts)
+                        outcomes = supervise(self.plan, held, launcher, publisher, progress, facts)
                     self.note(outcomes)
             if len(self.waiting) == before:
                 with stop_signals():

@@ -22,14 +22,15 @@ from harness.common import child
 from harness.common.atomic_files import write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
+from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import Outcome, OutputDir, Submission
 from harness.launch import runner
 from harness.launch.launchers import _sbatch
-from harness.launch.progress import Display
-from harness.launch.supervisor import Progress, Show, follow
+from harness.launch.progress import JobProgress
+from harness.launch.supervisor import follow
 from harness.plan import saved_plans as plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
@@ -60,8 +61,8 @@ class Work:
         try:
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
             options = replace(self.options, only=self.only, tracking_uri=resolve().tracking_uri)
-            with stop_signals(), Display() as display:
-                results = runner.run(plan, options, display.show)
+            with stop_signals(), Progress() as progress:
+                results = runner.run(plan, options, progress)
         except Stopped as stop:
             leave(stop, os.environ["SLURM_JOB_ID"])
         except Exception as error:
@@ -157,7 +158,7 @@ def by_number(plan: Plan) -> dict[str, list[Job]]:
     return found
 
 
-def run(plan: Plan, options: RunOptions, show: Show, detach: bool = False) -> runner.Results | None:
+def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
@@ -170,8 +171,9 @@ def run(plan: Plan, options: RunOptions, show: Show, detach: bool = False) -> ru
         waiting = submit(plan, missing, options)
     if detach:
         return None
-    accompany(plan, waiting, show, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
-    results = runner.run(plan, replace(options, only=(), rerun=None), show)  # `missing` has set aside what was asked
+    accompany(plan, waiting, progress, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
+    no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
+    results = runner.run(plan, no_job, progress)
     left = {
         job: f"Slurm job {number} ended before it was done (see {log_path(plan, number)}); the same command goes on"
         for number, jobs in waiting.items()
@@ -277,19 +279,19 @@ class Queued:
 def accompany(
     plan: Plan,
     waiting: Mapping[str, Sequence[Job]],
-    show: Show,
+    progress: Progress,
     over: Callable[[], bool],
 ) -> None:
     """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
 
     Raises Stopped after a signal, which touches none of them.
     """
-    progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
+    followed = {job: JobProgress(job) for jobs in waiting.values() for job in jobs}
     queued, silent = Queued(waiting), Silent()
     try:
         while True:
-            for one in progress.values():
-                follow(plan, silent, show, one)
+            for one in followed.values():
+                follow(plan, silent, progress, one)
             if queued.gone() or over():
                 return
             time.sleep(LOOK)

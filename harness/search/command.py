@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
 from harness.launch import runner
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.plan.study import Study, Trial
 from harness.results import rows
@@ -47,7 +47,7 @@ class Done:
     failures: Mapping[str, str] = field(default_factory=dict)  # jobs of the confirmation -> reason
 
 
-def work(request: Request, index: int, display: Display) -> None:
+def work(request: Request, index: int, progress: Progress) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
@@ -55,12 +55,12 @@ def work(request: Request, index: int, display: Display) -> None:
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
-        Worker(study, keeper, telling, launcher, root, facts, display).run(request.total)
+        Worker(study, keeper, telling, launcher, root, facts, progress).run(request.total)
     finally:
         launcher.close()
 
 
-def run(request: Request, workers: int, display: Display) -> Done:
+def run(request: Request, workers: int, progress: Progress) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
@@ -82,7 +82,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
             if request.options.launcher == "slurm":
                 slurm_workers.run(request, workers, keeper)
             elif workers == 1:
-                work(request, 0, display)
+                work(request, 0, progress)
             else:
                 local_workers.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()))
         except (Stopped, HarnessError, OSError) as why:
@@ -110,13 +110,13 @@ def broken_off(request: Request, study: Study, keeper: Keeper, telling: SilentSt
             telling.mark(status)
 
 
-def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Done:
+def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
     """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
     best = find(done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
-    confirmation, ran = confirm.run(study, best, seeds, root, request.options, display.show)
+    confirmation, ran = confirm.run(study, best, seeds, root, request.options, progress)
     for job, reason in ran.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))

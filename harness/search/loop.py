@@ -7,15 +7,14 @@ up by the next process that comes; one whose training fails on its own account h
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
+from harness.common.progress import Progress
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.paths import Outcome
-from harness.launch.progress import Display
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher
 from harness.plan import gc
@@ -41,7 +40,7 @@ class Worker:
     launcher: Launcher
     root: Path
     facts: JsonObject  # how jobs are run: provenance
-    display: Display
+    progress: Progress
 
     def run(self, total: int) -> None:
         """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
@@ -68,11 +67,11 @@ class Worker:
             log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         teller = self.telling.trial(plan, live)
-        show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
+        progress = self.progress.headed(f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
             turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"])
-            turns.run(self.launcher, teller, show, self.facts)
+            turns.run(self.launcher, teller, progress, self.facts)
             executed += turns.executed
             state, reason = how_it_went(plan)
             if state != "lost" or live.lease.lost or attempt + 1 == LOST:

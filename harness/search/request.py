@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from harness.common.atomic_files import JsonObject
-from harness.common.console import lines
 from harness.common.errors import UsageError
+from harness.common.progress import Progress
 from harness.config import compose as configuration
 from harness.config.settings import RunOptions
 from harness.launch import runner
@@ -43,8 +43,7 @@ class Request:
             raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
-        show = lines("digesting data", "files")
-        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, show=show)
+        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, progress=Progress())
 
     def folder(self, name: str) -> Path:
         """Return where a study keeps what is not Optuna's."""

@@ -17,12 +17,12 @@ from typing import Any
 from harness.common.atomic_files import read_json, write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, refused
+from harness.common.progress import Progress
 from harness.common.signals import Stopped, stop_signals
 from harness.config.settings import resolve
 from harness.jobdir.paths import OutputDir
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
-from harness.launch.progress import Display
 from harness.search.backend import Storage
 from harness.search.loop import in_words
 from harness.search.request import Request
@@ -52,7 +52,7 @@ class Work:
             options = replace(self.request.options, tracking_uri=resolve().tracking_uri)
             request = replace(self.request, storage=os.environ[URL], options=options)
             with stop_signals():
-                command.work(request, int(number), Display())
+                command.work(request, int(number), Progress())
         except Stopped as stop:
             slurm_jobs.leave(stop, number)
         except (HarnessError, OSError) as why:

@@ -12,8 +12,8 @@ import threading
 
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, refused
+from harness.common.progress import QUIET, Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.launch.progress import QUIET, Display
 from harness.search import command
 from harness.search.request import Request
 
@@ -28,8 +28,8 @@ def main() -> int:
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            display = Display(QUIET * workers)  # lines: bars would overwrite bars
-            command.work(Request.from_json(message), index, display)
+            progress = Progress(QUIET * workers)  # lines: bars would overwrite bars
+            command.work(Request.from_json(message), index, progress)
     except (HarnessError, OSError) as why:
         error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)

@@ -13,6 +13,7 @@ from mlflow_server import WITHOUT
 from harness import cli
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.jobdir import events
@@ -90,7 +91,7 @@ def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(
     monkeypatch.setattr(rehearsal, "choose", lambda plan, options: (Signalled(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(rehearsal, "fetch", lambda config: fetched.append(config))
     with pytest.raises(Stopped):
-        rehearsal.rehearse(made, RunOptions(tracking_uri=store.uri), lambda progress: None)
+        rehearsal.rehearse(made, RunOptions(tracking_uri=store.uri), SILENT)
     assert fetched == [made.config]
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
     for run in store.connect().search_runs([store.experiment("one_model")]):
@@ -129,9 +130,9 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(made, RunOptions(offline=True), lambda progress: None)
+        rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
     with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None)
+        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, SILENT)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ SLURM = RunOptions(offline=True, launcher="slurm", nproc=1, slurm={"partition": 
 
 
 def by_slurm(plan: Plan, options: RunOptions = SLURM, detach: bool = False) -> list[str] | None:
-    return rehearsal.by_slurm(plan, options, lambda progress: None, detach)
+    return rehearsal.by_slurm(plan, options, SILENT, detach)
 
 
 def left(root: Path, found: dict[str, object]) -> None:
@@ -209,10 +210,10 @@ def test_no_other_is_begun_while_it_waits(
             by_slurm(one_model.made(tmp_path, "seed=1"), options)
     here = RunOptions(offline=True)
     with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-        rehearsal.rehearse(made, here, lambda progress: None)
+        rehearsal.rehearse(made, here, SILENT)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
     with pytest.raises(UsageError, match=r"Slurm job 7 is to rehearse.*squeue does not answer.*rehearsal.json"):
-        rehearsal.rehearse(made, here, lambda progress: None)
+        rehearsal.rehearse(made, here, SILENT)
     assert by_slurm(made, secret, detach=True) is None, "the job may wait yet: it is come back to"
     assert len(submitted) == 1
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tiny_study import TINY
 
+from harness.common.progress import Progress
 from harness.config.settings import RunOptions
-from harness.launch.progress import Display
 from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
@@ -21,7 +21,7 @@ def request(folder: Path, **more: Any) -> Request:
     return Request("momentum", 3, **given, options=RunOptions(**options))
 
 
-def trials_end(asked: Request, index: int, display: Display) -> None:
+def trials_end(asked: Request, index: int, progress: Progress) -> None:
     """In place of `search.work`: every trial ends with a number, and nothing is trained."""
     made = asked.make()
     keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)))

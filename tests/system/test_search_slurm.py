@@ -21,9 +21,9 @@ from tiny_study import TINY
 
 from harness.cli import search as command
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.search import command as search
 from harness.search import slurm_workers
@@ -106,7 +106,7 @@ def test_jobs_that_end_before_the_study_has_its_trials_are_told(
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
     with pytest.raises(UnfitError, match=r"Slurm jobs 7 have ended with 0 of 3 trials \(see .*7_0_log.out\)"):
-        search.run(request(tmp_path), 1, Display())
+        search.run(request(tmp_path), 1, Progress())
     assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
 
 
@@ -118,12 +118,12 @@ def test_what_still_waits_when_the_study_is_through_is_cancelled(
 
     def queue(ids: list[str]) -> dict[str, State]:
         if ids:
-            trials_end(asked, 0, Display())
+            trials_end(asked, 0, Progress())
         return dict.fromkeys(ids, State("PENDING", "Resources"))
 
     monkeypatch.setattr(_sbatch, "queue", queue)
     monkeypatch.setattr(_sbatch, "cancel", cancelled.append)
-    done = search.run(asked, 1, Display())
+    done = search.run(asked, 1, Progress())
     assert [trial.state for trial in done.trials] == ["failed"] * 3
     assert cancelled == [["7"]]
     said = capsys.readouterr().err

@@ -14,6 +14,7 @@ from PIL import Image
 from system_parts import need, program
 
 from harness.common.errors import UnfitError
+from harness.common.progress import SILENT
 from harness.config import input_digests
 from harness.config.settings import RunOptions
 from harness.launch import runner
@@ -44,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{folder}/mlflow.db"
     made = finished_root.make(folder / "root")
     score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
-    done = runner.run(made, RunOptions(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None)
+    done = runner.run(made, RunOptions(tracking_uri=uri, command=("harness", "run", "x")), SILENT)
     assert done.away is None
     return uri
 

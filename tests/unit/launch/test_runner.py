@@ -10,6 +10,7 @@ import pytest
 
 from harness.common import machine
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.launch import runner
@@ -104,7 +105,7 @@ def test_the_worker_gets_ready_while_the_store_is_asked_and_goes_where_it_does_n
     monkeypatch.setattr(runner, "choose", lambda plan, options: (Waits(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(runner, "connected", asked)
     with pytest.raises(UnfitError, match="no answer"):
-        runner.run(one_model.made(tmp_path), RunOptions(), lambda progress: None)
+        runner.run(one_model.made(tmp_path), RunOptions(), SILENT)
     assert order == ["warm", "asked", "closed"]
 
 
@@ -134,7 +135,7 @@ def test_after_an_error_no_run_says_running(
         one_model.finished(made)
         monkeypatch.setattr(runner.present, "write", raises(error))
     with pytest.raises(type(error)):
-        runner.run(made, RunOptions(tracking_uri=store.uri), lambda progress: None)
+        runner.run(made, RunOptions(tracking_uri=store.uri), SILENT)
     client = store.connect()
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     found = {run.data.tags[ROLE]: run for run in runs if ROLE in run.data.tags}

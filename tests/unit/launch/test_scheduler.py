@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.common.atomic_files import write_json
+from harness.common.progress import SILENT, Progress
 from harness.common.signals import Stopped
 from harness.config.compose import compose
 from harness.jobdir import lease
@@ -61,7 +62,7 @@ def made(tmp_path: Path) -> Plan:
 
 def run(made: Plan, launcher: Script, stall: float = 10.0) -> Turns:
     turns = Turns(made, made.jobs)
-    turns.run(launcher, Silent(), lambda progress: None, {"stall": stall})
+    turns.run(launcher, Silent(), SILENT, {"stall": stall})
     return turns
 
 
@@ -136,7 +137,7 @@ def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypat
         assert other is not None
     got.renew()
     begun = time.monotonic()
-    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), SILENT, {"stall": 10.0})
     assert outcomes[job].status == "superseded"
     assert time.monotonic() - begun < 60
     assert not (made.directory(job) / "outcome.json").exists()
@@ -159,7 +160,7 @@ def test_a_supervisor_that_was_taken_over_writes_nothing(
             if stopped:
                 raise Stopped(signal.SIGTERM)
 
-    arguments = (made, {job: got}, TakenOver(), Silent(), lambda progress: None, {"stall": 10.0})
+    arguments = (made, {job: got}, TakenOver(), Silent(), SILENT, {"stall": 10.0})
     if stopped:
         with pytest.raises(Stopped):
             supervisor.supervise(*arguments)
@@ -178,7 +179,7 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
     launcher, job = OneFails("failed"), made.jobs[0]
     got = Claim(made.directory(job)).take()
     assert got is not None
-    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), SILENT, {"stall": 10.0})
     assert outcomes[job] == Outcome("failed", "as told")
     assert not launcher.hangs
 
@@ -206,13 +207,14 @@ def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finish
             self.hangs = True
             (directories[0] / "events.jsonl").write_text('{"event": "begin", "time": 0, "step": 0, "steps": 1}\n')
 
-    def show(progress: supervisor.Progress) -> None:
-        raise RuntimeError("a defect")
+    class Breaks(Progress):
+        def task(self, *arguments: Any, **options: Any) -> Any:
+            raise RuntimeError("a defect")
 
     job, launcher = made.jobs[0], Works()
     got = Claim(made.directory(job)).take()
     assert got is not None
     with pytest.raises(RuntimeError):
-        supervisor.supervise(made, {job: got}, launcher, Hears(), show, {"stall": 10.0})
+        supervisor.supervise(made, {job: got}, launcher, Hears(), Breaks(), {"stall": 10.0})
     assert told == [("finished", "as told") if finished else ("failed", "a defect")]
     assert not launcher.hangs

@@ -17,6 +17,7 @@ from mlflow_server import WITHOUT
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
@@ -31,7 +32,7 @@ OPTIONS = RunOptions(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True
 
 
 def nothing(*arguments: Any) -> None:
-    """Shows and says nothing."""
+    """Does nothing."""
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_results_of_a_rerun_are_not_moved_away_again(
             finish(plan, job)  # type: ignore[arg-type]
 
     monkeypatch.setattr(slurm_jobs, "accompany", runs_them)
-    results = slurm_jobs.run(made, replace(OPTIONS, rerun="decoder_a"), nothing)
+    results = slurm_jobs.run(made, replace(OPTIONS, rerun="decoder_a"), SILENT)
     assert results is not None
     assert not results.failures
     assert results.executed == len(list((tmp_path / "replaced").iterdir())) == 3
@@ -147,7 +148,7 @@ def test_two_who_submit_at_once_do_so_once(
         return real(*arguments)
 
     monkeypatch.setattr(slurm_jobs, "submit", slow)
-    both = [threading.Thread(target=slurm_jobs.run, args=(made, OPTIONS, nothing, True)) for _ in range(2)]
+    both = [threading.Thread(target=slurm_jobs.run, args=(made, OPTIONS, SILENT, True)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:

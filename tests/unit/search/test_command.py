@@ -14,9 +14,9 @@ from tiny_study import TINY
 from harness.cli import search as command
 from harness.common import machine
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.config.compose import compose
 from harness.launch import runner
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.plan import study as studies
 from harness.results.table import Report
@@ -35,11 +35,11 @@ def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch:
 
     def run(*arguments: object) -> None:
         order.append("crew")
-        trials_end(request(tmp_path), 0, Display())
+        trials_end(request(tmp_path), 0, Progress())
 
     monkeypatch.setattr(search.local_workers, "run", run)
-    search.run(request(tmp_path), 3, Display())
-    search.run(request(tmp_path), 3, Display())  # nothing is left
+    search.run(request(tmp_path), 3, Progress())
+    search.run(request(tmp_path), 3, Progress())  # nothing is left
     assert order == ["fetch", "crew"]
 
 
@@ -151,7 +151,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
     ran = runner.Results((), 1, 0, 0, {job: "the loss is not finite"}, "", None)
     monkeypatch.setattr(confirm, "run", lambda *a, **k: (None, ran))
     done = Done(made, [trial], Report("title", {}), tmp_path, "")
-    finished = search.confirmed(asked, done, 2, Display())
+    finished = search.confirmed(asked, done, 2, Progress())
     assert finished.failures == {job.name: "the loss is not finite"}
     with pytest.raises(typer.Exit) as left:
         command.show(finished, as_json=True)

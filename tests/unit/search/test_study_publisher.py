@@ -13,12 +13,12 @@ from tiny_study import TINY
 
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.config import input_digests
 from harness.config.compose import compose
 from harness.jobdir import pruning
 from harness.jobdir.paths import Outcome
-from harness.launch.progress import Display
 from harness.plan import study as studies
 from harness.plan.job import Evaluate, Train
 from harness.plan.plan import Plan
@@ -294,7 +294,7 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
 ) -> None:
     monkeypatch.setattr(search, "work", raising(error))
     with pytest.raises(type(error)):
-        search.run(told, 1, Display())
+        search.run(told, 1, Progress())
     assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
     assert parent(told).status == status
 
@@ -302,26 +302,26 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
 def test_a_study_that_goes_on_is_at_work_again_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "work", raising(UnfitError("3 workers died")))
     with pytest.raises(UnfitError):
-        search.run(told, 1, Display())
+        search.run(told, 1, Progress())
     seen: list[str] = []
 
-    def work(asked: Request, index: int, display: Display) -> None:
+    def work(asked: Request, index: int, progress: Progress) -> None:
         seen.append(parent(asked).status)
-        trials_end(asked, index, display)
+        trials_end(asked, index, progress)
 
     monkeypatch.setattr(search, "work", work)
-    search.run(told, 1, Display())
+    search.run(told, 1, Progress())
     assert seen == ["RUNNING"]
     assert parent(told).status == "FINISHED"
 
 
 def test_a_study_that_others_are_at_is_left_running_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(asked: Request, index: int, display: Display) -> None:
+    def work(asked: Request, index: int, progress: Progress) -> None:
         made = asked.make()
         keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)))
         assert keeper.take(4) is not None  # of a larger study, by a process that lives
-        trials_end(replace(asked, total=2), index, display)
+        trials_end(replace(asked, total=2), index, progress)
 
     monkeypatch.setattr(search, "work", work)
-    search.run(told, 1, Display())
+    search.run(told, 1, Progress())
     assert parent(told).status == "RUNNING"

@@ -9,6 +9,7 @@ import pytest
 from one_model import attempt, begun, end, evaluated, events_of, finished, made, say
 
 from harness.common.errors import UnfitError
+from harness.common.progress import SILENT
 from harness.config.settings import RunOptions
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
@@ -95,10 +96,6 @@ def steps(store: Tracking, run: Found) -> list[int]:
 
 def training(planned: Plan) -> Train:
     return next(job for job in planned.jobs if isinstance(job, Train))
-
-
-def nobody(progress: object) -> None:
-    """Hears nothing."""
 
 
 def test_a_run_that_was_told_by_two_has_each_step_once(store: Tracking, tmp_path: Path) -> None:
@@ -227,10 +224,10 @@ def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
     config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
     planned = Plan((replace(experiment, config=config),), tmp_path)
     with pytest.raises(UnfitError, match="no data"):
-        runner.run(planned, RunOptions(), nobody)
+        runner.run(planned, RunOptions(), SILENT)
     there = Plan((experiment,), tmp_path)
     with pytest.raises(UnfitError, match="MLflow"):
-        runner.run(there, RunOptions(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody)
+        runner.run(there, RunOptions(launcher="inline", tracking_uri="http://127.0.0.1:9"), SILENT)
     assert saved_plans.digests(tmp_path) == []
 
 
