@@ -143,7 +143,7 @@ def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool)
     from harness.launch import runner, slurm_jobs
 
     if detach and not on_slurm:
-        runner.able(plan, options)
+        runner.preflight(plan, options)
         log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
     with Progress() as progress:

@@ -23,8 +23,11 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
+        text = redact(self.format(record))
         try:
-            _write(sys.stderr, redact(self.format(record)))
+            _write(sys.stderr, text)
+        except UnicodeEncodeError:
+            _write(sys.stderr, text.encode("ascii", "backslashreplace").decode())
         except OSError:
             _mute(sys.stderr)
 

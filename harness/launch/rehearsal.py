@@ -28,8 +28,8 @@ from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
-from harness.launch.runner import choose, connected, fetch, fit, try_networks, writable
-from harness.launch.scheduler import Turns
+from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks, writable
+from harness.launch.scheduler import Scheduler
 from harness.launch.status import rehearsing
 from harness.plan import gc
 from harness.plan import saved_plans as plans
@@ -74,12 +74,12 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
     short, tracking = prepared(plan, options)
     publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
     launcher, facts = choose(short, options)
-    turns = Turns(short, short.jobs)
+    scheduler = Scheduler(short, short.jobs)
     status = "FAILED"
     try:
         publisher.open(short.jobs)
-        turns.run(launcher, publisher, progress, facts)
-        status = "FAILED" if turns.failures else "FINISHED"
+        scheduler.run(launcher, publisher, progress, facts)
+        status = "FAILED" if scheduler.failures else "FINISHED"
     except Stopped:
         status = "KILLED"
         raise
@@ -87,8 +87,8 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
         launcher.close()
         for experiment in short.experiments:
             publisher.close(experiment, status)
-    if turns.failures:
-        told = "; ".join(f"{job.name}: {reason}" for job, reason in turns.failures.items())
+    if scheduler.failures:
+        told = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
@@ -123,7 +123,7 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
             f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
             f"(and where squeue does not answer here, delete {plan.output.rehearsal_file})"
         )
-    fit(plan.config)
+    require_inputs(plan.config)
     try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
     if any(isinstance(job, Train) for job in plan.jobs):
         fetch(plan.config)
@@ -168,7 +168,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
 
 
 @dataclass(frozen=True)
-class Work:
+class SlurmTask:
     """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
 
     root: Path
@@ -231,7 +231,7 @@ def begun(plan: Plan, options: RunOptions) -> str:
         return str(known["id"])
     with alone(plan.root):
         prepared(plan, options)
-        number = _sbatch.submit(executor(plan, options), work(plan, options))
+        number = _sbatch.submit(executor(plan, options), task(plan, options))
         output.slurm.mkdir(exist_ok=True)
         write_json(output.rehearsal_file, {"id": number, "asked": asked})
     return number
@@ -243,10 +243,10 @@ def executor(plan: Plan, options: RunOptions) -> Any:
     return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
 
 
-def work(plan: Plan, options: RunOptions) -> Work:
+def task(plan: Plan, options: RunOptions) -> SlurmTask:
     """What the Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
+    return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
 
 
 def dry(plan: Plan, options: RunOptions) -> str:

@@ -19,16 +19,16 @@ from harness.config.compose import Config
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
 from harness.jobdir.paths import OutputDir
-from harness.launch import preflight
+from harness.launch import preflight as networks
 from harness.launch.launchers._environment import child_environment
-from harness.launch.scheduler import Turns
+from harness.launch.scheduler import Scheduler
 from harness.launch.supervisor import Launcher, describe
 from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
-from harness.report import folder as present
+from harness.report import folder as report_folder
 from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
@@ -70,8 +70,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     already = sum(plan.state(job) == "done" for job in plan.jobs)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
-    turns = Turns(plan, list(todo), failures=stuck)
-    failures = turns.failures
+    scheduler = Scheduler(plan, list(todo), failures=stuck)
+    failures = scheduler.failures
     stopped: Stopped | None = None
     with ready(plan, options, todo) as worker:
         publisher = publisher_of(plan, connected(options))
@@ -83,7 +83,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
                 try:
-                    turns.run(launcher, publisher, progress, facts)
+                    scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
                             f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL"
@@ -100,7 +100,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+    return Results(finished, scheduler.executed, already, scheduler.elsewhere, failures, where, away)
 
 
 @contextmanager
@@ -133,12 +133,12 @@ def missing(plan: Plan, options: RunOptions) -> list[Job]:
     """What is to be run here. Raises UnfitError where data or the root is unfit."""
     writable(plan.root)
     if options.rerun is not None:
-        able(plan, options)  # before anything is moved
+        preflight(plan, options)  # before anything is moved
         set_aside(plan, options.rerun)
     wanted = [job for job in plan.jobs if options.only is None or job.fingerprint in options.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
-        fit(plan.config)
+        require_inputs(plan.config)
         data_changes.check(plan, options.inside)
         try_networks(plan, options, found)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
@@ -146,10 +146,10 @@ def missing(plan: Plan, options: RunOptions) -> list[Job]:
     return found
 
 
-def able(plan: Plan, options: RunOptions) -> None:
+def preflight(plan: Plan, options: RunOptions) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
     writable(plan.root)
-    fit(plan.config)
+    require_inputs(plan.config)
     try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
     connected(options)
 
@@ -157,7 +157,7 @@ def able(plan: Plan, options: RunOptions) -> None:
 def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
     """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit."""
     _, facts = choose(plan, options)
-    preflight.check(plan, jobs, facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside)
+    networks.check(plan, jobs, facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside)
 
 
 def connected(options: RunOptions) -> Tracking | None:
@@ -268,12 +268,12 @@ def conclude(
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     folder = plan.output.reports / experiment.name
-    evidence = present.collect(plan, experiment, cells, options.command, folder)
+    evidence = report_folder.collect(plan, experiment, cells, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
     table = rows.aggregate(results, facts)
-    present.write(report, table, facts, folder)
+    report_folder.write(report, table, facts, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)
@@ -320,7 +320,7 @@ def changed(plan: Plan, cell: Cell) -> list[str]:
     return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
 
 
-def fit(config: Config) -> None:
+def require_inputs(config: Config) -> None:
     """Raise UnfitError where data or weights that the plan needs are not there."""
     if config.content.missing:
         raise UnfitError(config.content.missing[0])

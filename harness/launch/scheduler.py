@@ -27,7 +27,7 @@ ASK = 1.0  # seconds between two looks at jobs that others run
 
 
 @dataclass
-class Turns:
+class Scheduler:
     """What has come of a plan's missing jobs so far; true at any moment, also after a signal."""
 
     plan: Plan

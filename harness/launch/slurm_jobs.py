@@ -47,7 +47,7 @@ GONE = 20.0  # seconds that the files of a job that left the queue may take to b
 
 
 @dataclass(frozen=True)
-class Work:
+class SlurmTask:
     """What a Slurm job does: some jobs of plans that the root keeps. submitit pickles it; it holds no secret."""
 
     root: Path
@@ -206,7 +206,7 @@ def submit(plan: Plan, missing: Sequence[Job], options: RunOptions) -> dict[str,
         if not todo:
             continue
         after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
-        number = _sbatch.submit(made(plan, todo, options, after), work(plan, todo, options))
+        number = _sbatch.submit(executor(plan, todo, options, after), task(plan, todo, options))
         for job in todo:
             there[job] = number
             files = plan.jobdir(job)
@@ -227,20 +227,20 @@ def dry(plan: Plan, options: RunOptions) -> str:
         after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
         place |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
-        texts.append(f"{head}\n{_sbatch.script(made(plan, launch, options, after))}")
+        texts.append(f"{head}\n{_sbatch.script(executor(plan, launch, options, after))}")
     return "\n".join(texts)
 
 
-def made(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
+def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
     return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness {name}", after)
 
 
-def work(plan: Plan, launch: Sequence[Job], options: RunOptions) -> Work:
+def task(plan: Plan, launch: Sequence[Job], options: RunOptions) -> SlurmTask:
     """What a Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(options))
+    return SlurmTask(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(options))
 
 
 def handed_on(options: RunOptions) -> RunOptions:

@@ -25,7 +25,7 @@ from harness.search.backend import OWN, Storage
 from harness.search.loop import Worker
 from harness.search.request import Request
 from harness.search.storage import Keeper, stored_trials
-from harness.search.study_publisher import SilentStudy, study_publisher_of
+from harness.search.study_publisher import SilentStudyPublisher, study_publisher_of
 from reports import search as report_of
 from reports.search.finding import find
 
@@ -51,11 +51,11 @@ def work(request: Request, index: int, progress: Progress) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
-    telling = study_publisher_of(study, root, request.tracking())
+    publisher = study_publisher_of(study, root, request.tracking())
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
-        Worker(study, keeper, telling, launcher, root, facts, progress).run(request.total)
+        Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
     finally:
         launcher.close()
 
@@ -65,19 +65,19 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     runner.writable(root)
-    runner.fit(study.config)
+    runner.require_inputs(study.config)
     default = study.plan(study.default, study.config["seed"], root)
     runner.try_networks(default, request.options, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
     keeper = Keeper(study, storage)
-    telling = study_publisher_of(study, root, request.tracking())
+    publisher = study_publisher_of(study, root, request.tracking())
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
         log.info(
             f"study '{study.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)"
         )
         runner.fetch(study.config)
-        telling.mark("RUNNING")
+        publisher.mark("RUNNING")
         try:
             if request.options.launcher == "slurm":
                 slurm_workers.run(request, workers, keeper)
@@ -87,9 +87,9 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
                 local_workers.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()))
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
-            broken_off(request, study, keeper, telling, status)
+            broken_off(request, study, keeper, publisher, status)
             raise
-    return conclude(request, study, keeper, telling, "FINISHED")
+    return conclude(request, study, keeper, publisher, "FINISHED")
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
@@ -101,13 +101,13 @@ def shared(request: Request, workers: int) -> list[dict[str, str]]:
     return []
 
 
-def broken_off(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> None:
+def broken_off(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> None:
     """Report what there is; what is away or full hides nothing of why it broke off."""
     try:
-        conclude(request, study, keeper, telling, status)
+        conclude(request, study, keeper, publisher, status)
     except (HarnessError, OSError):
         with suppress(HarnessError, OSError):
-            telling.mark(status)
+            publisher.mark(status)
 
 
 def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
@@ -122,12 +122,12 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     if confirmation is not None:
         keeper.remember(confirmation)
-    telling = study_publisher_of(study, root, request.tracking())
-    finished = conclude(request, study, keeper, telling, "FINISHED")
+    publisher = study_publisher_of(study, root, request.tracking())
+    finished = conclude(request, study, keeper, publisher, "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> Done:
+def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
     summary = report(request, study, keeper, trials)
@@ -135,8 +135,8 @@ def conclude(request: Request, study: Study, keeper: Keeper, telling: SilentStud
     write(summary, folder)
     where, away = "", None
     try:
-        telling.catch_up(trials)
-        where = telling.report(summary, folder, "RUNNING" if keeper.at_work() else status)
+        publisher.catch_up(trials)
+        where = publisher.report(summary, folder, "RUNNING" if keeper.at_work() else status)
     except UnfitError as error:
         away = str(error)
     return Done(study, trials, summary, folder, where, away)

@@ -15,14 +15,14 @@ from harness.common.progress import Progress
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.paths import Outcome
-from harness.launch.scheduler import Turns
+from harness.launch.scheduler import Scheduler
 from harness.launch.supervisor import Launcher
 from harness.plan import gc
 from harness.plan.plan import Plan
 from harness.plan.study import Study, Trial
 from harness.results import records
 from harness.search.storage import Keeper, Live
-from harness.search.study_publisher import SilentStudy
+from harness.search.study_publisher import SilentStudyPublisher
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Worker:
 
     study: Study
     keeper: Keeper
-    telling: SilentStudy
+    publisher: SilentStudyPublisher
     launcher: Launcher
     root: Path
     facts: JsonObject  # how jobs are run: provenance
@@ -66,13 +66,13 @@ class Worker:
         if live.resumed:
             log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
-        teller = self.telling.trial(plan, live)
+        trial_publisher = self.publisher.trial(plan, live)
         progress = self.progress.headed(f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
-            turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"])
-            turns.run(self.launcher, teller, progress, self.facts)
-            executed += turns.executed
+            scheduler = Scheduler(plan, [job for job in plan.jobs if plan.state(job) != "done"])
+            scheduler.run(self.launcher, trial_publisher, progress, self.facts)
+            executed += scheduler.executed
             state, reason = how_it_went(plan)
             if state != "lost" or live.lease.lost or attempt + 1 == LOST:
                 break
@@ -85,7 +85,7 @@ class Worker:
         live.tell(state, value, facts)
         trial = self.keeper.trial(live.number)
         try:
-            self.telling.close(trial)
+            self.publisher.close(trial)
         except (UnfitError, OSError) as error:
             log.warning(f"{error}; the same command tells it later")
         seed = f" seed {live.seed}, the default" if live.default else ""

@@ -35,7 +35,7 @@ LOOK = 2.0  # seconds between two looks at the storage
 
 
 @dataclass(frozen=True)
-class Work:
+class SlurmTask:
     """What a Slurm job does: be one worker of a study. submitit pickles it; it holds no secret."""
 
     request: Request  # but for the storage and MLflow's address: a job learns them where it runs
@@ -80,10 +80,10 @@ def executor(request: Request, study: str) -> Any:
     return _sbatch.executor(folder, request.options.slurm, f"harness search {study}")
 
 
-def work(request: Request) -> Work:
+def task(request: Request) -> SlurmTask:
     """What a Slurm job is to do, as a value."""
     root = str(Path(request.root).resolve())
-    return Work(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
+    return SlurmTask(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
 
 
 def run(request: Request, workers: int, keeper: Keeper) -> None:
@@ -112,7 +112,7 @@ def submit(request: Request, workers: int, study: str, storage: Storage) -> list
         )
     with environment(URL, storage.whole):
         while len(ids) < workers:
-            ids.append(_sbatch.submit(submitter, work(request)))
+            ids.append(_sbatch.submit(submitter, task(request)))
             write_json(note, {"ids": ids})
             log.info(f"Slurm job {ids[-1]}: a worker of '{study}', see {log_path(request, ids[-1])}")
     return ids

@@ -173,9 +173,9 @@ def left(root: Path, found: dict[str, object]) -> None:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearsal.Work]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearsal.SlurmTask]:
     """What was given to sbatch, numbered from 7; the queue has all of them for ever."""
-    works: list[rehearsal.Work] = []
+    works: list[rehearsal.SlurmTask] = []
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: works.append(work) or str(6 + len(works)))
     monkeypatch.setattr(_sbatch, "queue", lambda ids: dict.fromkeys(ids, State("RUNNING")))
     return works
@@ -188,7 +188,7 @@ def test_a_dry_run_prints_its_script(tmp_path: Path) -> None:
     assert not (tmp_path / "rehearsal").exists()
 
 
-def test_it_is_left_and_come_back_to(submitted: list[rehearsal.Work], tmp_path: Path) -> None:
+def test_it_is_left_and_come_back_to(submitted: list[rehearsal.SlurmTask], tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert by_slurm(made, detach=True) is None
     left(tmp_path, {"lines": ["a line"]})
@@ -199,7 +199,7 @@ def test_it_is_left_and_come_back_to(submitted: list[rehearsal.Work], tmp_path: 
 
 
 def test_no_other_is_begun_while_it_waits(
-    submitted: list[rehearsal.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submitted: list[rehearsal.SlurmTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = one_model.made(tmp_path)
     secret = replace(SLURM, slurm={**SLURM.slurm, "setup": ["export MLFLOW_TRACKING_PASSWORD=hush"]})
@@ -220,7 +220,7 @@ def test_no_other_is_begun_while_it_waits(
 
 @pytest.mark.parametrize(("code", "kind"), [(1, HarnessError), (2, UsageError), (3, UnfitError)], ids=str)
 def test_why_it_failed_there_is_said_here(
-    code: int, kind: type[HarnessError], submitted: list[rehearsal.Work], tmp_path: Path
+    code: int, kind: type[HarnessError], submitted: list[rehearsal.SlurmTask], tmp_path: Path
 ) -> None:
     left(tmp_path, {"reason": "out of memory", "exit_code": code})
     with pytest.raises(HarnessError, match="out of memory") as error:
@@ -229,7 +229,7 @@ def test_why_it_failed_there_is_said_here(
 
 
 def test_a_job_that_leaves_no_word(
-    submitted: list[rehearsal.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submitted: list[rehearsal.SlurmTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
     monkeypatch.setattr(slurm_jobs, "GONE", 0.0)
@@ -247,11 +247,11 @@ def test_what_fails_in_the_allocation_is_written_down(
     rehearsal.prepared(made, SLURM)
     OutputDir(tmp_path).rehearsal_result("7").parent.mkdir(parents=True)
     with pytest.raises(SystemExit) as ended:
-        rehearsal.work(made, SLURM)()
+        rehearsal.task(made, SLURM)()
     assert ended.value.code == 75
     assert not OutputDir(tmp_path).rehearsal_result("7").exists(), "Slurm may run it again"
     (tmp_path / "rehearsal" / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as ended:
-        rehearsal.work(made, SLURM)()
+        rehearsal.task(made, SLURM)()
     assert ended.value.code == UnfitError.exit_code
     assert "run the plan again" in capsys.readouterr().out

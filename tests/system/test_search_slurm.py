@@ -66,7 +66,7 @@ def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
 
 def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(tmp_path, storage=SECRET, tracking_uri="http://me:hush@nowhere")
-    handed: list[tuple[slurm_workers.Work, str]] = []
+    handed: list[tuple[slurm_workers.SlurmTask, str]] = []
     monkeypatch.setattr(
         _sbatch, "submit", lambda made, work: handed.append((work, os.environ[slurm_workers.URL])) or str(len(handed))
     )
@@ -88,7 +88,7 @@ def test_a_job_that_did_not_get_the_storage_says_so(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv(slurm_workers.URL, raising=False)
     with pytest.raises(SystemExit) as left:
-        slurm_workers.work(request(tmp_path))()
+        slurm_workers.task(request(tmp_path))()
     assert left.value.code == UnfitError.exit_code
     assert "--slurm export must include ALL" in capsys.readouterr().err
 

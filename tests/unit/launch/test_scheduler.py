@@ -16,7 +16,7 @@ from harness.jobdir import lease
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.launch import runner, supervisor
-from harness.launch.scheduler import Turns
+from harness.launch.scheduler import Scheduler
 from harness.plan import plan
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
@@ -60,30 +60,30 @@ def made(tmp_path: Path) -> Plan:
     return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
 
 
-def run(made: Plan, launcher: Script, stall: float = 10.0) -> Turns:
-    turns = Turns(made, made.jobs)
-    turns.run(launcher, Silent(), SILENT, {"stall": stall})
-    return turns
+def run(made: Plan, launcher: Script, stall: float = 10.0) -> Scheduler:
+    scheduler = Scheduler(made, made.jobs)
+    scheduler.run(launcher, Silent(), SILENT, {"stall": stall})
+    return scheduler
 
 
 def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
     launcher = Script()
-    turns = run(made, launcher)
-    assert turns.executed == len(made.jobs) == len(launcher.started)
-    assert not turns.failures
+    scheduler = run(made, launcher)
+    assert scheduler.executed == len(made.jobs) == len(launcher.started)
+    assert not scheduler.failures
     assert all(lease.held(made.directory(job)) is None for job in made.jobs)
     assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
 
 
 def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, caplog: pytest.LogCaptureFixture) -> None:
     launcher = Script("stalls", *["finished"] * 9)
-    turns = run(made, launcher, stall=0.01)
+    scheduler = run(made, launcher, stall=0.01)
     first = launcher.started[0]
     assert launcher.started.count(first) == 2
     assert [spec["attempt"] for spec in launcher.specs if spec["fingerprint"] == first.name] == [1, 2]
     assert any("stacks of all ranks" in line for line in caplog.messages)
-    assert not turns.failures
-    assert turns.executed == len(made.jobs)
+    assert not scheduler.failures
+    assert scheduler.executed == len(made.jobs)
 
 
 def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
@@ -93,10 +93,10 @@ def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
             super().start(directories)
 
     launcher = Hangs()
-    turns = run(made, launcher, stall=0.01)
+    scheduler = run(made, launcher, stall=0.01)
     assert launcher.started.count(made.directory(made.jobs[0])) == 2
-    assert "no step for 0.01 minutes" in turns.failures[made.jobs[0]]
-    assert any("which failed" in reason for reason in turns.failures.values())
+    assert "no step for 0.01 minutes" in scheduler.failures[made.jobs[0]]
+    assert any("which failed" in reason for reason in scheduler.failures.values())
 
 
 @pytest.mark.parametrize("word", FAILED)
@@ -120,9 +120,9 @@ def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
         got.renew(released=True)
 
     monkeypatch.setattr("harness.launch.scheduler.time.sleep", other_run_fails)
-    turns = run(made, launcher)
+    scheduler = run(made, launcher)
     assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
-    assert turns.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
+    assert scheduler.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
     assert any("has it; its result is taken" in line for line in caplog.messages)
 
 

@@ -36,9 +36,9 @@ def nothing(*arguments: Any) -> None:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.Work]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.SlurmTask]:
     """What was given to sbatch; the queue knows nothing of it."""
-    found: list[slurm_jobs.Work] = []
+    found: list[slurm_jobs.SlurmTask] = []
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     monkeypatch.setattr(_sbatch, "executor", lambda *arguments: None)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: found.append(work) or str(len(found)))
@@ -46,7 +46,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.Work]:
 
 
 def test_results_of_a_rerun_are_not_moved_away_again(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2)
 
@@ -66,7 +66,7 @@ def test_results_of_a_rerun_are_not_moved_away_again(
 
 
 def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     missing = [job for job in made.jobs if made.state(job) != "done"]
@@ -83,7 +83,7 @@ def test_how_it_runs_goes_along(tmp_path: Path) -> None:
     options = replace(
         OPTIONS, stall=3.0, deterministic=True, prefix="site", tracking_uri="http://me:hush@h", rerun="all"
     )
-    inside = slurm_jobs.work(made, made.jobs[:1], options).options
+    inside = slurm_jobs.task(made, made.jobs[:1], options).options
     assert inside == replace(options, slurm={}, tracking_uri=None, rerun=None, inside=True)
 
 
@@ -94,7 +94,7 @@ def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     with pytest.raises(SystemExit) as left:
-        slurm_jobs.work(made, launch, OPTIONS)()
+        slurm_jobs.task(made, launch, OPTIONS)()
     assert left.value.code == 1
     for job in launch:
         outcome = read_json(made.directory(job) / "outcome.json")
@@ -134,7 +134,7 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
 
 
 def test_two_who_submit_at_once_do_so_once(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: dict.fromkeys(numbers, State("PENDING")))
@@ -161,7 +161,7 @@ def test_what_ends_a_run_before_its_first_job_is_their_outcome(
 ) -> None:
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    work = slurm_jobs.work(made, made.jobs[:1], OPTIONS)
+    work = slurm_jobs.task(made, made.jobs[:1], OPTIONS)
     (tmp_path / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as left:
         work()

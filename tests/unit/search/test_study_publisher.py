@@ -29,7 +29,7 @@ from harness.search import loop
 from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
-from harness.search.study_publisher import Telling
+from harness.search.study_publisher import StudyPublisher
 from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 
 SEED = 0
@@ -51,8 +51,8 @@ def made(root: Path, *words: str, search: str = "momentum") -> Study:
     return studies.make(search, compose("demo", [*TINY, *words]), root)
 
 
-def telling(root: Path, tracking: Tracking, one: Study | None = None) -> Telling:
-    return Telling(one or made(root), root, tracking)
+def telling(root: Path, tracking: Tracking, one: Study | None = None) -> StudyPublisher:
+    return StudyPublisher(one or made(root), root, tracking)
 
 
 class FakeLive:
@@ -153,7 +153,7 @@ def test_a_failed_trial_is_told_once(tmp_path: Path, store: Tracking, monkeypatc
     (run,) = children(store)
     assert (run.status, run.tags["harness.outcome"]) == ("FAILED", "failed")
     closed: list[Trial] = []
-    monkeypatch.setattr(Telling, "close", lambda self, trial: closed.append(trial))
+    monkeypatch.setattr(StudyPublisher, "close", lambda self, trial: closed.append(trial))
     telling(tmp_path, store, study).catch_up([ended(study, "failed", looks=[1])])
     assert closed == []
 
