@@ -1,11 +1,13 @@
 """What all tests share: one thread in the subprocesses they start, and no setting of the person who runs them."""
 
+import logging
 import os
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("HARNESS_THREADS", "1")
+logging.getLogger("harness").setLevel(logging.INFO)  # for caplog
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 One file for each group of commands; `options` are the flags they share, `parse` turns words into a plan.
 """
 
+import logging
 import signal
 import sys
 import traceback
@@ -12,9 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import diagnose, jobs, plan, reports, run, search
-from harness.common.console import out, say
+from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, refused
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
@@ -67,6 +70,7 @@ for name, command in COMMANDS:
     app.command(name)(command)
 
 
+@logging_to_stderr()
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. A mistake that one line can explain ends with that line and its exit code."""
     try:
@@ -77,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return fail(refused(error))
     except Stopped as stop:
-        say(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
+        log.info(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
         return PREEMPTED
     except typer.Exit as leave:
         return leave.exit_code
@@ -91,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def fail(error: HarnessError) -> int:
     """Say what is wrong, in one line; the exit code."""
-    say(f"harness: {' '.join(str(error).split())}")
+    log.error(f"harness: {' '.join(str(error).split())}")
     return error.exit_code
 
 
@@ -100,7 +104,8 @@ def entry() -> None:
     try:
         code = main()
     except Exception as error:
-        say("".join(traceback.format_exception(error)).rstrip())
+        with logging_to_stderr():
+            log.error("".join(traceback.format_exception(error)).rstrip())
         code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
     sys.exit(code)

@@ -1,6 +1,7 @@
 """Commands that examine: `harness check` a plug-in, `harness doctor` the machine."""
 
 import json
+import logging
 from typing import Annotated
 
 import typer
@@ -8,8 +9,10 @@ import typer
 from harness.cli import completion
 from harness.cli.options import Json, Plugins, Preset, Root, Seeds
 from harness.cli.parse import folders, make_plan, redacted
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError
+
+log = logging.getLogger(__name__)
 
 
 def check(
@@ -39,14 +42,17 @@ def check(
     from harness.tools import check as contract
 
     kind, name, own = contract.find(plugin, folders(plugins))
-    say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
-    tell = say if as_json else out
-    found = contract.check(kind, name, own, tell, contract.options(options or []))
+    log.info(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
+    tell = log.info if as_json else out
+    found = []
+    for result in contract.checks(kind, name, own, contract.options(options or [])):
+        tell(contract.line(result))
+        found.append(result)
     broken = sum(not one.held for one in found)
     if as_json:
         rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
         out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
-    say(f"{len(found) - broken} of {len(found)} promises hold")
+    log.info(f"{len(found) - broken} of {len(found)} promises hold")
     if broken:
         raise typer.Exit(1)
 
@@ -81,12 +87,12 @@ def doctor(
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
     made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
-    tell = say if as_json else out
+    tell = log.info if as_json else out
     for key, source in settings.sources.items():
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
     found = []
     for one in physician.examine(
-        made.config, made.root, settings.tracking_uri, settings.prefix, plan=made, thorough=thorough, say=say
+        made.config, made.root, settings.tracking_uri, settings.prefix, plan=made, thorough=thorough
     ):
         tell(physician.line(one))
         found.append(one)

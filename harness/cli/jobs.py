@@ -1,17 +1,20 @@
 """Commands on jobs that are at work or over: `harness status`, `sync` with MLflow, `gc` of what nobody needs."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli.options import Json, Root
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
 from harness.config import settings
 from harness.jobdir.paths import OutputDir
+
+log = logging.getLogger(__name__)
 
 
 def status(
@@ -33,7 +36,7 @@ def status(
     for line in jobs.lines(found):
         out(line)
     if not found:
-        say(f"no job under {place} is at work or ended within a day; --all shows older ones")
+        log.info(f"no job under {place} is at work or ended within a day; --all shows older ones")
 
 
 def sync(
@@ -55,13 +58,13 @@ def sync(
 
     tracking = Tracking(to or found.tracking_uri, found.prefix)
     tracking.connect()
-    told = Sync(place, tracking, say, afresh=everything)
+    told = Sync(place, tracking, afresh=everything)
     if follow:
         told.follow()
     else:
         told.once()
     left = f"; {len(told.refused)} plan(s) left out" if told.refused else ""
-    say(f"{len(told.publishers)} plan(s) of {place} told to {redact(tracking.uri)}{left}")
+    log.info(f"{len(told.publishers)} plan(s) of {place} told to {redact(tracking.uri)}{left}")
 
 
 def gc(
@@ -88,6 +91,6 @@ def gc(
             out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
     total = sum(one.bytes for one in found)
     if yes:
-        say(f"deleted: {garbage.delete(place, found) / 1e6:.1f} MB")
+        log.info(f"deleted: {garbage.delete(place, found) / 1e6:.1f} MB")
     else:
-        say(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")
+        log.info(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")

@@ -1,12 +1,13 @@
 """Words and flags of a command line as a plan; reports printed as text or JSON."""
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.console import lines, out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 
 SHOWN = 50  # problems of a submission that are printed
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.config.compose import Config
-    from harness.config.settings import Resolved
+    from harness.config.settings import Resolved, RunOptions
     from harness.plan.plan import Plan
     from harness.results.rows import Context, Row
     from harness.results.table import Report
+
+log = logging.getLogger(__name__)
 
 
 def redacted(value: object) -> str:
@@ -64,14 +67,14 @@ def make_plan(
     **flags: Any,
 ) -> "tuple[Plan, Resolved]":
     """Experiments and key=value, in any order, as a plan; without `compute` no file of the data is digested."""
+    from harness.common.progress import Progress
     from harness.plan import plan
 
     names = [word for word in words if "=" not in word]
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
     config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
-    show = lines("digesting data", "files")
-    return plan.make(names, config, Path(settings.root), seeds, compute, accept, show), settings
+    return plan.make(names, config, Path(settings.root), seeds, compute, accept, Progress()), settings
 
 
 def make_config(
@@ -87,15 +90,11 @@ def make_config(
     return config.compose(resolved.preset, [*paths, *overrides], resolved.plugins), resolved
 
 
-def run_options(settings: "Resolved") -> dict[str, Any]:
-    """Return the run options, as `runner.How` and a search's request both take it."""
-    return {
-        "launcher": settings.launcher,
-        "nproc": settings.nproc,
-        "tracking_uri": settings.tracking_uri,
-        "prefix": settings.prefix,
-        "command": command_line(),
-    }
+def run_options(settings: "Resolved", **more: Any) -> "RunOptions":
+    """Return the run options: the settings' and `more`."""
+    from harness.config.settings import RunOptions
+
+    return RunOptions.of(settings.settings, command=command_line(), **more)
 
 
 def folders(given: list[Path] | None) -> tuple[str, ...]:
@@ -133,4 +132,6 @@ def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) 
             out(f"… and {len(problems) - SHOWN} more (--json lists all)")
     if problems:
         raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
-    say(f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted")
+    log.info(
+        f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted"
+    )

@@ -1,6 +1,7 @@
 """Commands that show what came out: `harness report`, `ui`, `predict`, `score`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,10 @@ import typer
 
 from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
 from harness.cli.parse import command_line, make_config, make_plan, print_problems, print_reports
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 def report(
@@ -48,9 +51,9 @@ def report(
         for review in reviews:
             target = folder / review.context.experiment
             paths = report_folder.write(review.report, review.rows, review.context, target)
-            say("written: " + ", ".join(map(str, paths)))
+            log.info("written: " + ", ".join(map(str, paths)))
             if show:
-                ui.open_page(paths[-1], say)
+                ui.open_page(paths[-1])
     print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
 
 
@@ -74,7 +77,7 @@ def ui(
     from harness.tracking.client import Tracking
 
     found = settings.resolve()
-    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse, say)
+    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse)
 
 
 def predict(
@@ -100,16 +103,16 @@ def predict(
         raise UsageError(
             "harness predict CHECKPOINT... VIDEO|FRAMES: name a training's directory, then what to predict"
         )
-    from harness.launch.progress import counter
+    from harness.common.progress import Progress
     from harness.tools.predict import predict as work
 
     *checkpoints, source = map(Path, words)
     target = folder or source.resolve().with_name(f"{source.resolve().stem}_masks")
-    with counter("frames") as show:
-        done = work(checkpoints, source, target, stage, show)
+    with Progress() as progress:
+        done = work(checkpoints, source, target, stage, progress)
     out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
     if done.replaced:
-        say(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
+        log.info(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
     if done.cut:
         raise UnfitError(f"{done.cut}; what came before is predicted")
 
@@ -138,22 +141,22 @@ def score(
     \b
     harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
     """
-    from harness.launch.progress import counter
+    from harness.common.progress import Progress
     from harness.results import score as scoring
     from harness.results import submission
     from harness.results.records import read_evaluation
 
     config, settings = make_config(overrides or [], preset, root, plugins)
     if submission.unlabelled(config, split):
-        with counter("videos") as show:
-            problems = submission.check(masks, config, split, show)
+        with Progress() as progress:
+            problems = submission.check(masks, config, split, progress)
         print_problems(masks, split, problems, as_json)
         return
-    with counter("steps") as show:
-        directory = scoring.score(masks, name, config, Path(settings.root), split, show)
+    with Progress() as progress:
+        directory = scoring.score(masks, name, config, Path(settings.root), split, progress)
     final = read_evaluation(directory).final
     if as_json:
         out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
-    say(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+    log.info(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")

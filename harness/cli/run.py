@@ -1,20 +1,51 @@
 """`harness run`: what is missing of a plan is run, here or by Slurm, and its tables are printed."""
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import options
-from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
+from harness.cli import completion
+from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds, Slurm
 from harness.cli.parse import first_line, make_plan, print_reports, run_options
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.launch.runner import How, Results
+    from harness.config.settings import RunOptions
+    from harness.launch.runner import Results
     from harness.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+Launcher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
+        autocompletion=completion.of_kinds("launchers"),
+    ),
+]
+Nproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")]
+Nodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")]
+Stall = Annotated[
+    float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
+]
+Deterministic = Annotated[
+    bool | None, typer.Option("--deterministic", help="GPUs: the same bits twice, where torch can")
+]
+Rehearse = Annotated[
+    bool, typer.Option("--rehearse", help="Three steps and two videos of each job, for peak memory, pace and cost")
+]
+Rerun = Annotated[
+    str | None,
+    typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+]
+Accept = Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")]
+DrySubmit = Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")]
 
 
 def run(
@@ -22,18 +53,18 @@ def run(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    launcher: options.Launcher = None,
-    nproc: options.Nproc = None,
-    nodes: options.Nodes = None,
-    slurm: options.Slurm = None,
-    dry_run: options.DrySubmit = False,
-    detach: options.Detach = False,
+    launcher: Launcher = None,
+    nproc: Nproc = None,
+    nodes: Nodes = None,
+    slurm: Slurm = None,
+    dry_run: DrySubmit = False,
+    detach: Detach = False,
     offline: Offline = False,
-    stall: options.Stall = None,
-    deterministic: options.Deterministic = None,
-    rehearse: options.Rehearse = False,
-    rerun: options.Rerun = None,
-    accept: options.Accept = None,
+    stall: Stall = None,
+    deterministic: Deterministic = None,
+    rehearse: Rehearse = False,
+    rerun: Rerun = None,
+    accept: Accept = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -65,33 +96,27 @@ def run(
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
     refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
-    say(first_line(plan))
+    log.info(first_line(plan))
     from harness.plan import data_changes
 
     for line in data_changes.lines(plan):
-        say(line)
+        log.info(line)
     if accept == "data" and not plan.config.content.adopted:
-        say("--accept data: the output directory has no results without digests of files")
+        log.info("--accept data: the output directory has no results without digests of files")
     from harness.launch import runner, slurm_jobs
 
     if accept == "changed":
-        runner.accept(plan, say)
-    how = runner.How(
-        **run_options(settings),
-        offline=offline,
-        rerun=rerun,
-        stall=settings.stall,
-        deterministic=settings.deterministic,
-    )
+        runner.accept(plan)
+    options = run_options(settings, offline=offline, rerun=rerun)
     if on_slurm:
-        how = slurm_jobs.asked(how, slurm or (), settings, plan)
+        options = slurm_jobs.with_sbatch(options, slurm or (), plan)
     if dry_run:
-        out(dry(plan, how, rehearse))
+        out(dry(plan, options, rehearse))
         return
     if rehearse:
-        print_rehearsal(plan, how, on_slurm, detach)
+        print_rehearsal(plan, options, on_slurm, detach)
         return
-    results = carry_out(plan, how, on_slurm, detach)
+    results = carry_out(plan, options, on_slurm, detach)
     if results is not None:
         print_reports([(done.rows, done.context, done.report) for done in results.finished], as_json)
         conclude(results, offline, settings.tracking_uri is None, str(plan.root))
@@ -112,43 +137,43 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
             raise UsageError(f"{flag} does not go with {' and '.join(wrong)}; leave that out")
 
 
-def carry_out(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
+def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
+    from harness.common.progress import Progress
     from harness.launch import runner, slurm_jobs
-    from harness.launch.progress import Display
 
     if detach and not on_slurm:
-        runner.able(plan, how, say)
-        say(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
+        runner.preflight(plan, options)
+        log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
-    with Display() as display:
+    with Progress() as progress:
         if not on_slurm:
-            return runner.run(plan, how, display.show, say)
-        results = slurm_jobs.run(plan, how, display.show, say, detach)
+            return runner.run(plan, options, progress)
+        results = slurm_jobs.run(plan, options, progress, detach)
     if results is None:
-        say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        log.info("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
     return results
 
 
-def dry(plan: "Plan", how: "How", rehearse: bool) -> str:
+def dry(plan: "Plan", options: "RunOptions", rehearse: bool) -> str:
     """What sbatch would be given."""
     from harness.launch import rehearsal, slurm_jobs
 
-    return rehearsal.dry(plan, how) if rehearse else slurm_jobs.dry(plan, how)
+    return rehearsal.dry(plan, options) if rehearse else slurm_jobs.dry(plan, options)
 
 
-def print_rehearsal(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> None:
+def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> None:
     """What --rehearse measures, here or in a Slurm job."""
+    from harness.common.progress import Progress
     from harness.launch import rehearsal as rehearse
-    from harness.launch.progress import Display
 
-    with Display() as display:
+    with Progress() as progress:
         if on_slurm:
-            lines = rehearse.by_slurm(plan, how, display.show, say, detach)
+            lines = rehearse.by_slurm(plan, options, progress, detach)
         else:
-            lines = rehearse.rehearse(plan, how, display.show, say)
+            lines = rehearse.rehearse(plan, options, progress)
     if lines is None:
-        say("it runs on its own; its log will have what it found, and the same command comes back to it")
+        log.info("it runs on its own; its log will have what it found, and the same command comes back to it")
     else:
         out("\n".join(lines))
 
@@ -156,16 +181,16 @@ def print_rehearsal(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> N
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
     """Say what came of a run and where it lies; `bare`: MLflow's default store. Raises what the run ends with."""
     for job, reason in results.failures.items():
-        say(f"failed: {job.name}: {reason}")
+        log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
-    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
-    say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
+    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    log.info("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
-        say(f"open the runs: {results.where}")
+        log.info(f"open the runs: {results.where}")
         if bare:
-            say("               (in this directory a bare `mlflow ui` shows the same)")
+            log.info("               (in this directory a bare `mlflow ui` shows the same)")
     elif offline:
-        say("MLflow was told nothing (--offline); the same command without it does")
+        log.info("MLflow was told nothing (--offline); the same command without it does")
     if results.failures:
         raise typer.Exit(1)
     if results.away:

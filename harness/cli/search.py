@@ -1,15 +1,16 @@
 """The command that searches: trials of a study until it has as many as were asked for."""
 
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import options
-from harness.cli.options import Json, Offline, Plugins, Preset, Root
+from harness.cli import completion
+from harness.cli.options import Json, Offline, Plugins, Preset, Root, Slurm
 from harness.cli.parse import print_tables, run_options
-from harness.common.console import out, say
+from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 from harness.config import settings
 
@@ -17,22 +18,64 @@ if TYPE_CHECKING:
     from harness.search.command import Done
     from harness.search.request import Request
 
+log = logging.getLogger(__name__)
+
+Search = Annotated[
+    str,
+    typer.Argument(
+        metavar="SEARCH",
+        help="A search by name or by the path of a .py file",
+        autocompletion=completion.of_kinds("searches"),
+    ),
+]
+SearchWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
+]
+Trials = Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")]
+Workers = Annotated[
+    int, typer.Option(metavar="W", help="Processes on this node, each with its part of it; or Slurm jobs")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL|PATH",
+        envvar="HARNESS_STORAGE",
+        help="A journal file, or postgresql://… for workers on several nodes",
+    ),
+]
+StudyName = Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")]
+Confirm = Annotated[
+    int | None, typer.Option(metavar="S", help="Then train the best and the default with S seeds; compare on val")
+]
+DrySearch = Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost; run nothing")]
+TrialLauncher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of each trial's jobs: auto (built in), inline, torchrun; slurm: each worker is a Slurm job",
+        autocompletion=completion.of_kinds("launchers"),
+    ),
+]
+TrialNproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node of each trial's jobs")]
+WorkerNodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes of a worker, with --launcher slurm")]
+
 
 def search(
-    name: options.Search,
-    words: options.SearchWords = None,
-    trials: options.Trials = 24,
-    workers: options.Workers = 1,
-    storage: options.Storage = None,
-    study: options.StudyName = None,
-    confirm: options.Confirm = None,
-    dry_run: options.DrySearch = False,
+    name: Search,
+    words: SearchWords = None,
+    trials: Trials = 24,
+    workers: Workers = 1,
+    storage: Storage = None,
+    study: StudyName = None,
+    confirm: Confirm = None,
+    dry_run: DrySearch = False,
     preset: Preset = None,
     root: Root = None,
-    launcher: options.TrialLauncher = None,
-    nproc: options.TrialNproc = None,
-    nodes: options.WorkerNodes = None,
-    slurm: options.Slurm = None,
+    launcher: TrialLauncher = None,
+    nproc: TrialNproc = None,
+    nodes: WorkerNodes = None,
+    slurm: Slurm = None,
     offline: Offline = False,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -68,13 +111,10 @@ def search(
         folders=tuple(resolved.plugins),
         study=study,
         storage=storage,
-        offline=offline,
-        stall=resolved.stall,
-        deterministic=resolved.deterministic,
-        **run_options(resolved),
+        options=run_options(resolved, offline=offline),
     )
     if resolved.launcher == "slurm":
-        request = slurm_workers.with_sbatch(request, slurm or (), resolved)
+        request = slurm_workers.with_sbatch(request, slurm or ())
     if confirm is not None and resolved.launcher == "slurm":
         raise UsageError(
             "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
@@ -92,12 +132,12 @@ def search(
 
 def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
     """Run the study, and confirm its best where that is asked for."""
-    from harness.launch.progress import Display
+    from harness.common.progress import Progress
     from harness.search.command import confirmed, run
 
-    with Display() as display:
-        done = run(request, workers, display)
-        return done if confirm is None else confirmed(request, done, confirm, display)
+    with Progress() as progress:
+        done = run(request, workers, progress)
+        return done if confirm is None else confirmed(request, done, confirm, progress)
 
 
 def show(done: "Done", as_json: bool) -> None:
@@ -109,14 +149,14 @@ def show(done: "Done", as_json: bool) -> None:
         for note in done.report.notes:
             out(f"  {note}")
         print_tables(done.report)
-    say(f"report: {done.folder / 'report.md'}, with its figures")
+    log.info(f"report: {done.folder / 'report.md'}, with its figures")
     if done.where:
-        say(f"open the runs: {done.where}")
+        log.info(f"open the runs: {done.where}")
     failed = [trial for trial in done.trials if trial.state == "failed"]
     if failed:
-        say(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
+        log.info(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
     if done.failures:
-        say(f"not confirmed: {len(done.failures)} of its jobs failed")
+        log.info(f"not confirmed: {len(done.failures)} of its jobs failed")
     if failed or done.failures:
         raise typer.Exit(1)
     if done.away:

@@ -1,9 +1,10 @@
-"""What people are told: results on stdout, the rest on stderr. A reader who has left ends nothing."""
+"""Results on stdout; what the harness logs, as plain lines on stderr. A reader who has left ends nothing."""
 
+import logging
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from harness.common.redaction import redact
@@ -17,25 +18,34 @@ def out(text: str = "") -> None:
         _mute(sys.stdout)
 
 
-def say(text: str = "") -> None:
-    """A line for people, on stderr, without passwords; a training goes on if nobody can read it."""
+class StderrHandler(logging.Handler):
+    """Print records as plain lines on stderr, without passwords; a training goes on if nobody can read them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        text = redact(self.format(record))
+        try:
+            _write(sys.stderr, text)
+        except UnicodeEncodeError:
+            _write(sys.stderr, text.encode("ascii", "backslashreplace").decode())
+        except OSError:
+            _mute(sys.stderr)
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Print what the harness logs while this lasts; also a decorator, for the entry of a process."""
+    logger, handler = logging.getLogger("harness"), StderrHandler()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries may give the root logger a handler of its own
     try:
-        _write(sys.stderr, redact(text))
-    except OSError:
-        _mute(sys.stderr)
-
-
-def lines(what: str, unit: str, every: float = 5.0) -> Callable[[int, int], None]:
-    """Return a function that says 'WHAT: DONE/TOTAL UNIT' at the end, and every so many seconds before."""
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last >= every:
-            last = time.monotonic()
-            say(f"{what}: {done}/{total} {unit}")
-
-    return show
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _write(stream: TextIO | None, text: str) -> None:

@@ -6,10 +6,11 @@ taken from the file's own folder, ~ is the home.
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,12 +23,18 @@ FILE = "harness.yaml"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The keys of harness.yaml."""
+class PlanOptions:
+    """The configuration of a plan, and its output directory."""
 
     preset: str = "demo"
     root: str = "runs"
     plugins: tuple[str, ...] = ()  # folders
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Run options that harness.yaml may set."""
+
     launcher: str = "auto"
     nproc: int | None = None  # ranks on a node
     stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
@@ -36,6 +43,41 @@ class Settings:
     slurm: JsonObject = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
+
+
+RANKS = ("stall", "deterministic")  # options that ranks hear of: how.json has them, and job.yaml's launch
+
+
+@dataclass(frozen=True)
+class RunOptions(LaunchOptions):
+    """How to run, never what: nothing of it enters a fingerprint."""
+
+    offline: bool = False
+    rerun: str | None = None  # 'changed', or a cell's name
+    command: tuple[str, ...] = tuple(sys.argv)
+    only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
+    inside: bool = False  # an allocation: a store that cannot be reached from here is told later
+
+    @classmethod
+    def of(cls, settings: "Settings", **more: Any) -> Self:
+        """Return the options that the settings hold, and those of the command."""
+        return cls(**{f.name: getattr(settings, f.name) for f in fields(LaunchOptions)}, **more)
+
+    @property
+    def node_count(self) -> int:
+        """Nodes of a launch."""
+        return (self.nodes or 1) if self.launcher == "slurm" else 1
+
+    @property
+    def of_ranks(self) -> JsonObject:
+        """Options that ranks hear of."""
+        return {name: getattr(self, name) for name in RANKS}
+
+
+@dataclass(frozen=True)
+class Settings(LaunchOptions, PlanOptions):
+    """The keys of harness.yaml."""
+
     paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}
 
 

@@ -13,7 +13,7 @@ import stat
 import time
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from harness.common.atomic_files import temporary
 from harness.common.errors import UnfitError, refused
+from harness.common.progress import QUIET, SILENT, Progress
 
 RACY = 2 * 10**9  # ns; the coarsest clock of a file system in use (FAT)
 CHUNK = 64  # files that a thread digests before it reports
@@ -35,12 +36,7 @@ BYTES = hashlib.sha256().digest_size
 SEAL = "masks.sha256.gz"  # in a job's directory
 KINDS = {"origin": "image", "mask": "mask"}  # what a file is called, by the folder that it is in
 
-Show = Callable[[int, int], None]
 Digests = Mapping[str, str]  # name -> sha256 in hex
-
-
-def quiet(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 class Entries(NamedTuple):
@@ -86,7 +82,10 @@ class Inventory:
 
 
 def take(
-    files: Iterable[tuple[str, str | Path]], cache: Path | None = None, compute: bool = True, show: Show = quiet
+    files: Iterable[tuple[str, str | Path]],
+    cache: Path | None = None,
+    compute: bool = True,
+    progress: Progress = SILENT,
 ) -> Inventory:
     """Return the inventory of (name, path) pairs, with digests from the `cache` file and, if `compute`, from the files.
 
@@ -102,11 +101,11 @@ def take(
     inventory = Inventory(paths, status, sums, digested, "" if len(todo) else cached)
     if not len(todo):
         return inventory
-    last = time.monotonic()
+    last, task = time.monotonic(), progress.task("digesting data", "files", delay=QUIET)
     try:
         for done, (rows, values) in enumerate(_computed(list(paths.values()), todo), 1):
             sums[rows], digested[rows] = values, True
-            show(min(done * CHUNK, len(todo)), len(todo))
+            task.update(min(done * CHUNK, len(todo)), len(todo))
             if time.monotonic() - last > SAVE:
                 _keep(cache, inventory, trusted, "")
                 last = time.monotonic()

@@ -4,12 +4,14 @@ Trainings that nobody runs any more get their true status; finished work and rep
 with `follow`, what is at work is told as it goes. Saying it twice changes nothing.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.common.errors import UnfitError
+from harness.config.settings import RunOptions
 from harness.jobdir import events as journal
 from harness.jobdir.paths import Outcome, OutputDir
 from harness.launch import runner
@@ -22,6 +24,8 @@ from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
 
+log = logging.getLogger(__name__)
+
 LOST = "its supervisor died and left no word; the same command goes on"
 EVERY = 10.0  # seconds between two looks of --follow
 
@@ -32,7 +36,6 @@ class Sync:
 
     root: Path
     tracking: Tracking
-    say: Callable[[str], None]
     afresh: bool = False
     publishers: dict[str, Publisher] = field(default_factory=dict)  # by the plan's digest
     offsets: dict[Job, int] = field(default_factory=dict)  # bytes of a live job's journal that were told
@@ -48,9 +51,9 @@ class Sync:
                 self.tell(plan, statuses)
             elif why not in self.refused:
                 self.refused.add(why)
-                self.say(f"left out: {why}")
+                log.warning(f"left out: {why}")
         self.close_strays(statuses)
-        end_rehearsal(OutputDir(self.root).rehearsal, self.tracking, self.say)
+        end_rehearsal(OutputDir(self.root).rehearsal, self.tracking)
         return sum(one.state in LIVE for one in statuses.values())
 
     def follow(self, every: float = EVERY) -> None:
@@ -61,14 +64,14 @@ class Sync:
                 if not live:
                     return
             except UnfitError as error:
-                self.say(f"{error}; tried again")
+                log.warning(f"{error}; tried again")
             time.sleep(every)
 
     def tell(self, plan: Plan, statuses: dict[str, Status]) -> None:
         """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
         (experiment,) = plan.experiments
         publisher = self.publishers.setdefault(
-            experiment.digest, Publisher(plan, Store(self.tracking, self.root, self.say), self.afresh)
+            experiment.digest, Publisher(plan, Store(self.tracking, self.root), self.afresh)
         )
         lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
         known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
@@ -86,8 +89,8 @@ class Sync:
         state = (status, publisher.plan_runs[experiment.name].done(), dict(failures))
         begun = known or len(lacking) < len(experiment.jobs)
         if begun and self.concluded.get(experiment.digest) != state:
-            how = runner.How(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
-            made = runner.conclude(plan, experiment, publisher, failures, how, status, worked=False)
+            options = RunOptions(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
+            made = runner.conclude(plan, experiment, publisher, failures, options, status, worked=False)
             self.concluded[experiment.digest] = state if made.away is None else None
         publisher.plan_runs[experiment.name].correct(status)
 
@@ -110,7 +113,7 @@ class Sync:
             return
         publisher.begin(job)
         publisher.end(job, outcome)
-        self.say(f"{known.name}: {outcome.status}, {status} in MLflow now")
+        log.info(f"{known.name}: {outcome.status}, {status} in MLflow now")
 
     def close_strays(self, statuses: dict[str, Status]) -> None:
         """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
@@ -120,10 +123,10 @@ class Sync:
                 continue
             if OutputDir(self.root).job(known.fingerprint).how().get("made") == run.tags.get("harness.made"):
                 self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
-                self.say(f"{known.name}: a run that was left RUNNING is closed")
+                log.info(f"{known.name}: a run that was left RUNNING is closed")
 
 
-def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+def end_rehearsal(root: Path, tracking: Tracking) -> None:
     """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
     own = set(saved_plans.digests(root))
     output = OutputDir(root)
@@ -133,7 +136,7 @@ def end_rehearsal(root: Path, tracking: Tracking, say: Callable[[str], None]) ->
     for run in rehearsals(tracking).running():
         if run.tags.get(PLAN) in own or run.tags.get("harness.made") in made:
             tracking.finish(run.run_id, "KILLED")
-            say(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
+            log.info(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
 
 
 def rehearsals(tracking: Tracking) -> Tracking:

@@ -5,10 +5,11 @@ steps, so both ways to a prior are seen. It lives in root/rehearsal, which no pl
 experiments called rehearsal/… On a Slurm cluster it is one Slurm job, inside whose allocation all launches run.
 """
 
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +18,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.common.atomic_files import JsonObject, read_json, write_json
-from harness.common.console import out, say
+from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.config.settings import resolve
+from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import OutputDir
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
-from harness.launch.progress import Display
-from harness.launch.runner import How, choose, connected, fetch, fit, try_networks, writable
-from harness.launch.scheduler import Turns
+from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks, writable
+from harness.launch.scheduler import Scheduler
 from harness.launch.status import rehearsing
-from harness.launch.supervisor import Show
 from harness.plan import gc
 from harness.plan import saved_plans as plans
 from harness.plan.cost import STATE, Cost, cost_lines
@@ -39,6 +39,8 @@ from harness.plan.plan import Plan, launches
 from harness.plan.spec import JobSpec, LaunchSpec, TrainSpec
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import publisher_of
+
+log = logging.getLogger(__name__)
 
 STEPS, PAUSE, VIDEOS = 3, 1, 2
 GIB = 2**30
@@ -61,23 +63,23 @@ class Rehearsal(Plan):
         return super().videos(job)[:VIDEOS]
 
 
-def rehearse(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+def rehearse(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
     """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
-        return rehearsed(plan, how, show, say)
+        return rehearsed(plan, options, progress)
 
 
-def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> list[str]:
+def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
     """The same, where no other is at work."""
-    short, tracking = prepared(plan, how, say)
-    publisher = publisher_of(short, None if tracking is None else rehearsals(tracking), say)
-    launcher, facts = choose(short, how)
-    turns = Turns(short, short.jobs, say)
+    short, tracking = prepared(plan, options)
+    publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
+    launcher, facts = choose(short, options)
+    scheduler = Scheduler(short, short.jobs)
     status = "FAILED"
     try:
         publisher.open(short.jobs)
-        turns.run(launcher, publisher, show, facts)
-        status = "FAILED" if turns.failures else "FINISHED"
+        scheduler.run(launcher, publisher, progress, facts)
+        status = "FAILED" if scheduler.failures else "FINISHED"
     except Stopped:
         status = "KILLED"
         raise
@@ -85,8 +87,8 @@ def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> l
         launcher.close()
         for experiment in short.experiments:
             publisher.close(experiment, status)
-    if turns.failures:
-        told = "; ".join(f"{job.name}: {reason}" for job, reason in turns.failures.items())
+    if scheduler.failures:
+        told = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
         raise HarnessError(f"the rehearsal failed: {told}")
     found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
     return [line for line, _ in found] + cost_lines([cost for _, cost in found])
@@ -108,7 +110,7 @@ def alone(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsal, Tracking | None]:
+def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | None]:
     """The rehearsal of a plan in an empty folder, and the store.
 
     Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
@@ -116,22 +118,22 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
     root = plan.output.rehearsal
     if gc.at_work(OutputDir(root).jobs):
         raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
-    if not how.inside and (number := rehearsing(plan.root)):
+    if not options.inside and (number := rehearsing(plan.root)):
         raise UsageError(
             f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
             f"(and where squeue does not answer here, delete {plan.output.rehearsal_file})"
         )
-    fit(plan.config)
-    try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
+    require_inputs(plan.config)
+    try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
     if any(isinstance(job, Train) for job in plan.jobs):
-        fetch(plan.config, say)
-    tracking = connected(how, say)
+        fetch(plan.config)
+    tracking = connected(options)
     if tracking is not None:
-        end_rehearsal(root, tracking, say)
+        end_rehearsal(root, tracking)
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
-    plans.keep(short, how.command)
+    plans.keep(short, options.command)
     return short, tracking
 
 
@@ -166,13 +168,14 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
 
 
 @dataclass(frozen=True)
-class Work:
+class SlurmTask:
     """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
-    how: JsonObject  # of runner.How
+    options: RunOptions
 
+    @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
 
@@ -182,11 +185,11 @@ class Work:
         found: JsonObject
         try:
             plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
-            how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
-            with stop_signals(), Display() as display:
-                found = {"lines": rehearse(plan, how, display.show, say)}
+            options = replace(self.options, tracking_uri=resolve().tracking_uri)
+            with stop_signals(), Progress() as progress:
+                found = {"lines": rehearse(plan, options, progress)}
         except Stopped as stop:
-            say(f"stopped by {stop}")
+            log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
         except HarnessError as error:
             found = {"reason": str(error), "exit_code": error.exit_code}
@@ -195,56 +198,57 @@ class Work:
         sys.exit(found.get("exit_code", 0))
 
 
-def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detach: bool = False) -> list[str] | None:
+def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> list[str] | None:
     """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
     """
-    number = begun(plan, how, say)
-    say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log(plan, number)}")
+    number = begun(plan, options)
+    log.info(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {number: plan.jobs}, show, say, left.exists)
+    slurm_jobs.accompany(short, {number: plan.jobs}, progress, left.exists)
     found = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:
-        why = found.get("reason") or f"Slurm job {number} ended without a result, see {slurm_jobs.log(plan, number)}"
+        log_path = slurm_jobs.log_path(plan, number)
+        why = found.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
         raise next(
             (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
         )(why)
     return list(found["lines"])
 
 
-def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
+def begun(plan: Plan, options: RunOptions) -> str:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
-    asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
+    asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
     known = read_json(output.rehearsal_file)
     if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
         return str(known["id"])
     with alone(plan.root):
-        prepared(plan, how, say)
-        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        prepared(plan, options)
+        number = _sbatch.submit(executor(plan, options), task(plan, options))
         output.slurm.mkdir(exist_ok=True)
         write_json(output.rehearsal_file, {"id": number, "asked": asked})
     return number
 
 
-def executor(plan: Plan, how: How) -> Any:
+def executor(plan: Plan, options: RunOptions) -> Any:
     """submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness rehearsal of {names}")
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
 
 
-def work(plan: Plan, how: How) -> Work:
+def task(plan: Plan, options: RunOptions) -> SlurmTask:
     """What the Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, slurm_jobs.handed_on(how))
+    return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
 
 
-def dry(plan: Plan, how: How) -> str:
+def dry(plan: Plan, options: RunOptions) -> str:
     """The batch script that its sbatch would be given."""
-    return _sbatch.script(executor(plan, how))
+    return _sbatch.script(executor(plan, options))

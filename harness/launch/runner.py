@@ -1,32 +1,34 @@
 """From a plan to results: skip what is finished, run what is missing launch by launch, and write the report."""
 
+import logging
 import os
 import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.common import child, machine
 from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, UsageError, refused
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
+from harness.config.settings import RunOptions
 from harness.jobdir import lease
 from harness.jobdir.paths import OutputDir
-from harness.launch import preflight
+from harness.launch import preflight as networks
 from harness.launch.launchers._environment import child_environment
-from harness.launch.scheduler import Turns
-from harness.launch.supervisor import Launcher, Show, describe
+from harness.launch.scheduler import Scheduler
+from harness.launch.supervisor import Launcher, describe
 from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
-from harness.report import folder as present
+from harness.report import folder as report_folder
 from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
@@ -34,24 +36,7 @@ from harness.results.table import Report
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Published, Silent, publisher_of
 
-
-@dataclass(frozen=True)
-class How:
-    """How to run, never what: nothing of it enters a fingerprint."""
-
-    launcher: str = "auto"
-    nproc: int | None = None  # ranks on a node
-    nodes: int = 1
-    slurm: JsonObject = field(default_factory=dict)  # options of sbatch, as the person gave them
-    only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
-    inside: bool = False  # an allocation: a store that cannot be reached from here is told later
-    offline: bool = False
-    tracking_uri: str | None = None
-    prefix: str = ""  # before the names of MLflow experiments
-    rerun: str | None = None  # 'changed', or a cell's name
-    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
-    deterministic: bool = False  # on GPUs: kernels that give the same bits twice
-    command: tuple[str, ...] = tuple(sys.argv)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,50 +64,52 @@ class Results:
     away: str | None  # why the store was not told, where it did not answer
 
 
-def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
+def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
-    todo = missing(plan, how, say)
+    todo = missing(plan, options)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
-    turns = Turns(plan, list(todo), say, failures=stuck)
-    failures = turns.failures
+    scheduler = Scheduler(plan, list(todo), failures=stuck)
+    failures = scheduler.failures
     stopped: Stopped | None = None
-    with ready(plan, how, todo) as worker:
-        publisher = publisher_of(plan, connected(how, say), say)
-        saved_plans.keep(plan, how.command)
-        with closing(plan, publisher, failures, how):
+    with ready(plan, options, todo) as worker:
+        publisher = publisher_of(plan, connected(options))
+        saved_plans.keep(plan, options.command)
+        with closing(plan, publisher, failures, options):
             if worker is not None:
                 launcher, facts = worker
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
-                say(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
+                log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
                 try:
-                    turns.run(launcher, publisher, show, facts)
+                    scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
-                        say(f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL")
+                        log.warning(
+                            f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL"
+                        )
                 except Stopped as stop:
                     stopped = stop
                 finally:
                     launcher.close()
             finished = tuple(
-                conclude(plan, one, publisher, failures, how, ended(plan, one, failures, how), bool(todo))
+                conclude(plan, one, publisher, failures, options, ended(plan, one, failures, options), bool(todo))
                 for one in plan.experiments
             )
     if stopped is not None:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+    return Results(finished, scheduler.executed, already, scheduler.elsewhere, failures, where, away)
 
 
 @contextmanager
-def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher, JsonObject] | None]:
+def ready(plan: Plan, options: RunOptions, todo: Sequence[Job]) -> Iterator[tuple[Launcher, JsonObject] | None]:
     """What runs the jobs, getting ready while the store is asked, and its provenance; None where nothing is to do."""
     if not todo:
         yield None
         return
-    launcher, facts = choose(plan, how)
+    launcher, facts = choose(plan, options)
     try:
         launcher.warm()
         yield launcher, facts
@@ -131,59 +118,61 @@ def ready(plan: Plan, how: How, todo: Sequence[Job]) -> Iterator[tuple[Launcher,
 
 
 @contextmanager
-def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], how: How) -> Iterator[None]:
+def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], options: RunOptions) -> Iterator[None]:
     """Where something goes wrong, or a signal comes at the report, the plan's runs in MLflow end all the same."""
     try:
         yield
     except (Exception, Stopped) as error:
         for experiment in plan.experiments:
-            if ended(plan, experiment, failures, how) != "RUNNING":
+            if ended(plan, experiment, failures, options) != "RUNNING":
                 publisher.close(experiment, "KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
 
 
-def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
+def missing(plan: Plan, options: RunOptions) -> list[Job]:
     """What is to be run here. Raises UnfitError where data or the root is unfit."""
     writable(plan.root)
-    if how.rerun is not None:
-        able(plan, how, say)  # before anything is moved
-        set_aside(plan, how.rerun, say)
-    wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
+    if options.rerun is not None:
+        preflight(plan, options)  # before anything is moved
+        set_aside(plan, options.rerun)
+    wanted = [job for job in plan.jobs if options.only is None or job.fingerprint in options.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
-        fit(plan.config)
-        data_changes.check(plan, how.inside)
-        try_networks(plan, how, found)
+        require_inputs(plan.config)
+        data_changes.check(plan, options.inside)
+        try_networks(plan, options, found)
         if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
-            fetch(plan.config, say)
+            fetch(plan.config)
     return found
 
 
-def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
+def preflight(plan: Plan, options: RunOptions) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
     writable(plan.root)
-    fit(plan.config)
-    try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
-    connected(how, say)
+    require_inputs(plan.config)
+    try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
+    connected(options)
 
 
-def try_networks(plan: Plan, how: How, jobs: Sequence[Job]) -> None:
+def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
     """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit."""
-    _, facts = choose(plan, how)
-    preflight.check(plan, jobs, facts["nproc"] * how.nodes, how.launcher != "slurm" or how.inside)
+    _, facts = choose(plan, options)
+    networks.check(plan, jobs, facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside)
 
 
-def connected(how: How, say: Callable[[str], None]) -> Tracking | None:
+def connected(options: RunOptions) -> Tracking | None:
     """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
-    if how.offline:
+    if options.offline:
         return None
-    tracking = Tracking(how.tracking_uri, how.prefix)
+    tracking = Tracking(options.tracking_uri, options.prefix)
     try:
         tracking.connect()
     except UnfitError as error:
-        if not how.inside:
+        if not options.inside:
             raise
-        say(f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it")
+        log.warning(
+            f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it"
+        )
         return None
     return tracking
 
@@ -220,7 +209,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
     return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
 
 
-def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
+def set_aside(plan: Plan, which: str) -> None:
     """Move finished jobs out of the way, so that they are run again; nothing is deleted.
 
     Raises UsageError for a job that another run is at.
@@ -233,23 +222,23 @@ def set_aside(plan: Plan, which: str, say: Callable[[str], None]) -> None:
         target = plan.output.replaced / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         plan.directory(job).rename(target)
-        say(f"run again: {job.name}; the old results are kept in {target}")
+        log.info(f"run again: {job.name}; the old results are kept in {target}")
 
 
-def accept(plan: Plan, say: Callable[[str], None]) -> None:
+def accept(plan: Plan) -> None:
     """Sign off, for every finished job, the sources that have changed since it ran."""
     for job in plan.jobs:
         files = source_changes.changed(plan, job) if plan.state(job) == "done" else []
         if files:
             write_json(plan.jobdir(job).accepted_file, source_changes.digests(job))
-            say(f"accepted: {job.name}: {', '.join(files)}")
+            log.info(f"accepted: {job.name}: {', '.join(files)}")
 
 
-def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], how: How) -> str:
+def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], options: RunOptions) -> str:
     """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
     lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
     held = [job for job in lacking if lease.held(plan.directory(job)) is not None]
-    others = [job for job in lacking if how.inside and job.fingerprint not in (how.only or ())]
+    others = [job for job in lacking if options.inside and job.fingerprint not in (options.only or ())]
     return of_plan(lacking, failures, held, others)
 
 
@@ -258,7 +247,7 @@ def conclude(
     experiment: Experiment,
     publisher: Silent,
     failures: Mapping[Job, str],
-    how: How,
+    options: RunOptions,
     status: str,
     worked: bool,
 ) -> Finished:
@@ -279,12 +268,12 @@ def conclude(
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     folder = plan.output.reports / experiment.name
-    evidence = present.collect(plan, experiment, cells, how.command, folder)
-    facts = rows.context(experiment, how.command, evidence, published.pages)
+    evidence = report_folder.collect(plan, experiment, cells, options.command, folder)
+    facts = rows.context(experiment, options.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
     table = rows.aggregate(results, facts)
-    present.write(report, table, facts, folder)
+    report_folder.write(report, table, facts, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)
@@ -331,19 +320,19 @@ def changed(plan: Plan, cell: Cell) -> list[str]:
     return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
 
 
-def fit(config: Config) -> None:
+def require_inputs(config: Config) -> None:
     """Raise UnfitError where data or weights that the plan needs are not there."""
     if config.content.missing:
         raise UnfitError(config.content.missing[0])
 
 
-def fetch(config: Config, say: Callable[[str], None]) -> None:
+def fetch(config: Config) -> None:
     """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
     name = config["encoder"]["name"]
     section = config["encoder"].get(name, {})
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
         return
-    say(f"weights of {section['model']}: from the hub, or from its cache on this machine")
+    log.info(f"weights of {section['model']}: from the hub, or from its cache on this machine")
     command = child.python("-m", "harness.engine.fetch", section["model"])
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
     if done.returncode:
@@ -362,26 +351,26 @@ def writable(root: Path) -> None:
         raise refused(error, root) from error
 
 
-def choose(plan: Plan, how: How) -> tuple[Launcher, JsonObject]:
+def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
-    name, nproc = how.launcher, how.nproc
-    if how.inside:  # what was asked of sbatch is here now
-        name = "slurm" if how.nodes > 1 else "torchrun" if nproc != 1 else "inline"
+    name, nproc = options.launcher, options.nproc
+    if options.inside:  # what was asked of sbatch is here now
+        name = "slurm" if options.node_count > 1 else "torchrun" if nproc != 1 else "inline"
     micro, here = plan.config.micro_batch, machine.gpus()
-    fitting = machine.ranks(micro, here, how.nodes)  # as `plan` says in its line `here`
+    fitting = machine.ranks(micro, here, options.node_count)  # as `plan` says in its line `here`
     if name == "auto":
         name = "torchrun" if (nproc or fitting) > 1 else "inline"
     nproc = nproc or (fitting if name == "torchrun" else 1)
     if name == "inline" and nproc > 1:
         raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
-    if nproc < 1 or micro % (nproc * how.nodes):
+    if nproc < 1 or micro % (nproc * options.node_count):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
-    if 0 < here < nproc and (how.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
+    if 0 < here < nproc and (options.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
-    facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
-    return module.Launcher(nproc, plan.output.logs), describe(name, nproc, how.command, facts)
+    facts = {**source(), **options.of_ranks}
+    return module.Launcher(nproc, plan.output.logs), describe(name, nproc, options.command, facts)
 
 
 def source() -> JsonObject:

@@ -4,31 +4,34 @@ Two people who run overlapping plans on one root share the work: a job that anot
 to it while there is something else to do, and then waited for; its result is taken as it comes out.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.common.atomic_files import JsonObject
+from harness.common.progress import Progress
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim, Lease
 from harness.jobdir.paths import Outcome
-from harness.launch.supervisor import Launcher, Show, supervise
+from harness.launch.supervisor import Launcher, supervise
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent
 
+log = logging.getLogger(__name__)
+
 ASK = 1.0  # seconds between two looks at jobs that others run
 
 
 @dataclass
-class Turns:
+class Scheduler:
     """What has come of a plan's missing jobs so far; true at any moment, also after a signal."""
 
     plan: Plan
     waiting: list[Job]
-    say: Callable[[str], None]
     failures: dict[Job, str] = field(default_factory=dict)  # job -> reason
     executed: int = 0  # jobs run here
     elsewhere: int = 0  # jobs that another run has finished meanwhile
@@ -38,7 +41,7 @@ class Turns:
         self._told: set[tuple[Job, str]] = set()
         self._stalled: set[Job] = set()  # and run again, once
 
-    def run(self, launcher: Launcher, publisher: Silent, show: Show, facts: JsonObject) -> None:
+    def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
         """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
         while self.waiting:
             before = len(self.waiting)
@@ -47,7 +50,7 @@ class Turns:
                 if held:
                     with lease.kept(held.values()):
                         self.executed += len(held)
-                        outcomes = supervise(self.plan, held, launcher, publisher, show, facts)
+                        outcomes = supervise(self.plan, held, launcher, publisher, progress, facts)
                     self.note(outcomes)
             if len(self.waiting) == before:
                 with stop_signals():
@@ -85,7 +88,7 @@ class Turns:
                 seen = claim.holder  # None where somebody was faster just now
                 if seen is not None and (job, seen.who) not in self._told:
                     self._told.add((job, seen.who))
-                    self.say(f"{job.name}: {seen.who} has it; its result is taken when it is there")
+                    log.info(f"{job.name}: {seen.who} has it; its result is taken when it is there")
         return held
 
     def note(self, outcomes: Mapping[Job, Outcome]) -> None:
@@ -99,7 +102,7 @@ class Turns:
             elif outcome.status == "stalled" and job not in self._stalled:
                 self._stalled.add(job)
                 self.executed -= 1
-                self.say(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
+                log.info(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
             else:
                 self.fail(job, outcome.reason or outcome.status)
 

@@ -4,6 +4,7 @@ The supervisor runs inside the allocation, so nothing here has to stay: whoever 
 `harness status`, or the same command, comes back to it. A job's directory says which Slurm job has it (slurm.json).
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,23 +19,26 @@ from typing import Any, NoReturn
 from filelock import FileLock
 
 from harness.common import child
-from harness.common.atomic_files import JsonObject, write_json
-from harness.common.console import say
+from harness.common.atomic_files import write_json
+from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
+from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.config.settings import Resolved, resolve
+from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import Outcome, OutputDir, Submission
 from harness.launch import runner
 from harness.launch.launchers import _sbatch
-from harness.launch.progress import Display
-from harness.launch.supervisor import Progress, Show, follow
+from harness.launch.progress import JobProgress
+from harness.launch.supervisor import follow
 from harness.plan import saved_plans as plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Silent
+
+log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
@@ -43,21 +47,22 @@ GONE = 20.0  # seconds that the files of a job that left the queue may take to b
 
 
 @dataclass(frozen=True)
-class Work:
+class SlurmTask:
     """What a Slurm job does: some jobs of plans that the root keeps. submitit pickles it; it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
     only: tuple[str, ...]  # fingerprints
-    how: JsonObject  # of runner.How
+    options: RunOptions
 
+    @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
-            how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
-            with stop_signals(), Display() as display:
-                results = runner.run(plan, how, display.show, say)
+            options = replace(self.options, only=self.only, tracking_uri=resolve().tracking_uri)
+            with stop_signals(), Progress() as progress:
+                results = runner.run(plan, options, progress)
         except Stopped as stop:
             leave(stop, os.environ["SLURM_JOB_ID"])
         except Exception as error:
@@ -71,7 +76,7 @@ class Work:
         """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
         known = refused(error) if isinstance(error, OSError) else error
         mine = isinstance(known, HarnessError)
-        say(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
+        log.error(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
         code = known.exit_code if isinstance(known, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
@@ -89,7 +94,7 @@ class Work:
 
 def leave(stop: Stopped, number: str) -> NoReturn:
     """End this Slurm job, which a signal has stopped: for good with 75, or to be taken up again."""
-    say(f"stopped by {stop}: checkpoints are kept")
+    log.info(f"stopped by {stop}: checkpoints are kept")
     if to_be_requeued(stop, number):
         os.kill(os.getpid(), signal.SIGUSR2)  # submitit's own handler requeues this job and ends it
         time.sleep(60)
@@ -153,25 +158,24 @@ def by_number(plan: Plan) -> dict[str, list[Job]]:
     return found
 
 
-def run(
-    plan: Plan, how: runner.How, show: Show, say: Callable[[str], None], detach: bool = False
-) -> runner.Results | None:
+def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
-    missing = runner.missing(plan, how, say)
-    if missing and not how.offline:
-        Tracking(how.tracking_uri, how.prefix).connect()
-    plans.keep(plan, how.command)
+    missing = runner.missing(plan, options)
+    if missing and not options.offline:
+        Tracking(options.tracking_uri, options.prefix).connect()
+    plans.keep(plan, options.command)
     with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
-        waiting = submit(plan, missing, how, say)
+        waiting = submit(plan, missing, options)
     if detach:
         return None
-    accompany(plan, waiting, show, say, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
-    results = runner.run(plan, replace(how, only=(), rerun=None), show, say)  # `missing` has set aside what was asked
+    accompany(plan, waiting, progress, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
+    no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
+    results = runner.run(plan, no_job, progress)
     left = {
-        job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
+        job: f"Slurm job {number} ended before it was done (see {log_path(plan, number)}); the same command goes on"
         for number, jobs in waiting.items()
         for job in jobs
         if plan.state(job) != "done" and job not in results.failures
@@ -179,7 +183,7 @@ def run(
     return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
 
 
-def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
+def submit(plan: Plan, missing: Sequence[Job], options: RunOptions) -> dict[str, list[Job]]:
     """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
 
     Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
@@ -202,20 +206,20 @@ def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[s
         if not todo:
             continue
         after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
-        number = _sbatch.submit(made(plan, todo, how, after), work(plan, todo, how))
+        number = _sbatch.submit(executor(plan, todo, options, after), task(plan, todo, options))
         for job in todo:
             there[job] = number
             files = plan.jobdir(job)
             files.folder.mkdir(parents=True, exist_ok=True)
             files.outcome_file.unlink(missing_ok=True)
-            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log(plan, number))))
+            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log_path(plan, number))))
         waiting[number] = todo
         behind = f" after {', '.join(after)}" if after else ""
-        say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
+        log.info(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
     return waiting
 
 
-def dry(plan: Plan, how: runner.How) -> str:
+def dry(plan: Plan, options: RunOptions) -> str:
     """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
     texts: list[str] = []
     place: dict[Job, str] = {}
@@ -223,30 +227,28 @@ def dry(plan: Plan, how: runner.How) -> str:
         after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
         place |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
-        texts.append(f"{head}\n{_sbatch.script(made(plan, launch, how, after))}")
+        texts.append(f"{head}\n{_sbatch.script(executor(plan, launch, options, after))}")
     return "\n".join(texts)
 
 
-def made(plan: Plan, launch: Sequence[Job], how: runner.How, after: Sequence[str]) -> Any:
+def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness {name}", after)
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness {name}", after)
 
 
-def work(plan: Plan, launch: Sequence[Job], how: runner.How) -> Work:
+def task(plan: Plan, launch: Sequence[Job], options: RunOptions) -> SlurmTask:
     """What a Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(how))
+    return SlurmTask(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(options))
 
 
-def handed_on(how: runner.How) -> JsonObject:
-    """What a Slurm job is told of how to run; where MLflow is it finds out from its own environment."""
-    kept: JsonObject = {"launcher": how.launcher, "nproc": how.nproc, "nodes": how.nodes, "offline": how.offline}
-    kept |= {"prefix": how.prefix, "command": how.command, "stall": how.stall, "deterministic": how.deterministic}
-    return kept
+def handed_on(options: RunOptions) -> RunOptions:
+    """Return the run options of a Slurm job, without a secret: it asks its own environment where MLflow is."""
+    return replace(options, slurm={}, rerun=None, only=None, tracking_uri=None, inside=True)
 
 
-def log(plan: Plan, number: str) -> str:
+def log_path(plan: Plan, number: str) -> str:
     """Where a Slurm job writes what it says."""
     return str(plan.output.slurm_log(number))
 
@@ -254,8 +256,8 @@ def log(plan: Plan, number: str) -> str:
 class Queued:
     """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
 
-    def __init__(self, ids: Iterable[str], say: Callable[[str], None]) -> None:
-        self.ids, self.say = list(ids), say
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = list(ids)
         self._told: dict[str, str] = {}
         self._asked, self._seen = -ASK, time.monotonic()
 
@@ -268,7 +270,7 @@ class Queued:
                 said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
                 if self._told.get(number) != said:
                     self._told[number] = said
-                    self.say(said)
+                    log.info(said)
             if found is None or any(state.live for state in found.values()):
                 self._seen = time.monotonic()
         return time.monotonic() - self._seen > GONE
@@ -277,25 +279,24 @@ class Queued:
 def accompany(
     plan: Plan,
     waiting: Mapping[str, Sequence[Job]],
-    show: Show,
-    say: Callable[[str], None],
+    progress: Progress,
     over: Callable[[], bool],
 ) -> None:
     """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
 
     Raises Stopped after a signal, which touches none of them.
     """
-    progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
-    queued, silent = Queued(waiting, say), Silent()
+    followed = {job: JobProgress(job) for jobs in waiting.values() for job in jobs}
+    queued, silent = Queued(waiting), Silent()
     try:
         while True:
-            for one in progress.values():
-                follow(plan, silent, show, one)
+            for one in followed.values():
+                follow(plan, silent, progress, one)
             if queued.gone() or over():
                 return
             time.sleep(LOOK)
     except Stopped:
-        say(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        log.info(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
         raise
 
 
@@ -305,14 +306,14 @@ def ended_here(plan: Plan, job: Job) -> bool:
     return outcome is not None and outcome.status in OVER
 
 
-def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan) -> runner.How:
+def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOptions:
     """With the options of sbatch, and how many nodes and ranks they come to.
 
     Raises UsageError where they are not said, or do not divide the micro-batch.
     """
-    options = _sbatch.parse(flags, settings.slurm)
-    nodes = int(options.get("nodes", 1)) if settings.nodes is None else settings.nodes
-    nproc = _sbatch.ranks(options) if how.nproc is None else how.nproc
+    sbatch = _sbatch.parse(flags, options.slurm)
+    nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
+    nproc = _sbatch.ranks(sbatch) if options.nproc is None else options.nproc
     if nproc is not None and min(nodes, nproc) < 1:
         raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
     if nproc is None:
@@ -321,7 +322,7 @@ def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan)
     if micro % (nodes * nproc):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
         raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; these do: {sizes}")
-    return replace(how, nodes=nodes, nproc=nproc, slurm={**options, "nodes": nodes})
+    return replace(options, nodes=nodes, nproc=nproc, slurm={**sbatch, "nodes": nodes})
 
 
 def leave_running(root: Path) -> str:

@@ -9,20 +9,23 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, refused
+from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
+from harness.config.settings import RANKS
 from harness.data import manifest
 from harness.jobdir import events as journal
 from harness.jobdir import pruning
 from harness.jobdir.lease import Lease
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay
+from harness.launch.progress import JobProgress
 from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan
@@ -54,18 +57,6 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """End the worker."""
-
-
-@dataclass
-class Progress:
-    """How far a job is, for whoever shows it."""
-
-    job: Job
-    replay: Replay = field(default_factory=Replay)
-    offset: int = 0  # bytes of the journal that were read
-
-
-Show = Callable[[Progress], None]
 
 
 class Watch:
@@ -108,7 +99,7 @@ def supervise(
     launch: Mapping[Job, Lease],
     launcher: Launcher,
     publisher: Silent,
-    show: Show,
+    progress: Progress,
     how: JsonObject,
 ) -> dict[Job, Outcome]:
     """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
@@ -118,7 +109,7 @@ def supervise(
     Where something goes wrong here the launch is ended, and the store is told that what has not ended has failed.
     """
     try:
-        return to_its_end(plan, launch, launcher, publisher, show, how)
+        return to_its_end(plan, launch, launcher, publisher, progress, how)
     except Exception as error:
         end(launcher)
         for job, lease in launch.items():
@@ -140,11 +131,11 @@ def to_its_end(
     launch: Mapping[Job, Lease],
     launcher: Launcher,
     publisher: Silent,
-    show: Show,
+    progress: Progress,
     how: JsonObject,
 ) -> dict[Job, Outcome]:
     """The same, as far as all goes well."""
-    progress = {job: Progress(job) for job in launch}
+    followed = {job: JobProgress(job) for job in launch}
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
     ended: str | None = None
@@ -152,16 +143,16 @@ def to_its_end(
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, how)
-                progress[job].offset = journal.read(plan.jobdir(job).events_file)[1]
+                followed[job].offset = journal.read(plan.jobdir(job).events_file)[1]
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
-            ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
+            ended = wait(plan, launcher, publisher, progress, followed, Watch(plan, launch, stall))
             if ended is not None:
                 end(launcher)
         except Stopped as stop:
             stopped = stop
     if stopped is not None:
-        stop_launch(plan, launcher, publisher, show, progress, stopped)
+        stop_launch(plan, launcher, publisher, progress, followed, stopped)
     if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
         if stopped is not None:
             raise stopped
@@ -171,7 +162,7 @@ def to_its_end(
     if stopped is None and any(outcome.status in ("preempted", "cancelled") for outcome in outcomes.values()):
         stopped = Stopped(signal.SIGTERM)  # a scheduler signalled the ranks themselves
     for job in launch:
-        follow(plan, publisher, show, progress[job])
+        follow(plan, publisher, progress, followed[job])
         publisher.end(job, outcomes[job])
     if stopped is not None:  # also where the launch was through by then: what comes after it must not begin
         raise stopped
@@ -193,8 +184,8 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
         files.outcome_file.unlink(missing_ok=True)
         pruning.forget(files.folder)
         spec = plan.spec(job)
-        stall, exact = 60 * how.get("stall", STALL), how.get("deterministic", False)
-        spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, stall=stall, deterministic=exact))
+        options = {**{name: how[name] for name in RANKS if name in how}, "stall": 60 * how.get("stall", STALL)}
+        spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, **options))
         write_json(files.job_file, to_json(spec))  # JSON is YAML
         made = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run
         write_json(files.how_file, {**how, "made": made, "sources": source_changes.digests(job)})
@@ -206,14 +197,14 @@ def wait(
     plan: Plan,
     launcher: Launcher,
     publisher: Silent,
-    show: Show,
-    progress: Mapping[Job, Progress],
+    progress: Progress,
+    followed: Mapping[Job, JobProgress],
     enough: Callable[[], str | None],
 ) -> str | None:
     """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
     while launcher.running():
-        for job in progress:
-            follow(plan, publisher, show, progress[job])
+        for job in followed:
+            follow(plan, publisher, progress, followed[job])
         if (reason := enough()) is not None:
             return reason
         time.sleep(POLL)
@@ -224,17 +215,17 @@ def stop_launch(
     plan: Plan,
     launcher: Launcher,
     publisher: Silent,
-    show: Show,
-    progress: Mapping[Job, Progress],
+    progress: Progress,
+    followed: Mapping[Job, JobProgress],
     stopped: Stopped,
 ) -> None:
     """Pass the signal on and wait for the checkpoints; after `grace` or a second signal the worker is killed."""
     launcher.signal(stopped.number)
-    deadline = time.monotonic() + grace(progress.values())
+    deadline = time.monotonic() + grace(followed.values())
     with stop_signals():
         try:
             late = wait(
-                plan, launcher, publisher, show, progress, lambda: "late" if time.monotonic() > deadline else None
+                plan, launcher, publisher, progress, followed, lambda: "late" if time.monotonic() > deadline else None
             )
         except Stopped:
             late = "asked twice"
@@ -242,19 +233,19 @@ def stop_launch(
         end(launcher)
 
 
-def grace(progress: Iterable[Progress]) -> float:
+def grace(followed: Iterable[JobProgress]) -> float:
     """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
-    return GRACE + 2 * max((one.replay.pace for one in progress if isinstance(one.job, Train)), default=0.0)
+    return GRACE + 2 * max((one.replay.pace for one in followed if isinstance(one.job, Train)), default=0.0)
 
 
-def follow(plan: Plan, publisher: Silent, show: Show, progress: Progress) -> None:
+def follow(plan: Plan, publisher: Silent, progress: Progress, followed: JobProgress) -> None:
     """Read what a job's journal has gained, tell the store, and show how far it is."""
-    events, progress.offset = journal.read(plan.jobdir(progress.job).events_file, progress.offset)
+    events, followed.offset = journal.read(plan.jobdir(followed.job).events_file, followed.offset)
     if not events:
         return
-    progress.replay.hear(events)
-    publisher.hear(progress.job, events)
-    show(progress)
+    followed.replay.hear(events)
+    publisher.hear(followed.job, events)
+    followed.show(progress)
 
 
 def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> Outcome:
@@ -300,5 +291,5 @@ def last_line(log: Path) -> str:
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:
-    """How a launch is run: provenance, never identity. `more`: the source's commit, stall, deterministic."""
+    """How a launch is run: provenance, never identity. `more`: the source's commit, the ranks' options."""
     return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}

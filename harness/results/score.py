@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.atomic_files import temporary, write_json
-from harness.common.console import lines
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT, Progress
+from harness.common.progress import Task as ProgressTask
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import hold_out
@@ -73,40 +74,35 @@ class Score:
     seconds: float
 
 
-def quiet(done: int, total: int) -> None:
-    """Show nothing."""
-
-
-def score(
-    folder: Path, name: str, config: Config, root: Path, split: str = "val", show: Callable[[int, int], None] = quiet
-) -> Path:
+def score(folder: Path, name: str, config: Config, root: Path, split: str = "val", progress: Progress = SILENT) -> Path:
     """Score a folder of masks; returns the score's directory. Equal masks are scored once, videos done stay done.
 
-    `show` hears of videos done and their total; each counts twice, as its masks are first read and checked, then
-    compared with the truth. Raises UsageError for a name that is unfit or taken, UnfitError for masks that are
-    missing, damaged or of another size, for a label that is no class, and for data that is not there or has no labels.
+    A video is two steps: its masks are read and checked, then compared with the ground truth. Raises UsageError for a
+    name that is unfit or taken, UnfitError for masks that are missing, damaged or of another size, for a label that is
+    no class, and for data that is not there or has no labels.
     """
     check_name(name)
     dataset = input_digests.build_dataset(config)
-    config = digested(config, dataset, split, root)
+    config = digested(config, dataset, split, root, progress)
     data = identity(config, dataset, split)
     frames = listed(folder, dataset, split)
     masks: dict[str, str] = {}
+    steps = progress.task("", "steps")
     for video, stems in frames.items():
-        show(len(masks), 2 * len(frames))
+        steps.update(len(masks), 2 * len(frames))
         masks[video] = digest_of(folder, video, stems, len(dataset.classes))
     directory = OutputDir(root).scores / digest([VERSION, data, split, masks])
     check_free(name, directory, data, split)
     score_file = JobDir(directory).score_file
     if not score_file.exists():
         try:
-            seconds = count_all(Task(folder, dataset, split, directory), frames, masks, show)
+            seconds = count_all(Task(folder, dataset, split, directory), frames, masks, steps)
             facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
             write_json(score_file, facts)
         except OSError as error:
             why = f"cannot be written: {error.strerror or error}"
             raise UnfitError(f"{shown(directory)}: {why}; free some space, or give another --root") from error
-    show(2 * len(frames), 2 * len(frames))
+    steps.update(2 * len(frames), 2 * len(frames))
     return directory
 
 
@@ -150,11 +146,11 @@ def rows(experiment: Experiment, records: Iterable[tuple[str, RunRecord]]) -> li
     ]
 
 
-def digested(config: Config, dataset: Dataset, split: str, root: Path) -> Config:
+def digested(config: Config, dataset: Dataset, split: str, root: Path, progress: Progress) -> Config:
     """Return the configuration with the digest of a split. Raise UnfitError where its files cannot be read."""
     dataset.digest(split)
     source = hold_out.source(split)
-    resolved = adoption.resolve(config, root, True, lines("digesting data", "files"), only=(source,))
+    resolved = adoption.resolve(config, root, True, progress, only=(source,))
     if why := resolved.content.undigested.get(source):
         raise UnfitError(why)
     return resolved
@@ -233,14 +229,12 @@ def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int
     return digester.hexdigest()
 
 
-def count_all(
-    task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
-) -> float:
+def count_all(task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], steps: ProgressTask) -> float:
     """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
     JobDir(task.directory).videos.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     for done, (video, stems) in enumerate(frames.items()):
-        show(len(frames) + done, 2 * len(frames))
+        steps.update(len(frames) + done, 2 * len(frames))
         target = task.file(video)
         if not target.exists():
             begun = time.monotonic()

@@ -4,17 +4,17 @@ Request ──▶ Study (plan) ──▶ Keeper (storage: Optuna) ──▶ loop
                                                             └── study_publisher: MLflow
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
 from harness.launch import runner
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.plan.study import Study, Trial
 from harness.results import rows
@@ -25,9 +25,11 @@ from harness.search.backend import OWN, Storage
 from harness.search.loop import Worker
 from harness.search.request import Request
 from harness.search.storage import Keeper, stored_trials
-from harness.search.study_publisher import SilentStudy, study_publisher_of
+from harness.search.study_publisher import SilentStudyPublisher, study_publisher_of
 from reports import search as report_of
 from reports.search.finding import find
+
+log = logging.getLogger(__name__)
 
 UNUSED = -1  # a seed that nobody runs: jobs that are wholly missing, like those of any other
 
@@ -45,89 +47,87 @@ class Done:
     failures: Mapping[str, str] = field(default_factory=dict)  # jobs of the confirmation -> reason
 
 
-def work(request: Request, index: int, display: Display) -> None:
+def work(request: Request, index: int, progress: Progress) -> None:
     """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
-    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
-    telling = study_publisher_of(study, root, request.tracking(), say)
-    launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.how)
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
+    publisher = study_publisher_of(study, root, request.tracking())
+    launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
-        Worker(study, keeper, telling, launcher, root, facts, display, say).run(request.total)
+        Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
     finally:
         launcher.close()
 
 
-def run(request: Request, workers: int, display: Display) -> Done:
+def run(request: Request, workers: int, progress: Progress) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     runner.writable(root)
-    runner.fit(study.config)
+    runner.require_inputs(study.config)
     default = study.plan(study.default, study.config["seed"], root)
-    runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else
+    runner.try_networks(default, request.options, default.jobs)  # what cannot be, before all else
     storage = settled(request, study)
-    keeper = Keeper(study, storage, say)
-    telling = study_publisher_of(study, root, request.tracking(), say)
+    keeper = Keeper(study, storage)
+    publisher = study_publisher_of(study, root, request.tracking())
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
-        say(
+        log.info(
             f"study '{study.name}' in {storage.shown}: {done} of {request.total} trials have ended; {workers} worker(s)"
         )
-        runner.fetch(study.config, say)
-        telling.mark("RUNNING")
+        runner.fetch(study.config)
+        publisher.mark("RUNNING")
         try:
-            if request.launcher == "slurm":
-                slurm_workers.run(request, workers, keeper, say)
+            if request.options.launcher == "slurm":
+                slurm_workers.run(request, workers, keeper)
             elif workers == 1:
-                work(request, 0, display)
+                work(request, 0, progress)
             else:
-                local_workers.run(
-                    asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()), say
-                )
+                local_workers.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()))
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
-            broken_off(request, study, keeper, telling, status)
+            broken_off(request, study, keeper, publisher, status)
             raise
-    return conclude(request, study, keeper, telling, "FINISHED")
+    return conclude(request, study, keeper, publisher, "FINISHED")
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
     """Each worker's part of this machine; none by Slurm. Raises UsageError for more workers than fit."""
-    if request.launcher != "slurm":
-        return local_workers.share(workers, request.nproc)
+    if request.options.launcher != "slurm":
+        return local_workers.share(workers, request.options.nproc)
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
     return []
 
 
-def broken_off(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> None:
+def broken_off(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> None:
     """Report what there is; what is away or full hides nothing of why it broke off."""
     try:
-        conclude(request, study, keeper, telling, status)
+        conclude(request, study, keeper, publisher, status)
     except (HarnessError, OSError):
         with suppress(HarnessError, OSError):
-            telling.mark(status)
+            publisher.mark(status)
 
 
-def confirmed(request: Request, done: Done, seeds: int, display: Display) -> Done:
+def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
     """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
     best = find(done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
-    confirmation, ran = confirm.run(study, best, seeds, root, request.how, display.show, say)
+    confirmation, ran = confirm.run(study, best, seeds, root, request.options, progress)
     for job, reason in ran.failures.items():
-        say(f"failed: {job.name}: {reason}")
-    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)), say)
+        log.info(f"failed: {job.name}: {reason}")
+    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     if confirmation is not None:
         keeper.remember(confirmation)
-    telling = study_publisher_of(study, root, request.tracking(), say)
-    finished = conclude(request, study, keeper, telling, "FINISHED")
+    publisher = study_publisher_of(study, root, request.tracking())
+    finished = conclude(request, study, keeper, publisher, "FINISHED")
     return replace(finished, failures={job.name: reason for job, reason in ran.failures.items()})
 
 
-def conclude(request: Request, study: Study, keeper: Keeper, telling: SilentStudy, status: str) -> Done:
+def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
     summary = report(request, study, keeper, trials)
@@ -135,8 +135,8 @@ def conclude(request: Request, study: Study, keeper: Keeper, telling: SilentStud
     write(summary, folder)
     where, away = "", None
     try:
-        telling.catch_up(trials)
-        where = telling.report(summary, folder, "RUNNING" if keeper.at_work() else status)
+        publisher.catch_up(trials)
+        where = publisher.report(summary, folder, "RUNNING" if keeper.at_work() else status)
     except UnfitError as error:
         away = str(error)
     return Done(study, trials, summary, folder, where, away)
@@ -150,7 +150,7 @@ def report(request: Request, study: Study, keeper: Keeper, trials: list[Trial]) 
 def context(request: Request, study: Study) -> Context:
     """What a report of the study says around its numbers."""
     (experiment,) = study.plan(study.default, study.config["seed"], Path(request.root)).experiments
-    return rows.context(experiment, request.command)
+    return rows.context(experiment, request.options.command)
 
 
 def settled(request: Request, study: Study) -> Storage:
@@ -191,7 +191,7 @@ def dry(request: Request, workers: int) -> list[str]:
         f"  budget: at most {left} × {study.iterations} = {left * study.iterations} iterations, before pruning",
     ]
     lines.append(f"  cost: {costs(study, Path(request.root), ended, left, workers)}")
-    if request.launcher == "slurm":
+    if request.options.launcher == "slurm":
         lines += ["", f"# each of {workers} Slurm job(s)", *slurm_workers.dry(request, study.name)]
     return lines
 

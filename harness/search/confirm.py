@@ -4,14 +4,13 @@ A search's best value is biased upwards, so its lead is taken from new trainings
 are cells like those of any experiment; where another experiment has trained one of them, it is done.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.common.console import lines
 from harness.common.errors import UsageError
+from harness.common.progress import Progress
+from harness.config.settings import RunOptions
 from harness.launch import runner
-from harness.launch.supervisor import Show
 from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
@@ -25,7 +24,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
     """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
     if seeds < 1:
         raise UsageError(f"--confirm {seeds}: must be at least 1")
-    whole = adoption.resolve(study.config.with_values(APART), root, True, lines("digesting data", "files"))
+    whole = adoption.resolve(study.config.with_values(APART), root, True, Progress())
     first = whole["seed"]
     config = replace(whole, seeds=tuple(range(first, first + seeds)))
     cells = []
@@ -38,10 +37,10 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 
 
 def run(
-    study: Study, best: Trial, seeds: int, root: Path, how: runner.How, show: Show, say: Callable[[str], None]
+    study: Study, best: Trial, seeds: int, root: Path, options: RunOptions, progress: Progress
 ) -> tuple[Confirmation | None, runner.Results]:
     """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
-    done = runner.run(plan(study, best, seeds, root), how, show, say)
+    done = runner.run(plan(study, best, seeds, root), options, progress)
     (finished,) = done.finished
     rows = {row.cell: row for row in finished.rows}
     ours, default = rows["best"], rows["default"]

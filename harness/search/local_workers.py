@@ -5,6 +5,7 @@ and its trial is taken up by whoever asks next.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from harness.common import child, machine
 from harness.common.errors import UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.launch.supervisor import GRACE, POLL
+
+log = logging.getLogger(__name__)
 
 DEATHS = 3  # in a row, with nothing come further in between, before it is given up, or its place rests
 REST = 60.0  # seconds that such a place stays empty while others are at work
@@ -66,7 +69,6 @@ def run(
     request: Mapping[str, object],
     shares: Sequence[Mapping[str, str]],
     progress: Callable[[], int],
-    say: Callable[[str], None],
 ) -> None:
     """Run workers until the study has its trials; `progress` grows with every look and every end of a trial.
 
@@ -107,7 +109,7 @@ def run(
                         )
                     rest = REST if deaths >= DEATHS else 0
                     later = f" in {rest:.0f} s" if rest else ""
-                    say(f"worker {index} died (exit code {code}); another takes its place{later}")
+                    log.warning(f"worker {index} died (exit code {code}); another takes its place{later}")
                     empty[index] = time.monotonic() + rest
         except BaseException as stop:
             dismiss(members, stop.number if isinstance(stop, Stopped) else signal.SIGTERM)

@@ -4,26 +4,27 @@ A trial that cannot be run to its end here (a signal, a storage or a machine tha
 up by the next process that comes; one whose training fails on its own account has failed, and counts.
 """
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
+from harness.common.progress import Progress
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.paths import Outcome
-from harness.launch.progress import Display
-from harness.launch.scheduler import Turns
+from harness.launch.scheduler import Scheduler
 from harness.launch.supervisor import Launcher
 from harness.plan import gc
 from harness.plan.plan import Plan
 from harness.plan.study import Study, Trial
 from harness.results import records
 from harness.search.storage import Keeper, Live
-from harness.search.study_publisher import SilentStudy
+from harness.search.study_publisher import SilentStudyPublisher
+
+log = logging.getLogger(__name__)
 
 ASK = 0.5  # seconds between two looks at what other workers are at
 LOST = 3  # attempts at a trial whose ranks die under it
@@ -35,12 +36,11 @@ class Worker:
 
     study: Study
     keeper: Keeper
-    telling: SilentStudy
+    publisher: SilentStudyPublisher
     launcher: Launcher
     root: Path
     facts: JsonObject  # how jobs are run: provenance
-    display: Display
-    say: Callable[[str], None]
+    progress: Progress
 
     def run(self, total: int) -> None:
         """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
@@ -64,19 +64,19 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            self.say(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+            log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
-        teller = self.telling.trial(plan, live)
-        show = partial(self.display.show, heading=f"trial {live.number} {self.study.said(live.params)}")
+        trial_publisher = self.publisher.trial(plan, live)
+        progress = self.progress.headed(f"trial {live.number} {self.study.said(live.params)}")
         executed = 0
         for attempt in range(LOST):
-            turns = Turns(plan, [job for job in plan.jobs if plan.state(job) != "done"], self.say)
-            turns.run(self.launcher, teller, show, self.facts)
-            executed += turns.executed
+            scheduler = Scheduler(plan, [job for job in plan.jobs if plan.state(job) != "done"])
+            scheduler.run(self.launcher, trial_publisher, progress, self.facts)
+            executed += scheduler.executed
             state, reason = how_it_went(plan)
             if state != "lost" or live.lease.lost or attempt + 1 == LOST:
                 break
-            self.say(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
+            log.info(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
         if live.lease.lost:
             return  # another worker took us for dead, and has it
         state = "failed" if state == "lost" else state
@@ -85,11 +85,11 @@ class Worker:
         live.tell(state, value, facts)
         trial = self.keeper.trial(live.number)
         try:
-            self.telling.close(trial)
+            self.publisher.close(trial)
         except (UnfitError, OSError) as error:
-            self.say(f"{error}; the same command tells it later")
+            log.warning(f"{error}; the same command tells it later")
         seed = f" seed {live.seed}, the default" if live.default else ""
-        self.say(
+        log.info(
             f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )
 

@@ -1,14 +1,15 @@
 """A search as a value: what the command line asks for, handed to every worker."""
 
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from harness.common.atomic_files import JsonObject
-from harness.common.console import lines, say
 from harness.common.errors import UsageError
+from harness.common.progress import Progress
 from harness.config import compose as configuration
+from harness.config.settings import RunOptions
 from harness.launch import runner
 from harness.plan import study
 from harness.plan.study import Study
@@ -27,17 +28,12 @@ class Request:
     folders: tuple[str, ...] = ()
     study: str | None = None  # its name in the storage
     storage: str | None = None
-    launcher: str = "auto"
-    nproc: int | None = None
-    stall: float = 10.0  # minutes
-    deterministic: bool = False
-    nodes: int = 1
-    slurm: JsonObject = field(default_factory=dict)  # options of sbatch; with launcher slurm
-    inside: bool = False  # an allocation
-    offline: bool = False
-    tracking_uri: str | None = None
-    prefix: str = ""
-    command: tuple[str, ...] = tuple(sys.argv)
+    options: RunOptions = field(default_factory=RunOptions)
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> Self:
+        """Return the request that `dataclasses.asdict` made these of."""
+        return cls(**{**values, "options": RunOptions(**values["options"])})
 
     def make(self) -> Study:
         """Return the study. Raise UsageError."""
@@ -47,8 +43,7 @@ class Request:
             raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
-        show = lines("digesting data", "files")
-        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, show=show)
+        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, progress=Progress())
 
     def folder(self, name: str) -> Path:
         """Return where a study keeps what is not Optuna's."""
@@ -56,21 +51,4 @@ class Request:
 
     def tracking(self) -> Tracking | None:
         """Return MLflow, connected; None with --offline."""
-        return runner.connected(self.how, say)
-
-    @property
-    def how(self) -> runner.How:
-        """Return how its jobs are run."""
-        return runner.How(
-            launcher=self.launcher,
-            nproc=self.nproc,
-            offline=self.offline,
-            tracking_uri=self.tracking_uri,
-            prefix=self.prefix,
-            command=self.command,
-            stall=self.stall,
-            deterministic=self.deterministic,
-            nodes=self.nodes,
-            slurm=self.slurm,
-            inside=self.inside,
-        )
+        return runner.connected(self.options)

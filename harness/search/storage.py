@@ -6,6 +6,7 @@ holder is dead is taken over as it stands, with its number and its values. All p
 """
 
 import hashlib
+import logging
 import time
 import uuid
 import warnings
@@ -22,6 +23,8 @@ from harness.plan.search_space import Axis, Choice, Named, Whole
 from harness.plan.study import Study, Trial, refuse
 from harness.search.backend import Storage
 from reports.search.finding import Confirmation
+
+log = logging.getLogger(__name__)
 
 AWAY = 600.0  # seconds that a finished trial waits for a storage that went away
 AGAIN = 5.0  # seconds between two attempts
@@ -77,8 +80,8 @@ class Live:
 class Keeper:
     """One study in its storage, as one process sees it. Raises UsageError where the stored study is another one."""
 
-    def __init__(self, study: Study, storage: Storage, say: Callable[[str], None]) -> None:
-        self.study, self.storage, self.say = study, storage, say
+    def __init__(self, study: Study, storage: Storage) -> None:
+        self.study, self.storage = study, storage
         self._claims: dict[int, Claim] = {}
         self._complained = False
         opened = storage.open()
@@ -205,7 +208,7 @@ class Keeper:
         """Say once that the storage is away."""
         if not self._complained:
             self._complained = True
-            self.say(f"{error}; trying again")
+            log.warning(f"{error}; trying again")
 
 
 def elsewhere(study: Study, storage: Storage, root: str) -> UsageError:

@@ -4,7 +4,7 @@ A trial's run is its training's run too: the curve, the evaluations on the way a
 place. Where another experiment has made the training, the trial has the numbers and says which run did the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.jobdir import events as journal
@@ -27,7 +27,7 @@ TRIAL = "harness.trial"  # study.number
 OUTCOME = {"complete": "finished"}  # the others are called as they are
 
 
-class SilentStudy:
+class SilentStudyPublisher:
     """Says nothing; what a study without a store has, and the interface of one that tells a store."""
 
     def __init__(self, study: Study) -> None:
@@ -35,7 +35,7 @@ class SilentStudy:
 
     def trial(self, plan: Plan, live: Live) -> Silent:
         """Return what hears of a trial's jobs."""
-        return Teller(Silent(), self.study, plan, live)
+        return PruningPublisher(Silent(), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
         """A trial's last word: outcome, final numbers, and who did the work. Saying it again changes nothing."""
@@ -51,17 +51,17 @@ class SilentStudy:
         """The study's run is at work again, or has ended."""
 
 
-def study_publisher_of(study: Study, root: Path, tracking: Tracking | None, say: Callable[[str], None]) -> SilentStudy:
+def study_publisher_of(study: Study, root: Path, tracking: Tracking | None) -> SilentStudyPublisher:
     """Return what tells a store of a study; without a store, what says nothing."""
-    return SilentStudy(study) if tracking is None else Telling(study, root, tracking, say)
+    return SilentStudyPublisher(study) if tracking is None else StudyPublisher(study, root, tracking)
 
 
-class Telling(SilentStudy):
+class StudyPublisher(SilentStudyPublisher):
     """Tells the store of one study."""
 
-    def __init__(self, study: Study, root: Path, tracking: Tracking, say: Callable[[str], None]) -> None:
+    def __init__(self, study: Study, root: Path, tracking: Tracking) -> None:
         super().__init__(study)
-        self.root, self.tracking, self.store = root, tracking, Store(tracking, root, say)
+        self.root, self.tracking, self.store = root, tracking, Store(tracking, root)
         self._parent: tuple[str, str] | None = None
 
     @property
@@ -107,7 +107,7 @@ class Telling(SilentStudy):
 
     def trial(self, plan: Plan, live: Live) -> Silent:
         """Return what hears of a trial's jobs."""
-        return Teller(TrialPublisher(self, plan, live), self.study, plan, live)
+        return PruningPublisher(TrialPublisher(self, plan, live), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
         """Tell outcome, final numbers, and who did the work."""
@@ -178,18 +178,18 @@ class Telling(SilentStudy):
 class TrialPublisher(Publisher):
     """Tells a trial's run what its training does; a training that has a run already goes on with that."""
 
-    def __init__(self, telling: Telling, plan: Plan, live: Live) -> None:
-        super().__init__(plan, telling.store)
-        self._telling, self._live = telling, live
+    def __init__(self, study_publisher: StudyPublisher, plan: Plan, live: Live) -> None:
+        super().__init__(plan, study_publisher.store)
+        self._study_publisher, self._live = study_publisher, live
 
     def _run_of(self, job: Train) -> str:
         """Return the training's run, else the trial's, which is at work in any case."""
-        own = self._telling.child(self._live.number, self._live.params, self._live.seed)
+        own = self._study_publisher.child(self._live.number, self._live.params, self._live.seed)
         self.store.tracking.resume(own)
         return known_run(self.plan.jobdir(job), self.store) or own
 
 
-class Teller(Silent):
+class PruningPublisher(Silent):
     """Passes a trial's journals on, and stops a training that is not worth going on."""
 
     def __init__(self, publisher: Silent, study: Study, plan: Plan, live: Live) -> None:

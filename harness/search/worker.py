@@ -4,19 +4,23 @@ It ends when the study has its trials, after a signal, or when its pipe is close
 """
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 
-from harness.common.console import say
+from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, refused
+from harness.common.progress import QUIET, Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
-from harness.launch.progress import QUIET, Display
 from harness.search import command
 from harness.search.request import Request
 
+log = logging.getLogger("harness.search.worker")  # as "__main__" it would not be under "harness"
 
+
+@logging_to_stderr()
 def main() -> int:
     """Work; the exit code."""
     message = json.loads(sys.stdin.readline())
@@ -24,13 +28,14 @@ def main() -> int:
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with stop_signals():
-            command.work(Request(**message), index, Display(QUIET * workers))  # lines: bars would overwrite bars
+            progress = Progress(QUIET * workers)  # lines: bars would overwrite bars
+            command.work(Request.from_json(message), index, progress)
     except (HarnessError, OSError) as why:
         error = refused(why) if isinstance(why, OSError) else why
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
         return error.exit_code
     except Stopped:
-        say(f"worker {index}: stopped; its trial goes on with the next run")
+        log.info(f"worker {index}: stopped; its trial goes on with the next run")
         return PREEMPTED
     return 0
 

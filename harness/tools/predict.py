@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT, Progress
 from harness.data.frame_order import in_time
 from harness.data.manifest import add_pixels
 from harness.data.pictures import IMAGES, list_pictures, read_image, shown
@@ -104,7 +105,7 @@ def predict(
     source: Path,
     folder: Path,
     stage: int = 0,
-    show: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Done:
     """Predict `source` into `folder`; `stage` is how often P is replaced by the mask before it.
 
@@ -124,7 +125,7 @@ def predict(
     frames = dict(before) if start else {}
     if not start:
         (folder / "state.pt").unlink(missing_ok=True)  # it would say too much if this call is stopped
-    cut = ""
+    cut, task = "", progress.task("", "frames")
     try:
         for shot in shots:
             pixels = digest_of(shot)
@@ -134,8 +135,7 @@ def predict(
             frames[shot.name] = pixels
             if len(frames) % EVERY == 0:
                 keep(folder, model, frames)
-            if show is not None:
-                show(len(frames), max(clip.length, len(frames)))
+            task.update(len(frames), max(clip.length, len(frames)))
     except UnfitError as error:
         if not frames:
             raise

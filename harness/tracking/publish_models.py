@@ -1,5 +1,6 @@
 """Models in MLflow's registry: which of a plan's are registered, under what name, and what their cards say."""
 
+import logging
 from collections.abc import Sequence
 
 from harness.plan.job import Evaluate
@@ -9,6 +10,8 @@ from harness.results.rows import Context, Row
 from harness.tracking import registry
 from harness.tracking.client import FINGERPRINT
 from harness.tracking.plan_run import PlanRun
+
+log = logging.getLogger(__name__)
 
 LARGE = 50_000_000  # bytes that take a while to send
 
@@ -30,7 +33,7 @@ def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
         size = sum(path.stat().st_size for path in files)
         with plan_run.store.lock:
             if size > LARGE and registry.version(tracking, name, key) is None:
-                plan_run.store.say(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
+                log.info(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
             card = card_of(plan_run, job, context)
             version = registry.register(tracking, name, runs[job.fingerprint], key, files, card)
             miou = records.read_evaluation(plan.directory(job)).final["miou"]

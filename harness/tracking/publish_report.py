@@ -4,6 +4,7 @@ Told after the report, from its rows and the root's files; telling twice changes
 """
 
 import io
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,8 @@ from harness.tracking import publish_models, view
 from harness.tracking.client import Tracking
 from harness.tracking.plan_run import PlanRun
 
+log = logging.getLogger(__name__)
+
 SNAPSHOTS = 16  # of M that are sent
 
 
@@ -29,7 +32,7 @@ def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
     try:
         publish_models.register(plan_run, rows, context)
     except UnfitError as error:  # a server may have no registry, or keep it to itself
-        plan_run.store.say(f"no model was registered: {error}")
+        log.warning(f"no model was registered: {error}")
     experiment_id, run = plan_run.ids()
     view.share(plan_run.tracking, experiment_id, [run])
 

@@ -5,7 +5,7 @@ the run was offline) it hears the next time the same command is given. Without a
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,6 +213,6 @@ class Publisher(Silent):
         return self.plan_runs[experiment.name].link()
 
 
-def publisher_of(plan: Plan, tracking: Tracking | None, say: Callable[[str], None]) -> Silent:
+def publisher_of(plan: Plan, tracking: Tracking | None) -> Silent:
     """Return what tells a store of a plan; without a store, what says nothing."""
-    return Silent() if tracking is None else Publisher(plan, Store(tracking, plan.root, say))
+    return Silent() if tracking is None else Publisher(plan, Store(tracking, plan.root))

@@ -1,7 +1,8 @@
 """A store that may go away while jobs run: what is to be told waits, and the store is asked again later."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from harness.jobdir.paths import OutputDir
 from harness.tracking.client import Tracking
 from harness.tracking.opening import impatient
 
+log = logging.getLogger(__name__)
+
 RETRY = 30.0  # seconds before a store that is away is asked again
 
 
 class Store:
     """One MLflow for one output directory; `lock` is held while something is looked up and then made."""
 
-    def __init__(self, tracking: Tracking, root: Path, say: Callable[[str], None]) -> None:
-        self.tracking, self.say = tracking, say
+    def __init__(self, tracking: Tracking, root: Path) -> None:
+        self.tracking = tracking
         self.name = redact(tracking.uri)
         self.lock = FileLock(OutputDir(root).upload_lock, timeout=600)
         self._away = False
@@ -39,11 +42,11 @@ class Store:
                 yield
         except (UnfitError, OSError) as error:
             if not self._away:
-                self.say(
+                log.warning(
                     f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
                 )
             self._away, self._next_try = True, time.monotonic() + RETRY
         else:
             back, self._away, self._next_try = self._away, False, 0.0
             if back:
-                self.say("MLflow answers again; it is told what it missed")
+                log.info("MLflow answers again; it is told what it missed")

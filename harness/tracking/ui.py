@@ -1,5 +1,6 @@
 """`mlflow ui` on the store that the harness writes to, opened at the view that a reviewer wants."""
 
+import logging
 import os
 import shlex
 import signal
@@ -10,7 +11,6 @@ import tempfile
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import IO
@@ -23,12 +23,14 @@ from harness.common.signals import Stopped
 from harness.tracking import view
 from harness.tracking.client import Tracking
 
+log = logging.getLogger(__name__)
+
 HOST = "127.0.0.1"
 PATIENCE = 300.0  # seconds until the server must answer
 TRIES = 20  # ports after the one wished for
 
 
-def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool, say: Callable[[str], None]) -> int:
+def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool) -> int:
     """Serve until Ctrl-C and return 0; for a store that is a server, only print where to look."""
     where = place(tracking, experiment)
     if tracking.uri.startswith("http"):
@@ -38,44 +40,43 @@ def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool, s
         raise UnfitError(f"{tracking.database}: no such store; run an experiment first, or set MLFLOW_TRACKING_URI")
     chosen = free_port(port)
     if chosen != port:
-        say(f"port {port} is taken: {chosen}")
+        log.info(f"port {port} is taken: {chosen}")
     words = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(chosen), "--workers", "1"]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["MLFLOW_BACKEND_STORE_URI"] = tracking.uri  # no list of processes shows its password
-    with tempfile.TemporaryFile() as log:  # not a pipe: one that nobody empties stops the server
-        return watch(words, environment, log, f"http://{HOST}:{chosen}/{where}", browse, say)
+    with tempfile.TemporaryFile() as output:  # not a pipe: one that nobody empties stops the server
+        return watch(words, environment, output, f"http://{HOST}:{chosen}/{where}", browse)
 
 
 def watch(
     words: list[str],
     environment: dict[str, str],
-    log: IO[bytes],
+    output: IO[bytes],
     link: str,
     browse: bool,
-    say: Callable[[str], None],
 ) -> int:
-    """Run the server until Ctrl-C and return 0; `log` takes what it says. Raises UnfitError where it ends by itself."""
+    """Run the server until Ctrl-C and return 0; `output`: its stderr. Raises UnfitError where it ends by itself."""
     server = subprocess.Popen(
         child.python(*words),
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=log,
+        stderr=output,
         start_new_session=True,  # a Ctrl-C is ours; we end it and all that it started
     )
     try:
-        await_answer(server, link, log)
+        await_answer(server, link, output)
         print(link, flush=True)
         if not display():
             login = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
             port = urlsplit(link).port
-            say(f"no display here; from your own machine: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
+            log.info(f"no display here; from your own machine: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
         elif browse:
             webbrowser.open(link)
-        say("Ctrl-C ends it")
+        log.info("Ctrl-C ends it")
         server.wait()
-        raise UnfitError(f"mlflow ui ended by itself: {last_words(log)}")
+        raise UnfitError(f"mlflow ui ended by itself: {last_words(output)}")
     except (KeyboardInterrupt, Stopped):
-        say("ended")
+        log.info("ended")
         return 0
     finally:
         end(server)
@@ -110,12 +111,12 @@ def free_port(wished: int) -> int:
     raise UnfitError(f"no free port from {wished} to {wished + TRIES - 1}; choose one with --port")
 
 
-def await_answer(server: "subprocess.Popen[bytes]", link: str, log: IO[bytes]) -> None:
+def await_answer(server: "subprocess.Popen[bytes]", link: str, output: IO[bytes]) -> None:
     """Wait until the server answers. Raises UnfitError where it ends or stays silent."""
     ending = time.monotonic() + PATIENCE
     while time.monotonic() < ending:
         if server.poll() is not None:
-            raise UnfitError(f"mlflow ui did not start: {last_words(log)}")
+            raise UnfitError(f"mlflow ui did not start: {last_words(output)}")
         try:
             with urllib.request.urlopen(urljoin(link, "/health"), timeout=5):
                 return
@@ -124,10 +125,10 @@ def await_answer(server: "subprocess.Popen[bytes]", link: str, log: IO[bytes]) -
     raise UnfitError(f"mlflow ui did not answer within {PATIENCE:.0f} s")
 
 
-def last_words(log: IO[bytes]) -> str:
+def last_words(output: IO[bytes]) -> str:
     """The last line that it wrote, without a password."""
-    log.seek(0)
-    text = log.read().decode(errors="replace")
+    output.seek(0)
+    text = output.read().decode(errors="replace")
     return redact((text.strip().splitlines() or ["it said nothing"])[-1][:300])
 
 
@@ -149,9 +150,9 @@ def display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def open_page(path: Path, say: Callable[[str], None]) -> None:
+def open_page(path: Path) -> None:
     """Open a report's page in the browser, or say where it lies."""
     if display():
         webbrowser.open(path.resolve().as_uri())
     else:
-        say(f"no display here; the page: {path}")
+        log.info(f"no display here; the page: {path}")

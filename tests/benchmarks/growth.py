@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common.progress import SILENT
 from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.settings import RunOptions
 from harness.plan.spec import to_json
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,7 +100,7 @@ def fill(folder: Path, runs: int) -> None:
     made = finished_root.make(folder / "runs")
     tracking = Tracking()
     tracking.connect()
-    runner.run(made, runner.How(command=("harness",)), lambda _: None, lambda _: None)
+    runner.run(made, RunOptions(command=("harness",)), SILENT)
     (real,) = made.experiments
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")

@@ -13,12 +13,14 @@ from mlflow_server import WITHOUT
 from harness import cli
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
+from harness.config.settings import RunOptions
 from harness.jobdir import events
 from harness.jobdir.events import Begin
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import OutputDir
-from harness.launch import rehearsal, runner, slurm_jobs
+from harness.launch import rehearsal, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync, rehearsals
@@ -80,32 +82,33 @@ class Signalled:
         pass
 
 
-def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_kills_its_runs_and_sync_ends_what_kill_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     made = one_model.made(tmp_path)
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db", "rehearsal")
     fetched: list[object] = []
-    monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
-    monkeypatch.setattr(rehearsal, "fetch", lambda config, say: fetched.append(config))
+    monkeypatch.setattr(rehearsal, "choose", lambda plan, options: (Signalled(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(rehearsal, "fetch", lambda config: fetched.append(config))
     with pytest.raises(Stopped):
-        rehearsal.rehearse(made, runner.How(tracking_uri=store.uri), lambda progress: None, print)
+        rehearsal.rehearse(made, RunOptions(tracking_uri=store.uri), SILENT)
     assert fetched == [made.config]
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
     for run in store.connect().search_runs([store.experiment("one_model")]):
         store.resume(run.info.run_id)  # as kill -9 leaves them
     assert statuses(store) == {"plan": "RUNNING", "train": "RUNNING"}
-    heard: list[str] = []
-    Sync(tmp_path, Tracking(store.uri), heard.append).once()
+    Sync(tmp_path, Tracking(store.uri)).once()
     assert statuses(store) == {"plan": "KILLED", "train": "KILLED"}
-    assert len(heard) == 2
+    assert len(caplog.messages) == 2
 
 
 def test_the_next_one_ends_what_kill_left_before_a_training(tmp_path: Path) -> None:
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    how = runner.How(tracking_uri=store.uri)
-    short, _ = rehearsal.prepared(one_model.made(tmp_path), how, print)
-    publisher_of(short, rehearsals(store), print).open(short.jobs)
+    options = RunOptions(tracking_uri=store.uri)
+    short, _ = rehearsal.prepared(one_model.made(tmp_path), options)
+    publisher_of(short, rehearsals(store)).open(short.jobs)
     assert statuses(store) == {"plan": "RUNNING"}
-    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), how, print)
+    rehearsal.prepared(one_model.made(tmp_path, "seed=1"), options)
     assert statuses(store) == {"plan": "KILLED"}
 
 
@@ -127,9 +130,9 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(made, runner.How(offline=True), lambda progress: None, print)
+        rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
     with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
-        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, lambda progress: None, print)
+        rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, SILENT)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +158,11 @@ def test_flags_that_do_not_go_with_it(
 # --- by Slurm; on a real one in test_slurm.py
 
 
-SLURM = runner.How(offline=True, launcher="slurm", nproc=1, slurm={"partition": "gpu", "nodes": 1})
+SLURM = RunOptions(offline=True, launcher="slurm", nproc=1, slurm={"partition": "gpu", "nodes": 1})
 
 
-def by_slurm(plan: Plan, how: runner.How = SLURM, detach: bool = False) -> list[str] | None:
-    return rehearsal.by_slurm(plan, how, lambda progress: None, print, detach)
+def by_slurm(plan: Plan, options: RunOptions = SLURM, detach: bool = False) -> list[str] | None:
+    return rehearsal.by_slurm(plan, options, SILENT, detach)
 
 
 def left(root: Path, found: dict[str, object]) -> None:
@@ -170,9 +173,9 @@ def left(root: Path, found: dict[str, object]) -> None:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearsal.Work]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearsal.SlurmTask]:
     """What was given to sbatch, numbered from 7; the queue has all of them for ever."""
-    works: list[rehearsal.Work] = []
+    works: list[rehearsal.SlurmTask] = []
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: works.append(work) or str(6 + len(works)))
     monkeypatch.setattr(_sbatch, "queue", lambda ids: dict.fromkeys(ids, State("RUNNING")))
     return works
@@ -185,7 +188,7 @@ def test_a_dry_run_prints_its_script(tmp_path: Path) -> None:
     assert not (tmp_path / "rehearsal").exists()
 
 
-def test_it_is_left_and_come_back_to(submitted: list[rehearsal.Work], tmp_path: Path) -> None:
+def test_it_is_left_and_come_back_to(submitted: list[rehearsal.SlurmTask], tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert by_slurm(made, detach=True) is None
     left(tmp_path, {"lines": ["a line"]})
@@ -196,28 +199,28 @@ def test_it_is_left_and_come_back_to(submitted: list[rehearsal.Work], tmp_path: 
 
 
 def test_no_other_is_begun_while_it_waits(
-    submitted: list[rehearsal.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submitted: list[rehearsal.SlurmTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = one_model.made(tmp_path)
     secret = replace(SLURM, slurm={**SLURM.slurm, "setup": ["export MLFLOW_TRACKING_PASSWORD=hush"]})
     by_slurm(made, secret, detach=True)
     assert "hush" not in (tmp_path / "slurm" / "rehearsal.json").read_text()
-    for how in (secret, SLURM):
+    for options in (secret, SLURM):
         with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-            by_slurm(one_model.made(tmp_path, "seed=1"), how)
-    here = runner.How(offline=True)
+            by_slurm(one_model.made(tmp_path, "seed=1"), options)
+    here = RunOptions(offline=True)
     with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
-        rehearsal.rehearse(made, here, lambda progress: None, print)
+        rehearsal.rehearse(made, here, SILENT)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
     with pytest.raises(UsageError, match=r"Slurm job 7 is to rehearse.*squeue does not answer.*rehearsal.json"):
-        rehearsal.rehearse(made, here, lambda progress: None, print)
+        rehearsal.rehearse(made, here, SILENT)
     assert by_slurm(made, secret, detach=True) is None, "the job may wait yet: it is come back to"
     assert len(submitted) == 1
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, HarnessError), (2, UsageError), (3, UnfitError)], ids=str)
 def test_why_it_failed_there_is_said_here(
-    code: int, kind: type[HarnessError], submitted: list[rehearsal.Work], tmp_path: Path
+    code: int, kind: type[HarnessError], submitted: list[rehearsal.SlurmTask], tmp_path: Path
 ) -> None:
     left(tmp_path, {"reason": "out of memory", "exit_code": code})
     with pytest.raises(HarnessError, match="out of memory") as error:
@@ -226,7 +229,7 @@ def test_why_it_failed_there_is_said_here(
 
 
 def test_a_job_that_leaves_no_word(
-    submitted: list[rehearsal.Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submitted: list[rehearsal.SlurmTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
     monkeypatch.setattr(slurm_jobs, "GONE", 0.0)
@@ -239,16 +242,16 @@ def test_what_fails_in_the_allocation_is_written_down(
 ) -> None:
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(rehearsal, "choose", lambda plan, how: (Signalled(), {"launcher": "inline", "nproc": 1}))
-    monkeypatch.setattr(rehearsal, "fetch", lambda config, say: None)
-    rehearsal.prepared(made, SLURM, print)
+    monkeypatch.setattr(rehearsal, "choose", lambda plan, options: (Signalled(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(rehearsal, "fetch", lambda config: None)
+    rehearsal.prepared(made, SLURM)
     OutputDir(tmp_path).rehearsal_result("7").parent.mkdir(parents=True)
     with pytest.raises(SystemExit) as ended:
-        rehearsal.work(made, SLURM)()
+        rehearsal.task(made, SLURM)()
     assert ended.value.code == 75
     assert not OutputDir(tmp_path).rehearsal_result("7").exists(), "Slurm may run it again"
     (tmp_path / "rehearsal" / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as ended:
-        rehearsal.work(made, SLURM)()
+        rehearsal.task(made, SLURM)()
     assert ended.value.code == UnfitError.exit_code
     assert "run the plan again" in capsys.readouterr().out

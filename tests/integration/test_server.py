@@ -43,15 +43,15 @@ def login(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 @BOTH
 @pytest.mark.timeout(1800)
 def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
-    login: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    login: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store_module, "RETRY", 0.0)
     planned = made(tmp_path / "root")
     job = next(job for job in planned.jobs if isinstance(job, Train))
     folder = begun(planned, job)
-    store, heard = Tracking(), list[str]()
+    store = Tracking()
     store.connect()
-    publisher = publisher_of(planned, store, heard.append)
+    publisher = publisher_of(planned, store)
     publisher.open([job])
     publisher.begin(job)
     say(folder, *EVENTS[:6])
@@ -61,13 +61,13 @@ def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
         Tracking().connect()
     say(folder, *EVENTS[6:])
     publisher.hear(job, events_of(EVENTS[6:]))
-    assert ["jobs go on" in line for line in heard] == [True]
+    assert ["jobs go on" in line for line in caplog.messages] == [True]
     login.start()
     publisher.hear(job, [])
     end(folder, "finished")
     publisher.end(job, Outcome("finished"))
     evaluated(planned)
-    assert Sync(tmp_path / "root", store, heard.append).once() == 0
+    assert Sync(tmp_path / "root", store).once() == 0
 
     client = store.connect()
     (run,) = store.find(None, [job.fingerprint], FINGERPRINT).values()

@@ -10,8 +10,9 @@ import finished_root
 import pytest
 from system_parts import need, program
 
+from harness.config.settings import RunOptions
 from harness.launch import runner
-from harness.launch.runner import Finished, How
+from harness.launch.runner import Finished
 from harness.report import html_report
 from harness.results.evidence import Evidence
 from harness.results.frame import to_frame
@@ -29,7 +30,7 @@ def report(plan: Any, failures: dict[str, str] | None = None) -> Finished:
     experiment = plan.experiments[0]
     by_cell = {cell.name: cell.job for _, cell in experiment.cells}
     broken = {by_cell[name]: reason for name, reason in (failures or {}).items()}
-    return runner.conclude(plan, experiment, Silent(), broken, How(command=COMMAND), "FINISHED", True)
+    return runner.conclude(plan, experiment, Silent(), broken, RunOptions(command=COMMAND), "FINISHED", True)
 
 
 def changed(report: Finished, **values: str) -> list[Row]:

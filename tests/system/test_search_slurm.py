@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import searches
 from command_line import all_runs
 from searches import trials_end
 from slurm_cluster import Cluster, cluster
@@ -20,10 +21,9 @@ from tiny_study import TINY
 
 from harness.cli import search as command
 from harness.common.errors import UnfitError, UsageError
-from harness.config.settings import Resolved, Settings
+from harness.common.progress import Progress
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.search import command as search
 from harness.search import slurm_workers
@@ -33,9 +33,8 @@ SECRET = "postgresql://me:hush@127.0.0.1:1/none"
 
 
 def request(folder: Path, *flags: str, **more: Any) -> Request:
-    given: dict[str, Any] = {"words": TINY, "root": str(folder / "runs"), "offline": True, "command": ("harness",)}
-    asked = Request("momentum", 3, **{**given, "launcher": "slurm", "nproc": 1, **more})
-    return slurm_workers.with_sbatch(asked, flags, Resolved(Settings(), {}))
+    asked = searches.request(folder, **{"launcher": "slurm", "nproc": 1, **more})
+    return slurm_workers.with_sbatch(asked, flags)
 
 
 def test_a_dry_run_prints_the_script_with_the_options_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,27 +59,26 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
 
 def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
     asked = request(tmp_path, "gpus_per_node=2", "nodes=2", nproc=None)
-    assert (asked.nodes, asked.nproc) == (2, 2)
-    assert (asked.how.nodes, asked.how.nproc, asked.how.slurm["nodes"]) == (2, 2, 2)
+    assert (asked.options.nodes, asked.options.nproc, asked.options.slurm["nodes"]) == (2, 2, 2)
     with pytest.raises(UsageError, match="how many ranks has a node"):
         request(tmp_path, nproc=None)
 
 
 def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(tmp_path, storage=SECRET, tracking_uri="http://me:hush@nowhere")
-    handed: list[tuple[slurm_workers.Work, str]] = []
+    handed: list[tuple[slurm_workers.SlurmTask, str]] = []
     monkeypatch.setattr(
         _sbatch, "submit", lambda made, work: handed.append((work, os.environ[slurm_workers.URL])) or str(len(handed))
     )
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {"7": State("RUNNING")} if ids else {})
     storage = search.Storage(SECRET, asked.folder("momentum"))
     storage.folder.mkdir(parents=True)
-    assert slurm_workers.submit(asked, 2, "momentum", storage, print) == ["1", "2"]
+    assert slurm_workers.submit(asked, 2, "momentum", storage) == ["1", "2"]
     assert [url for _, url in handed] == [SECRET] * 2
     assert slurm_workers.URL not in os.environ
     assert b"hush" not in pickle.dumps(handed[0][0])
     assert "hush" not in "".join(slurm_workers.dry(asked, "momentum"))
-    assert slurm_workers.submit(asked, 2, "momentum", storage, print)[0] == "7", "what is at it already is not doubled"
+    assert slurm_workers.submit(asked, 2, "momentum", storage)[0] == "7", "what is at it already is not doubled"
     assert len(handed) == 3
 
 
@@ -90,7 +88,7 @@ def test_a_job_that_did_not_get_the_storage_says_so(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv(slurm_workers.URL, raising=False)
     with pytest.raises(SystemExit) as left:
-        slurm_workers.work(request(tmp_path))()
+        slurm_workers.task(request(tmp_path))()
     assert left.value.code == UnfitError.exit_code
     assert "--slurm export must include ALL" in capsys.readouterr().err
 
@@ -108,7 +106,7 @@ def test_jobs_that_end_before_the_study_has_its_trials_are_told(
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda ids: {})
     with pytest.raises(UnfitError, match=r"Slurm jobs 7 have ended with 0 of 3 trials \(see .*7_0_log.out\)"):
-        search.run(request(tmp_path), 1, Display())
+        search.run(request(tmp_path), 1, Progress())
     assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
 
 
@@ -120,12 +118,12 @@ def test_what_still_waits_when_the_study_is_through_is_cancelled(
 
     def queue(ids: list[str]) -> dict[str, State]:
         if ids:
-            trials_end(asked, 0, Display())
+            trials_end(asked, 0, Progress())
         return dict.fromkeys(ids, State("PENDING", "Resources"))
 
     monkeypatch.setattr(_sbatch, "queue", queue)
     monkeypatch.setattr(_sbatch, "cancel", cancelled.append)
-    done = search.run(asked, 1, Display())
+    done = search.run(asked, 1, Progress())
     assert [trial.state for trial in done.trials] == ["failed"] * 3
     assert cancelled == [["7"]]
     said = capsys.readouterr().err

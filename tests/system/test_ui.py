@@ -14,9 +14,10 @@ from PIL import Image
 from system_parts import need, program
 
 from harness.common.errors import UnfitError
+from harness.common.progress import SILENT
 from harness.config import input_digests
+from harness.config.settings import RunOptions
 from harness.launch import runner
-from harness.launch.runner import How
 from harness.plan.job import Job
 from harness.plan.plan import Plan
 from harness.results import score, stats
@@ -44,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{folder}/mlflow.db"
     made = finished_root.make(folder / "root")
     score.score(zeros(folder / "masks", made), THEIRS, made.config, made.root)
-    done = runner.run(made, How(tracking_uri=uri, command=("harness", "run", "x")), lambda _: None, print)
+    done = runner.run(made, RunOptions(tracking_uri=uri, command=("harness", "run", "x")), SILENT)
     assert done.away is None
     return uri
 
@@ -127,9 +128,9 @@ def test_a_report_needs_no_torch_and_little_time(store: str, tmp_path: Path) -> 
 
 def told(plan: Plan, store: str, failures: dict[Job, str], worked: bool) -> runner.Finished:
     """What the store hears of a plan's end."""
-    how, tracking = How(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
-    publisher = publisher_of(plan, tracking, print)
-    return runner.conclude(plan, plan.experiments[0], publisher, failures, how, "FINISHED", worked)
+    options, tracking = RunOptions(tracking_uri=store, command=("harness", "run", "x")), Tracking(store)
+    publisher = publisher_of(plan, tracking)
+    return runner.conclude(plan, plan.experiments[0], publisher, failures, options, "FINISHED", worked)
 
 
 def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,29 +143,30 @@ def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(UnfitError, match="stop here"):
-        ui.serve(Tracking("postgresql://me:hush@db.lab/mlflow"), None, 5000, False, print)
+        ui.serve(Tracking("postgresql://me:hush@db.lab/mlflow"), None, 5000, False)
     ((words, environment),) = started
     assert "hush" not in " ".join(words)
     assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:hush@db.lab/mlflow"
 
 
-def test_the_browser_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_browser_is_opened_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     opened: list[str] = []
     monkeypatch.setattr(ui.webbrowser, "open", opened.append)
-    said: list[str] = []
     monkeypatch.setattr(ui, "display", lambda: False)
-    ui.open_page(tmp_path / "index.html", said.append)
+    ui.open_page(tmp_path / "index.html")
     assert opened == []
-    assert said == [f"no display here; the page: {tmp_path / 'index.html'}"]
+    assert caplog.messages == [f"no display here; the page: {tmp_path / 'index.html'}"]
     monkeypatch.setattr(ui, "display", lambda: True)
-    ui.open_page(tmp_path / "index.html", said.append)
+    ui.open_page(tmp_path / "index.html")
     assert opened == [(tmp_path / "index.html").as_uri()]
 
 
 def test_a_server_s_link_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert ui.serve(Tracking("http://user:secret@mlflow.lab:5000/"), None, 5000, True, print) == 0
+    assert ui.serve(Tracking("http://user:secret@mlflow.lab:5000/"), None, 5000, True) == 0
     said = capsys.readouterr().out
     assert said.endswith("mlflow.lab:5000/#/x\n")
     assert "secret" not in said
@@ -180,7 +182,7 @@ def test_a_taken_port_gets_the_next() -> None:
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UnfitError, match="no such store"):
-        ui.serve(Tracking(f"sqlite:///{tmp_path}/none.db"), None, 5000, False, print)
+        ui.serve(Tracking(f"sqlite:///{tmp_path}/none.db"), None, 5000, False)
     assert not (tmp_path / "none.db").exists()
 
 

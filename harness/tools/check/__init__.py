@@ -6,7 +6,8 @@ directory. The contracts are models/contract.py, models/segmentor.py (Encoder) a
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+import logging
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from harness.config import plugins
 from harness.tools.check import _source
 from harness.tools.check._held import Broken, Held, expect, explain, held
 
-__all__ = ["KINDS", "Broken", "Held", "check", "checks", "expect", "explain", "find", "line", "options"]
+log = logging.getLogger(__name__)
+
+__all__ = ["KINDS", "Broken", "Held", "checks", "expect", "explain", "find", "line", "options"]
 
 KINDS = {"decoders": "Decoder", "encoders": "Encoder", "datasets": "Dataset"}  # what a file of a kind exposes
-Say = Callable[[str], None]
 
 
 def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path, ...]]:
@@ -71,26 +73,6 @@ def options(words: Collection[str]) -> JsonObject:
     return values
 
 
-def check(
-    kind: str,
-    name: str,
-    folders: plugins.Folders,
-    say: Say,
-    given: JsonObject | None = None,
-    leave_out: Collection[str] = (),
-) -> list[Held]:
-    """Check a plug-in, telling `say` a line for each promise as it is known; all of them at the end.
-
-    `given` are fields of its Config, `leave_out` titles of promises to leave unchecked. Raises UsageError where there
-    is no such plug-in.
-    """
-    results = []
-    for result in checks(kind, name, folders, given, leave_out):
-        say(line(result))
-        results.append(result)
-    return results
-
-
 def checks(
     kind: str,
     name: str,
@@ -98,7 +80,11 @@ def checks(
     given: JsonObject | None = None,
     leave_out: Collection[str] = (),
 ) -> Iterator[Held]:
-    """The promises of a plug-in's kind, each as soon as it is known; arguments as for `check`."""
+    """Return the checks of a plug-in, each with its result as soon as that is there.
+
+    `given` are fields of its Config, `leave_out` titles of checks to leave out. Raises UsageError where there is no
+    such plug-in.
+    """
     path = plugins.find(kind, name, folders).resolve()
     yield held("VERSION and Config are literal", partial(_source.source, path), path)
     imported = held("it imports", lambda: _source.exposes(plugins.load(kind, name, folders), path, KINDS[kind]), path)

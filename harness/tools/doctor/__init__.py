@@ -5,7 +5,8 @@ tracking server; no pickle is executed. torch and timm are imported in child pro
 installation is a finding and not a traceback.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.config.compose import Config
@@ -14,14 +15,11 @@ from harness.plan.plan import Plan
 from harness.tools.doctor import _children, _data, _devices, _disk, _software, _store, _weights
 from harness.tools.doctor._finding import Finding, findings_json, line
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Finding", "examine", "findings_json", "line"]
 
 MOUNTS = Path("/proc/mounts")
-
-
-def quiet(text: str) -> None:
-    """Say nothing."""
-    del text
 
 
 def examine(
@@ -33,22 +31,21 @@ def examine(
     plan: Plan | None = None,
     thorough: bool = False,
     mounts: Path = MOUNTS,
-    say: Callable[[str], None] = quiet,
 ) -> Iterator[Finding]:
     """Findings as they come: software and devices, weights, disk, store, and the data, which may take longest.
 
-    `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample; `say`
-    hears of progress within a part. Nothing is raised for what is unfit: it is found.
+    `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample.
+    Nothing is raised for what is unfit: it is found.
     """
-    say("importing torch, torchvision and timm")
+    log.info("importing torch, torchvision and timm")
     machine = _children.machine()
     yield from _software.examine(machine)
     yield from _devices.examine(machine, config)
     missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
     decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
-    say("building the encoder and reading its weights")
+    log.info("building the encoder and reading its weights")
     networks = _children.networks(config, decoders)
     yield from _weights.examine(config, root, networks)
     yield from _disk.examine(root, missing, networks, mounts)
     yield from _store.examine(tracking_uri, prefix, mounts)
-    yield from _data.examine(config, thorough, say)
+    yield from _data.examine(config, thorough)

@@ -1,9 +1,10 @@
 """The data set of the configuration: lists, videos, frames, labels. For any data set; _vspw adds what files show."""
 
 import hashlib
+import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from harness.config.compose import Config
 from harness.data.contract import VOID, Dataset, Frame
 from harness.tools.doctor import _relations, _vspw
 from harness.tools.doctor._finding import Finding, count, reason, some, unfit
+
+log = logging.getLogger(__name__)
 
 PART = "data"
 SPLITS = ("train", "val", "test")
@@ -60,7 +63,7 @@ class Sample:
         self.broken += other.broken
 
 
-def examine(config: Config, thorough: bool, say: Callable[[str], None]) -> Iterator[Finding]:
+def examine(config: Config, thorough: bool) -> Iterator[Finding]:
     """Findings of every split; trouble with the test split, which no table needs, is a note."""
     name = config["data"]["name"]
     try:
@@ -80,7 +83,7 @@ def examine(config: Config, thorough: bool, say: Callable[[str], None]) -> Itera
     splits: dict[str, _relations.Frames] = {}
     images: dict[str, dict[str, set[bytes]]] = {}
     for split in SPLITS:
-        for finding in examine_split(config, dataset, split, thorough, say, splits, images):
+        for finding in examine_split(config, dataset, split, thorough, splits, images):
             if split == UNLABELLED and finding.fit is False:
                 finding = Finding(PART, None, f"{finding.text} (no table needs the test split)", finding.remedy)
             text = finding.text.removesuffix(" (no table needs the test split)")
@@ -95,7 +98,6 @@ def examine_split(
     dataset: Dataset,
     split: str,
     thorough: bool,
-    say: Callable[[str], None],
     splits: dict[str, _relations.Frames],
     images: dict[str, dict[str, set[bytes]]],
 ) -> Iterator[Finding]:
@@ -124,7 +126,7 @@ def examine_split(
     pairs = [(video, frame) for video, names in frames.items() for frame in names]
     if pairs:
         wanted = pairs if thorough else spread(pairs, SAMPLE)
-        found = sample(config, split, wanted, say)
+        found = sample(config, split, wanted)
         yield from judge(split, found, len(dataset.classes), thorough)
         yield from judge_labels(split, found, dataset.classes, thorough, len(wanted) == len(pairs))
         yield from _relations.sizes(split, dataset, frames, found.shapes)
@@ -152,15 +154,15 @@ def spread(pairs: Sequence[Pair], number: int) -> list[Pair]:
     return [pairs[index] for index in dict.fromkeys(chosen.tolist())]
 
 
-def sample(config: Config, split: str, pairs: Sequence[Pair], say: Callable[[str], None]) -> Sample:
-    """Decode frames, in threads where they are many; `say` hears how far it is."""
+def sample(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
+    """Decode frames, in threads where they are many, logging how far it is."""
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = Sample()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(chunks))) as pool:
         for found in pool.map(lambda chunk: read(config, split, chunk), chunks):
             total.add(found)
             if len(chunks) > 1:
-                say(f"{split}: {total.frames + len(total.broken)} of {len(pairs)} frames read")
+                log.info(f"{split}: {total.frames + len(total.broken)} of {len(pairs)} frames read")
     return total
 
 

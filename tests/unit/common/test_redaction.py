@@ -1,3 +1,4 @@
+import logging
 import signal
 
 import pytest
@@ -58,7 +59,8 @@ def test_one_line_of_a_long_message() -> None:
 
 
 def test_what_is_said_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say("failed: http://u:s3cret@h did not answer")
+    with console.logging_to_stderr():
+        logging.getLogger("harness.launch").info("failed: http://u:s3cret@h did not answer")
     assert capsys.readouterr().err == "failed: http://u:***@h did not answer\n"
 
 

@@ -10,12 +10,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from heard_progress import Heard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vspw_files import make_vspw
 
 from harness.common.errors import UnfitError
+from harness.common.progress import Progress
 from harness.data import manifest
 from harness.data.datasets import vspw
 from harness.data.manifest import compare, parse, take, text
@@ -193,12 +195,11 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return read
 
 
-def test_a_second_look_reads_no_file_and_a_change_only_its_own(tmp_path: Path, files, aged, unread) -> None:
+def test_a_second_look_reads_no_file_and_a_change_only_its_own(tmp_path: Path, files, aged, unread, caplog) -> None:
     cache = tmp_path / "cache.npz"
-    shown: list[tuple[int, int]] = []
-    first = take(files, cache, show=lambda done, total: shown.append((done, total)))
+    first = take(files, cache, progress=Progress())
     assert len(unread) == len(files)
-    assert shown[-1] == (200, 200)
+    assert caplog.messages == ["digesting data: 200/200 files"]
     unread.clear()
     assert take(files, cache).digest == first.digest
     assert unread == []
@@ -248,7 +249,7 @@ def test_what_was_digested_before_a_stop_stays(tmp_path: Path, files, aged, unre
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        take(files, tmp_path / "cache.npz", show=stop)
+        take(files, tmp_path / "cache.npz", progress=Heard(stop))
     assert 0 < take(files, tmp_path / "cache.npz", compute=False).pending < 200
     unread.clear()
     take(files, tmp_path / "cache.npz")

@@ -11,6 +11,7 @@ from vspw_files import make_vspw
 from harness import cli
 from harness.common.errors import UnfitError, UsageError
 from harness.config.compose import compose
+from harness.config.settings import RunOptions
 from harness.engine import preflight as child
 from harness.launch import preflight, runner
 from harness.plan import plan
@@ -41,14 +42,14 @@ def make(root: Path, *words: str) -> Plan:
 def refused(root: Path, *words: str) -> str:
     made = make(root, *words)
     with pytest.raises(UnfitError) as caught:
-        runner.missing(made, runner.How(offline=True), print)
+        runner.missing(made, RunOptions(offline=True))
     assert str(caught.value).isprintable()
     assert not any((root / "jobs").glob("*/*")), "nothing was begun"
     return str(caught.value)
 
 
 def test_the_demo_is_tried_and_fits(tmp_path: Path) -> None:
-    assert len(runner.missing(make(tmp_path), runner.How(offline=True), print)) == len(make(tmp_path).jobs)
+    assert len(runner.missing(make(tmp_path), RunOptions(offline=True))) == len(make(tmp_path).jobs)
 
 
 def test_windows_and_crops_that_the_encoder_cannot_take(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_windows_and_crops_that_the_encoder_cannot_take(tmp_path: Path) -> None:
 
 def test_a_window_that_any_multiple_makes_fit(tmp_path: Path) -> None:
     words = ("encoder.name=timm_pyramid", "evaluate.window=48")
-    assert runner.missing(make(tmp_path, *words), runner.How(offline=True), print)
+    assert runner.missing(make(tmp_path, *words), RunOptions(offline=True))
 
 
 def test_a_backbone_that_fails_only_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +101,7 @@ def test_weights_that_do_not_fit_or_are_not_finite(tmp_path: Path) -> None:
         assert says in refused(tmp_path / "root", f"encoder.beit.weights={path}")
         preflight.answered.cache_clear()
     save_file(state, path)
-    assert runner.missing(make(tmp_path / "root", f"encoder.beit.weights={path}"), runner.How(offline=True), print)
+    assert runner.missing(make(tmp_path / "root", f"encoder.beit.weights={path}"), RunOptions(offline=True))
 
 
 def test_the_child_is_asked_by_run_and_its_exit_code_is_3(

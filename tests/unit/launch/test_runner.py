@@ -10,19 +10,22 @@ import pytest
 
 from harness.common import machine
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
+from harness.config.settings import RunOptions
 from harness.launch import runner
 from harness.tracking.client import ROLE, Tracking
 
 
-def test_a_cell_its_training_and_what_rests_on_it_are_run_again(tmp_path: Path) -> None:
+def test_a_cell_its_training_and_what_rests_on_it_are_run_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     made = finished_root.make(tmp_path, videos=2)
     names = [job.name for job in runner.selected(made, "decoder_a")]
     assert len(names) == 3  # its training, A and A+B
     assert all("decoder_a" in name for name in names)
-    moved: list[str] = []
-    runner.set_aside(made, "decoder_a", moved.append)
-    assert len(moved) == len(list((tmp_path / "replaced").iterdir())) == 3
+    runner.set_aside(made, "decoder_a")
+    assert len(caplog.messages) == len(list((tmp_path / "replaced").iterdir())) == 3
     assert [made.state(job) for job in made.jobs].count("done") == 4
 
 
@@ -35,30 +38,31 @@ def test_a_word_that_is_no_cell_is_answered_with_those_there_are(tmp_path: Path)
 def test_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: Path) -> None:
     made = one_model.made(tmp_path, "train.batch=6")
     with pytest.raises(UsageError, match=r"--nproc 5 does not divide the micro-batch of 6; these do: 1, 2, 3, 6$"):
-        runner.choose(made, runner.How(nproc=5))
-    assert runner.choose(made, runner.How(nproc=3))[1]["launcher"] == "torchrun"
+        runner.choose(made, RunOptions(nproc=5))
+    assert runner.choose(made, RunOptions(nproc=3))[1]["launcher"] == "torchrun"
 
 
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = one_model.made(tmp_path, "train.batch=8")
     monkeypatch.setattr(machine, "gpus", lambda: 2)
     with pytest.raises(UsageError, match=r"--nproc 4: each rank takes a GPU of its own, and there are 2 here"):
-        runner.choose(made, runner.How(nproc=4))
+        runner.choose(made, RunOptions(nproc=4))
     with pytest.raises(UsageError, match="a GPU of its own"):
-        runner.choose(made, runner.How(launcher="slurm", nproc=4, inside=True))
-    assert runner.choose(made, runner.How(launcher="slurm", nproc=4))[1]["nproc"] == 4
-    assert runner.choose(made, runner.How())[1]["nproc"] == 2
+        runner.choose(made, RunOptions(launcher="slurm", nproc=4, inside=True))
+    assert runner.choose(made, RunOptions(launcher="slurm", nproc=4))[1]["nproc"] == 4
+    assert runner.choose(made, RunOptions())[1]["nproc"] == 2
     monkeypatch.setattr(machine, "gpus", lambda: 0)
-    assert runner.choose(made, runner.How(nproc=4))[1]["nproc"] == 4
+    assert runner.choose(made, RunOptions(nproc=4))[1]["nproc"] == 4
 
 
-def test_only_inside_an_allocation_may_the_store_be_out_of_reach(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_only_inside_an_allocation_may_the_store_be_out_of_reach(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     nowhere = "http://127.0.0.1:9"
-    assert runner.connected(runner.How(tracking_uri=nowhere, inside=True), said.append) is None
-    assert "this node only keeps journals" in said[0]
+    assert runner.connected(RunOptions(tracking_uri=nowhere, inside=True)) is None
+    assert "this node only keeps journals" in caplog.messages[0]
     with pytest.raises(UnfitError, match="no answer"):
-        runner.connected(runner.How(tracking_uri=nowhere), said.append)
+        runner.connected(RunOptions(tracking_uri=nowhere))
 
 
 class Breaks:
@@ -94,14 +98,14 @@ def test_the_worker_gets_ready_while_the_store_is_asked_and_goes_where_it_does_n
         def close(self) -> None:
             order.append("closed")
 
-    def asked(how: runner.How, say: object) -> None:
+    def asked(options: RunOptions) -> None:
         order.append("asked")
         raise UnfitError("no answer")
 
-    monkeypatch.setattr(runner, "choose", lambda plan, how: (Waits(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(runner, "choose", lambda plan, options: (Waits(), {"launcher": "inline", "nproc": 1}))
     monkeypatch.setattr(runner, "connected", asked)
     with pytest.raises(UnfitError, match="no answer"):
-        runner.run(one_model.made(tmp_path), runner.How(), lambda progress: None, print)
+        runner.run(one_model.made(tmp_path), RunOptions(), SILENT)
     assert order == ["warm", "asked", "closed"]
 
 
@@ -126,12 +130,12 @@ def test_after_an_error_no_run_says_running(
 ) -> None:
     made = one_model.made(tmp_path)
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(runner, "choose", lambda plan, how: (Breaks(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(runner, "choose", lambda plan, options: (Breaks(), {"launcher": "inline", "nproc": 1}))
     if where == "report":
         one_model.finished(made)
-        monkeypatch.setattr(runner.present, "write", raises(error))
+        monkeypatch.setattr(runner.report_folder, "write", raises(error))
     with pytest.raises(type(error)):
-        runner.run(made, runner.How(tracking_uri=store.uri), lambda progress: None, print)
+        runner.run(made, RunOptions(tracking_uri=store.uri), SILENT)
     client = store.connect()
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     found = {run.data.tags[ROLE]: run for run in runs if ROLE in run.data.tags}

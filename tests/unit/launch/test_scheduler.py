@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from harness.common.atomic_files import write_json
+from harness.common.progress import SILENT, Progress
 from harness.common.signals import Stopped
 from harness.config.compose import compose
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.launch import runner, supervisor
-from harness.launch.scheduler import Turns
+from harness.launch.scheduler import Scheduler
 from harness.plan import plan
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED
@@ -59,31 +60,30 @@ def made(tmp_path: Path) -> Plan:
     return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
 
 
-def run(made: Plan, launcher: Script, stall: float = 10.0) -> tuple[Turns, list[str]]:
-    said: list[str] = []
-    turns = Turns(made, made.jobs, said.append)
-    turns.run(launcher, Silent(), lambda progress: None, {"stall": stall})
-    return turns, said
+def run(made: Plan, launcher: Script, stall: float = 10.0) -> Scheduler:
+    scheduler = Scheduler(made, made.jobs)
+    scheduler.run(launcher, Silent(), SILENT, {"stall": stall})
+    return scheduler
 
 
 def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
     launcher = Script()
-    turns, _ = run(made, launcher)
-    assert turns.executed == len(made.jobs) == len(launcher.started)
-    assert not turns.failures
+    scheduler = run(made, launcher)
+    assert scheduler.executed == len(made.jobs) == len(launcher.started)
+    assert not scheduler.failures
     assert all(lease.held(made.directory(job)) is None for job in made.jobs)
     assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
 
 
-def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, caplog: pytest.LogCaptureFixture) -> None:
     launcher = Script("stalls", *["finished"] * 9)
-    turns, said = run(made, launcher, stall=0.01)
+    scheduler = run(made, launcher, stall=0.01)
     first = launcher.started[0]
     assert launcher.started.count(first) == 2
     assert [spec["attempt"] for spec in launcher.specs if spec["fingerprint"] == first.name] == [1, 2]
-    assert any("stacks of all ranks" in line for line in said)
-    assert not turns.failures
-    assert turns.executed == len(made.jobs)
+    assert any("stacks of all ranks" in line for line in caplog.messages)
+    assert not scheduler.failures
+    assert scheduler.executed == len(made.jobs)
 
 
 def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
@@ -93,10 +93,10 @@ def test_a_launch_that_stalls_again_fails(made: Plan) -> None:
             super().start(directories)
 
     launcher = Hangs()
-    turns, _ = run(made, launcher, stall=0.01)
+    scheduler = run(made, launcher, stall=0.01)
     assert launcher.started.count(made.directory(made.jobs[0])) == 2
-    assert "no step for 0.01 minutes" in turns.failures[made.jobs[0]]
-    assert any("which failed" in reason for reason in turns.failures.values())
+    assert "no step for 0.01 minutes" in scheduler.failures[made.jobs[0]]
+    assert any("which failed" in reason for reason in scheduler.failures.values())
 
 
 @pytest.mark.parametrize("word", FAILED)
@@ -109,7 +109,7 @@ def test_what_has_failed_is_not_to_be_had_by_who_does_not_run_it(made: Plan, wor
 
 @pytest.mark.parametrize("word", ["failed", "stalled"])
 def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
-    made: Plan, monkeypatch: pytest.MonkeyPatch, word: str
+    made: Plan, monkeypatch: pytest.MonkeyPatch, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     job, launcher = made.jobs[0], Script()
     got = Claim(made.directory(job)).take()
@@ -120,10 +120,10 @@ def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
         got.renew(released=True)
 
     monkeypatch.setattr("harness.launch.scheduler.time.sleep", other_run_fails)
-    turns, said = run(made, launcher)
+    scheduler = run(made, launcher)
     assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
-    assert turns.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
-    assert any("has it; its result is taken" in line for line in said)
+    assert scheduler.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
+    assert any("has it; its result is taken" in line for line in caplog.messages)
 
 
 def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypat
         assert other is not None
     got.renew()
     begun = time.monotonic()
-    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), SILENT, {"stall": 10.0})
     assert outcomes[job].status == "superseded"
     assert time.monotonic() - begun < 60
     assert not (made.directory(job) / "outcome.json").exists()
@@ -160,7 +160,7 @@ def test_a_supervisor_that_was_taken_over_writes_nothing(
             if stopped:
                 raise Stopped(signal.SIGTERM)
 
-    arguments = (made, {job: got}, TakenOver(), Silent(), lambda progress: None, {"stall": 10.0})
+    arguments = (made, {job: got}, TakenOver(), Silent(), SILENT, {"stall": 10.0})
     if stopped:
         with pytest.raises(Stopped):
             supervisor.supervise(*arguments)
@@ -179,7 +179,7 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
     launcher, job = OneFails("failed"), made.jobs[0]
     got = Claim(made.directory(job)).take()
     assert got is not None
-    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), lambda progress: None, {"stall": 10.0})
+    outcomes = supervisor.supervise(made, {job: got}, launcher, Silent(), SILENT, {"stall": 10.0})
     assert outcomes[job] == Outcome("failed", "as told")
     assert not launcher.hangs
 
@@ -207,13 +207,14 @@ def test_where_the_supervisor_errs_each_job_gets_its_true_end(made: Plan, finish
             self.hangs = True
             (directories[0] / "events.jsonl").write_text('{"event": "begin", "time": 0, "step": 0, "steps": 1}\n')
 
-    def show(progress: supervisor.Progress) -> None:
-        raise RuntimeError("a defect")
+    class Breaks(Progress):
+        def task(self, *arguments: Any, **options: Any) -> Any:
+            raise RuntimeError("a defect")
 
     job, launcher = made.jobs[0], Works()
     got = Claim(made.directory(job)).take()
     assert got is not None
     with pytest.raises(RuntimeError):
-        supervisor.supervise(made, {job: got}, launcher, Hears(), show, {"stall": 10.0})
+        supervisor.supervise(made, {job: got}, launcher, Hears(), Breaks(), {"stall": 10.0})
     assert told == [("finished", "as told") if finished else ("failed", "a defect")]
     assert not launcher.hangs

@@ -17,8 +17,9 @@ from mlflow_server import WITHOUT
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import SILENT
 from harness.common.signals import Stopped
-from harness.config.settings import resolve
+from harness.config.settings import RunOptions
 from harness.jobdir import lease
 from harness.launch import runner, slurm_jobs
 from harness.launch.launchers import _sbatch
@@ -27,17 +28,17 @@ from harness.plan import saved_plans
 from harness.plan.job import Job
 from harness.plan.plan import Plan, launches
 
-HOW = runner.How(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
+OPTIONS = RunOptions(launcher="slurm", nproc=1, slurm={"nodes": 1}, offline=True, command=("harness",))
 
 
 def nothing(*arguments: Any) -> None:
-    """Shows and says nothing."""
+    """Does nothing."""
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.Work]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.SlurmTask]:
     """What was given to sbatch; the queue knows nothing of it."""
-    found: list[slurm_jobs.Work] = []
+    found: list[slurm_jobs.SlurmTask] = []
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     monkeypatch.setattr(_sbatch, "executor", lambda *arguments: None)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: found.append(work) or str(len(found)))
@@ -45,7 +46,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.Work]:
 
 
 def test_results_of_a_rerun_are_not_moved_away_again(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2)
 
@@ -57,7 +58,7 @@ def test_results_of_a_rerun_are_not_moved_away_again(
             finish(plan, job)  # type: ignore[arg-type]
 
     monkeypatch.setattr(slurm_jobs, "accompany", runs_them)
-    results = slurm_jobs.run(made, replace(HOW, rerun="decoder_a"), nothing, nothing)
+    results = slurm_jobs.run(made, replace(OPTIONS, rerun="decoder_a"), SILENT)
     assert results is not None
     assert not results.failures
     assert results.executed == len(list((tmp_path / "replaced").iterdir())) == 3
@@ -65,33 +66,35 @@ def test_results_of_a_rerun_are_not_moved_away_again(
 
 
 def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     missing = [job for job in made.jobs if made.state(job) != "done"]
-    slurm_jobs.submit(made, missing, HOW, nothing)
+    slurm_jobs.submit(made, missing, OPTIONS)
     before = len(submitted)
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     with pytest.raises(UnfitError, match="squeue does not answer"):
-        slurm_jobs.submit(made, missing, HOW, nothing)
+        slurm_jobs.submit(made, missing, OPTIONS)
     assert len(submitted) == before > 0
 
 
 def test_how_it_runs_goes_along(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, videos=2)
-    how = replace(HOW, stall=3.0, deterministic=True, prefix="site")
-    inside = runner.How(**slurm_jobs.work(made, made.jobs[:1], how).how)
-    assert replace(inside, slurm=how.slurm) == how
+    options = replace(
+        OPTIONS, stall=3.0, deterministic=True, prefix="site", tracking_uri="http://me:hush@h", rerun="all"
+    )
+    inside = slurm_jobs.task(made, made.jobs[:1], options).options
+    assert inside == replace(options, slurm={}, tracking_uri=None, rerun=None, inside=True)
 
 
 def test_what_waits_behind_a_job_that_died_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
-    saved_plans.keep(made, HOW.command)
+    saved_plans.keep(made, OPTIONS.command)
     launch = launches([job for job in made.jobs if made.state(job) != "done"])[-1]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
     with pytest.raises(SystemExit) as left:
-        slurm_jobs.work(made, launch, HOW)()
+        slurm_jobs.task(made, launch, OPTIONS)()
     assert left.value.code == 1
     for job in launch:
         outcome = read_json(made.directory(job) / "outcome.json")
@@ -104,10 +107,10 @@ def test_the_scripts_are_shown_and_nothing_is_submitted(tmp_path: Path, monkeypa
     monkeypatch.setattr(_sbatch, "queue", None)
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     before = sorted(tmp_path.rglob("*"))
-    settings = resolve(launcher="slurm")
-    how = slurm_jobs.asked(replace(HOW, nproc=None), ["gpus_per_node=2", "partition=gpu", "nodes=2"], settings, made)
-    assert (how.nodes, how.nproc) == (2, 2)
-    first, second = slurm_jobs.dry(made, how).split("# <2>: ")
+    flags = ["gpus_per_node=2", "partition=gpu", "nodes=2"]
+    options = slurm_jobs.with_sbatch(replace(OPTIONS, nproc=None), flags, made)
+    assert (options.nodes, options.nproc) == (2, 2)
+    first, second = slurm_jobs.dry(made, options).split("# <2>: ")
     assert first.startswith("# <1>: train decoder_b seed 0\n#!/bin/bash")
     for script in (first, second):
         assert "#SBATCH --partition=gpu\n" in script
@@ -122,16 +125,16 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
     micro = made.config.micro_batch
     sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
     with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; these do: {sizes}$"):
-        slurm_jobs.asked(replace(HOW, nproc=3), ["nodes=2"], resolve(), made)
+        slurm_jobs.with_sbatch(replace(OPTIONS, nproc=3), ["nodes=2"], made)
     with pytest.raises(UsageError, match="how many ranks has a node"):
-        slurm_jobs.asked(replace(HOW, nproc=None), [], resolve(), made)
+        slurm_jobs.with_sbatch(replace(OPTIONS, nproc=None), [], made)
     for nproc, flags, nodes in ((None, ["gpus_per_node=0"], None), (1, ["nodes=0"], None), (1, [], 0), (0, [], 1)):
         with pytest.raises(UsageError, match="give one of each at least"):
-            slurm_jobs.asked(replace(HOW, nproc=nproc), flags, resolve(nodes=nodes), made)
+            slurm_jobs.with_sbatch(replace(OPTIONS, nproc=nproc, nodes=nodes), flags, made)
 
 
 def test_two_who_submit_at_once_do_so_once(
-    tmp_path: Path, submitted: list[slurm_jobs.Work], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, submitted: list[slurm_jobs.SlurmTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: dict.fromkeys(numbers, State("PENDING")))
@@ -145,7 +148,7 @@ def test_two_who_submit_at_once_do_so_once(
         return real(*arguments)
 
     monkeypatch.setattr(slurm_jobs, "submit", slow)
-    both = [threading.Thread(target=slurm_jobs.run, args=(made, HOW, nothing, nothing, True)) for _ in range(2)]
+    both = [threading.Thread(target=slurm_jobs.run, args=(made, OPTIONS, SILENT, True)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
@@ -158,7 +161,7 @@ def test_what_ends_a_run_before_its_first_job_is_their_outcome(
 ) -> None:
     made = one_model.made(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    work = slurm_jobs.work(made, made.jobs[:1], HOW)
+    work = slurm_jobs.task(made, made.jobs[:1], OPTIONS)
     (tmp_path / "plans" / f"{made.experiments[0].digest}.json").unlink()
     with pytest.raises(SystemExit) as left:
         work()
@@ -208,8 +211,8 @@ def half(tmp_path: Path) -> Plan:
 
 def status(plan: Plan, failures: Mapping[Job, str], only: list[Job] | None) -> str:
     fingerprints = None if only is None else tuple(job.fingerprint for job in only)
-    how = replace(HOW, inside=only is not None, only=fingerprints)
-    return runner.ended(plan, plan.experiments[0], failures, how)
+    options = replace(OPTIONS, inside=only is not None, only=fingerprints)
+    return runner.ended(plan, plan.experiments[0], failures, options)
 
 
 def test_a_plan_runs_on_while_others_of_its_slurm_jobs_wait(half: Plan) -> None:

@@ -55,7 +55,7 @@ def test_each_ending_has_its_word(word: str, submitted: Path) -> None:
 
 @pytest.mark.parametrize("name", ["job.yaml", "how.json", "outcome.json", "slurm.json"])
 def test_a_damaged_file_ends_neither_status_nor_sync(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {} if not numbers else pytest.fail(str(numbers)))
     whole, broken = made(tmp_path), made(tmp_path, "seed=3")
@@ -67,10 +67,11 @@ def test_a_damaged_file_ends_neither_status_nor_sync(
     assert sorted(one.state for one in found.values()) == ["damaged", *["finished"] * 3]
     assert f"{folder / name}: is damaged" in str(found[folder.name].reason)
     assert any("damaged" in line for line in status.lines(list(found.values())))
-    said: list[str] = []
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    assert Sync(tmp_path, store, said.append).once() == 0
-    assert [line for line in said if line.startswith("left out: ")] == [f"left out: {found[folder.name].reason}"]
+    assert Sync(tmp_path, store).once() == 0
+    assert [line for line in caplog.messages if line.startswith("left out: ")] == [
+        f"left out: {found[folder.name].reason}"
+    ]
     plans = store.find("one_model", [one.experiments[0].digest for one in (whole, broken)], tag=PLAN)
     assert list(plans) == [whole.experiments[0].digest]
 
@@ -111,8 +112,8 @@ def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(
     job = next(job for job in planned.jobs if isinstance(job, Train))
     write_json(begun(planned, job) / "slurm.json", {"id": "7", "name": job.name})
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
-    publisher = publisher_of(planned, store, print)
+    publisher = publisher_of(planned, store)
     publisher.open([job])
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
-    assert Sync(tmp_path, store, print).once() == 1
+    assert Sync(tmp_path, store).once() == 1
     assert store.get(publisher.plan_runs["one_model"].run).status == "RUNNING"

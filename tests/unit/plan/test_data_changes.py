@@ -12,6 +12,7 @@ from vspw_files import make_vspw, write
 
 from harness.common.errors import UnfitError
 from harness.config.compose import compose
+from harness.config.settings import RunOptions
 from harness.data import manifest
 from harness.data.datasets import vspw
 from harness.launch import runner
@@ -103,14 +104,14 @@ def test_a_plan_reads_no_file_and_says_so(tmp_path: Path, data: Path, monkeypatc
     assert lines[0] == "data not digested yet: val: 4 of 8 files are new or changed since they were digested"
     assert "--check-data" in lines[1]
     with pytest.raises(UnfitError, match="data not digested: val"):
-        runner.missing(made, runner.How(), print)
+        runner.missing(made, RunOptions())
 
 
 def test_data_that_is_not_whole_ends_a_run_before_its_first_job(tmp_path: Path, data: Path) -> None:
     shutil.rmtree(data / "data" / "val_00001" / "mask")
     made = make(tmp_path / "runs", data)
     with pytest.raises(UnfitError, match="val_00001/mask"):
-        runner.missing(made, runner.How(), print)
+        runner.missing(made, RunOptions())
     shutil.rmtree(data / "data" / "test_00000")
     assert not [line for line in data_changes.lines(make(tmp_path / "runs", data)) if "yet: test" in line]  # not read
 
@@ -189,7 +190,7 @@ def test_data_that_changes_after_it_was_planned_is_noticed(tmp_path: Path, data:
     change(data)
     assert data_changes.since_planned(made) == "4 masks of val, e.g. val_00000/mask/00000000.png"
     with pytest.raises(UnfitError, match="since this was submitted: 4 masks of val"):
-        runner.missing(made, runner.How(inside=True), print)
+        runner.missing(made, RunOptions(inside=True))
     finish_before(tmp_path / "earlier", data)
     adopted = make(tmp_path / "earlier", data)
     assert data_changes.since_planned(adopted) == ""

@@ -1,7 +1,8 @@
 """What `harness search` does around its trials: where a study is kept, what is refused, what MLflow is left with."""
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from tiny_study import TINY
 from harness.cli import search as command
 from harness.common import machine
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.config.compose import compose
 from harness.launch import runner
-from harness.launch.progress import Display
 from harness.plan import cost
 from harness.plan import study as studies
 from harness.results.table import Report
@@ -29,16 +30,16 @@ from harness.search.storage import Keeper
 
 def test_weights_are_fetched_once_before_any_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(runner, "fetch", lambda config, say: order.append("fetch"))
+    monkeypatch.setattr(runner, "fetch", lambda config: order.append("fetch"))
     monkeypatch.setattr(search.local_workers, "share", lambda workers, nproc: [{}] * workers)
 
     def run(*arguments: object) -> None:
         order.append("crew")
-        trials_end(request(tmp_path), 0, Display())
+        trials_end(request(tmp_path), 0, Progress())
 
     monkeypatch.setattr(search.local_workers, "run", run)
-    search.run(request(tmp_path), 3, Display())
-    search.run(request(tmp_path), 3, Display())  # nothing is left
+    search.run(request(tmp_path), 3, Progress())
+    search.run(request(tmp_path), 3, Progress())  # nothing is left
     assert order == ["fetch", "crew"]
 
 
@@ -93,7 +94,7 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_dry_run_makes_nothing_beside_another_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path}/own.db"
     asked = request(tmp_path, storage=url)
-    Keeper(asked.make(), Storage(url, tmp_path / "elsewhere"), print)
+    Keeper(asked.make(), Storage(url, tmp_path / "elsewhere"))
     before = sorted(tmp_path.rglob("*")), (tmp_path / "own.db").read_bytes()
     monkeypatch.setattr(cost, "count", lambda plan: {})
     search.dry(replace(asked, study="another"), 1)
@@ -127,8 +128,9 @@ def test_more_workers_than_cores_are_refused_where_there_is_no_gpu(monkeypatch: 
 
 
 def test_how_jobs_run_goes_through(tmp_path: Path) -> None:
-    how = request(tmp_path, stall=3.5, deterministic=True, nproc=2, launcher="torchrun").how
-    assert (how.stall, how.deterministic, how.nproc, how.launcher) == (3.5, True, 2, "torchrun")
+    asked = request(tmp_path, stall=3.5, deterministic=True, nproc=2, launcher="torchrun")
+    heard = Request.from_json(json.loads(json.dumps(asdict(asked))))  # as a worker does
+    assert replace(heard.options, command=asked.options.command) == asked.options
 
 
 def test_harness_yaml_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +139,7 @@ def test_harness_yaml_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     heard: list[Request] = []
     monkeypatch.setattr(search, "dry", lambda asked, workers: heard.append(asked) or [])
     command.search("momentum", dry_run=True)
-    assert (heard[0].stall, heard[0].deterministic) == (3.5, True)
+    assert (heard[0].options.stall, heard[0].options.deterministic) == (3.5, True)
 
 
 def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +151,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
     ran = runner.Results((), 1, 0, 0, {job: "the loss is not finite"}, "", None)
     monkeypatch.setattr(confirm, "run", lambda *a, **k: (None, ran))
     done = Done(made, [trial], Report("title", {}), tmp_path, "")
-    finished = search.confirmed(asked, done, 2, Display())
+    finished = search.confirmed(asked, done, 2, Progress())
     assert finished.failures == {job.name: "the loss is not finite"}
     with pytest.raises(typer.Exit) as left:
         command.show(finished, as_json=True)
@@ -159,7 +161,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
 def test_a_storage_away_is_no_traceback_from_importance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    keeper = Keeper(studies.make("momentum", compose("demo", TINY), tmp_path), Storage(None, tmp_path), print)
+    keeper = Keeper(studies.make("momentum", compose("demo", TINY), tmp_path), Storage(None, tmp_path))
     monkeypatch.setattr(optuna.importance, "get_param_importances", raising(OSError(5, "Input/output error")))
     with pytest.raises(UnfitError, match="check that it answers"):
         keeper.importance()
@@ -174,7 +176,7 @@ def test_a_full_disk_is_a_workers_last_word(
 
     monkeypatch.setattr(worker, "stop_with_parent", lambda: None)
     monkeypatch.setattr(search, "work", raising(OSError(28, "No space left on device", "runs/jobs")))
-    line = json.dumps({"search": "momentum", "total": 3, "index": 0, "workers": 2}) + "\n"
+    line = json.dumps({"search": "momentum", "total": 3, "options": {}, "index": 0, "workers": 2}) + "\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(line))
     assert worker.main() == UnfitError.exit_code
     assert "free some space" in json.loads(capsys.readouterr().out)["error"]

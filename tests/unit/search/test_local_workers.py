@@ -36,23 +36,27 @@ def workers_ending(*codes: int) -> Callable[[Mapping[str, object], int, Mapping[
     return start
 
 
-def test_three_deaths_in_which_nothing_came_further_end_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_deaths_in_which_nothing_came_further_end_the_study(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(9, 9, 9, 0))
-    said: list[str] = []
     with pytest.raises(UnfitError, match="3 workers died one after the other and no trial came further"):
-        local_workers.run({}, [{}], lambda: 0, said.append)
-    assert said == ["worker 0 died (exit code 9); another takes its place"] * 2
+        local_workers.run({}, [{}], lambda: 0)
+    assert caplog.messages == ["worker 0 died (exit code 9); another takes its place"] * 2
 
 
-def test_deaths_between_which_trials_came_further_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deaths_between_which_trials_came_further_do_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(9, 9, 9, 9, 0))
     progress = itertools.count()
-    said: list[str] = []
-    local_workers.run({}, [{}], lambda: next(progress), said.append)
-    assert len(said) == 4
+    local_workers.run({}, [{}], lambda: next(progress))
+    assert len(caplog.messages) == 4
 
 
-def test_a_worker_that_dies_again_and_again_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_again_and_again_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     healthy = local_workers.Member(
         1, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=-1)
     )
@@ -68,20 +72,19 @@ def test_a_worker_that_dies_again_and_again_stops_no_other(monkeypatch: pytest.M
 
     monkeypatch.setattr(local_workers, "start", start)
     monkeypatch.setattr(local_workers, "REST", 0.3)
-    said: list[str] = []
-    local_workers.run({}, [{}, {}], lambda: 0, said.append)
+    local_workers.run({}, [{}, {}], lambda: 0)
     assert started.count(1) == 1
-    assert said[:2] == ["worker 0 died (exit code 9); another takes its place"] * 2
-    assert set(said[2:]) == {"worker 0 died (exit code 9); another takes its place in 0 s"}
+    assert caplog.messages[:2] == ["worker 0 died (exit code 9); another takes its place"] * 2
+    assert set(caplog.messages[2:]) == {"worker 0 died (exit code 9); another takes its place in 0 s"}
 
 
 def test_workers_that_all_die_end_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(*[9] * 20))
     with pytest.raises(UnfitError, match="workers died one after the other and no trial came further"):
-        local_workers.run({}, [{}, {}], lambda: 0, print)
+        local_workers.run({}, [{}, {}], lambda: 0)
 
 
 def test_a_workers_own_mistake_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(UsageError.exit_code))
     with pytest.raises(UsageError, match="a worker could not go on"):
-        local_workers.run({}, [{}], lambda: 0, print)
+        local_workers.run({}, [{}], lambda: 0)

@@ -29,7 +29,7 @@ def made(*words: str, name: str | None = None) -> Study:
 
 
 def keeper(folder: Path, url: str | None = None, one: Study | None = None) -> Keeper:
-    return Keeper(one or made(), Storage(url, folder), lambda text: None)
+    return Keeper(one or made(), Storage(url, folder))
 
 
 def worth(live: Live) -> float:

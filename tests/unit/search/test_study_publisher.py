@@ -13,12 +13,12 @@ from tiny_study import TINY
 
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError, UsageError
+from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.config import input_digests
 from harness.config.compose import compose
 from harness.jobdir import pruning
 from harness.jobdir.paths import Outcome
-from harness.launch.progress import Display
 from harness.plan import study as studies
 from harness.plan.job import Evaluate, Train
 from harness.plan.plan import Plan
@@ -29,7 +29,7 @@ from harness.search import loop
 from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
-from harness.search.study_publisher import Telling
+from harness.search.study_publisher import StudyPublisher
 from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 
 SEED = 0
@@ -51,8 +51,8 @@ def made(root: Path, *words: str, search: str = "momentum") -> Study:
     return studies.make(search, compose("demo", [*TINY, *words]), root)
 
 
-def telling(root: Path, tracking: Tracking, one: Study | None = None) -> Telling:
-    return Telling(one or made(root), root, tracking, lambda text: None)
+def telling(root: Path, tracking: Tracking, one: Study | None = None) -> StudyPublisher:
+    return StudyPublisher(one or made(root), root, tracking)
 
 
 class FakeLive:
@@ -153,7 +153,7 @@ def test_a_failed_trial_is_told_once(tmp_path: Path, store: Tracking, monkeypatc
     (run,) = children(store)
     assert (run.status, run.tags["harness.outcome"]) == ("FAILED", "failed")
     closed: list[Trial] = []
-    monkeypatch.setattr(Telling, "close", lambda self, trial: closed.append(trial))
+    monkeypatch.setattr(StudyPublisher, "close", lambda self, trial: closed.append(trial))
     telling(tmp_path, store, study).catch_up([ended(study, "failed", looks=[1])])
     assert closed == []
 
@@ -217,7 +217,7 @@ def test_every_key_of_the_space_is_a_trials_parameter(tmp_path: Path, store: Tra
 def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking) -> None:
     """With Optuna's own pruner, which here stops whatever is below 40 %; step 7 is where the rank sees the flag."""
     study = replace(made(tmp_path), seeds=0, pruner=Named("ThresholdPruner", {"lower": 40.0, "n_warmup_steps": 2}))
-    keeper = Keeper(study, Storage(None, tmp_path), print)
+    keeper = Keeper(study, Storage(None, tmp_path))
     live = keeper.take(1)
     assert live is not None
     plan = study.plan(live.params, live.seed, tmp_path)
@@ -294,7 +294,7 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
 ) -> None:
     monkeypatch.setattr(search, "work", raising(error))
     with pytest.raises(type(error)):
-        search.run(told, 1, Display())
+        search.run(told, 1, Progress())
     assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
     assert parent(told).status == status
 
@@ -302,26 +302,26 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
 def test_a_study_that_goes_on_is_at_work_again_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "work", raising(UnfitError("3 workers died")))
     with pytest.raises(UnfitError):
-        search.run(told, 1, Display())
+        search.run(told, 1, Progress())
     seen: list[str] = []
 
-    def work(asked: Request, index: int, display: Display) -> None:
+    def work(asked: Request, index: int, progress: Progress) -> None:
         seen.append(parent(asked).status)
-        trials_end(asked, index, display)
+        trials_end(asked, index, progress)
 
     monkeypatch.setattr(search, "work", work)
-    search.run(told, 1, Display())
+    search.run(told, 1, Progress())
     assert seen == ["RUNNING"]
     assert parent(told).status == "FINISHED"
 
 
 def test_a_study_that_others_are_at_is_left_running_in_mlflow(told: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(asked: Request, index: int, display: Display) -> None:
+    def work(asked: Request, index: int, progress: Progress) -> None:
         made = asked.make()
-        keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)), print)
+        keeper = Keeper(made, Storage(asked.storage, asked.folder(made.name)))
         assert keeper.take(4) is not None  # of a larger study, by a process that lives
-        trials_end(replace(asked, total=2), index, display)
+        trials_end(replace(asked, total=2), index, progress)
 
     monkeypatch.setattr(search, "work", work)
-    search.run(told, 1, Display())
+    search.run(told, 1, Progress())
     assert parent(told).status == "RUNNING"

@@ -30,7 +30,7 @@ def setting(root: Path, *more: str) -> Config:
 
 
 def examine_data(config: Config, thorough: bool = False) -> list[Finding]:
-    return list(_data.examine(config, thorough, doctor.quiet))
+    return list(_data.examine(config, thorough))
 
 
 def unfit(findings: Iterable[Finding]) -> list[Finding]:
@@ -113,16 +113,15 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
     assert "the mask is 30×24, its image 32×24" in only(unfit(examine_data(setting(tmp_path))), "mask").text
 
 
-def test_a_sample_misses_what_thorough_finds(tmp_path: Path) -> None:
+def test_a_sample_misses_what_thorough_finds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_vspw(tmp_path, frames=25, size=(8, 8))
     pairs = [(f"train_{video:05d}", f"{time:08d}") for video in range(3) for time in range(25)]
     video, frame = next(pair for pair in pairs if pair not in _data.spread(pairs, _data.SAMPLE))
     (tmp_path / "data" / video / "mask" / f"{frame}.png").write_bytes(b"no picture")
-    heard: list[str] = []
     assert not unfit(examine_data(setting(tmp_path)))
-    found = unfit(_data.examine(setting(tmp_path), True, heard.append))
+    found = unfit(_data.examine(setting(tmp_path), True))
     assert f"{video}/mask/{frame}.png" in only(found, "1 of every frame cannot be read").text
-    assert heard == ["train: 64 of 75 frames read", "train: 75 of 75 frames read"]
+    assert caplog.messages == ["train: 64 of 75 frames read", "train: 75 of 75 frames read"]
 
 
 def test_counts_that_must_be_met(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_jobs
+from heard_progress import Heard
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -47,7 +48,11 @@ def test_frames_of_any_size_by_any_members_and_stages(
 ) -> None:
     seen = []
     done = predict(
-        [root / (n * 16) for n in names], frames, tmp_path / "out", stage, lambda d, total: seen.append((d, total))
+        [root / (n * 16) for n in names],
+        frames,
+        tmp_path / "out",
+        stage,
+        Heard(lambda d, total: seen.append((d, total))),
     )
     found = masks(tmp_path / "out")
     assert list(found) == [f"f{index}.png" for index in range(4)]
@@ -71,7 +76,7 @@ def test_a_stopped_prediction_goes_on_and_gives_the_same(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(members, frames, tmp_path / "parts", 0, stop)
+        predict(members, frames, tmp_path / "parts", 0, Heard(stop))
     again = predict(members, frames, tmp_path / "parts")
     assert (again.frames, again.new) == (4, 2)
     whole, parts = masks(tmp_path / "whole"), masks(tmp_path / "parts")
@@ -149,7 +154,7 @@ def test_a_stopped_prediction_of_changed_frames_leaves_nothing_that_looks_done(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(members, frames, out, 0, stop)
+        predict(members, frames, out, 0, Heard(stop))
     assert predict(members, tmp_path / "kept", out).new == 4
     assert same(out, tmp_path / "wanted")
     (out / "masks" / "f2.png").unlink()

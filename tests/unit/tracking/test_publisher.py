@@ -9,6 +9,8 @@ import pytest
 from one_model import attempt, begun, end, evaluated, events_of, finished, made, say
 
 from harness.common.errors import UnfitError
+from harness.common.progress import SILENT
+from harness.config.settings import RunOptions
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
@@ -96,15 +98,11 @@ def training(planned: Plan) -> Train:
     return next(job for job in planned.jobs if isinstance(job, Train))
 
 
-def nobody(text: str) -> None:
-    """Hears nothing."""
-
-
 def test_a_run_that_was_told_by_two_has_each_step_once(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    first, second = (publisher_of(planned, Tracking(store.uri, store.prefix), nobody) for _ in range(2))
+    first, second = (publisher_of(planned, Tracking(store.uri, store.prefix)) for _ in range(2))
     first.begin(job)
     for at in range(0, len(EVENTS), 3):
         say(folder, *EVENTS[at : at + 3])
@@ -113,7 +111,7 @@ def test_a_run_that_was_told_by_two_has_each_step_once(store: Tracking, tmp_path
             second.begin(job)  # `harness sync --follow` beside the supervisor
     end(folder, "finished")
     first.end(job, Outcome("finished"))
-    Sync(tmp_path, store, nobody, afresh=True).once()
+    Sync(tmp_path, store, afresh=True).once()
     found = runs(store)
     assert steps(store, found["train"]) == list(range(1, 11))
     assert (found["train"].status, found["train"].tags["harness.step"]) == ("FINISHED", "10/10")
@@ -124,7 +122,7 @@ def test_statuses_are_true(status: str, store: Tracking, tmp_path: Path) -> None
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    publisher = publisher_of(planned, store, nobody)
+    publisher = publisher_of(planned, store)
     publisher.open([job])
     publisher.begin(job)
     assert {run.status for run in runs(store).values()} == {"RUNNING"}
@@ -135,24 +133,23 @@ def test_statuses_are_true(status: str, store: Tracking, tmp_path: Path) -> None
     assert (found.status, found.tags["harness.outcome"]) == (ENDED[status], status)
 
 
-def test_sync_closes_what_is_dead(store: Tracking, tmp_path: Path) -> None:
+def test_sync_closes_what_is_dead(store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
-    publisher = publisher_of(planned, store, nobody)
+    publisher = publisher_of(planned, store)
     publisher.open([job])
     publisher.begin(job)  # and then the supervisor is killed: no outcome, no word
     say(folder, *EVENTS[:6])
-    heard: list[str] = []
-    assert Sync(tmp_path, store, heard.append).once() == 0
+    assert Sync(tmp_path, store).once() == 0
     found = runs(store)
     assert (found["train"].status, found["plan"].status) == ("FAILED", "FAILED")
     assert "supervisor died" in found["train"].tags["harness.reason"]
     assert steps(store, found["train"]) == [1, 2, 3, 4]
-    assert any("lost, FAILED in MLflow now" in line for line in heard)
-    again: list[str] = []
-    Sync(tmp_path, store, again.append).once()
-    assert again == []
+    assert any("lost, FAILED in MLflow now" in line for line in caplog.messages)
+    caplog.clear()
+    Sync(tmp_path, store).once()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -173,13 +170,13 @@ def test_sync_derives_a_plans_status_from_all_its_jobs(
     planned = made(tmp_path)
     job, evaluation = planned.jobs
     folder = begun(planned, job)
-    publisher = publisher_of(planned, store, nobody)
+    publisher = publisher_of(planned, store)
     publisher.open([job])
     publisher.begin(job)
     end(folder, training_ends, "said so")
     if evaluation_ends is not None:
         end(begun(planned, evaluation), evaluation_ends, "said so")
-    assert Sync(tmp_path, store, nobody).once() == 0
+    assert Sync(tmp_path, store).once() == 0
     found = runs(store)
     assert found["plan"].status == status
     assert found["train"].status == ENDED[training_ends]
@@ -198,7 +195,7 @@ def test_a_report_is_made_again_only_where_something_has_changed(
         return conclude(*arguments, **options)
 
     monkeypatch.setattr(runner, "conclude", counted)
-    sync = Sync(tmp_path, store, nobody)
+    sync = Sync(tmp_path, store)
     for _ in range(2):
         sync.once()
     assert concluded == ["FAILED"]
@@ -210,15 +207,15 @@ def test_a_report_is_made_again_only_where_something_has_changed(
 
 def test_a_plan_that_nobody_began_is_no_run(store: Tracking, tmp_path: Path) -> None:
     made(tmp_path)
-    Sync(tmp_path, store, nobody).once()
+    Sync(tmp_path, store).once()
     assert runs(store) == {}
     assert not (tmp_path / "reports").exists()
 
 
 def test_a_plan_that_was_opened_and_not_begun_was_killed(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
-    publisher_of(planned, store, nobody).open(planned.jobs)
-    Sync(tmp_path, store, nobody).once()
+    publisher_of(planned, store).open(planned.jobs)
+    Sync(tmp_path, store).once()
     assert {role: run.status for role, run in runs(store).items()} == {"plan": "KILLED"}
 
 
@@ -227,10 +224,10 @@ def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
     config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
     planned = Plan((replace(experiment, config=config),), tmp_path)
     with pytest.raises(UnfitError, match="no data"):
-        runner.run(planned, runner.How(), nobody, nobody)
+        runner.run(planned, RunOptions(), SILENT)
     there = Plan((experiment,), tmp_path)
     with pytest.raises(UnfitError, match="MLflow"):
-        runner.run(there, runner.How(launcher="inline", tracking_uri="http://127.0.0.1:9"), nobody, nobody)
+        runner.run(there, RunOptions(launcher="inline", tracking_uri="http://127.0.0.1:9"), SILENT)
     assert saved_plans.digests(tmp_path) == []
 
 
@@ -239,7 +236,7 @@ def test_sync_leaves_what_is_at_work_running_and_tells_it(store: Tracking, tmp_p
     folder = begun(planned, training(planned))
     lease = Claim(folder).take()
     assert lease is not None
-    sync = Sync(tmp_path, store, nobody)
+    sync = Sync(tmp_path, store)
     say(folder, *EVENTS[:6])
     assert sync.once() == 1
     assert steps(store, runs(store)["train"]) == [1, 2, 3, 4]
@@ -259,10 +256,10 @@ def test_a_whole_store_is_rebuilt_from_the_root(store: Tracking, tmp_path: Path)
     root = tmp_path / "root"
     planned = made(root)
     finished(planned)
-    Sync(root, store, nobody).once()
+    Sync(root, store).once()
     other = Tracking(f"sqlite:///{tmp_path}/other.db", store.prefix)
-    Sync(root, other, nobody, afresh=True).once()
-    Sync(root, other, nobody, afresh=True).once()
+    Sync(root, other, afresh=True).once()
+    Sync(root, other, afresh=True).once()
     assert table(planned, store) == table(planned, other)
     assert table(planned, store)["experiments"][0]["rows"][0]["status"] == "done"
     assert steps(other, runs(other)["train"]) == list(range(1, 11))
@@ -279,17 +276,18 @@ def table(planned: Plan, store: Tracking) -> dict[str, Any]:
     return rows
 
 
-def test_a_plan_of_other_code_is_left_out_and_named(store: Tracking, tmp_path: Path) -> None:
+def test_a_plan_of_other_code_is_left_out_and_named(
+    store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     planned = made(tmp_path)
     (path,) = (tmp_path / "plans").iterdir()
     path.rename(path.with_name("0" * 16 + ".json"))
-    heard: list[str] = []
-    sync = Sync(tmp_path, store, heard.append)
+    sync = Sync(tmp_path, store)
     sync.once()
     sync.once()
-    assert len(heard) == 1
-    assert "the code has changed since" in heard[0]
-    assert planned.experiments[0].name in heard[0]
+    assert len(caplog.messages) == 1
+    assert "the code has changed since" in caplog.messages[0]
+    assert planned.experiments[0].name in caplog.messages[0]
     assert runs(store) == {}
 
 
@@ -303,7 +301,7 @@ def test_a_kept_plan_is_the_same_plan(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_away_at_any_moment_loses_nothing(
-    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store_module, "RETRY", 0.0)
     monkeypatch.setattr(publish, "PULSE", 0.0)
@@ -311,8 +309,7 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
     job = training(planned)
     folder = begun(planned, job)
     store.connect()
-    heard: list[str] = []
-    publisher = publisher_of(planned, store, heard.append)
+    publisher = publisher_of(planned, store)
 
     def away(*arguments: Any, **options: Any) -> Any:
         raise UnfitError("MLflow does not answer")
@@ -334,8 +331,8 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
     found = runs(store)["train"]
     assert steps(store, found) == list(range(1, 11))
     assert found.status == "FINISHED"
-    assert [line for line in heard if "jobs go on" in line] == heard[::2]
-    assert [line for line in heard if "answers again" in line] == heard[1::2]
+    assert [line for line in caplog.messages if "jobs go on" in line] == caplog.messages[::2]
+    assert [line for line in caplog.messages if "answers again" in line] == caplog.messages[1::2]
 
 
 def sampled(folder: Path, node: str, steps: range) -> None:
@@ -364,7 +361,7 @@ def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     def away(*arguments: Any, **options: Any) -> Any:
         raise UnfitError("MLflow does not answer")
 
-    publisher = publisher_of(planned, store, nobody)
+    publisher = publisher_of(planned, store)
     publisher.begin(job)
     for node in ("first", "second"):
         sampled(folder, node, range(2))
@@ -374,7 +371,7 @@ def test_gpus_of_all_nodes_are_told_once_also_after_the_store_was_away(
     with monkeypatch.context() as gone:
         gone.setattr(store, "log", away)
         publisher.hear(job, [])
-    again = publisher_of(planned, store, nobody)  # the next attempt's
+    again = publisher_of(planned, store)  # the next attempt's
     again.begin(job)
     again.end(job, Outcome("finished"))
     publisher.hear(job, [])
@@ -398,7 +395,7 @@ def test_a_resume_tells_what_is_new_in_pieces(store: Tracking, tmp_path: Path, m
 
     say(folder, *EVENTS[:6])
     sampled(folder, "node", range(10))
-    first = publisher_of(planned, store, nobody)
+    first = publisher_of(planned, store)
     first.begin(job)
     assert logged == [3, 3], "the launch is not kept waiting"
     first.end(job, Outcome("preempted"))
@@ -407,29 +404,28 @@ def test_a_resume_tells_what_is_new_in_pieces(store: Tracking, tmp_path: Path, m
     logged.clear()
     say(folder, *EVENTS[6:])
     sampled(folder, "node", range(10, 12))
-    second = publisher_of(planned, store, nobody)
+    second = publisher_of(planned, store)
     second.begin(job)
     second.end(job, Outcome("finished"))
     assert sum(logged) == 2 * 6 + 2
     assert steps(store, runs(store)["train"]) == list(range(1, 11))
     assert gpu() == list(range(12))
     logged.clear()
-    again = Publisher(planned, Store(store, tmp_path, nobody), afresh=True)
+    again = Publisher(planned, Store(store, tmp_path), afresh=True)
     again.begin(job)
     again.drain(job)
     assert sum(logged) == 2 * 10 + 12
 
 
-def test_a_damaged_note_is_none(store: Tracking, tmp_path: Path) -> None:
+def test_a_damaged_note_is_none(store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     planned = made(tmp_path)
     job = training(planned)
     folder = begun(planned, job)
     say(folder, *EVENTS)
-    publisher_of(planned, store, nobody).begin(job)
+    publisher_of(planned, store).begin(job)
     (folder / "mlflow.json").write_text("{")
-    heard: list[str] = []
-    publisher_of(planned, store, heard.append).begin(job)
-    assert heard == []
+    publisher_of(planned, store).begin(job)
+    assert caplog.messages == []
     assert steps(store, runs(store)["train"]) == list(range(1, 11))
 
 
@@ -438,5 +434,5 @@ def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: P
     finished(planned)
     (cell,) = (job for job in planned.jobs if not isinstance(job, Train))
     sampled(planned.directory(cell), "node", range(3))
-    publisher_of(planned, store, nobody).catch_up(planned.experiments[0])
+    publisher_of(planned, store).catch_up(planned.experiments[0])
     assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92
