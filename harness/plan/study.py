@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
-from harness.config.compose import Config
+from harness.config.compose import Config, schema
 from harness.data import hold_out
 from harness.data.manifest import Show, quiet
 from harness.plan import adoption
@@ -140,10 +141,14 @@ def make(
 ) -> Study:
     """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
     module = plugins.load_named("searches", name, config.folders, NEEDED)
+    typed = schema(config.folders)
     for key, axis in module.SPACE.items():
         axis.check(f"search {name}: {key}")
         if not axis.holds(value := config.value(key)):
             raise UsageError(f"{key}={value}, the default, is not in the search's space ({axis.said()}); set it within")
+        for end in (axis.low, axis.high) if isinstance(axis, Uniform) else axis.options:
+            for violation in ranges.violations(typed, config.with_values({key: end}).tree):
+                raise UsageError(f"search {name}: its space holds {violation}")
     if split not in SPLITS:
         raise UsageError(f"split={split}{plugins.suggestion(split, SPLITS)}: trials are scored on dev or on val")
     changes: JsonObject = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
