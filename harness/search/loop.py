@@ -88,7 +88,8 @@ class Worker:
             self.telling.close(trial)
         except (UnfitError, OSError) as error:
             self.say(f"{error}; the same command tells it later")
-        seed = f" seed {live.seed}, the default" if live.default else ""
+        kind = "the default" if live.default else "repeated"
+        seed = f" seed {live.seed}, {kind}" if live.default or live.repeated else ""
         self.say(
             f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )
