@@ -10,7 +10,7 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError
 from harness.config import input_digests
 from harness.jobdir.paths import JobDir
-from harness.jobdir.replay import Replay
+from harness.jobdir.replay import LOSS, LOSS_MAIN, SCORE, Replay
 from harness.plan.job import Job, Train
 from harness.plan.plan import Experiment, Plan
 from harness.results import evidence, records
@@ -45,17 +45,23 @@ def classes(experiment: Experiment) -> tuple[str, ...]:
 
 
 def curve(directory: Path, job: Train) -> Curve | None:
-    """The loss as the attempts left it: what a later attempt did again replaces what was before."""
-    kept = evidence.thin(sorted(Replay.of(JobDir(directory).events_file).losses.items()))
+    """The losses as the attempts left them: what a later attempt did again replaces what was before."""
+    curves = Replay.of(JobDir(directory).events_file).curves
+    main, split = curves.get(LOSS_MAIN, {}), job.config.train.evaluate_split
+    kept = evidence.thin(sorted(curves.get(LOSS, {}).items()))
     if not kept:
         return None
     steps, losses = zip(*kept, strict=True)
+    scores = evidence.thin(sorted(curves.get(f"{split}{SCORE}", {}).items()))
     return Curve(
         LABELS.get(job.decoder, job.decoder),
         job.decoder,
         job.config["seed"],
         steps,
         tuple(round(loss, 5) for loss in losses),
+        main=tuple(round(main[step], 5) for step in steps) if main.keys() >= set(steps) else (),
+        scores=tuple((step, round(value, 3)) for step, value in scores),
+        split=split if scores else "",
     )
 
 

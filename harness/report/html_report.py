@@ -6,6 +6,7 @@ It is made from the report, its rows and context, and the files beside it (figur
 import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -95,14 +96,15 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
     }
 
 
-def figures(report: Report, folder: Path) -> list[dict[str, str]]:
+def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
     """Those whose SVG is there, as pictures inside the page."""
-    pictures = []
+    pictures: list[dict[str, Any]] = []
     for name, figure in report.figures.items():
         path = folder / f"{stem(name)}.svg"
         if path.is_file():
             source = inside("image/svg+xml", path.read_bytes())
             pictures.append({"name": stem(name), "title": figure.title, "alt": figure.alt, "source": source})
+            pictures[-1]["folded"] = figure.folded
     return pictures
 
 

@@ -31,13 +31,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Curve:
-    """One training's loss."""
+    """One training's losses and its mIoU on the way."""
 
     label: str
     decoder: str
     seed: int
     steps: tuple[int, ...]
-    loss: tuple[float, ...]
+    loss: tuple[float, ...]  # total: with auxiliary and coarse terms
+    main: tuple[float, ...] = ()  # cross entropy of the logits that are evaluated; empty where it was not logged
+    scores: tuple[tuple[int, float], ...] = ()  # (step, mIoU in percent)
+    split: str = ""  # of the scores
 
 
 @dataclass(frozen=True)

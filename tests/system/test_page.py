@@ -58,7 +58,7 @@ def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
 
 def test_figures_tables_and_panels_are_files(many: Finished) -> None:
     names = {path.name for path in many.folder.iterdir()}
-    for figure in ("gains", "gains_by_class", "learning_curves", "memory_similarity", "memory_drift"):
+    for figure in ("gains", "gains_by_class", "learning_curves", "total_loss", "memory_similarity", "memory_drift"):
         assert {f"{figure}.png", f"{figure}.svg"} <= names
     assert {"report.md", "evidence.json", "ablation_ensemble_by_class.csv", "index.html"} <= names
     assert len(list((many.folder / "panels").glob("*.png"))) == len(many.context.evidence.panels) >= 3
