@@ -16,6 +16,7 @@ from harness.plan.outcome import ENDED
 from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
+from harness.results.evidence import device_seconds
 from harness.tracking.client import Tracking
 from harness.tracking.store import Store
 
@@ -143,9 +144,22 @@ def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str
 
 def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return what a reviewer asks of a number: commit, versions, device, launcher, command."""
-    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
+    keys = (
+        "commit",
+        "dirty",
+        "device",
+        "threads",
+        "world",
+        "launcher",
+        "nproc",
+        "command",
+        "host",
+        "seconds",
+        "device_seconds",
+    )
     versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
-    tags = {f"harness.{key}": str(provenance[key]) for key in keys if provenance.get(key) is not None}
+    values = {**provenance, "device_seconds": device_seconds(provenance)}
+    tags = {f"harness.{key}": str(values[key]) for key in keys if values.get(key) is not None}
     return {**tags, **text(versions)}
 
 
