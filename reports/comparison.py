@@ -168,11 +168,15 @@ def spread(text: str, sd: float | None) -> str:
 
 
 def best(rows: list[Row]) -> list[int]:
-    """Rows with our highest mIoU as printed; a mean over a part of its seeds is no candidate, a single row no best."""
+    """Rows with our highest mIoU as printed; a mean over a part of its seeds is no candidate, a single row no best.
+
+    None where one of them has a single seed: the next seed may order the rows in another way.
+    """
     values = {
         index: round(row.miou, 2) for index, row in enumerate(rows) if row.status == "done" and row.miou is not None
     }
-    return [index for index, value in values.items() if value == max(values.values())] if len(values) > 1 else []
+    first = [index for index, value in values.items() if value == max(values.values())] if len(values) > 1 else []
+    return first if all(rows[index].seeds > 1 for index in first) else []
 
 
 def notes(rows: list[Row], context: Context) -> list[str]:

@@ -203,10 +203,19 @@ def test_one_seed_is_a_plain_number_and_says_so() -> None:
 
 
 def test_best_of_ours_is_bold() -> None:
-    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.001]) + cell("decoder_b", 2, [61.0]))
+    made = table(
+        cell("upernet", 0, [59.0, 61.0], None)
+        + cell("decoder_a", 1, [61.001, 61.001])
+        + cell("decoder_b", 2, [61.0, 61.0])
+    )
     ours = made.columns.index("ours")
     assert made.bold == {(1, ours), (2, ours)}
     assert table(cell("upernet", 0, [60.0], None)).bold == frozenset()
+
+
+def test_no_winner_is_bold_with_one_seed() -> None:
+    assert table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [70.0])).bold == frozenset()
+    assert table(cell("upernet", 0, [60.0, 60.0], None) + cell("decoder_a", 1, [70.0])).bold == frozenset()
 
 
 def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
