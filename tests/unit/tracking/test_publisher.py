@@ -15,6 +15,7 @@ from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
 from harness.launch import runner
 from harness.launch.mlflow_sync import Sync
+from harness.plan import plan as plans
 from harness.plan import saved_plans
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
@@ -443,9 +444,10 @@ def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: P
     assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92
 
 
-def test_an_ensembles_run_has_the_parameters_of_all_its_members() -> None:
+def test_an_ensembles_run_has_the_parameters_of_all_its_members(tmp_path: Path) -> None:
     words = ("decoder.decoder_a.momentum=0.3", "decoder.decoder_b.momentum=0.8")
-    members = [Train(compose("demo", words), name) for name in ("decoder_b", "decoder_a")]
+    config = plans.make(["ablation_ensemble"], compose("demo", words), tmp_path).experiments[0].config
+    members = [Train(config, name) for name in ("decoder_b", "decoder_a")]
     both = params(*members)
     assert (both["decoder"], both["seed"]) == ("decoder_a + decoder_b", "0")
     assert (both["decoder_a.momentum"], both["decoder_b.momentum"]) == ("0.3", "0.8")
