@@ -4,6 +4,7 @@ It is made from the report, its rows and context, and the files beside it (figur
 """
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         undefined=StrictUndefined,
         trim_blocks=False,
     )
+    environment.filters["whole"] = whole
     results = in_order(run for row in rows for run in row.runs)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -60,6 +62,11 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         dirty=any(run.dirty for run in results),
         again=again(results, context),
     )
+
+
+def whole(cell: str) -> str:
+    """A cell that breaks before its interval, and nowhere within a number."""
+    return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
 
 
 def facts(rows: Sequence[Row], context: Context) -> list[tuple[str, str]]:

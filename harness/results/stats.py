@@ -55,6 +55,7 @@ SEEDS_AND_VIDEOS = "seeds and videos"
 ONE_CHECKPOINT = "videos, these checkpoints"
 CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
+OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
 RULE = (
     f"Verdict on a gain of the paper: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side and "
     f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and lies "
