@@ -134,9 +134,11 @@ def headline(rows: list[Row], context: Context) -> str:
         ],
         f"Over {baseline}, with noise between seeds not known": [row for row in gains if row not in over_seeds],
     }
-    parts = [f"{name}: {', '.join(f'{r.label} {our_gain(r)}' for r in some)}" for name, some in groups.items() if some]
+    parts = [
+        f"{name}: {', '.join(f'{r.label} ({our_gain(r)})' for r in some)}" for name, some in groups.items() if some
+    ]
     data = {"synthetic": "synthetic videos"}.get(context.dataset, context.dataset)
-    return f"{'; '.join(parts)} ({data}, {paper.count(min(row.gain.seeds for row in gains), 'seed')})."
+    return f"{'; '.join(parts)}; {data}, {paper.count(min(row.gain.seeds for row in gains), 'seed')}."
 
 
 def ours(row: Row) -> str:

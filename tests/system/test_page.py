@@ -153,7 +153,7 @@ def test_no_table_is_cut_at_1440_pixels(experiment: str, tmp_path: Path) -> None
         )
         assert page.locator(".scroll").count() > 3
         assert page.evaluate(cut) == []
-        assert page.locator("p.headline").inner_text().endswith("(synthetic videos, 3 seeds).")
+        assert page.locator("p.headline").inner_text().endswith("; synthetic videos, 3 seeds.")
         browser.close()
 
 

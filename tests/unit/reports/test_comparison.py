@@ -267,7 +267,7 @@ def test_the_headline_names_what_differs_and_what_does_not() -> None:
     told = headline(table_1())
     made = table(table_1())
     gain = column(made, "our gain [95% interval]")
-    assert told == (f"Above Upernet: Decoder_A {gain[1]}, Decoder_Ab {gain[2]} (synthetic videos, 3 seeds).")
+    assert told == (f"Above Upernet: Decoder_A ({gain[1]}), Decoder_Ab ({gain[2]}); synthetic videos, 3 seeds.")
     equal = measured("upernet", 0, 700, units=4) + cell("decoder_a", 1, [50.0])
     assert headline(equal).startswith("Over Upernet, with noise between seeds not known: Decoder_A ")
     assert headline(measured("upernet", 0, 700)) == ""
@@ -284,5 +284,5 @@ def test_the_headline_calls_nothing_different_within_the_noise_of_seeds() -> Non
 
 def test_one_seed_says_nothing_of_methods_in_the_headline() -> None:
     told = headline(table_1(seeds=1))
-    assert told.startswith("Over Upernet, with noise between seeds not known: Decoder_A +")
-    assert told.endswith("(synthetic videos, 1 seed).")
+    assert told.startswith("Over Upernet, with noise between seeds not known: Decoder_A (+")
+    assert told.endswith("; synthetic videos, 1 seed.")
