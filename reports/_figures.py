@@ -17,11 +17,14 @@ from reports._style import MUTED, PAPER, SEQUENCE, canvas, colours, house, whisk
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    from matplotlib.axes import Axes
 
 CLASSES = 24  # rows of the figure of gains by class
 TICKS = 40  # classes up to which a map names them
 MARKS = "os^Dv<>P"  # of rows of one method, which share its colour
 SMOOTH = 0.05  # of a curve's points are averaged for the line
+
+Line = tuple[Curve, Sequence[int], Sequence[float]]  # a training, iterations, values
 
 
 def every(rows: Sequence[Row], context: Context) -> dict[str, Figure]:
@@ -31,6 +34,7 @@ def every(rows: Sequence[Row], context: Context) -> dict[str, Figure]:
         "stages": stages(rows, context),
         "gains_by_class": gains_by_class(rows, context),
         "learning_curves": learning_curves(context.evidence.curves),
+        "total_loss": total_loss(context.evidence.curves),
         "memory_similarity": memory_similarity(context.evidence.memories, context.evidence.classes),
         "memory_drift": memory_drift(context.evidence.memories),
     }
@@ -187,30 +191,71 @@ def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
 
 
 def learning_curves(curves: Sequence[Curve]) -> Figure | None:
-    """The training loss, one line a training: thin as it was, thick as a running mean."""
+    """Return the main cross entropy and, where it was measured on the way, mIoU; one line a training."""
+    losses: list[Line] = [(curve, curve.steps, curve.main) for curve in curves if curve.main]
+    scores: list[Line] = [(c, [at for at, _ in c.scores], [miou for _, miou in c.scores]) for c in curves if c.scores]
+    splits = " and ".join(dict.fromkeys(curve.split for curve, _, _ in scores))
+    panels = [(losses, "main cross entropy", True), (scores, f"mIoU on {splits} (%)", False)]
+    panels = [panel for panel in panels if panel[0]]
+    if not panels:
+        return None
+
+    def draw() -> "matplotlib.figure.Figure":
+        with house():
+            figure, axes = canvas(7.2, 2.9 * len(panels), len(panels), 1, squeeze=False, sharex=True)
+            for axis, (lines, name, smooth) in zip(axes[:, 0], panels, strict=True):
+                trajectories(axis, lines, smooth)
+                axis.set_ylabel(name)
+            axes[0, 0].legend()
+            axes[-1, 0].set_xlabel("iteration")
+            return figure
+
+    ends = [in_words_of_curve(*line, "main cross entropy") for line in losses]
+    ends += [in_words_of_curve(*line, "mIoU") for line in scores]
+    titles = ["main cross entropy (thick: running mean)"] if losses else []
+    titles += [f"mIoU on {splits}"] if scores else []
+    title = " and ".join(titles)
+    return Figure(title[0].upper() + title[1:] + " in training", f"Lines over iterations: {'; '.join(ends)}.", draw)
+
+
+def total_loss(curves: Sequence[Curve]) -> Figure | None:
+    """Return the weighted sum of all losses, one line a training; decoders of other auxiliary terms do not compare."""
     if not curves:
         return None
-    palette = colours(curve.decoder for curve in curves)
+    lines = [(curve, curve.steps, curve.loss) for curve in curves]
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7.2, 3.2)
-            labelled = set()
-            for curve in curves:
-                steps, loss = np.array(curve.steps), np.array(curve.loss)
-                width = max(1, round(SMOOTH * len(loss)))
-                smooth = pd.Series(loss).rolling(width, min_periods=1, center=True).mean()
-                label = None if curve.decoder in labelled else curve.label
-                labelled.add(curve.decoder)
-                axis.plot(steps, loss, color=palette[curve.decoder], alpha=0.25, lw=0.8)
-                axis.plot(steps, smooth, color=palette[curve.decoder], label=label, marker="o" if len(loss) < 3 else "")
+            trajectories(axis, lines, smooth=True)
             axis.set_xlabel("iteration")
-            axis.set_ylabel("loss")
+            axis.set_ylabel("total loss")
             axis.legend()
             return figure
 
-    ends = [f"{c.label} seed {c.seed} from {c.loss[0]:.2f} to {c.loss[-1]:.2f}" for c in curves]
-    return Figure("Training loss (thick: running mean)", f"Lines over iterations: {'; '.join(ends)}.", draw)
+    ends = [in_words_of_curve(*line, "total loss") for line in lines]
+    title = "Total training loss, auxiliary and coarse terms included: no comparison of decoders (thick: running mean)"
+    return Figure(title, f"Lines over iterations: {'; '.join(ends)}.", draw, folded=True)
+
+
+def trajectories(axis: "Axes", lines: Sequence[Line], smooth: bool) -> None:
+    """Draw values over iterations; with `smooth` thin as they were, thick as a running mean."""
+    palette = colours(curve.decoder for curve, _, _ in lines)
+    labelled: set[str] = set()
+    for curve, steps, values in lines:
+        colour = palette[curve.decoder]
+        label = None if curve.decoder in labelled else curve.label
+        labelled.add(curve.decoder)
+        if smooth:
+            axis.plot(steps, values, color=colour, alpha=0.25, lw=0.8)
+            width = max(1, round(SMOOTH * len(values)))
+            values = pd.Series(values).rolling(width, min_periods=1, center=True).mean().tolist()
+        axis.plot(steps, values, color=colour, label=label, marker="o" if len(steps) < 3 or not smooth else "")
+
+
+def in_words_of_curve(curve: Curve, steps: Sequence[int], values: Sequence[float], name: str) -> str:
+    """'UPerNet seed 0: mIoU from 20.10 at iteration 10 to 50.20'."""
+    return f"{curve.label} seed {curve.seed}: {name} from {values[0]:.2f} at iteration {steps[0]} to {values[-1]:.2f}"
 
 
 def memory_similarity(memories: Sequence[Memory], classes: Sequence[str]) -> Figure | None:

@@ -48,13 +48,14 @@ def table(rows: Sequence[Row], context: Context) -> Table | None:
     if not iou or part is None or len({len(values) for values in iou.values()}) > 1:
         return None
     classes = names(context, len(part))
+    several = all(row.seeds > 1 for row in rows if row.cell in iou)  # one seed gives no order
     lines, raw, bold = [], [], set()
     for index, name in enumerate(classes):
         numbers = [float(values[index]) for values in iou.values()]
         texts = [NONE if np.isnan(value) else f"{value:.1f}" for value in numbers]
         lines.append((name, f"{part[index]:.2f} %", *texts))
         best = max((round(value, 1) for value in numbers if not np.isnan(value)), default=None)
-        if len(iou) > 1 and best is not None:
+        if len(iou) > 1 and best is not None and several:
             bold |= {(index, column + 2) for column, value in enumerate(numbers) if round(value, 1) == best}
         unrounded = {cell: None if np.isnan(value) else value for cell, value in zip(iou, numbers, strict=True)}
         raw.append({"class": name, "pixels_percent": float(part[index]), **unrounded})

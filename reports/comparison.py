@@ -62,6 +62,7 @@ def render(
         table.title,
         {context.experiment: table},
         command=context.command,
+        headline=headline(rows, context),
         figures=_figures.every(rows, context),
         appendix={f"{context.experiment}_{name}": table for name, table in appendix.items() if table is not None},
     )
@@ -92,13 +93,14 @@ def choose(rows: list[Row], context: Context) -> list[Column]:
         theirs.append(Column(f"paper mIoU{setting}", "r", lambda row: number(row.paper_miou)))
     if any(row.paper_gain is not None for row in rows):
         theirs.append(Column(f"paper gain{setting}", "r", lambda row: signed(row.paper_gain)))
-    mine = [Column("ours" if beside else "mIoU", "r", ours)]
+    miou, gain = ("ours", "our gain") if beside else ("mIoU", "gain")
     if any(row.interval.low is not None for row in rows):
-        mine.append(Column(INTERVAL, "r", lambda row: bounds(number, row.interval)))
-    if any(row.baseline for row in rows):
-        mine.append(Column("our gain" if beside else "gain", "r", our_gain))
+        miou = f"{miou} [{INTERVAL}]"
     if any(row.gain.interval.low is not None for row in rows):
-        mine.append(Column(f"gain, {INTERVAL}", "r", lambda row: bounds(signed, row.gain.interval)))
+        gain = f"{gain} [{INTERVAL}]"
+    mine = [Column(miou, "r", ours)]
+    if any(row.baseline for row in rows):
+        mine.append(Column(gain, "r", our_gain))
     if beside and any(row.verdict for row in rows):  # elsewhere all are "not comparable": the notes say it once
         mine.append(Column("Verdict", "l", lambda row: verdict(row, rows)))
     if any(row.planned > 1 for row in rows):
@@ -111,14 +113,47 @@ def choose(rows: list[Row], context: Context) -> list[Column]:
     return who + (theirs + mine if beside else mine + theirs)
 
 
+def headline(rows: list[Row], context: Context) -> str:
+    """Return in one sentence which rows differ from their baseline; empty without a gain.
+
+    A difference is one where the interval over seeds excludes 0 with all of them read together (Holm).
+    """
+    gains = [row for row in rows if row.gain.mean is not None]
+    if not gains:
+        return ""
+    others = dict.fromkeys(label(rows, str(row.baseline)) for row in gains)
+    baseline = next(iter(others)) if len(others) == 1 else "its baseline"
+    over_seeds = [row for row in gains if row.gain.interval.p is not None and row.gain.interval.of in stats.OVER_SEEDS]
+    decided = stats.holm([row.gain.interval.p or 0 for row in over_seeds])
+    differ = [row for row, yes in zip(over_seeds, decided, strict=True) if yes]
+    groups = {
+        f"Above {baseline}": [row for row in differ if (row.gain.mean or 0) > 0],
+        f"Below {baseline}": [row for row in differ if (row.gain.mean or 0) < 0],
+        "No difference shown" if differ else f"No row differs from {baseline}": [
+            r for r in over_seeds if r not in differ
+        ],
+        f"Over {baseline}, with noise between seeds not known": [row for row in gains if row not in over_seeds],
+    }
+    parts = [
+        f"{name}: {', '.join(f'{r.label} ({our_gain(r)})' for r in some)}" for name, some in groups.items() if some
+    ]
+    data = {"synthetic": "synthetic videos"}.get(context.dataset, context.dataset)
+    return f"{'; '.join(parts)}; {data}, {paper.count(min(row.gain.seeds for row in gains), 'seed')}."
+
+
 def ours(row: Row) -> str:
-    """mIoU over the seeds that are done, else the status."""
-    return spread(number(row.miou), row.sd) if row.seeds else row.status
+    """mIoU over the seeds that are done with its interval, else the status."""
+    return with_bounds(spread(number(row.miou), row.sd), number, row.interval) if row.seeds else row.status
 
 
 def our_gain(row: Row) -> str:
-    """Mean difference to the baseline over the seeds that both have."""
-    return spread(signed(row.gain.mean), row.gain.sd)
+    """Mean difference to the baseline over the seeds that both have, with its interval."""
+    return with_bounds(spread(signed(row.gain.mean), row.gain.sd), signed, row.gain.interval)
+
+
+def with_bounds(text: str, ends: Callable[[float | None], str], interval: stats.Interval) -> str:
+    """'36.80 [32.00, 41.30]'; the number alone where it has no interval."""
+    return text if interval.low is None else f"{text} {bounds(ends, interval)}"
 
 
 def bounds(text: Callable[[float | None], str], interval: stats.Interval) -> str:
@@ -168,11 +203,15 @@ def spread(text: str, sd: float | None) -> str:
 
 
 def best(rows: list[Row]) -> list[int]:
-    """Rows with our highest mIoU as printed; a mean over a part of its seeds is no candidate, a single row no best."""
+    """Rows with our highest mIoU as printed; a mean over a part of its seeds is no candidate, a single row no best.
+
+    None where one of them has a single seed: the next seed may order the rows in another way.
+    """
     values = {
         index: round(row.miou, 2) for index, row in enumerate(rows) if row.status == "done" and row.miou is not None
     }
-    return [index for index, value in values.items() if value == max(values.values())] if len(values) > 1 else []
+    first = [index for index, value in values.items() if value == max(values.values())] if len(values) > 1 else []
+    return first if all(rows[index].seeds > 1 for index in first) else []
 
 
 def notes(rows: list[Row], context: Context) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from harness.results import power as powers
 from harness.results import stats
 from harness.results.figure import Figure
 from harness.results.frame import from_frame
@@ -16,7 +17,7 @@ from harness.results.paper import count
 from harness.results.rows import Context, Row
 from harness.results.table import Report
 from reports import comparison
-from reports._style import SPARE, canvas, house
+from reports._style import MUTED, SPARE, canvas, house
 from reports.comparison import number, signed
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def locate(row: Row) -> Point | None:
 
 def sentence(points: list[Point]) -> str:
     """The best cell, its lead, and whether noise could make it, the best of several being chosen."""
-    default = next((point.row for point in points if point.row.baseline is None), None)
+    default = default_row(points)
     best = max(points, key=lambda point: point.miou).row
     head = f"Best of {count(len(points), 'cell')}: {best.label}, {number(best.miou)} mIoU"
     if default is None:
@@ -67,15 +68,35 @@ def sentence(points: list[Point]) -> str:
     return f"{over}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
 
 
+def seed_noise(points: list[Point]) -> tuple[float, str]:
+    """Return the standard deviation of one row's mIoU over seeds, and where it is from: the default, else a prior."""
+    default = default_row(points)
+    if default is not None and default.sd is not None:
+        return default.sd / default.seeds**0.5, f"default ± {default.sd / default.seeds**0.5:.2f}, its standard error"
+    return powers.PRIOR_SEEDS, f"± {powers.PRIOR_SEEDS:g}, seed noise as assumed: one seed measures none"
+
+
+def default_row(points: list[Point]) -> Row | None:
+    """Return the row that the others are measured against; None where it has no number."""
+    return next((point.row for point in points if point.row.baseline is None), None)
+
+
 def curve(points: list[Point]) -> Figure:
-    """Mean over seeds against m; the band is the standard deviation over seeds, bars are their intervals."""
+    """Mean over seeds against m; bands are the standard deviation over seeds, bars the intervals.
+
+    The grey band is the noise between seeds around the default: the axis always holds it.
+    """
     schedules = sorted({point.schedule for point in points})
     groups = {name: sorted((p for p in points if p.schedule == name), key=lambda p: p.momentum) for name in schedules}
+    default = default_row(points)
+    middle = points[0].miou if default is None or default.miou is None else default.miou
+    noise, words = seed_noise(points)
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7, 3.6)
             axis.set_xscale("log")
+            axis.axhspan(middle - noise, middle + noise, color=MUTED, alpha=0.18, lw=0, label=words)
             for (schedule, some), colour in zip(groups.items(), SPARE, strict=False):
                 momenta, means = [p.momentum for p in some], [p.miou for p in some]
                 axis.plot(momenta, means, "o-", color=colour, label=schedule)
@@ -91,7 +112,7 @@ def curve(points: list[Point]) -> Figure:
             )
             axis.minorticks_off()
             axis.set(xlabel="m, the weight of the new value", ylabel="mIoU (%)", title="mIoU against m")
-            axis.legend(title="schedule")
+            figure.legend(loc="outside lower left", ncols=3)
             return figure
 
     texts = (
@@ -99,5 +120,7 @@ def curve(points: list[Point]) -> Figure:
         for schedule, some in groups.items()
     )
     return Figure(
-        "mIoU against the memory momentum m", "mIoU by m under each schedule. " + "; ".join(texts) + ".", draw
+        "mIoU against the memory momentum m",
+        f"mIoU by m under each schedule. {'; '.join(texts)}. Grey band around {number(middle)}: {words}.",
+        draw,
     )

@@ -16,6 +16,7 @@ SPACE = {  # one more line adds a key
 }
 HOLD_OUT = 0.1  # share of the training videos that trials are scored on
 SEEDS = 3  # of the default configuration, among the trials: what a lead is measured against
+REPEATS = 2  # of the best settings, repeated under the default's other seeds by the last trials; 0: none
 LOOKS = 9  # parts of a training; after each but the last it may be pruned
 LOOK_VIDEOS = 24  # at most, for these decisions; the score takes all of dev
 SAMPLER = Named("TPESampler", {"n_startup_trials": 8})

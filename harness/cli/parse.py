@@ -48,10 +48,12 @@ def print_reports(reports: "Sequence[tuple[Sequence[Row], Context, Report]]", as
 
 
 def print_tables(report: "Report") -> None:
-    """A report's tables, as wide as the terminal."""
+    """A report's headline and tables, as wide as the terminal."""
     from harness.results.table import plain
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if report.headline:
+        out("\n" + report.headline)
     for table in report.tables.values():
         out("\n" + plain(table, width))
 

@@ -178,5 +178,23 @@ def as_values(done: "Done") -> dict[str, object]:
             }
             for trial in done.trials
         ],
+        "importance": {key: done.importance.get(key) for key in done.study.space},
+        "best": best(done),
         "report": str(Path(done.folder) / "report.md"),
+    }
+
+
+def best(done: "Done") -> dict[str, object] | None:
+    """Return the best setting against the default by seed; None where no setting is complete."""
+    from reports.search.finding import find
+
+    finding = find(done.study, done.trials)
+    if finding.best is None:
+        return None
+    low, high = finding.interval[:2]
+    return {
+        **{"trial": finding.best.number, "params": dict(finding.best.params)},
+        "by_seed": {str(seed): value for seed, value in finding.differences.items()},
+        **{"lead": finding.lead, "low": low, "high": high},
+        **{"noise": finding.noise, "distinguishable": finding.distinguishable},
     }

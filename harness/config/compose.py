@@ -4,7 +4,6 @@ Fields marked `where` (paths, workers, intervals of checkpoints) are needed to r
 A field that is None is left out of the identity as well, so a new field that defaults to None moves no fingerprint.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
@@ -15,11 +14,13 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
 
 WHERE = {"where": True}
+COUNT, NOT_NEGATIVE, SHARE = {"range": "[1, inf)"}, {"range": "[0, inf)"}, {"range": "[0, 1]"}
 PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 
@@ -27,31 +28,33 @@ PRESETS = plugins.PROJECT / "experiments" / "presets"
 class TrainConfig:
     """Options of training (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
 
-    epochs: int = 240
-    batch: int = 16  # images per optimiser step
-    micro_batch: int | None = None  # images that share BN statistics; None: the whole batch
-    frames_per_video: int = 1  # frames drawn of each video per epoch
-    crop: int = 512  # pixels, also the side of a test window
-    short_side: int = 512  # pixels, before random scaling by 0.5 to 2
-    lr: float = 2e-5
-    weight_decay: float = 0.05
-    layer_decay: float = 0.95
-    warmup: int = 1500  # iterations
-    workers: int = field(default=2, metadata=WHERE)
-    checkpoint_every: int = field(default=500, metadata=WHERE)  # iterations
-    log_every: int = field(default=10, metadata=WHERE)  # iterations
-    evaluate_every: int | None = field(default=None, metadata=WHERE)  # iterations; None: not before the end
+    epochs: int = field(default=240, metadata=COUNT)
+    batch: int = field(default=16, metadata=COUNT)  # images per optimiser step
+    # images that share BN statistics; None: the whole batch
+    micro_batch: int | None = field(default=None, metadata=COUNT)
+    frames_per_video: int = field(default=1, metadata=COUNT)  # frames drawn of each video per epoch
+    crop: int = field(default=512, metadata=COUNT)  # pixels, also the side of a test window
+    short_side: int = field(default=512, metadata=COUNT)  # pixels, before random scaling by 0.5 to 2
+    lr: float = field(default=2e-5, metadata=NOT_NEGATIVE)
+    weight_decay: float = field(default=0.05, metadata=NOT_NEGATIVE)
+    layer_decay: float = field(default=0.95, metadata=SHARE)
+    warmup: int = field(default=1500, metadata=NOT_NEGATIVE)  # iterations
+    workers: int = field(default=2, metadata=WHERE | NOT_NEGATIVE)
+    checkpoint_every: int = field(default=500, metadata=WHERE | COUNT)  # iterations
+    log_every: int = field(default=10, metadata=WHERE | COUNT)  # iterations
+    evaluate_every: int | None = field(default=None, metadata=WHERE | COUNT)  # iterations; None: not before the end
     evaluate_split: str = field(default="dev", metadata=WHERE)  # of these evaluations
-    evaluate_videos: int | None = field(default=None, metadata=WHERE)  # at most, spread over the split; None: all
+    # at most, spread over the split; None: all
+    evaluate_videos: int | None = field(default=None, metadata=WHERE | COUNT)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Options of prediction; scales, flip and stages belong to an experiment's cells."""
 
-    window: int | None = None  # pixels; None: the crop
-    stride: int | None = None  # pixels; None: two thirds of the window (341 of 512)
-    short_side: int | None = None  # pixels; None: frames at their own size
+    window: int | None = field(default=None, metadata=COUNT)  # pixels; None: the crop
+    stride: int | None = field(default=None, metadata=COUNT)  # pixels; None: two thirds of the window (341 of 512)
+    short_side: int | None = field(default=None, metadata=COUNT)  # pixels; None: frames at their own size
     # views whose short side is below the window; None: enlarged to it where scales are tested, padded at scale 1 alone
     small_views: Literal["enlarge", "pad"] | None = None
     keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
@@ -65,7 +68,8 @@ class EvaluateConfig:
 class ReportConfig:
     """Options of reports; no job depends on it."""
 
-    margin: float = 0.3  # points of mIoU: "no difference" where the interval lies between -margin and +margin
+    # points of mIoU: "no difference" where the interval lies between -margin and +margin
+    margin: float = field(default=0.3, metadata={"range": "(0, inf)"})
 
 
 @dataclass(frozen=True)
@@ -199,17 +203,18 @@ def schema(folders: plugins.Folders = ()) -> type:
                 members.append((name, config, field(default_factory=config)))
         return make_dataclass(kind.capitalize(), members, frozen=True)
 
-    hold_out = ("hold_out", float | None, field(default=None))  # share of the training videos that is the split `dev`
+    # share of the training videos that is the split `dev`
+    hold_out = ("hold_out", float | None, field(default=None, metadata={"range": "(0, 1)"}))
     data, encoder = section("datasets", "synthetic", hold_out), section("encoders", "beit")
     decoder = section("decoders", None)
     return make_dataclass(
         "Config",
         [
-            ("seed", int, field(default=0)),
+            ("seed", int, field(default=0, metadata=NOT_NEGATIVE)),
             ("precision", Literal["fp32", "bf16", "fp16"], field(default="fp32")),
             ("extra", tuple[str, ...], field(default=())),
             ("variants", Literal["none", "all"], field(default="none")),
-            ("stages", int, field(default=3)),
+            ("stages", int, field(default=3, metadata=NOT_NEGATIVE)),
             ("data", data, field(default_factory=data)),
             ("encoder", encoder, field(default_factory=encoder)),
             ("decoder", decoder, field(default_factory=decoder)),
@@ -222,7 +227,7 @@ def schema(folders: plugins.Folders = ()) -> type:
 
 
 def fitting(config: type, path: Path) -> None:
-    """Raise UsageError for a plug-in's Config whose fields have no default, or none of their type."""
+    """Raise UsageError for a plug-in's Config whose fields have no default, none of their type, or a wrong range."""
     if not is_dataclass(config):
         raise UsageError(f"{path}: Config must be a dataclass: put @dataclass(frozen=True) above it")
     try:
@@ -230,11 +235,16 @@ def fitting(config: type, path: Path) -> None:
     except Exception as error:  # of OmegaConf, or of the class itself
         said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
         raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
+    try:
+        ranges.check(config, {entry.name: getattr(config(), entry.name) for entry in fields(config)})
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"{path}: Config: {error}") from error
 
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
     """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset or key, or a wrong type."""
-    node = OmegaConf.structured(schema(folders))
+    typed = schema(folders)
+    node = OmegaConf.structured(typed)
     OmegaConf.set_readonly(node, False)
     for path in preset_chain(preset):
         loaded = read_preset(path)
@@ -254,6 +264,7 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
     except OmegaConfBaseException as error:
         source = [override for override in overrides if "${" in override] or [f"preset {preset}"]
         raise UsageError(f"{', '.join(source)}: {explain(error)}") from error
+    ranges.check(typed, hashable(tree))
     config = Config(hashable(tree), Path(preset).stem, tuple(str(Path(folder).resolve()) for folder in folders))
     check(config)
     return config
@@ -315,32 +326,12 @@ def read_preset(path: Path, what: str = "preset") -> Any:
 def check(config: Config) -> None:
     """Raise UsageError for values that their types allow and nothing else does."""
     train = config.train
-    for name in ("epochs", "batch", "frames_per_video", "crop", "short_side", "checkpoint_every", "log_every"):
-        if getattr(train, name) < 1:
-            raise UsageError(f"train.{name}={getattr(train, name)}: must be at least 1")
-    for name in ("lr", "weight_decay", "layer_decay", "warmup", "workers"):
-        if not 0 <= getattr(train, name) < math.inf:
-            raise UsageError(f"train.{name}={getattr(train, name)}: must be a number that is not negative")
-    for name in ("evaluate_every", "evaluate_videos"):
-        if (number := getattr(train, name)) is not None and number < 1:
-            raise UsageError(f"train.{name}={number}: must be at least 1")
-    if (share := config.data.hold_out) is not None and not 0 < share < 1:
-        raise UsageError(f"data.hold_out={share}: must lie between 0 and 1, for example 0.1")
-    for name in ("window", "stride", "short_side"):
-        value = getattr(config.evaluate, name)
-        if value is not None and value < 1:
-            raise UsageError(f"evaluate.{name}={value}: must be at least 1")
     stride = config.evaluate.stride
     if stride is not None and stride > config.window:
         raise UsageError(
             f"evaluate.stride={stride}: must be at most the window of {config.window}, or pixels are left out"
         )
-    if not 0 < (margin := config["report"]["margin"]) < math.inf:
-        raise UsageError(f"report.margin={margin}: must be a number of points above 0, for example 0.3")
-    for name in ("seed", "stages"):
-        if config[name] < 0:
-            raise UsageError(f"{name}={config[name]}: must not be negative")
-    if config.micro_batch < 1 or train.batch % config.micro_batch:
+    if train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
     plugins.find("datasets", config.data.name, config.folders)
     plugins.find("encoders", config.encoder.name, config.folders)

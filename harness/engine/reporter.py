@@ -9,7 +9,7 @@ from typing import Self
 from harness.engine import jobs
 from harness.engine.runtime import Rank
 from harness.jobdir.events import Checkpoint, Journal, Log, Metrics, Progress
-from harness.jobdir.replay import ITERATIONS_PER_SECOND
+from harness.jobdir.replay import ITERATIONS_PER_SECOND, LOSS, LOSS_TOTAL
 
 PROGRESS_EVERY = 0.5  # seconds
 
@@ -57,7 +57,8 @@ class Reporter:
         if step % self._every == 0:
             (before, then), self._mark = self._mark, (step, now)
             rate = (step - before) / max(now - then, 1e-9)
-            self._journal.write(Metrics(step=step, values={**named, ITERATIONS_PER_SECOND: rate}))
+            total = {LOSS_TOTAL: named[LOSS]} if LOSS in named else {}
+            self._journal.write(Metrics(step=step, values={**named, **total, ITERATIONS_PER_SECOND: rate}))
         if now - self._told >= PROGRESS_EVERY:
             self._told = now
             self._journal.write(Progress(step=step, values=named))

@@ -75,7 +75,8 @@ def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
 
 
 def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
-    """Cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted.
+    """Cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted,
+    "loss_main" that of the logits.
 
     Labels are (B, H, W). The sum over these labels' pixels is divided by the number in the global batch, so that
     micro-batches and ranks add; without a valid pixel it is 0.
@@ -86,10 +87,10 @@ def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
         return F.cross_entropy(full, labels, ignore_index=VOID, reduction="sum") / max(valid, 1)
 
     parts = {auxiliary.name: cross_entropy(auxiliary.logits) for auxiliary in output.auxiliary}
-    whole = cross_entropy(output.logits)
+    whole = main = cross_entropy(output.logits)
     for auxiliary in output.auxiliary:
         whole = whole + auxiliary.weight * parts[auxiliary.name]
-    return {"loss": whole, **parts}
+    return {"loss": whole, "loss_main": main, **parts}
 
 
 class Trainer:

@@ -13,7 +13,10 @@ from harness.jobdir.events import Begin, Checkpoint, End, Event, Loaded, Log, Me
 from harness.jobdir.paths import JobDir
 
 Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
-LOSS = "train/loss"
+LOSS = "train/loss"  # weighted sum of the main, auxiliary and coarse cross entropies
+LOSS_TOTAL = "train/loss_total"  # the same, by a name that says so
+LOSS_MAIN = "train/loss_main"  # cross entropy of the logits that are evaluated
+SCORE = "/miou"  # of a split, while training
 ITERATIONS_PER_SECOND = "time/iterations_per_second"
 
 
@@ -27,7 +30,9 @@ class Replay:
     unit: str = ""
     measured: int = 0  # step of the last values; a checkpoint may be of a later one
     values: dict[str, float] = field(default_factory=dict)  # the last of each key
-    losses: dict[int, float] = field(default_factory=dict)  # by step, as the attempts left them
+    curves: dict[str, dict[int, float]] = field(
+        default_factory=dict
+    )  # losses and mIoU by step, as the attempts left them
     pending: list[Point] = field(default_factory=list)  # that no checkpoint covers yet
     messages: list[str] = field(default_factory=list)
     time: float | None = None  # unix seconds of the last event
@@ -79,7 +84,10 @@ class Replay:
         self.attempts, self.begin, self.first = self.attempts + 1, event, None
         self.steps, self.unit, self.measured = event.steps, event.unit or self.unit, event.step
         self.pending = [point for point in self.pending if point[2] <= event.step]
-        self.losses = {step: loss for step, loss in self.losses.items() if step <= event.step}
+        self.curves = {
+            key: {step: value for step, value in curve.items() if step <= event.step}
+            for key, curve in self.curves.items()
+        }
         self._reach(event.step, event.time)
 
     def _measure(self, event: Progress | Metrics) -> None:
@@ -89,8 +97,9 @@ class Replay:
         self.measured = event.step
         self.values.update(event.values)
         if isinstance(event, Metrics):
-            if LOSS in event.values:
-                self.losses[event.step] = event.values[LOSS]
+            for key, value in event.values.items():
+                if key in (LOSS, LOSS_MAIN) or key.endswith(SCORE):
+                    self.curves.setdefault(key, {})[event.step] = value
             if event.step > self.committed:
                 self.pending += points(event)
 
@@ -103,6 +112,11 @@ class Replay:
         self.pending = [point for point in self.pending if step is not None and point[2] > step]
         self.committed = max([self.committed, *(point[2] for point in final)])
         return final
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """The total loss by step."""
+        return self.curves.get(LOSS, {})
 
     @property
     def loss(self) -> float | None:

@@ -139,10 +139,11 @@ def to_its_end(
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
     ended: str | None = None
+    shared = {"launch": [job.fingerprint for job in launch]} if len(launch) > 1 else {}  # one pass over the frames
     with stop_signals():
         try:
             for job, lease in launch.items():
-                prepare(plan, job, lease, how)
+                prepare(plan, job, lease, {**how, **shared})
                 followed[job].offset = journal.read(plan.jobdir(job).events_file)[1]
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])

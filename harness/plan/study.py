@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.common.progress import SILENT, Progress
 from harness.config import plugins
-from harness.config.compose import Config
+from harness.config.compose import Config, schema
 from harness.data import hold_out
 from harness.plan import adoption
 from harness.plan.cell import Cell
@@ -23,6 +26,7 @@ from harness.plan.job import Evaluate, digest
 from harness.plan.plan import Experiment, Plan
 from harness.plan.search_space import Axis, Named, Params, Uniform
 
+REPEATS = 2  # settings that are repeated under the default's seeds, unless the search's file says otherwise
 NEEDED = ("TITLE", "SPACE", "HOLD_OUT", "SEEDS", "LOOKS", "LOOK_VIDEOS", "SAMPLER", "PRUNER", "objective")
 SPLITS = (hold_out.SPLIT, "val")
 ENDED = ("complete", "pruned", "failed")
@@ -52,6 +56,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """All trials of equal values, one a seed."""
+
+    params: Params
+    trials: tuple[Trial, ...]  # in their order
+    by_seed: Mapping[int, float]  # seed -> mIoU in percent of a complete trial
+    default: bool
+
+    def differences(self, other: "Setting | None") -> dict[int, float]:
+        """Return seed -> this setting's mIoU less the other's, of the seeds that both have complete."""
+        theirs = {} if other is None else other.by_seed
+        return {seed: value - theirs[seed] for seed, value in self.by_seed.items() if seed in theirs}
+
+
+@dataclass(frozen=True)
 class Study:
     """A search's file on a configuration."""
 
@@ -66,6 +85,46 @@ class Study:
     sampler: Named
     pruner: Named
     objective: Callable[[Config, str], Evaluate]
+    repeats: int = REPEATS  # settings, the best, that further trials repeat under the default's other seeds
+
+    def seed(self, trial: Trial) -> int:
+        """Return the seed that a trial runs with."""
+        return int(trial.facts.get("seed", self.config["seed"]))
+
+    def settings(self, trials: Sequence[Trial]) -> list[Setting]:
+        """Return the settings of trials in their order, the default's among them."""
+        groups: dict[tuple[Any, ...], list[Trial]] = {}
+        for trial in trials:
+            groups.setdefault(tuple(trial.params.get(key) for key in self.space), []).append(trial)
+        default = tuple(self.default.values())
+        return [
+            Setting(
+                params=group[0].params,
+                trials=tuple(group),
+                by_seed={self.seed(t): t.value for t in group if t.state == "complete" and t.value is not None},
+                default=values == default,
+            )
+            for values, group in groups.items()
+        ]
+
+    def repetition(self, trials: Sequence[Trial], total: int) -> tuple[Params, int] | None:
+        """Return the setting and seed that the next of `total` trials repeats; None where it draws new values.
+
+        The last trials are kept for the settings that are best under the first seed, under the default's other seeds;
+        of the trials beside the default at most half.
+        """
+        first = self.config["seed"]
+        seeds = [self.seed(trial) for trial in trials if trial.default and trial.state != "failed"]
+        ranked = [setting for setting in self.settings(trials) if first in setting.by_seed and not setting.default]
+        ranked.sort(key=lambda setting: -setting.by_seed[first])
+        begun = sum(self.seed(trial) != first and not trial.default for trial in trials)
+        missing = [
+            (setting.params, seed)
+            for setting in ranked[: self.repeats]
+            for seed in seeds
+            if seed != first and seed not in map(self.seed, setting.trials)
+        ][: max(0, (total - self.seeds) // 2 - begun)]
+        return missing[0] if missing and total - len(trials) <= len(missing) else None
 
     @cached_property
     def default(self) -> JsonObject:
@@ -140,10 +199,14 @@ def make(
 ) -> Study:
     """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
     module = plugins.load_named("searches", name, config.folders, NEEDED)
+    typed = schema(config.folders)
     for key, axis in module.SPACE.items():
         axis.check(f"search {name}: {key}")
         if not axis.holds(value := config.value(key)):
             raise UsageError(f"{key}={value}, the default, is not in the search's space ({axis.said()}); set it within")
+        for end in (axis.low, axis.high) if isinstance(axis, Uniform) else axis.options:
+            for violation in ranges.violations(typed, config.with_values({key: end}).tree):
+                raise UsageError(f"search {name}: its space holds {violation}")
     if split not in SPLITS:
         raise UsageError(f"split={split}{plugins.suggestion(split, SPLITS)}: trials are scored on dev or on val")
     changes: JsonObject = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
@@ -164,7 +227,16 @@ def make(
         sampler=module.SAMPLER,
         pruner=module.PRUNER,
         objective=module.objective,
+        repeats=repeats(module, name),
     )
+
+
+def repeats(module: ModuleType, name: str) -> int:
+    """Return the REPEATS of a search's file, REPEATS of this one without it. Raise UsageError for another thing."""
+    value = getattr(module, "REPEATS", REPEATS)
+    if type(value) is not int or value < 0:
+        raise UsageError(f"search {name}: REPEATS = {value!r}: must be a whole number, 0 for none")
+    return value
 
 
 def split_of(words: Sequence[str]) -> tuple[str, list[str]]:

@@ -2,22 +2,23 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from harness.common.atomic_files import JsonObject
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, UnfitError
 from harness.config import input_digests
-from harness.jobdir.paths import JobDir
-from harness.jobdir.replay import Replay
+from harness.jobdir.paths import JobDir, OutputDir
+from harness.jobdir.replay import LOSS, LOSS_MAIN, SCORE, Replay
 from harness.plan.job import Job, Train
 from harness.plan.plan import Experiment, Plan
 from harness.results import evidence, records
 from harness.results.evidence import Curve, Evidence, Memory
 
 LABELS = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
-KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "seconds", "made")
+KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "seconds", "launch", "peak", "made")
 
 
 def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> Evidence:
@@ -33,7 +34,17 @@ def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> E
         jobs=tuple(provenance(plan.directory(job), job) for job in done),
         data=experiment.config.content.data,
         command=shlex.join(command),
+        total_hours=None if (total := evidence.compute(everything(plan.root))) is None else total.device_hours,
     )
+
+
+def everything(root: Path) -> list[JsonObject]:
+    """Return the provenance of every job of an output directory; one whose files are damaged is left out."""
+    found = []
+    for files in OutputDir(root).job_dirs():
+        with suppress(UnfitError):
+            found.append(records.provenance(files.folder))
+    return found
 
 
 def classes(experiment: Experiment) -> tuple[str, ...]:
@@ -45,17 +56,23 @@ def classes(experiment: Experiment) -> tuple[str, ...]:
 
 
 def curve(directory: Path, job: Train) -> Curve | None:
-    """The loss as the attempts left it: what a later attempt did again replaces what was before."""
-    kept = evidence.thin(sorted(Replay.of(JobDir(directory).events_file).losses.items()))
+    """The losses as the attempts left them: what a later attempt did again replaces what was before."""
+    curves = Replay.of(JobDir(directory).events_file).curves
+    main, split = curves.get(LOSS_MAIN, {}), job.config.train.evaluate_split
+    kept = evidence.thin(sorted(curves.get(LOSS, {}).items()))
     if not kept:
         return None
     steps, losses = zip(*kept, strict=True)
+    scores = evidence.thin(sorted(curves.get(f"{split}{SCORE}", {}).items()))
     return Curve(
         LABELS.get(job.decoder, job.decoder),
         job.decoder,
         job.config["seed"],
         steps,
         tuple(round(loss, 5) for loss in losses),
+        main=tuple(round(main[step], 5) for step in steps) if main.keys() >= set(steps) else (),
+        scores=tuple((step, round(value, 3)) for step, value in scores),
+        split=split if scores else "",
     )
 
 

@@ -4,12 +4,15 @@ It is made from the report, its rows and context, and the files beside it (figur
 """
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.results import stats
+from harness.results.evidence import Evidence, compute, device_seconds
 from harness.results.palette import palette
 from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table, clean, signed, stem
@@ -39,6 +42,7 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         undefined=StrictUndefined,
         trim_blocks=False,
     )
+    environment.filters["whole"] = whole
     results = in_order(run for row in rows for run in row.runs)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -60,16 +64,34 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
     )
 
 
+def whole(cell: str) -> str:
+    """A cell that breaks before its interval, and nowhere within a number."""
+    return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
+
+
 def facts(rows: Sequence[Row], context: Context) -> list[tuple[str, str]]:
     """Return what a reader wants first."""
     done, planned = sum(row.seeds for row in rows), sum(row.planned for row in rows)
     seeds = len({run.seed for row in rows for run in row.runs})
     units = [row.units for row in rows if row.units]
-    seconds = [job["seconds"] for job in context.evidence.jobs if job.get("seconds")]
     pairs = [("preset", context.preset), ("data", context.dataset), ("cells done", f"{done} of {planned}")]
     pairs += [("seeds", str(seeds))] if seeds else []
     pairs += [("units behind an interval", str(min(units)))] if units else []
-    return pairs + ([("computing", duration(sum(seconds)))] if seconds else [])
+    return pairs + costs(context.evidence)
+
+
+def costs(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return compute time, device and peak memory of the report's jobs."""
+    cost = compute(evidence.jobs)
+    if cost is None:
+        return []
+    hours = f"{cost.device_hours:.3g} {cost.unit}"
+    if evidence.total_hours is not None and evidence.total_hours > cost.device_hours:
+        hours += f" of the output directory's {evidence.total_hours:.3g}"
+    pairs = (
+        [("compute time", hours), ("device", ", ".join(cost.devices))] if cost.devices else [("compute time", hours)]
+    )
+    return pairs + ([("peak memory of a rank", f"{cost.peak / 2**30:.2f} GiB")] if cost.peak else [])
 
 
 def why_undone(row: Row) -> str:
@@ -95,14 +117,15 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
     }
 
 
-def figures(report: Report, folder: Path) -> list[dict[str, str]]:
+def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
     """Those whose SVG is there, as pictures inside the page."""
-    pictures = []
+    pictures: list[dict[str, Any]] = []
     for name, figure in report.figures.items():
         path = folder / f"{stem(name)}.svg"
         if path.is_file():
             source = inside("image/svg+xml", path.read_bytes())
             pictures.append({"name": stem(name), "title": figure.title, "alt": figure.alt, "source": source})
+            pictures[-1]["folded"] = figure.folded
     return pictures
 
 
@@ -157,9 +180,16 @@ def jobs(context: Context) -> Table:
         ranks = f"{job['world']} ×" if job.get("world", 1) != 1 else ""
         device = f"{ranks} {job.get('device', '–')}".strip()
         commit = f"{short(job.get('commit') or '–')}{' + changes' if job.get('dirty') else ''}"
-        took = duration(job["seconds"]) if job.get("seconds") else "–"
+        took = "–" if (seconds := device_seconds(job)) is None else duration(seconds)
         rows.append((job["name"], job["fingerprint"], took, device, str(job.get("launcher", "–")), commit))
-    return Table("Jobs", ("Job", "Fingerprint", "Time", "Device", "Launcher", "Commit"), tuple(rows), align="llrlll")
+    note = "Device time: ranks × wall time; a pass over the frames that several evaluations share is shared out."
+    return Table(
+        "Jobs",
+        ("Job", "Fingerprint", "Device time", "Device", "Launcher", "Commit"),
+        tuple(rows),
+        (note,),
+        align="llrlll",
+    )
 
 
 def again(results: Iterable[CellResult], context: Context) -> list[str]:

@@ -5,6 +5,7 @@ Small and plain, so that it travels as one JSON beside the report and a reviewer
 Shapes: K classes, C channels, T snapshots of M.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from harness.common.atomic_files import JsonObject
 
 POINTS = 200  # of a curve at most
+CPU = re.compile(r"cpu|x86_64|amd64|i\d86|aarch64|arm\w*|ppc\w*|riscv\w*|s390x", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,47 @@ class Memory:
 
 @dataclass(frozen=True)
 class Curve:
-    """One training's loss."""
+    """One training's losses and its mIoU on the way."""
 
     label: str
     decoder: str
     seed: int
     steps: tuple[int, ...]
-    loss: tuple[float, ...]
+    loss: tuple[float, ...]  # total: with auxiliary and coarse terms
+    main: tuple[float, ...] = ()  # cross entropy of the logits that are evaluated; empty where it was not logged
+    scores: tuple[tuple[int, float], ...] = ()  # (step, mIoU in percent)
+    split: str = ""  # of the scores
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Cost of some jobs."""
+
+    device_hours: float  # ranks × wall time; a pass that several evaluations share is shared out
+    devices: tuple[str, ...]
+    peak: int | None = None  # bytes of a rank: of the GPU's memory, or of a process's without one
+
+    @property
+    def unit(self) -> str:
+        """'GPU-hours', 'CPU-hours', or 'device-hours' of both."""
+        kinds = {"CPU" if CPU.fullmatch(device) else "GPU" for device in self.devices}
+        return f"{kinds.pop() if len(kinds) == 1 else 'device'}-hours"
+
+
+def device_seconds(job: Mapping[str, Any]) -> float | None:
+    """Return the ranks' seconds that a job's provenance says, its share of a launch of several evaluations."""
+    seconds = job.get("seconds")
+    return None if seconds is None else seconds * (job.get("world") or 1) / max(1, len(job.get("launch") or ()))
+
+
+def compute(jobs: Sequence[Mapping[str, Any]]) -> Compute | None:
+    """Return the cost of jobs by their provenance; None where none says its seconds."""
+    seconds = [time for job in jobs if (time := device_seconds(job)) is not None]
+    if not seconds:
+        return None
+    devices = tuple(dict.fromkeys(str(job["device"]) for job in jobs if job.get("device")))
+    peaks = [int(job["peak"]) for job in jobs if job.get("peak")]
+    return Compute(sum(seconds) / 3600, devices, max(peaks, default=None))
 
 
 @dataclass(frozen=True)
@@ -51,6 +87,7 @@ class Evidence:
     data: Mapping[str, str | None] = field(default_factory=dict)  # split -> digest; None: made, not read
     panels: tuple[JsonObject, ...] = ()  # file, title, alt, classes: pictures in the folder panels/
     command: str = ""  # that ran it
+    total_hours: float | None = None  # device-hours of all jobs of the output directory
     undone: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # recipe of a cell -> status, reason
     changed: Mapping[str, str] = field(default_factory=dict)  # recipe of a cell -> sources changed since it ran
 
@@ -78,6 +115,7 @@ class Evidence:
             data=dict(found["data"]),
             panels=tuple(dict(panel) for panel in found["panels"]),
             command=str(found["command"]),
+            total_hours=found.get("total_hours"),
             undone={recipe: dict(why) for recipe, why in found.get("undone", {}).items()},
             changed=dict(found.get("changed", {})),
         )

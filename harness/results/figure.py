@@ -23,6 +23,7 @@ class Figure:
     title: str
     alt: str
     draw: Callable[[], "matplotlib.figure.Figure"] = field(compare=False, repr=False)
+    folded: bool = False  # whether a page shows it on demand only
 
 
 def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:

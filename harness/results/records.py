@@ -133,9 +133,9 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
 
 
 def provenance(directory: Path) -> dict[str, Any]:
-    """How a job was run: commit, versions, device, seconds."""
+    """How a job was run: commit, versions, device; seconds of its launch, which the jobs `launch` share; peak bytes."""
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:
         return {**files.how(), "seconds": None}
-    return {**files.how(), **(outcome.provenance or {}), "seconds": outcome.seconds}
+    return {**files.how(), **(outcome.provenance or {}), "seconds": outcome.seconds, "peak": outcome.peak}

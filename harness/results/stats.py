@@ -55,6 +55,7 @@ SEEDS_AND_VIDEOS = "seeds and videos"
 ONE_CHECKPOINT = "videos, these checkpoints"
 CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
+OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
 RULE = (
     f"Verdict on a gain of the paper: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side and "
     f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and lies "
@@ -187,8 +188,7 @@ def interval(
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
             return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
-        between = float(values.var(ddof=1)) / len(values)
-        return around(float(values.mean()), [(between, len(values) - 1.0)], [], THESE_VIDEOS)
+        return seed_interval(values.tolist())
     shares = np.array([each.shares for each in ours])  # (S, U)
     if theirs:
         shares = shares - [each.shares for each in theirs]
@@ -217,6 +217,14 @@ def tail_df(shares: Floats) -> float:
     units = len(shares)
     excess = float(kurtosis(shares, bias=False)) if shares.std() > 1e-12 else 0.0
     return 2 / (2 / (units - 1) + max(excess, 0.0) / units)
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """Return the interval of the mean over new seeds on these videos, from one number (or paired difference) a seed."""
+    if len(values) < SEEDS:
+        return Interval(reason=f"{count(len(values), 'seed')}: fewer than {SEEDS}")
+    variance = float(np.var(values, ddof=1)) / len(values)
+    return around(float(np.mean(values)), [(variance, len(values) - 1.0)], [], THESE_VIDEOS)
 
 
 def around(mean: float, of_seeds: Parts, of_units: Parts, of: str, spread: float | None = None) -> Interval:
@@ -279,17 +287,19 @@ def holm(values: Sequence[float]) -> list[bool]:
     return rejections
 
 
-def lead(spread: float | None, seeds: int, tried: int, each: int = 1) -> float | None:
+def lead(spread: float | None, seeds: int, tried: int, each: int = 1, differences: bool = False) -> float | None:
     """What the best of `tried` equal settings, of `each` trainings, leads the default by in LEVEL of cases, at most.
 
     `spread`: standard deviation of the default over its `seeds`, from which alone the noise is known; None with one.
+    With `differences` it is that of a setting's differences to the default, paired by seed: for a single setting of
+    `seeds` trainings the answer is half the width of `seed_interval`.
     P(lead <= c spread) is the mean over the spread (a chi) and the default's mean of P(one setting stays under)^tried.
     """
     if spread is None or seeds < 2 or tried < 1:
         return None
     grid = (np.arange(400) + 0.5) / 400
     scale = np.sqrt(chi2.ppf(grid, seeds - 1) / (seeds - 1))[:, None]  # of the spread, over the true one
-    default = norm.ppf(grid) / seeds**0.5
+    default = np.zeros(1) if differences else norm.ppf(grid) / seeds**0.5
 
     def under(factor: float) -> float:
         return float(np.mean(norm.cdf((factor * scale + default) * each**0.5) ** tried))

@@ -77,6 +77,7 @@ class Report:
     notes: tuple[str, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     appendix: Mapping[str, Table] = field(default_factory=dict)
+    headline: str = ""  # what the tables come to, in one sentence
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -100,14 +101,14 @@ def latex_text(text: str) -> str:
     return clean(text).translate(LATEX)
 
 
-def markdown(table: Table) -> str:
-    """A heading, a pipe table, notes as a list."""
+def markdown(table: Table, headline: str = "") -> str:
+    """A heading, the headline, a pipe table, notes as a list."""
     rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
     headers = [markdown_text(column) for column in table.columns]
     body = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    parts = [f"## {markdown_text(table.title)}", body]
+    parts = [f"## {markdown_text(table.title)}", *([markdown_text(headline)] if headline else []), body]
     if table.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
@@ -185,7 +186,8 @@ def report_markdown(report: Report, appendix: bool = False) -> str:
     titles = {table.title for table in report.tables.values()}
     parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
     parts += [f"{markdown_text(note)}\n" for note in report.notes]
-    parts += [markdown(table) for table in [*report.tables.values(), *(report.appendix.values() if appendix else ())]]
+    for index, table in enumerate([*report.tables.values(), *(report.appendix.values() if appendix else ())]):
+        parts.append(markdown(table, "" if index else report.headline))
     if report.command:
         parts.append("    " + clean(report.command) + "\n")  # an indented code block needs no escape
     return "\n".join(parts)

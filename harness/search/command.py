@@ -45,6 +45,7 @@ class Done:
     where: str  # how to open the store; empty where it was told nothing
     away: str | None = None  # why it was told nothing, where it did not answer
     failures: Mapping[str, str] = field(default_factory=dict)  # jobs of the confirmation -> reason
+    importance: Mapping[str, float] = field(default_factory=dict)  # of the space's keys; empty where it cannot be said
 
 
 def work(request: Request, index: int, progress: Progress) -> None:
@@ -112,7 +113,7 @@ def broken_off(request: Request, study: Study, keeper: Keeper, publisher: Silent
 
 def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
     """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
-    best = find(done.trials).best
+    best = find(done.study, done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
@@ -130,7 +131,8 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
 def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
     """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
     trials = keeper.trials()
-    summary = report(request, study, keeper, trials)
+    importance = keeper.importance()
+    summary = report_of.render(study, trials, importance, keeper.confirmed(), context(request, study))
     folder = OutputDir(Path(request.root)).reports / f"search_{study.name}"
     write(summary, folder)
     where, away = "", None
@@ -139,12 +141,7 @@ def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentSt
         where = publisher.report(summary, folder, "RUNNING" if keeper.at_work() else status)
     except UnfitError as error:
         away = str(error)
-    return Done(study, trials, summary, folder, where, away)
-
-
-def report(request: Request, study: Study, keeper: Keeper, trials: list[Trial]) -> Report:
-    """The study's report, from its storage alone."""
-    return report_of.render(study, trials, keeper.importance(), keeper.confirmed(), context(request, study))
+    return Done(study, trials, summary, folder, where, away, importance=importance)
 
 
 def context(request: Request, study: Study) -> Context:
@@ -187,7 +184,8 @@ def dry(request: Request, workers: int) -> list[str]:
         f"  scored on {study.split}: {study.config.content.videos.get('train')} videos to train on",
         f"  sampler {study.sampler.name}, pruner {study.pruner.name} at {study.looks - 1} moments of a training",
         f"  trials: {request.total}, {len(ended)} ended, {left} to run by {workers} worker(s); "
-        f"the first {study.seeds} are the default with its seeds",
+        f"the first {study.seeds} are the default with its seeds, up to "
+        f"{max(0, min(study.repeats * (study.seeds - 1), (request.total - study.seeds) // 2))} repeat the best",
         f"  budget: at most {left} × {study.iterations} = {left * study.iterations} iterations, before pruning",
     ]
     lines.append(f"  cost: {costs(study, Path(request.root), ended, left, workers)}")

@@ -88,7 +88,8 @@ class Worker:
             self.publisher.close(trial)
         except (UnfitError, OSError) as error:
             log.warning(f"{error}; the same command tells it later")
-        seed = f" seed {live.seed}, the default" if live.default else ""
+        kind = "the default" if live.default else "repeated"
+        seed = f" seed {live.seed}, {kind}" if live.default or live.repeated else ""
         log.info(
             f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )

@@ -22,7 +22,7 @@ from harness.jobdir.lease import Claim, Lease, held
 from harness.plan.search_space import Axis, Choice, Named, Whole
 from harness.plan.study import Study, Trial, refuse
 from harness.search.backend import Storage
-from reports.search.finding import Confirmation
+from reports.search.finding import IMPORTANCE_FROM, Confirmation
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +42,22 @@ class Live:
         self.params = {key: suggest(trial, key, axis) for key, axis in study.space.items()}
         facts = trial.user_attrs
         self.default = bool(facts.get("default"))
+        self.repeated = bool(facts.get("repeated"))
         self.seed = int(facts.get("seed", study.config["seed"]))
         self._reported = set(keeper.frozen(self.number).intermediate_values)
 
     def look(self, part: int, value: float) -> bool:
         """Take in the mIoU (percent) after a part of the training; whether the training shall be stopped.
 
-        The default is never stopped: leads are measured against it. A storage that is away for a moment is passed over.
+        The default and repetitions are never stopped: they are compared by seed. A storage that is away for a moment is
+        passed over.
         """
         try:
             with self.keeper.storage.speaking():
                 if part not in self._reported:
                     self.trial.report(value, part)
                     self._reported.add(part)
-                return not self.default and bool(self.trial.should_prune())
+                return not (self.default or self.repeated) and bool(self.trial.should_prune())
         except UnfitError as error:
             self.keeper.complain(error)
             return False
@@ -105,7 +107,8 @@ class Keeper:
             refuse(self.study, stored[IDENTITY], names)
         if ROOT in stored and stored[ROOT] != self._root():
             raise elsewhere(self.study, self.storage, self._root())
-        begun = {trial.user_attrs.get("seed") for trial in self.optuna.get_trials(deepcopy=False)}
+        trials = [record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+        begun = {trial.facts.get("seed") for trial in trials if trial.default}
         first = self.study.config["seed"]
         for seed in range(first, first + self.study.seeds):
             if seed not in begun:
@@ -134,6 +137,10 @@ class Keeper:
                     return Live(self, self._trial(number), lease, resumed=True)
             if ended + len(running) >= total:
                 return None
+            repetition = self.study.repetition([record(trial) for trial in trials], total)
+            if repetition is not None:
+                params, seed = repetition
+                self.optuna.enqueue_trial(dict(params), user_attrs={"seed": seed, "repeated": True})
             self.optuna.sampler = build_sampler(self.study, len(trials))
             trial = self.optuna.ask()
             lease = self._claim(trial.number)
@@ -171,14 +178,32 @@ class Keeper:
             return record(self.frozen(number))
 
     def importance(self) -> dict[str, float]:
-        """How much each key decides whether a trial is among the best (PED-ANOVA), adding up to 1; {} for too few."""
+        """Return how much each key decides whether a setting is among the best (PED-ANOVA), adding up to 1.
+
+        A setting counts once, under the first seed; keys that never varied are left out. Empty for fewer than
+        `IMPORTANCE_FROM` settings, and where fewer than two keys varied.
+        """
         import optuna
 
+        with self.storage.speaking():
+            stored = self.optuna.get_trials(deepcopy=False)
+        first = self.study.config["seed"]
+        settings = self.study.settings([record(trial) for trial in stored])
+        complete = [setting for setting in settings if first in setting.by_seed]
+        keys = [key for key in self.study.space if len({setting.params[key] for setting in complete}) > 1]
+        if len(complete) < IMPORTANCE_FROM or len(keys) < 2:
+            return {}
+        distinct = optuna.create_study(direction="maximize")
+        for setting in complete:
+            axes = stored[setting.trials[0].number].distributions
+            distinct.add_trial(
+                optuna.trial.create_trial(params=dict(setting.params), distributions=axes, value=setting.by_seed[first])
+            )
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         few = (ValueError, RuntimeError, ZeroDivisionError, UserWarning)
-        with self.storage.speaking(), suppress(*few), warnings.catch_warnings():
+        with suppress(*few), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of trials too few: all keys would be called equal
-            return dict(optuna.importance.get_param_importances(self.optuna, evaluator=evaluator))
+            return dict(optuna.importance.get_param_importances(distinct, evaluator=evaluator, params=keys))
         return {}
 
     def confirmed(self) -> Confirmation | None:
@@ -276,7 +301,7 @@ def record(frozen: Any) -> Trial:
     return Trial(
         number=frozen.number,
         state=STATES[frozen.state.name],
-        params=dict(frozen.params),
+        params=dict(frozen.params or frozen.system_attrs.get("fixed_params", {})),  # of a waiting one
         value=frozen.value,
         looks=dict(sorted(frozen.intermediate_values.items())),
         facts=dict(frozen.user_attrs),

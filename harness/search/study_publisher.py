@@ -95,7 +95,7 @@ class StudyPublisher(SilentStudyPublisher):
             return self.tracking.child(
                 *self.parent(),
                 name=f"trial-{number:03d} {self.study.said(params)}"
-                + (f" seed {seed}" if self.default(params) else ""),
+                + (f" seed {seed}" if self.default(params) or seed != self.study.config["seed"] else ""),
                 key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
                 tags={"harness.seed": str(seed), "harness.preset": config.preset},
                 params=text({"seed": seed, **setting(config), **options, **params}),

@@ -9,7 +9,9 @@ from harness.results.table import Report, report_markdown
 from harness.tracking import view
 from harness.tracking.client import PLAN, ROLE, Found
 from harness.tracking.store import Store
-from harness.tracking.training_run import known_run, text
+from harness.tracking.training_run import PULSE_TAGS, known_run, text
+
+LIVE = ("harness.live", *PULSE_TAGS)  # of a plan's run while an evaluation is at work
 
 
 class PlanRun:
@@ -53,13 +55,13 @@ class PlanRun:
     def tag_live(self, job: Job, tags: dict[str, str]) -> None:
         """Tell how far an evaluation is: its cell has no run before its number is there."""
         if self.opened is not None and job in self.experiment.jobs:
-            self.tracking.tag(self.run, {"harness.live": job.name, **tags})
+            self.tracking.tag(self.run, {LIVE[0]: job.name, **tags})
 
     def close(self, status: str) -> None:
         """End the run without a report, where it was opened here."""
         if self.opened is not None:
             with self.store.asking():
-                self.tracking.finish(self.run, status)
+                self.mark(self.run, status)
 
     def report(self, report: Report, folder: Path, status: str) -> None:
         """The report as artefacts, as the run's note and the experiment's; the run gets its true status."""
@@ -76,6 +78,7 @@ class PlanRun:
         if status == "RUNNING":
             self.tracking.resume(run)
         else:
+            self.tracking.untag(run, LIVE)
             self.tracking.finish(run, status)
 
     def complete(self) -> None:

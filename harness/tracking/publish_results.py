@@ -51,7 +51,7 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
             **provenance_tags(records.joined([*trained, record.provenance])),
         },
         params={
-            **params(job.members[0]),
+            **params(*job.members),
             "method": cell.method,
             "stage": str(job.prior) if job.prior in GIVEN else str(job.stage),
         },

@@ -16,6 +16,7 @@ from harness.plan.outcome import ENDED
 from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
+from harness.results.evidence import device_seconds
 from harness.tracking.client import Tracking
 from harness.tracking.store import Store
 
@@ -107,6 +108,9 @@ def _uploads(files: JobDir) -> JsonObject:
         return {}
 
 
+PULSE_TAGS = ("harness.step", "harness.loss", "harness.eta_seconds", "harness.heartbeat")
+
+
 def pulse_tags(replay: Replay) -> dict[str, str]:
     """Return how far a job is: step, loss, seconds to go at the attempt's mean rate, and when this was."""
     return {
@@ -126,11 +130,17 @@ def job_tags(files: JobDir, job: Job) -> dict[str, str]:
     }
 
 
-def params(job: Train) -> dict[str, str]:
-    """Return a training's parameters."""
-    config = job.config
-    options = config["decoder"].get(job.decoder, {})
-    return text({"decoder": job.decoder, "seed": config["seed"], **setting(config), **options})
+def params(*trainings: Train) -> dict[str, str]:
+    """Return parameters of a training, or of an ensemble's, each option under its decoder: `decoder_a.momentum`."""
+    members = sorted(trainings, key=lambda job: (job.decoder, job.config["seed"]))
+    seeds = dict.fromkeys(job.config["seed"] for job in members)
+    options = {
+        key if len(members) == 1 else f"{job.decoder}.{key}": value
+        for job in members
+        for key, value in job.config["decoder"].get(job.decoder, {}).items()
+    }
+    who = {"decoder": " + ".join(job.decoder for job in members), "seed": " + ".join(map(str, seeds))}
+    return text({**who, **setting(members[0].config), **options})
 
 
 def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str) -> None:
@@ -143,9 +153,22 @@ def log_dataset(tracking: Tracking, run: str, job: Job, split: str, context: str
 
 def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return what a reviewer asks of a number: commit, versions, device, launcher, command."""
-    keys = ("commit", "dirty", "device", "threads", "world", "launcher", "nproc", "command", "host", "seconds")
+    keys = (
+        "commit",
+        "dirty",
+        "device",
+        "threads",
+        "world",
+        "launcher",
+        "nproc",
+        "command",
+        "host",
+        "seconds",
+        "device_seconds",
+    )
     versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
-    tags = {f"harness.{key}": str(provenance[key]) for key in keys if provenance.get(key) is not None}
+    values = {**provenance, "device_seconds": device_seconds(provenance)}
+    tags = {f"harness.{key}": str(values[key]) for key in keys if values.get(key) is not None}
     return {**tags, **text(versions)}
 
 

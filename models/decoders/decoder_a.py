@@ -7,7 +7,7 @@ representations" and H/8; the authors' MCIBI code takes the deepest). A coarse h
 previous mask.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -23,12 +23,12 @@ VERSION = 2
 class Config:
     """`prior`: whose mask P is. `gt_warmup`: share of training in which P is the truth. Others: paper's symbols."""
 
-    channels: int = 1024
-    aux_channels: int = 256
-    memory_channels: int = 512  # C
-    momentum: float = 0.9  # m of Eq 1 at the start
+    channels: int = field(default=1024, metadata={"range": "[1, inf)"})
+    aux_channels: int = field(default=256, metadata={"range": "[1, inf)"})
+    memory_channels: int = field(default=512, metadata={"range": "[1, inf)"})  # C
+    momentum: float = field(default=0.9, metadata={"range": "[0, 1]"})  # m of Eq 1 at the start
     schedule: Literal["poly", "fixed"] = "poly"
-    gt_warmup: float = 0.1
+    gt_warmup: float = field(default=0.1, metadata={"range": "[0, 1]"})
     init: Literal["random_pixel", "first_seen_mean"] = "random_pixel"
     proj: Literal["plain", "ref"] = "plain"  # g_q, g_k, g_v, g_o
     prior: Literal["previous", "current_coarse"] = "previous"

@@ -7,7 +7,7 @@ Differs from the paper: "the predicted segmentation mask of current frame" is th
 output. Earlier frames are seen without gradient unless `memory_grad`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -24,17 +24,17 @@ VERSION = 2
 class Config:
     """`frames`: T. `gt_warmup`: share of training in which P is the truth. Others: the papers' symbols."""
 
-    channels: int = 1024
-    aux_channels: int = 256
-    memory_channels: int = 512  # C
-    momentum: float = 0.9  # m of Eq 1 at the start
+    channels: int = field(default=1024, metadata={"range": "[1, inf)"})
+    aux_channels: int = field(default=256, metadata={"range": "[1, inf)"})
+    memory_channels: int = field(default=512, metadata={"range": "[1, inf)"})  # C
+    momentum: float = field(default=0.9, metadata={"range": "[0, 1]"})  # m of Eq 1 at the start
     schedule: Literal["poly", "fixed"] = "poly"
-    gt_warmup: float = 0.1
+    gt_warmup: float = field(default=0.1, metadata={"range": "[0, 1]"})
     init: Literal["random_pixel", "first_seen_mean"] = "random_pixel"
     proj: Literal["plain", "ref"] = "plain"  # g_q, g_k, g_v, g_o
-    frames: int = 2  # T
-    tma_key: int = 64  # Ck
-    tma_value: int = 256  # Cv
+    frames: int = field(default=2, metadata={"range": "[1, inf)"})  # T
+    tma_key: int = field(default=64, metadata={"range": "[1, inf)"})  # Ck
+    tma_value: int = field(default=256, metadata={"range": "[1, inf)"})  # Cv
     tma_scale: bool = False  # scores divided by sqrt(Ck)
     memory_grad: bool = False  # gradients through the earlier frames
     # what is taken away: MemoryDecoder, Decoder

@@ -5,7 +5,7 @@ Shapes: B images, K classes, H × W pixels. Source: arXiv 1807.10221; widths as 
 
 import json
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 import torch
@@ -27,8 +27,8 @@ class Config:
     one has at least its number of parameters.
     """
 
-    channels: int = 1024
-    aux_channels: int = 256
+    channels: int = field(default=1024, metadata={"range": "[1, inf)"})
+    aux_channels: int = field(default=256, metadata={"range": "[1, inf)"})
     as_large_as: str | None = None
 
 

@@ -31,7 +31,7 @@ class Config:
     """`model`: timm's name with its tag, or "tiny". `weights`: a local file, timm's or unilm's layout."""
 
     model: str = "tiny"
-    drop_path: float = 0.0
+    drop_path: float = field(default=0.0, metadata={"range": "[0, 1)"})
     pretrained: bool = False  # weights from the hub
     weights: str | None = field(default=None, metadata={"where": True, "content": True})
     ema: bool | None = None  # of a file with raw and averaged weights the averaged ones

@@ -36,8 +36,8 @@ class Config:
     """
 
     model: str = "vit_tiny_patch16_224"
-    drop_path: float = 0.0
-    taps: tuple[int, ...] | None = None
+    drop_path: float = field(default=0.0, metadata={"range": "[0, 1)"})
+    taps: tuple[int, ...] | None = field(default=None, metadata={"range": "[0, inf)"})
     pyramid: Literal["taps", "simple"] = "taps"
     final_norm: bool = False
     pretrained: bool = False  # weights from the hub

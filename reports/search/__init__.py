@@ -4,15 +4,25 @@ Not a plug-in of the folder above, whose reports are of an experiment's cells.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
-from harness.plan.study import Study, Trial
+from harness.plan.study import Setting, Study, Trial
+from harness.results import stats
 from harness.results.paper import count
 from harness.results.rows import Context
 from harness.results.table import Report, Table
 from reports.comparison import NONE, number, signed, title
 from reports.search import figures
-from reports.search.finding import Confirmation, Finding, find, sentence
+from reports.search.finding import (
+    IMPORTANCE_FROM,
+    Confirmation,
+    Finding,
+    find,
+    over_seeds,
+    sentence,
+    with_interval,
+)
 
 MOST = 10  # rows
 
@@ -25,13 +35,13 @@ def render(
     context: Context,
 ) -> Report:
     """Its title is the finding; `confirmation` is that of `--confirm`, None without it."""
-    finding = find(trials)
+    finding = find(study, trials)
     return Report(
         sentence(study, finding),
         {"best": best(study, trials, finding, context)},
         command=context.command,
         notes=tuple(notes(study, trials, finding, importance, confirmation)),
-        figures=figures.make(study, trials, importance, finding),
+        figures=figures.make(study, trials, importance),
         appendix={"trials": everything(study, trials, context)},
     )
 
@@ -42,7 +52,7 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
     for trial in trials:
         facts = trial.facts
         iterations = f"{facts['step']} of {facts['steps']}" if "steps" in facts else NONE
-        seed = facts.get("seed", study.config["seed"])
+        seed = study.seed(trial)
         values = [text(trial.params.get(key, NONE)) for key in study.space]
         rows.append((str(trial.number), trial.state, *values, str(seed), number(trial.value), iterations))
         params = {study.names[key]: trial.params.get(key) for key in study.space}
@@ -60,33 +70,51 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
 
 
 def best(study: Study, trials: Sequence[Trial], finding: Finding, context: Context) -> Table:
-    """The best complete trials; of the default the mean over its seeds, as one row of its own rank."""
-    ranked = [(float(trial.value), trial) for trial in trials if trial.state == "complete" and trial.value is not None]
-    rows: list[tuple[float, Trial, bool]] = [(score, trial, False) for score, trial in ranked if not trial.default]
-    own = [trial for _, trial in ranked if trial.default]
-    if finding.default is not None:
-        rows.append((finding.default, own[0], True))
-    rows.sort(key=lambda row: -row[0])
-    shown = [row for rank, row in enumerate(rows) if rank < MOST or row[2]]
-    keys = list(study.space)
-    names = [study.names[key] for key in keys]
+    """The best settings, each compared with the default over the seeds that both have complete."""
+    settings = [setting for setting in study.settings(trials) if setting.by_seed]
+    default = next((setting for setting in settings if setting.default), None)
+    ranked = sorted(settings, key=lambda setting: -lead(setting, default))
+    shown = [setting for place, setting in enumerate(ranked) if place < MOST or setting.default]
+    names = [study.names[key] for key in study.space]
     lines, raw = [], []
-    for score, trial, default in shown:
-        lead = None if finding.default is None or default else score - finding.default
-        spread = f" ± {finding.spread:.2f}" if default and finding.spread is not None else ""
-        who = f"default, {count(finding.seeds, 'seed')}" if default else f"trial {trial.number}"
-        values = [text(trial.params.get(key)) for key in keys]
-        lines.append((who, *values, number(score) + spread, signed(lead)))
-        params = {name: trial.params.get(key) for name, key in zip(names, keys, strict=True)}
-        raw.append({"trial": None if default else trial.number, **params, "miou": score, "lead": lead})
+    for setting in shown:
+        scores, differences = list(setting.by_seed.values()), {} if setting.default else setting.differences(default)
+        spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
+        who = "default" if setting.default else f"trial {setting.trials[0].number}"
+        values = [text(setting.params.get(key)) for key in study.space]
+        seeds = ", ".join(map(str, sorted(setting.by_seed)))
+        versus = f"{with_interval(differences)} {over_seeds(list(differences))}" if differences else NONE
+        lines.append((who, *values, seeds, number(mean(scores)) + spread, versus))
+        low, high = stats.seed_interval(list(differences.values()))[:2]
+        raw.append(
+            {
+                "trial": None if setting.default else setting.trials[0].number,
+                **{name: setting.params.get(key) for name, key in zip(names, study.space, strict=True)},
+                "miou": mean(scores),
+                "lead": mean(differences.values()) if differences else None,
+                **{"lead_low": low, "lead_high": high, "seeds": seeds},
+            }
+        )
+    bold = [index for index, setting in enumerate(shown) if finding.best is setting.trials[0]]
     return Table(
-        title=f"{title(context)}: the best of {len(ranked)} complete trials",
-        columns=("Trial", *names, f"mIoU on {study.split}", "over the default"),
+        title=f"{title(context)}: the best of {len(settings)} settings",
+        columns=("Trial", *names, "Seeds", f"mIoU on {study.split}", "vs. the default, by seed"),
         rows=tuple(lines),
-        align="l" + "r" * len(keys) + "rr",
-        bold=frozenset({(0, 0)} if len(lines) > 1 else ()),
+        notes=(
+            "vs. the default: over the seeds that both have complete; ± is the standard deviation of the differences, "
+            f"[ , ] their {stats.LEVEL:.0%} interval of {stats.THESE_VIDEOS}, from {stats.SEEDS} seeds on.",
+        ),
+        align="l" + "r" * (len(names) + 3),
+        bold=frozenset((index, 0) for index in bold if finding.distinguishable),
         raw=tuple(raw),
     )
+
+
+def lead(setting: Setting, default: Setting | None) -> float:
+    """Return what settings are listed by: the mean difference to the default, or mIoU where there is no default."""
+    if setting.default:
+        return 0.0
+    return mean((setting.differences(default) or setting.by_seed).values())
 
 
 def text(value: Any) -> str:
@@ -128,12 +156,28 @@ def notes(
     run = sum(int(trial.facts.get("step") or 0) for trial in trials if trial.ended)
     if planned > run:
         lines.append(f"Pruning left out {planned - run} of {planned} iterations ({(planned - run) / planned:.0%}).")
-    if importance:
-        shares = ", ".join(f"{study.names[key]} {share:.2f}" for key, share in importance.items())
-        lines.append(f"Importance (PED-ANOVA): {shares}.")
+    lines += importance_notes(study, trials, importance)
     failed = [trial for trial in trials if trial.state == "failed"]
     lines += [f"Trial {trial.number} ({study.said(trial.params)}) failed: {trial.facts['reason']}." for trial in failed]
     return lines
+
+
+def importance_notes(study: Study, trials: Sequence[Trial], importance: Mapping[str, float]) -> list[str]:
+    """The importance of each key that varied; why there is none."""
+    first = study.config["seed"]
+    complete = [setting for setting in study.settings(trials) if first in setting.by_seed]
+    still = [name for key, name in study.names.items() if len({setting.params.get(key) for setting in complete}) < 2]
+    if importance:
+        shares = ", ".join(f"{study.names[key]} {share:.2f}" for key, share in importance.items())
+        never = f" {', '.join(still)}: never varied." if still else ""
+        return [f"Importance (PED-ANOVA, {len(complete)} settings on seed {first}): {shares}.{never}"]
+    if len(complete) < 2:
+        return []
+    if len(complete) < IMPORTANCE_FROM:
+        return [
+            f"No importance of keys: {count(len(complete), 'setting')} complete on seed {first}, of {IMPORTANCE_FROM}."
+        ]
+    return [f"No importance of keys: never varied: {', '.join(still)}."] if still else []
 
 
 def in_words(confirmation: Confirmation) -> str:

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from harness.plan.search_space import Uniform
 from harness.plan.study import Study, Trial
+from harness.results import stats
 from harness.results.figure import Figure
-from reports._style import MUTED, PAPER, SPARE, canvas, house
-from reports.search.finding import Finding
+from harness.results.paper import count
+from reports._style import MUTED, PAPER, SPARE, canvas, house, whiskers
+from reports.search.finding import over_seeds, with_interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT = PAPER  # the default's marks
 
 
-def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float], finding: Finding) -> dict[str, Figure]:
+def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float]) -> dict[str, Figure]:
     """Every figure that the trials suffice for, by name."""
     complete = [trial for trial in trials if trial.state == "complete"]
     figures: dict[str, Figure] = {}
@@ -26,25 +29,30 @@ def make(study: Study, trials: Sequence[Trial], importance: Mapping[str, float],
         figures["history"] = history(study, trials)
         for key, axis in study.space.items():
             if isinstance(axis, Uniform):
-                figures[f"curve_{study.names[key]}"] = curve(study, trials, finding, key, axis)
+                figures[f"curve_{study.names[key]}"] = curve(study, trials, key, axis)
     if importance:
         figures["importance"] = bars(study, importance)
     return figures
 
 
 def history(study: Study, trials: Sequence[Trial]) -> Figure:
-    """Every trial in order, and the best so far."""
+    """Every trial in order, and the best so far of those of the first seed."""
     complete = [trial for trial in trials if trial.state == "complete"]
     pruned = [trial for trial in trials if trial.state == "pruned"]
-    best = list(accumulate((value(trial) for trial in complete), max))
+    first = study.config["seed"]
+    shared = [trial for trial in complete if study.seed(trial) == first]
+    best = list(accumulate((value(trial) for trial in shared), max))
 
     def draw() -> "matplotlib.figure.Figure":
         with house():
             figure, axis = canvas(7, 3)
-            axis.step([trial.number for trial in complete], best, where="post", color=MUTED, label="best so far")
+            label = f"best so far, seed {first}"
+            axis.step([trial.number for trial in shared], best, where="post", color=MUTED, label=label)
+            others = [t for t in complete if not t.default]
             for label, some, options in (
-                ("complete", [t for t in complete if not t.default], {"color": SPARE[0], "marker": "o"}),
-                ("default", [t for t in complete if t.default], {"color": DEFAULT, "marker": "D"}),
+                (f"seed {first}", [t for t in others if t in shared], {"color": SPARE[0], "marker": "o"}),
+                ("repeated, other seed", [t for t in others if t not in shared], {"color": SPARE[1], "marker": "s"}),
+                ("default, every seed", [t for t in complete if t.default], {"color": DEFAULT, "marker": "D"}),
             ):
                 if some:
                     axis.scatter([t.number for t in some], list(map(value, some)), s=28, label=label, **options)
@@ -54,18 +62,19 @@ def history(study: Study, trials: Sequence[Trial]) -> Figure:
             figure.legend(loc="outside right upper")
             return figure
 
-    alt = (
-        f"{len(complete)} complete and {len(pruned)} pruned trials in order; the best so far rises from "
-        f"{best[0]:.2f} to {best[-1]:.2f} mIoU."
-    )
+    rises = f"; the best so far of seed {first} rises from {best[0]:.2f} to {best[-1]:.2f} mIoU" if best else ""
+    alt = f"{len(complete)} complete and {len(pruned)} pruned trials in order{rises}."
     return Figure("Trials in their order", alt, draw)
 
 
-def curve(study: Study, trials: Sequence[Trial], finding: Finding, key: str, axis: Uniform) -> Figure:
-    """Score against a key, one colour for each value of the first key that is a choice; the default with its band."""
-    complete = [trial for trial in trials if trial.state == "complete" and key in trial.params]
+def curve(study: Study, trials: Sequence[Trial], key: str, axis: Uniform) -> Figure:
+    """Difference to the default by seed against a key, one colour for each value of the first key that is a choice."""
+    settings = [setting for setting in study.settings(trials) if key in setting.params]
+    default = next((setting for setting in settings if setting.default), None)
+    points = {setting.trials[0].number: setting.differences(default) for setting in settings if not setting.default}
+    points = {number: differences for number, differences in points.items() if differences}
     pruned = [trial for trial in trials if trial.state == "pruned" and key in trial.params]
-    groups = split_up(study, [trial for trial in complete if not trial.default])
+    groups = split_up(study, [trial for trial in trials if trial.number in points])
     name = study.names[key]
 
     def draw() -> "matplotlib.figure.Figure":
@@ -75,34 +84,39 @@ def curve(study: Study, trials: Sequence[Trial], finding: Finding, key: str, axi
                 axes.set_xscale("log")
             for (group, some), colour in zip(groups.items(), SPARE, strict=False):
                 ordered = sorted(some, key=lambda trial: trial.params[key])
-                points = [trial.params[key] for trial in ordered], list(map(value, ordered))
-                axes.plot(*points, color=colour, lw=0.8, alpha=0.5)
-                axes.scatter(*points, color=colour, s=32, label=group, zorder=3)
-            if finding.default is not None:
-                axes.axhline(finding.default, color=DEFAULT, lw=1, label=f"default ({study.said(study.default)})")
-                if finding.spread is not None:
-                    low, high = finding.default - finding.spread, finding.default + finding.spread
-                    axes.axhspan(low, high, color=DEFAULT, alpha=0.1, lw=0, label=f"± over its {finding.seeds} seeds")
-                own = [trial for trial in complete if trial.default]
-                axes.scatter([t.params[key] for t in own], list(map(value, own)), color=DEFAULT, marker="D", s=26)
+                means = [mean(points[trial.number].values()) for trial in ordered]
+                axes.plot([t.params[key] for t in ordered], means, color=colour, lw=0.8, alpha=0.5)
+                for trial, height in zip(ordered, means, strict=True):
+                    whiskers(axes, trial.params[key], height, interval(points[trial.number]), colour, upright=True)
+                axes.plot([], [], "o", color=colour, label=group)
+            axes.axhline(0, color=DEFAULT, lw=1, label=f"default ({study.said(study.default)})")
+            axes.scatter([study.default[key]], [0], color=DEFAULT, marker="D", s=26)
             if pruned:
                 bottom = axes.get_ylim()[0]
                 marks = [trial.params[key] for trial in pruned]
                 axes.scatter(marks, [bottom] * len(marks), color=MUTED, marker="|", s=60, label="pruned", clip_on=False)
-            title = f"mIoU against {name}"
-            axes.set(xlabel=name, ylabel=f"mIoU on {study.split} (%)", title=title)
+            title = f"vs. the default on the same seeds, against {name}"
+            axes.set(xlabel=name, ylabel=f"difference in mIoU on {study.split}, points", title=title)
             figure.legend(loc="outside right upper")
             return figure
 
     tops = []
     for group, some in groups.items():
-        top = max(some, key=value)
-        tops.append(f"{group or 'all'}: best {value(top):.2f} at {name} {top.params[key]:.3g} of {len(some)} trials")
-    texts = [f"{'; '.join(tops)}."] if tops else []
-    if finding.default is not None:
-        band = "" if finding.spread is None else f", plus or minus {finding.spread:.2f} over its seeds"
-        texts.append(f"The default stands at {finding.default:.2f}{band}.")
-    return Figure(f"mIoU against {name}", " ".join(texts) or "No trial that has this key is complete.", draw)
+        top = max(some, key=lambda trial: mean(points[trial.number].values()))
+        told = f"{with_interval(points[top.number])} {over_seeds(list(points[top.number]))}"
+        tops.append(f"{group or 'all'}: best {told} at {name} {top.params[key]:.3g} of {count(len(some), 'setting')}")
+    alt = f"{'; '.join(tops)}." if tops else "No setting shares a complete seed with the default."
+    return Figure(
+        f"Difference to the default by seed against {name} (bar: {stats.LEVEL:.0%} interval, from {stats.SEEDS} seeds "
+        "on; hollow: fewer seeds)",
+        alt,
+        draw,
+    )
+
+
+def interval(differences: Mapping[int, float]) -> stats.Interval:
+    """Return the interval of a mean difference."""
+    return stats.seed_interval(list(differences.values()))
 
 
 def bars(study: Study, importance: Mapping[str, float]) -> Figure:

@@ -67,7 +67,8 @@ def train(made: Plan, job: Train) -> None:
     rng = np.random.default_rng(job.config["seed"])
     events = [{"event": "begin", "time": 1.0, "step": 0, "steps": 160}]
     for step in steps:
-        values = {"train/loss": 2.0 * float(np.exp(-step / 60)) + 0.3 + 0.05 * rng.standard_normal()}
+        main = 2.0 * float(np.exp(-step / 60)) + 0.3 + 0.05 * rng.standard_normal()
+        values = {"train/loss": 1.4 * main, "train/loss_main": main}
         events.append({"event": "metrics", "time": 1.0 + step, "step": step, "values": values})
     events.append({"event": "checkpoint", "time": 200.0, "step": 160})
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))

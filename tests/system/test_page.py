@@ -59,7 +59,7 @@ def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
 
 def test_figures_tables_and_panels_are_files(many: Finished) -> None:
     names = {path.name for path in many.folder.iterdir()}
-    for figure in ("gains", "gains_by_class", "learning_curves", "memory_similarity", "memory_drift"):
+    for figure in ("gains", "gains_by_class", "learning_curves", "total_loss", "memory_similarity", "memory_drift"):
         assert {f"{figure}.png", f"{figure}.svg"} <= names
     assert {"report.md", "evidence.json", "ablation_ensemble_by_class.csv", "index.html"} <= names
     assert len(list((many.folder / "panels").glob("*.png"))) == len(many.context.evidence.panels) >= 3
@@ -137,6 +137,30 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
         assert shown.locator("h2").first.inner_text() == "Verdicts"
         browser.close()
     assert said == [address]
+
+
+@pytest.mark.parametrize("experiment", ["ablation_ensemble", "ablation_stages"])
+def test_no_table_is_cut_at_1440_pixels(experiment: str, tmp_path: Path) -> None:
+    need("chromium")
+    from playwright.sync_api import sync_playwright
+
+    folder = report(finished_root.make(tmp_path, seeds=3, experiment=experiment)).folder
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto((folder / html_report.NAME).as_uri())
+        cut = (
+            "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
+        )
+        assert page.locator(".scroll").count() > 3
+        assert page.evaluate(cut) == []
+        assert page.locator("p.headline").inner_text().endswith("; synthetic videos, 3 seeds.")
+        browser.close()
+
+
+def test_a_cell_breaks_before_its_interval_alone() -> None:
+    assert html_report.whole("67.04 ± 0.99 [64.58, 69.50]") == "67.04\u00a0±\u00a00.99 [64.58,\u00a069.50]"
+    assert html_report.whole("+0.47 ± 1.70 [−3.75, +4.69]") == "+0.47\u00a0±\u00a01.70 [−3.75,\u00a0+4.69]"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ before as is still true. What comes out joins UPerNet's C_wi. On a video's first
 itself, nothing has changed, and the decoder is UPerNet with one more branch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -28,9 +28,9 @@ VERSION = 1
 class Config:
     """Widths of the head (D) and of its auxiliary head; `step`: how many frames back the other frame lies."""
 
-    channels: int = 32
-    aux_channels: int = 16
-    step: int = 1
+    channels: int = field(default=32, metadata={"range": "[1, inf)"})
+    aux_channels: int = field(default=16, metadata={"range": "[1, inf)"})
+    step: int = field(default=1, metadata={"range": "[1, inf)"})
 
 
 class Cache(NamedTuple):

@@ -16,13 +16,14 @@ learnt in fewer steps than stripes.
 Every frame is a function of the options, the split, the video and its number: not of the order of access.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common import ranges
 from harness.common.errors import UnfitError, UsageError
 from harness.data.contract import VOID, Frame
 
@@ -38,20 +39,22 @@ FADE_CHANCE = 0.35
 class Config:
     """What the videos are."""
 
-    classes: int = 8
-    train_videos: int = 32
-    val_videos: int = 24
-    test_videos: int = 8
-    frames: int = 8  # a video
-    height: int = 64
-    width: int = 96
-    objects: int = 5  # a video
-    noise: float = 12.0  # standard deviation, grey levels
-    seed: int = 0
+    classes: int = field(default=8, metadata={"range": "[2, 254]"})
+    train_videos: int = field(default=32, metadata={"range": "[0, inf)"})
+    val_videos: int = field(default=24, metadata={"range": "[0, inf)"})
+    test_videos: int = field(default=8, metadata={"range": "[0, inf)"})
+    frames: int = field(default=8, metadata={"range": "[1, 9999]"})  # a video
+    height: int = field(default=64, metadata={"range": "[8, 4096]"})
+    width: int = field(default=96, metadata={"range": "[8, 4096]"})
+    objects: int = field(default=5, metadata={"range": "[0, 200]"})  # a video
+    noise: float = field(default=12.0, metadata={"range": "[0, inf)"})  # standard deviation, grey levels
+    seed: int = field(default=0, metadata={"range": "[0, inf)"})
     fade: Literal["frame", "video"] | None = None  # what fades together; None: each object for itself, not wholly
-    fade_chance: float | None = None  # of an object, frame or video; None: 0.35
+    # of an object, frame or video; None: 0.35
+    fade_chance: float | None = field(default=None, metadata={"range": "[0, 1]"})
     apart: bool | None = None  # whether a video has one class of each pair only
-    hue: float | None = None  # degrees between a pair's colours; None: a tint of 9 grey levels
+    # degrees between a pair's colours; None: a tint of 9 grey levels
+    hue: float | None = field(default=None, metadata={"range": "[-360, 360]"})
 
 
 class Look(NamedTuple):
@@ -123,19 +126,9 @@ class Dataset:
 
 def check(config: Config) -> None:
     """Raises UsageError for an option out of its range."""
-    for name, low, high in (("classes", 2, 254), ("frames", 1, 9999), ("height", 8, 4096), ("width", 8, 4096)):
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise UsageError(f"data.synthetic.{name}={value}: must be from {low} to {high}")
-    for name in ("train_videos", "val_videos", "test_videos", "objects", "noise", "seed"):
-        if not getattr(config, name) >= 0:
-            raise UsageError(f"data.synthetic.{name}={getattr(config, name)}: must not be negative")
-    if not 0 <= chance(config) <= 1:
-        raise UsageError(f"data.synthetic.fade_chance={config.fade_chance}: must be from 0 to 1")
+    ranges.check(Config, vars(config), "data.synthetic.")
     if config.apart and (config.classes % 2 or config.classes < 4):
         raise UsageError(f"data.synthetic.classes={config.classes}: with apart, must be even and at least 4")
-    if config.objects > 200:
-        raise UsageError(f"data.synthetic.objects={config.objects}: must be at most 200")
 
 
 @lru_cache(maxsize=8)

@@ -54,9 +54,9 @@ class Config:
     # what a number left out between two frames does: "start" begins a video after it; None: they are neighbours
     gap: Literal["start"] | None = None
     # published numbers of videos, for plans made where the data is absent
-    expect_train: int = field(default=2806, metadata={"where": True})
-    expect_val: int = field(default=343, metadata={"where": True})
-    expect_test: int = field(default=387, metadata={"where": True})
+    expect_train: int = field(default=2806, metadata={"where": True, "range": "[0, inf)"})
+    expect_val: int = field(default=343, metadata={"where": True, "range": "[0, inf)"})
+    expect_test: int = field(default=387, metadata={"where": True, "range": "[0, inf)"})
 
 
 class Files(NamedTuple):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
@@ -113,8 +114,10 @@ def checks(
 
 
 def shown(config: Any) -> str:
-    """A Config's fields in a line. Raises Broken where it is no dataclass."""
+    """A Config's fields in a line. Raises Broken where it is no dataclass or a value is outside of its range."""
     expect(dataclasses.is_dataclass(config), "expected a dataclass: put @dataclass(frozen=True) above it")
+    for violation in ranges.violations(type(config), vars(config)):
+        raise Broken(f"Config.{violation}")
     return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
 
 

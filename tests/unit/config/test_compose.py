@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from unittest import mock
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from harness.common import ranges
 from harness.common.errors import UsageError
 from harness.config import compose as config
 from harness.config import plugins
-from harness.config.compose import Config, compose, hashable, used
+from harness.config.compose import Config, compose, hashable, schema, used
 
 SHIPPED = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
 
@@ -90,6 +93,8 @@ def test_a_number_of_another_type_is_refused_by_its_key(key: str, value: str) ->
         *("train=[1]", "decoder.decoder_a=null", "data=${train}", "seed.x=1", "seed=${seed}", "train.epochs=1.5"),
         *("seed=-1", "train.micro_batch=0", "train.micro_batch=3", "train.lr=nan", "train.lr=inf", "train.warmup=-1"),
         *("report.margin=0", "report.margin=-0.3", "report.margin=nan", "report.margin=inf", "report.margin=some"),
+        *("decoder.decoder_a.momentum=2", "decoder.decoder_a.momentum=-1", "decoder.decoder_b.momentum=nan"),
+        *("encoder.beit.drop_path=1", "encoder.timm_plain.taps=[-1,2,3,4]", "train.layer_decay=1.5", "data.hold_out=1"),
         *("train.epochs=0", "train.workers=-1", "evaluate.window=0", "evaluate.stride=-3", "train.epochs=???"),
     ],
 )
@@ -282,12 +287,18 @@ def test_a_stride_wider_than_the_window_would_leave_pixels_out() -> None:
         compose("demo", ["evaluate.window=64", "evaluate.stride=65"])
 
 
+HEAD = "from dataclasses import field\n@dataclass(frozen=True)\nclass Config:\n    rate: float = "
+WRONG_RANGES = ('field(default=0.5, metadata={"range": "0 to 1"})', 'field(default=0.5, metadata={"range": "[1, 0]"})')
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
+        (f'{HEAD}field(default=2.0, metadata={{"range": "[0, 1]"}})\n', r"rate=2.0: must be in \[0, 1\]"),
         ("@dataclass(frozen=True)\nclass Config:\n    rate: int = 0.5\n", "rate"),
         ("@dataclass(frozen=True)\nclass Config:\n    rate: int\n", "rate"),
         ("class Config:\n    rate: int = 1\n", "must be a dataclass"),
+        *((f"{HEAD}{field}\n", "range") for field in WRONG_RANGES),
     ],
 )
 def test_a_plug_ins_config_that_cannot_be_read_is_one_line(tmp_path: Path, body: str, said: str) -> None:
@@ -297,3 +308,46 @@ def test_a_plug_ins_config_that_cannot_be_read_is_one_line(tmp_path: Path, body:
         compose("demo", (), [tmp_path])
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def numeric(hint: object) -> bool:
+    """Whether values of a type are numbers, or tuples of them."""
+    return hint in (int, float) or any(numeric(argument) for argument in get_args(hint))
+
+
+def numeric_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    for entry in fields(config):
+        if is_dataclass(entry.type):
+            yield from numeric_fields(entry.type, f"{prefix}{entry.name}.")
+        elif numeric(get_type_hints(config)[entry.name]):
+            yield f"{prefix}{entry.name}", entry
+
+
+def test_every_numeric_key_has_a_range() -> None:
+    entries = dict(numeric_fields(schema()))
+    assert {"train.lr", "decoder.decoder_b.tma_key", "encoder.timm_plain.taps", "report.margin"} <= entries.keys()
+    assert [key for key, entry in entries.items() if ranges.of(entry) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("notation", "inside", "outside"),
+    [
+        ("[0, 1]", (0, 1, 0.5), (-1e-9, 1.1, math.nan)),
+        ("(0, 1)", (1e-9,), (0, 1)),
+        ("[1, inf)", (1, 10**9), (0, math.inf)),
+    ],
+)
+def test_a_range_holds_its_closed_ends_alone(notation: str, inside: tuple[float], outside: tuple[float]) -> None:
+    allowed = ranges.parse(notation)
+    assert all(value in allowed for value in inside)
+    assert not any(value in allowed for value in outside)
+
+
+def test_a_plug_in_gives_ranges_of_its_own_and_none_is_in_all(tmp_path: Path) -> None:
+    (tmp_path / "decoders").mkdir()
+    body = 'rate: float | None = field(default=None, metadata={"range": "(0, 1]"})'
+    head = "from dataclasses import dataclass, field\nVERSION = 1\n@dataclass(frozen=True)\nclass Config:\n    "
+    write(tmp_path / "decoders" / "mine.py", f"{head}{body}\n")
+    assert compose("demo", ["decoder.mine.rate=1"], [tmp_path])["decoder"]["mine"] == {"rate": 1.0}
+    with pytest.raises(UsageError, match=r"^decoder\.mine\.rate=0\.0: must be in \(0, 1\]$"):
+        compose("demo", ["decoder.mine.rate=0"], [tmp_path])

@@ -87,6 +87,8 @@ def test_journal_tells_the_whole_story(tmp_path):
     assert [event.step for event in metrics] == [2, 4, 6]
     assert set(metrics[0].values) == {
         "train/loss",
+        "train/loss_main",
+        "train/loss_total",
         "train/coarse",
         "train/auxiliary",
         "train/lr",
@@ -116,6 +118,9 @@ def test_accumulated_losses_add_up_to_the_batch(tmp_path):
     mean = torch.nn.functional.cross_entropy
     expected = mean(full, labels, ignore_index=255) + 0.4 * mean(wide, labels, ignore_index=255)
     assert torch.allclose(whole, expected, atol=1e-6)
+    parts = train.losses(Output(logits, (Auxiliary("aux", auxiliary, 0.4),)), labels, valid)
+    assert torch.allclose(parts["loss_main"], mean(full, labels, ignore_index=255), atol=1e-6)
+    assert torch.allclose(parts["loss_main"] + 0.4 * parts["aux"], parts["loss"], atol=1e-6)
 
 
 def test_batch_without_valid_pixels_contributes_nothing():

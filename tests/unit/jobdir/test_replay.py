@@ -54,6 +54,7 @@ def test_an_old_journal_has_the_same_curve_progress_and_seconds(path: Path) -> N
     assert curve(points, "dev/miou") == [(2, 20.0, 1004500)]
     assert [point[:3] for point in replay.pending] == [("train/loss", 1.9, 5), (ITERATIONS_PER_SECOND, 0.5, 5)]
     assert replay.committed == 4
+    assert replay.curves["dev/miou"] == {2: 20.0}
     assert replay.losses == {1: 3.0, 2: 2.5, 3: 2.2, 4: 2.0, 5: 1.9}
     assert (replay.step, replay.steps, replay.unit, replay.measured) == (5, 6, "iterations", 5)
     assert replay.seconds == (1006 - 1000) + (2004 - 2000)

@@ -18,7 +18,7 @@ from harness.jobdir.paths import Outcome
 from harness.launch import runner, supervisor
 from harness.launch.scheduler import Scheduler
 from harness.plan import plan
-from harness.plan.job import Job
+from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED
 from harness.plan.plan import Plan
 from harness.tracking.publisher import Silent
@@ -64,6 +64,15 @@ def run(made: Plan, launcher: Script, stall: float = 10.0) -> Scheduler:
     scheduler = Scheduler(made, made.jobs)
     scheduler.run(launcher, Silent(), SILENT, {"stall": stall})
     return scheduler
+
+
+def test_evaluations_of_one_pass_know_who_shared_it(made: Plan) -> None:
+    run(made, Script())
+    evaluations = {job.fingerprint for job in made.jobs if not isinstance(job, Train)}
+    assert len(evaluations) == 4
+    for job in made.jobs:
+        launch = made.jobdir(job).how().get("launch")
+        assert set(launch or ()) == (evaluations if job.fingerprint in evaluations else set())
 
 
 def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:

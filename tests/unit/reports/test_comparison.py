@@ -54,16 +54,17 @@ def table_1(**rest: Any) -> list[CellResult]:
     ]
 
 
-def test_intervals_stand_beside_their_numbers() -> None:
+def test_an_interval_stands_in_the_cell_of_its_number() -> None:
     made = table(table_1())
-    headers = list(made.columns)
-    assert headers[headers.index("ours") + 1] == "95% interval"
-    assert headers[headers.index("our gain") + 1 :][:2] == ["gain, 95% interval", "Verdict"]
-    for header, raw in (("95% interval", ("low", "high")), ("gain, 95% interval", ("gain_low", "gain_high"))):
-        low, high = (made.raw[1][key] for key in raw)
-        sign = "+" if raw[0].startswith("gain") else ""
-        assert column(made, header)[1] == f"[{low:{sign}.2f}, {high:{sign}.2f}]"
-    assert column(made, "gain, 95% interval")[0] == "–"
+    assert made.columns[-4:] == ("ours [95% interval]", "our gain [95% interval]", "Verdict", "Seeds")
+    for header, raw, sign in (
+        ("ours [95% interval]", ("miou", "sd", "low", "high"), ""),
+        ("our gain [95% interval]", ("gain", "gain_sd", "gain_low", "gain_high"), "+"),
+    ):
+        mean, sd, low, high = (made.raw[1][key] for key in raw)
+        text = f"{mean:{sign}.2f} ± {sd:.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+        assert column(made, header)[1] == text
+    assert column(made, "our gain [95% interval]")[0] == "–"
     assert "[ , ] of mIoU and gain: 95% interval of seeds and videos; 24 videos." in made.notes
     assert not any("so no verdict" in note for note in made.notes)
 
@@ -91,14 +92,14 @@ def test_few_units_leave_no_column_but_the_reason() -> None:
     why = "4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds"
     assert f"No interval, so no verdict ({why})." in made.notes
     seeds = table(table_1(units=4, unit_of=recording))
-    assert "gain, 95% interval" in seeds.columns
+    assert "our gain [95% interval]" in seeds.columns
     assert "Verdict" not in seeds.columns
     assert "[ , ] of mIoU and gain: 95% interval of seeds, these videos; 4 videos of 1 recording." in seeds.notes
 
 
 def test_a_row_without_an_interval_among_others_is_named() -> None:
     made = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
-    assert column(made, "95% interval")[1] == "–"
+    assert column(made, "ours [95% interval]")[1] == "61.50 ± 0.50"
     assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in made.notes
 
 
@@ -203,10 +204,19 @@ def test_one_seed_is_a_plain_number_and_says_so() -> None:
 
 
 def test_best_of_ours_is_bold() -> None:
-    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.001]) + cell("decoder_b", 2, [61.0]))
+    made = table(
+        cell("upernet", 0, [59.0, 61.0], None)
+        + cell("decoder_a", 1, [61.001, 61.001])
+        + cell("decoder_b", 2, [61.0, 61.0])
+    )
     ours = made.columns.index("ours")
     assert made.bold == {(1, ours), (2, ours)}
     assert table(cell("upernet", 0, [60.0], None)).bold == frozenset()
+
+
+def test_no_winner_is_bold_with_one_seed() -> None:
+    assert table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [70.0])).bold == frozenset()
+    assert table(cell("upernet", 0, [60.0, 60.0], None) + cell("decoder_a", 1, [70.0])).bold == frozenset()
 
 
 def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
@@ -247,3 +257,32 @@ def test_raw_values_are_not_rounded() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1.224, "+1.22"), (-0.06, "−0.06"), (-0.001, "0.00"), (None, "–")])
 def test_signs(value: float | None, text: str) -> None:
     assert signed(value) == text
+
+
+def headline(rows: list[CellResult], **more: Any) -> str:
+    return render(to_frame(rows), Context(NAME, "Table 1", "paper", "synthetic", True, **more)).headline
+
+
+def test_the_headline_names_what_differs_and_what_does_not() -> None:
+    told = headline(table_1())
+    made = table(table_1())
+    gain = column(made, "our gain [95% interval]")
+    assert told == (f"Above Upernet: Decoder_A ({gain[1]}), Decoder_Ab ({gain[2]}); synthetic videos, 3 seeds.")
+    equal = measured("upernet", 0, 700, units=4) + cell("decoder_a", 1, [50.0])
+    assert headline(equal).startswith("Over Upernet, with noise between seeds not known: Decoder_A ")
+    assert headline(measured("upernet", 0, 700)) == ""
+
+
+def test_the_headline_calls_nothing_different_within_the_noise_of_seeds() -> None:
+    def lucky(name: str, order: int, rights: tuple[int, ...]) -> list[CellResult]:
+        return [measured(name, order, right, units=4, seeds=3)[seed] for seed, right in enumerate(rights)]
+
+    told = headline(lucky("upernet", 0, (700, 720, 740)) + lucky("decoder_a", 1, (740, 700, 730)))
+    assert told.startswith("No row differs from Upernet: Decoder_A ")
+    assert told.count("[") == 1
+
+
+def test_one_seed_says_nothing_of_methods_in_the_headline() -> None:
+    told = headline(table_1(seeds=1))
+    assert told.startswith("Over Upernet, with noise between seeds not known: Decoder_A (+")
+    assert told.endswith("; synthetic videos, 1 seed.")

@@ -53,6 +53,20 @@ def test_the_curve_has_every_point_in_its_text_and_is_drawn() -> None:
     assert b"<svg" in forms["svg"]
 
 
+@pytest.mark.parametrize(("seeds", "noise", "told"), [(1, 0.5, "as assumed"), (3, 1 / 3**0.5, "default ± 0.58")])
+def test_the_axis_holds_a_band_of_seed_noise(seeds: int, noise: float, told: str) -> None:
+    values = {"fixed_010": 40.02, BASE: 40.0}
+    close = to_frame(cell(name, seed, value + seed % 3) for name, value in values.items() for seed in range(seeds))
+    figure = momentum.render(close, CONTEXT).figures["momentum"]
+    (axis,) = figure.draw().axes
+    low, high = axis.get_ylim()
+    middle = 40.0 if seeds == 1 else 41.0
+    assert low < middle - noise
+    assert high > middle + noise
+    assert told in figure.alt
+    assert not momentum.render(frame(43.0, 1), CONTEXT).tables["ablation_momentum"].bold
+
+
 def counted(name: str, seed: int, skill: int) -> CellResult:
     """A cell with a confusion matrix for each of enough videos."""
     rng = np.random.default_rng(seed)

@@ -49,45 +49,78 @@ def failed(seed: int) -> Trial:
 DEFAULTS = [default(0, 40.0), default(1, 41.0), default(2, 42.0)]  # 41 ± 1
 
 
+def repeated(number: int, momentum: float, seed: int, value: float) -> Trial:
+    run = trial(number, momentum, value)
+    return replace(run, facts={**run.facts, "seed": seed, "repeated": True})
+
+
+def thrice(*values: float, number: int = 3) -> list[Trial]:
+    """A setting under the default's three seeds."""
+    first, *others = values
+    more = [repeated(10 * number + seed, 0.1, seed, value) for seed, value in enumerate(others, 1)]
+    return [trial(number, 0.1, first), *more]
+
+
 @pytest.mark.parametrize(
     ("trials", "told"),
     [
         ([], "No trial is complete yet"),
-        (DEFAULTS[:1], "No trial beside the default is complete yet; the default (m=0.9 poly: 40.00, one seed)"),
+        (DEFAULTS[:1], "No trial beside the default is complete yet; the default (m=0.9 poly): 40.00 over 1 seed"),
         ([default(0, None), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default is not"),
-        ([*DEFAULTS, trial(3, 0.1, 40.5)], "Nothing beats the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds)"),
-        ([*DEFAULTS, trial(3, 0.1, 45.9)], "+4.90 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): not dist"),
-        ([*DEFAULTS, trial(3, 0.1, 46.1)], "+5.10 over the default (m=0.9 poly: 41.00 ± 1.00 over 3 seeds): more"),
         (
-            [*DEFAULTS, trial(3, 0.1, 40.5)],
-            "the best of 1 other setting is m=0.1 fixed, 40.50 mIoU on dev, −0.50: not d",
+            [*DEFAULTS, trial(3, 0.1, 40.5)],  # the default's mean is 41, but 40 under the seed of the trial
+            "Best: m=0.1 fixed, +0.50 over the default (m=0.9 poly) on seed 0 (40.50 and 40.00 mIoU on dev): 1 shared",
         ),
         (
-            [*DEFAULTS, trial(3, 0.1, 36.0)],
-            "36.00 mIoU on dev, −5.00: more than the 4.97 that the best of 1 equal setting differs by up to",
+            [*DEFAULTS, trial(3, 0.1, 39.5)],
+            "The best of 1 other setting does not beat the default (m=0.9 poly): m=0.1 fixed, −0.50 on seed 0",
         ),
-        ([*DEFAULTS, trial(3, 0.1, 41.0)], "41.00 mIoU on dev, 0.00: not distinguishable"),
-        ([DEFAULTS[0], trial(3, 0.1, 39)], "39.00 mIoU on dev, −1.00: the default's spread is not known"),
+        ([*DEFAULTS, *thrice(41, 42, 43)], "+1.00 ± 0.00 [+1.00, +1.00] over the default (m=0.9 poly) over 3 seeds"),
+        ([*DEFAULTS, *thrice(41, 41.5, 43.5)], "+1.00 ± 0.50 [−0.24, +2.24] over the default"),
+        ([*DEFAULTS, *thrice(41, 41.5, 43.5)], "not distinguishable, the best of 1 equal setting leads by up to 1.24"),
+        ([*DEFAULTS, *thrice(41, 42.1, 43.2)], "more than noise, the best of 1 equal setting leads by up to 0.25"),
+        ([*DEFAULTS, *thrice(39, 39.9, 40.8)], "−1.10 ± 0.10 [−1.35, −0.85] over 3 seeds (39.90 and 41.00 mIoU on dev"),
+        ([*DEFAULTS, *thrice(41, 41.5)], "+0.75 ± 0.35 over the default (m=0.9 poly) over 2 seeds"),
+        ([failed(0), default(1, 41), trial(3, 0.1, 44)], "44.00 mIoU on dev; it shares no seed with the default"),
         ([failed(0), failed(1), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default failed"),
         ([failed(0), default(1, None), trial(3, 0.1, 44)], "44.00 mIoU on dev; the default is not complete yet"),
         ([failed(0), failed(1)], "No trial is complete yet; the default failed"),
-        ([DEFAULTS[0], trial(3, 0.1, 49)], "+9.00 over the default (m=0.9 poly: 40.00, one seed): the default's sp"),
+        ([DEFAULTS[0], trial(3, 0.1, 49)], "+9.00 over the default (m=0.9 poly) on seed 0 (49.00 and 40.00 mIoU on"),
     ],
 )
 def test_the_finding(study: Study, trials: list[Trial], told: str) -> None:
-    assert told in sentence(study, find(trials))
+    assert told in sentence(study, find(study, trials))
+
+
+def test_what_beats_the_default_on_its_own_seed_is_not_called_worse(study: Study) -> None:
+    """The figures of a study whose candidates ran on seed 0 alone, where the default is far below its mean."""
+    own = [default(seed, value) for seed, value in enumerate((7.51, 16.06, 17.08))]
+    trials = [*own, trial(3, 0.0099, 7.94), trial(4, 0.1, 7.82), trial(5, 0.2, 7.61)]
+    finding = find(study, trials)
+    assert finding.lead == pytest.approx(0.43)
+    assert finding.distinguishable is None
+    assert sentence(study, finding).startswith("Best: m=0.0099 fixed, +0.43 over the default (m=0.9 poly) on seed 0")
+
+
+def test_a_repeated_setting_goes_before_one_that_leads_on_a_single_seed(study: Study) -> None:
+    finding = find(study, [*DEFAULTS, *thrice(41, 42, 42.5), trial(4, 0.2, 44)])
+    assert finding.best is not None
+    assert (finding.best.number, len(finding.differences)) == (3, 3)
 
 
 def test_the_more_are_tried_the_larger_a_lead_must_be(study: Study) -> None:
-    few = [*DEFAULTS, trial(3, 0.1, 47)]
-    many = [*few, *(trial(number, 0.2, 30, "pruned") for number in range(4, 24))]
-    assert find(few).distinguishable
-    assert not find(many).distinguishable
-    assert "the best of 21 equal settings leads by up to 12.79" in sentence(study, find(many))
+    few = [*DEFAULTS, *thrice(41, 42.1, 43.2)]
+    many = [*few, *(trial(number, 0.2 + number / 100, 30, "pruned") for number in range(4, 24))]
+    assert find(study, few).distinguishable
+    more, less = find(study, many).noise, find(study, few).noise
+    assert more is not None
+    assert less is not None
+    assert more > 2 * less
+    assert "the best of 21 equal settings leads by up to" in sentence(study, find(study, many))
 
 
-def test_a_pruned_trials_last_look_is_no_best() -> None:
-    found = find([*DEFAULTS, trial(3, 0.1, 41.5), trial(4, 0.2, 99.0, "pruned")])
+def test_a_pruned_trials_last_look_is_no_best(study: Study) -> None:
+    found = find(study, [*DEFAULTS, trial(3, 0.1, 41.5), trial(4, 0.2, 99.0, "pruned")])
     assert found.best is not None
     assert found.best.number == 3
 
@@ -145,7 +178,8 @@ def test_figures_are_drawn_and_described(study: Study, context: Context) -> None
         assert forms["png"].startswith(b"\x89PNG")
         assert b"<svg" in forms["svg"]
     assert "fixed: best" in report.figures["curve_m"].alt
-    assert "plus or minus 1.00 over its seeds" in report.figures["curve_m"].alt
+    assert "+2.60 on seed 0 at m" in report.figures["curve_m"].alt  # 42.6 less the default's 40 on that seed
+    assert "seed 0 rises from 40.00 to 42.60" in report.figures["history"].alt
 
 
 def test_the_confirmation_comes_first(study: Study, context: Context) -> None:
@@ -191,3 +225,25 @@ def test_keys_of_the_same_last_word_have_columns_of_their_own(context: Context) 
 def test_scored_on_val_is_named(context: Context) -> None:
     on_val = studies.make("momentum", compose("demo"), Path("nowhere"), "val")
     assert any("split=val" in note for note in search.render(on_val, ALL, {}, None, context).notes)
+
+
+def test_importance_is_refused_for_few_settings_and_for_what_never_varied(study: Study, context: Context) -> None:
+    def told(trials: Sequence[Trial], importance: dict[str, float]) -> str:
+        (line,) = [
+            note for note in search.render(study, trials, importance, None, context).notes if "mportance" in note
+        ]
+        return line
+
+    assert told([*DEFAULTS, trial(3, 0.1, 40)], {}) == "No importance of keys: 2 settings complete on seed 0, of 10."
+    same = [trial(n, 0.01 * n, 40 + n, schedule="poly") for n in range(3, 15)]
+    assert told([*DEFAULTS, *same], {}) == "No importance of keys: never varied: schedule."
+    assert "importance" not in search.render(study, [*DEFAULTS, *same], {}, None, context).figures
+    assert told(ALL, {M: 0.8, SCHEDULE: 0.2}) == "Importance (PED-ANOVA, 13 settings on seed 0): m 0.80, schedule 0.20."
+
+
+def test_no_setting_is_bold_without_a_lead_beyond_noise(study: Study, context: Context) -> None:
+    def bold(trials: Sequence[Trial]) -> frozenset[tuple[int, int]]:
+        return search.render(study, trials, {}, None, context).tables["best"].bold
+
+    assert bold([*DEFAULTS, trial(3, 0.1, 60)]) == frozenset()
+    assert bold([*DEFAULTS, *thrice(41, 42.1, 43.2)]) == {(0, 0)}

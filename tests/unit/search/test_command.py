@@ -146,7 +146,7 @@ def test_a_confirmation_that_failed_ends_with_1(tmp_path: Path, monkeypatch: pyt
     asked = request(tmp_path)
     search.settled(asked, asked.make())
     made = asked.make()
-    trial = studies.Trial(3, "complete", made.default, 41.0)
+    trial = studies.Trial(3, "complete", {**made.default, "decoder.decoder_a.momentum": 0.1}, 41.0)
     job = made.job(made.default, 0)
     ran = runner.Results((), 1, 0, 0, {job: "the loss is not finite"}, "", None)
     monkeypatch.setattr(confirm, "run", lambda *a, **k: (None, ran))
@@ -162,7 +162,7 @@ def test_a_storage_away_is_no_traceback_from_importance(tmp_path: Path, monkeypa
     import optuna
 
     keeper = Keeper(studies.make("momentum", compose("demo", TINY), tmp_path), Storage(None, tmp_path))
-    monkeypatch.setattr(optuna.importance, "get_param_importances", raising(OSError(5, "Input/output error")))
+    monkeypatch.setattr(optuna.Study, "get_trials", raising(OSError(5, "Input/output error")))
     with pytest.raises(UnfitError, match="check that it answers"):
         keeper.importance()
 

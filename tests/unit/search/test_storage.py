@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,8 +161,6 @@ def test_the_pruner_hears_looks_and_never_stops_the_default(tmp_path: Path) -> N
     assert asked[False] > 0
     looks = [trial.looks for trial in kept.trials() if trial.state == "pruned"]
     assert all(len(found) < 8 for found in looks)
-    assert set(kept.importance()) == set(made().space)
-    assert sum(kept.importance().values()) == pytest.approx(1)
 
 
 def test_a_look_is_reported_once(tmp_path: Path) -> None:
@@ -231,3 +230,66 @@ def test_on_postgresql_a_dead_workers_trial_is_taken_up(tmp_path: Path) -> None:
             end(live)
         assert [trial.state for trial in keeper(tmp_path, url).trials()] == ["complete"] * 3
         assert [trial.state for trial in stored_trials(made(), Storage(url, tmp_path))] == ["complete"] * 3
+
+
+def study_of(folder: Path, total: int, schedules: tuple[str, ...] = ("fixed", "poly")) -> Keeper:
+    """A study whose trials are told values by m, all under `schedules`, and none of which is repeated."""
+    kept = keeper(folder, one=replace(made(), repeats=0))
+    for number in range(total - 3):
+        schedule = schedules[number % len(schedules)]
+        kept.optuna.enqueue_trial({M: 0.01 + 0.02 * number, "decoder.decoder_a.schedule": schedule})
+    while (live := kept.take(total)) is not None:
+        live.tell("complete", 20 + live.number, {"step": 1, "steps": 1})
+        live.lease.renew(released=True)
+    return kept
+
+
+def test_importance_takes_ten_settings_and_keys_that_vary(tmp_path: Path) -> None:
+    assert study_of(tmp_path / "few", 11).importance() == {}  # nine settings: the default's three seeds are one
+    enough = study_of(tmp_path / "enough", 12).importance()
+    assert set(enough) == set(made().space)
+    assert sum(enough.values()) == pytest.approx(1)
+    assert study_of(tmp_path / "one", 20, ("poly",)).importance() == {}  # m alone varied: its share says nothing
+
+
+def run(kept: Keeper, total: int) -> list[tuple[bool, int, float]]:
+    """Take a study to its number of trials; whether each repeats a setting, its seed and m."""
+    while (live := kept.take(total)) is not None:
+        end(live)
+    trials = kept.trials()
+    return [(bool(t.facts.get("repeated")), kept.study.seed(t), t.params[M]) for t in trials]
+
+
+def test_the_last_trials_repeat_the_best_settings_under_the_defaults_seeds(tmp_path: Path) -> None:
+    kept = keeper(tmp_path)
+    trials = run(kept, 15)
+    assert len(trials) == 15
+    assert [seed for _, seed, _ in trials] == [0, 1, 2] + [0] * 8 + [1, 2, 1, 2]
+    assert [repeated for repeated, _, _ in trials] == [False] * 11 + [True] * 4
+    best = sorted(trials[3:11], key=lambda trial: abs(math.log10(trial[2] / 0.05)))[:2]
+    assert [m for _, _, m in trials[11:]] == [best[0][2]] * 2 + [best[1][2]] * 2
+    assert kept.take(15) is None
+
+
+def test_a_small_study_spends_half_of_its_trials_on_repetitions_at_most(tmp_path: Path) -> None:
+    assert [seed for _, seed, _ in run(keeper(tmp_path), 6)] == [0, 1, 2, 0, 0, 1]
+    assert [seed for _, seed, _ in run(keeper(tmp_path / "tiny"), 4)] == [0, 1, 2, 0]
+
+
+def test_a_study_that_was_finished_before_goes_on_and_is_repeated_at_its_new_end(tmp_path: Path) -> None:
+    of_before = keeper(tmp_path, one=replace(made(), repeats=0))
+    assert not any(repeated for repeated, _, _ in run(of_before, 9))
+    assert run(keeper(tmp_path), 9) == run(of_before, 9)  # nothing is added
+    more = run(keeper(tmp_path), 12)
+    assert [repeated for repeated, _, _ in more] == [False] * 9 + [True] * 3
+
+
+def test_a_repetition_is_never_pruned(tmp_path: Path) -> None:
+    kept = keeper(tmp_path)
+    for _ in range(4):
+        end(kept.take(6))  # type: ignore[arg-type]
+    end(kept.take(6))  # type: ignore[arg-type]
+    live = kept.take(6)
+    assert live is not None
+    assert (live.repeated, live.seed) == (True, 1)
+    assert not any(live.look(part, 0.0) for part in range(1, 9))

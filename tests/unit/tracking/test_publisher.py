@@ -10,12 +10,14 @@ from one_model import attempt, begun, end, evaluated, events_of, finished, made,
 
 from harness.common.errors import UnfitError
 from harness.common.progress import SILENT
+from harness.config.compose import compose
 from harness.config.settings import RunOptions
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
 from harness.launch import runner
 from harness.launch.mlflow_sync import Sync
+from harness.plan import plan as plans
 from harness.plan import saved_plans
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
@@ -27,7 +29,7 @@ from harness.tracking import store as store_module
 from harness.tracking.client import ROLE, Found, Tracking
 from harness.tracking.publisher import Publisher, publisher_of
 from harness.tracking.store import Store
-from harness.tracking.training_run import pulse_tags
+from harness.tracking.training_run import params, pulse_tags
 
 T0 = 1_800_000_000.0
 EVENTS = [
@@ -436,3 +438,34 @@ def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: P
     sampled(planned.directory(cell), "node", range(3))
     publisher_of(planned, store).catch_up(planned.experiments[0])
     assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92
+
+
+def test_an_ensembles_run_has_the_parameters_of_all_its_members(tmp_path: Path) -> None:
+    words = ("decoder.decoder_a.momentum=0.3", "decoder.decoder_b.momentum=0.8")
+    config = plans.make(["ablation_ensemble"], compose("demo", words), tmp_path).experiments[0].config
+    members = [Train(config, name) for name in ("decoder_b", "decoder_a")]
+    both = params(*members)
+    assert (both["decoder"], both["seed"]) == ("decoder_a + decoder_b", "0")
+    assert (both["decoder_a.momentum"], both["decoder_b.momentum"]) == ("0.3", "0.8")
+    assert "momentum" not in both
+    assert (params(members[0])["decoder"], params(members[0])["momentum"]) == ("decoder_b", "0.8")
+
+
+def test_a_plans_run_that_has_ended_says_nothing_of_live_work(store: Tracking, tmp_path: Path) -> None:
+    planned = made(tmp_path)
+    evaluation = planned.jobs[-1]
+    assert not isinstance(evaluation, Train)
+    publisher = publisher_of(planned, store)
+    publisher.open([evaluation])
+    begun(planned, evaluation)
+    publisher.begin(evaluation)
+    publisher.hear(evaluation, events_of(EVENTS[:6]))
+    running = runs(store)["plan"].tags
+    assert running["harness.live"] == evaluation.name
+    assert "harness.step" in running
+    publisher.close(planned.experiments[0], "FINISHED")
+    ended = runs(store)["plan"]
+    assert ended.status == "FINISHED"
+    assert not {"harness.live", "harness.step", "harness.loss", "harness.eta_seconds", "harness.heartbeat"} & set(
+        ended.tags
+    )
