@@ -42,9 +42,9 @@ def check(
     say(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
     tell = say if as_json else out
     found = contract.check(kind, name, own, tell, contract.options(options or []))
-    broken = sum(not one.held for one in found)
+    broken = sum(not one.passed for one in found)
     if as_json:
-        rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
+        rows = [{"what": one.what, "held": one.passed, "text": one.text} for one in found]
         out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
     say(f"{len(found) - broken} of {len(found)} promises hold")
     if broken:
