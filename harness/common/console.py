@@ -1,4 +1,4 @@
-"""What people are told: results on stdout, the rest on stderr. A reader who has left ends nothing."""
+"""Output for people: results on stdout, the rest on stderr. A reader who has left ends nothing."""
 
 import os
 import sys

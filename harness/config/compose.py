@@ -195,7 +195,7 @@ def schema(folders: plugins.Folders = ()) -> type:
         for name, path in plugins.paths(kind, folders).items():
             config = plugins.read_schema(path).config
             if config is not None:
-                fitting(config, path)
+                validate_schema(config, path)
                 members.append((name, config, field(default_factory=config)))
         return make_dataclass(kind.capitalize(), members, frozen=True)
 
@@ -221,15 +221,15 @@ def schema(folders: plugins.Folders = ()) -> type:
     )
 
 
-def fitting(config: type, path: Path) -> None:
+def validate_schema(config: type, path: Path) -> None:
     """Raise UsageError for a plug-in's Config whose fields have no default, or none of their type."""
     if not is_dataclass(config):
         raise UsageError(f"{path}: Config must be a dataclass: put @dataclass(frozen=True) above it")
     try:
         OmegaConf.structured(config())
     except Exception as error:  # of OmegaConf, or of the class itself
-        said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
-        raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
+        problem = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
+        raise UsageError(f"{path}: Config: {problem}; each field needs a default of its type") from error
 
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:

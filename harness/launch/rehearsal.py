@@ -31,8 +31,7 @@ from harness.launch.runner import How, choose, connected, fetch, fit, try_networ
 from harness.launch.scheduler import Turns
 from harness.launch.status import rehearsing
 from harness.launch.supervisor import Show
-from harness.plan import gc
-from harness.plan import saved_plans as plans
+from harness.plan import gc, saved_plans
 from harness.plan.cost import STATE, Cost, cost_lines
 from harness.plan.job import Evaluate, Job, Train, digest
 from harness.plan.plan import Plan, launches
@@ -131,7 +130,7 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
-    plans.keep(short, how.command)
+    saved_plans.keep(short, how.command)
     return short, tracking
 
 
@@ -181,7 +180,7 @@ class Work:
         output = OutputDir(self.root)
         found: JsonObject
         try:
-            plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
+            plan = Plan(tuple(saved_plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             how = How(**self.how, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 found = {"lines": rehearse(plan, how, display.show, say)}

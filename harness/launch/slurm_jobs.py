@@ -29,7 +29,7 @@ from harness.launch import runner
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
 from harness.launch.supervisor import Progress, Show, follow
-from harness.plan import saved_plans as plans
+from harness.plan import saved_plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
@@ -54,7 +54,7 @@ class Work:
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
-            plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
+            plan = Plan(tuple(saved_plans.restore(self.root, digest) for digest in self.plans), self.root)
             how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 results = runner.run(plan, how, display.show, say)
@@ -163,7 +163,7 @@ def run(
     missing = runner.missing(plan, how, say)
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
-    plans.keep(plan, how.command)
+    saved_plans.keep(plan, how.command)
     with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
         waiting = submit(plan, missing, how, say)
     if detach:

@@ -18,8 +18,8 @@ from harness.common.errors import UnfitError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
 from harness.data import manifest
-from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.jobdir.events import read_events
 from harness.jobdir.lease import Lease
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay
@@ -79,7 +79,7 @@ class Watch:
 
     def __call__(self) -> str | None:
         """'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
-        if any(lease.lost for lease in self.launch.values()):
+        if any(lease.superseded for lease in self.launch.values()):
             return "superseded"
         now = time.monotonic()
         if now - self._asked < 1:
@@ -152,7 +152,7 @@ def to_its_end(
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, how)
-                progress[job].offset = journal.read(plan.jobdir(job).events_file)[1]
+                progress[job].offset = read_events(plan.jobdir(job).events_file)[1]
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
             ended = wait(plan, launcher, publisher, show, progress, Watch(plan, launch, stall))
@@ -249,7 +249,7 @@ def grace(progress: Iterable[Progress]) -> float:
 
 def follow(plan: Plan, publisher: Silent, show: Show, progress: Progress) -> None:
     """Read what a job's journal has gained, tell the store, and show how far it is."""
-    events, progress.offset = journal.read(plan.jobdir(progress.job).events_file, progress.offset)
+    events, progress.offset = read_events(plan.jobdir(progress.job).events_file, progress.offset)
     if not events:
         return
     progress.replay.hear(events)

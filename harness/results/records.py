@@ -1,4 +1,4 @@
-"""What a finished job leaves: its outcome, its provenance, and for an evaluation what it counted of every video.
+"""The files of a finished job: its outcome, its provenance, and for an evaluation the counts of every video.
 
 Shapes: V videos, K classes.
 """
@@ -133,7 +133,7 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
 
 
 def provenance(directory: Path) -> dict[str, Any]:
-    """How a job was run: commit, versions, device, seconds."""
+    """Return a job's provenance: commit, versions, device, seconds."""
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:

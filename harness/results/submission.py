@@ -72,7 +72,7 @@ def quiet(done: int, total: int) -> None:
 
 
 def check(path: Path, config: Config, split: str, show: Callable[[int, int], None] = quiet) -> list[str]:
-    """What the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
+    """Return what the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
 
     `show` hears of videos done and their total. Raises UnfitError for what is no submission at all.
     """

@@ -106,7 +106,7 @@ def curve(study: Study, trials: Sequence[Trial], finding: Finding, key: str, axi
 
 
 def bars(study: Study, importance: Mapping[str, float]) -> Figure:
-    """How much each key decides whether a trial is among the best."""
+    """Draw how much each key decides whether a trial is among the best."""
     names = {key: study.names[key] for key in importance}
 
     def draw() -> "matplotlib.figure.Figure":

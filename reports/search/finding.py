@@ -1,4 +1,4 @@
-"""What a search has found, in one sentence that is not fooled by the best of many noisy trials.
+"""The result of a search, in one sentence that is not fooled by the best of many noisy trials.
 
 The best of n equal settings leads the default's mean by noise alone, and the spread that tells by how much is itself
 known from a few seeds only. A lead that equal settings stay under in 95 % of cases (`stats.lead`) is told as "not
@@ -79,10 +79,10 @@ def find(trials: Sequence[Trial]) -> Finding:
 def sentence(study: Study, finding: Finding) -> str:
     """The report's first line."""
     ended = f"{finding.default:.2f}" if finding.default is not None else ""
-    over = (
+    spread = (
         f" ± {finding.spread:.2f} over {count(finding.seeds, 'seed')}" if finding.spread is not None else ", one seed"
     )
-    default = f"the default ({study.said(study.default)}: {ended}{over})"
+    default = f"the default ({study.said(study.default)}: {ended}{spread})"
     pending = "the default failed" if finding.failed else "the default is not complete yet"
     if finding.best is None or finding.best.value is None:
         if ended:

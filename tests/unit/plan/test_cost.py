@@ -41,7 +41,7 @@ def test_another_seed_and_schedule_cost_what_a_finished_job_did(tmp_path, monkey
     assert known.seconds == pytest.approx(100.0)  # twice the iterations
     assert known.device_seconds == pytest.approx(200.0)
     assert known.passing == 9 * 1000
-    assert "unknown" in cost.told(found["train decoder_a seed 1"])
+    assert "unknown" in cost.in_words(found["train decoder_a seed 1"])
 
 
 def test_another_crop_is_another_cost(tmp_path, monkeypatch):

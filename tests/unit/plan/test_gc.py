@@ -46,7 +46,7 @@ def test_a_job_at_work_is_never_listed_nor_deleted(made):
     assert gc.garbage(made.root) == []
     assert gc.delete(made.root, [item]) == 0  # begun after it was listed
     got.renew(released=True)
-    assert lease.held(folder) is None
+    assert lease.current_holder(folder) is None
     assert [one.path for one in gc.garbage(made.root)] == [folder]
 
 

@@ -110,4 +110,4 @@ def test_axes_hold_what_they_say() -> None:
     assert Whole(1, 4).holds(4)
     assert not Whole(1, 4).holds(2.5)
     assert Choice(("a", None)).holds(None)
-    assert Whole(1, 4, log=True).said() == "whole, log-uniform in [1, 4]"
+    assert Whole(1, 4, log=True).description() == "whole, log-uniform in [1, 4]"

@@ -91,7 +91,7 @@ def test_what_is_kept_does_not_grow_with_frames():
     made = Consistency(CLASSES)
 
     def kept():
-        return sum(value.nbytes for value in (*made._last, *made._runs, made.totals, made._held))
+        return sum(value.nbytes for value in (*made._last, *made._runs, made.totals, made._last_scores))
 
     frame = np.zeros((20, 30), np.uint8)
     made.add(frame, frame)
