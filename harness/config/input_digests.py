@@ -14,7 +14,7 @@ from harness.config.compose import Config, Content
 from harness.data import manifest
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
-from harness.data.manifest import Show, quiet
+from harness.data.manifest import ProgressCallback, no_progress
 
 SPLITS = ("train", "val")
 OPTIONAL = ("test",)  # a data set is whole without it
@@ -24,7 +24,7 @@ def resolve(
     config: Config,
     root: Path | None,
     compute: bool = False,
-    show: Show = quiet,
+    progress: ProgressCallback = no_progress,
     only: Collection[str] = (*SPLITS, *OPTIONAL),
 ) -> Config:
     """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
@@ -33,10 +33,12 @@ def resolve(
     data is not an error here, since planning works without it: Content.missing says what and why.
     """
     with plugins.blamed(plugins.find("datasets", config["data"]["name"], config.folders)):
-        return _resolve(config, root, compute, show, only)
+        return _resolve(config, root, compute, progress, only)
 
 
-def _resolve(config: Config, root: Path | None, compute: bool, show: Show, only: Collection[str]) -> Config:
+def _resolve(
+    config: Config, root: Path | None, compute: bool, progress: ProgressCallback, only: Collection[str]
+) -> Config:
     missing: list[str] = []
     dataset = build_dataset(config)
     splits: dict[str, str | None] = {}
@@ -58,7 +60,7 @@ def _resolve(config: Config, root: Path | None, compute: bool, show: Show, only:
     undigested: dict[str, str] = {}
     for split in [split for split in only if splits.get(split) and split not in absent]:
         try:
-            manifests[split], undigested[split] = manifest_of(config, split, root, compute, show)
+            manifests[split], undigested[split] = manifest_of(config, split, root, compute, progress)
         except UnfitError as error:
             undigested[split] = str(error)
             if compute and split in SPLITS:
@@ -82,10 +84,10 @@ def _resolve(config: Config, root: Path | None, compute: bool, show: Show, only:
 
 
 def manifest_of(
-    config: Config, split: str, root: Path | None, compute: bool, show: Show = quiet
+    config: Config, split: str, root: Path | None, compute: bool, progress: ProgressCallback = no_progress
 ) -> tuple[str | None, str]:
     """The digest of a split's files, and why there is none; the manifest is kept under the root. Raises UnfitError."""
-    files = inventory(config, split, root, compute, show)
+    files = inventory(config, split, root, compute, progress)
     if files is None:
         return None, ""
     if files.pending:
@@ -111,7 +113,7 @@ def manifest_path(root: Path, digest: str) -> Path:
 
 
 def inventory(
-    config: Config, split: str, root: Path | None, compute: bool, show: Show = quiet
+    config: Config, split: str, root: Path | None, compute: bool, progress: ProgressCallback = no_progress
 ) -> manifest.Inventory | None:
     """The files of a split; None for a data set that does not list any. Raises UnfitError."""
     dataset, name = build_dataset(config), config["data"]["name"]
@@ -122,7 +124,7 @@ def inventory(
     cache = None
     if root is not None and (compute or root.is_dir()):  # planning makes no root
         cache = root / "cache" / "data" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    return manifest.take(files(split), cache, compute, show)
+    return manifest.take(files(split), cache, compute, progress)
 
 
 def build_dataset(config: Config) -> Dataset:

@@ -35,12 +35,12 @@ BYTES = hashlib.sha256().digest_size
 SEAL = "masks.sha256.gz"  # in a job's directory
 KINDS = {"origin": "image", "mask": "mask"}  # what a file is called, by the folder that it is in
 
-Show = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 Digests = Mapping[str, str]  # name -> sha256 in hex
 
 
-def quiet(done: int, total: int) -> None:
-    """Show nothing."""
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 class Entries(NamedTuple):
@@ -86,7 +86,10 @@ class Inventory:
 
 
 def take(
-    files: Iterable[tuple[str, str | Path]], cache: Path | None = None, compute: bool = True, show: Show = quiet
+    files: Iterable[tuple[str, str | Path]],
+    cache: Path | None = None,
+    compute: bool = True,
+    progress: ProgressCallback = no_progress,
 ) -> Inventory:
     """Return the inventory of (name, path) pairs, with digests from the `cache` file and, if `compute`, from the files.
 
@@ -106,7 +109,7 @@ def take(
     try:
         for done, (rows, values) in enumerate(_computed(list(paths.values()), todo), 1):
             sums[rows], digested[rows] = values, True
-            show(min(done * CHUNK, len(todo)), len(todo))
+            progress(min(done * CHUNK, len(todo)), len(todo))
             if time.monotonic() - last > SAVE:
                 _keep(cache, inventory, trusted, "")
                 last = time.monotonic()

@@ -19,7 +19,7 @@ from harness.common.errors import UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
-from harness.data.manifest import Show, quiet
+from harness.data.manifest import ProgressCallback, no_progress
 from harness.jobdir.events import read_events
 from harness.jobdir.paths import JobDir, OutputDir
 
@@ -38,7 +38,7 @@ def resolve(
     config: Config,
     root: Path | None,
     compute: bool = False,
-    show: Show = quiet,
+    progress: ProgressCallback = no_progress,
     accept: bool = False,
     only: Collection[str] = (*input_digests.SPLITS, *input_digests.OPTIONAL),
 ) -> Config:
@@ -46,7 +46,7 @@ def resolve(
 
     `accept`: also where the files have changed since, or may have.
     """
-    config = input_digests.resolve(config, root, compute, show, only)
+    config = input_digests.resolve(config, root, compute, progress, only)
     content = config.content
     if root is None or not root.is_dir() or not (content.undigested or any(content.manifests.values())):
         return config

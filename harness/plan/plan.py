@@ -9,7 +9,7 @@ from harness.common.errors import UsageError
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.data import manifest
-from harness.data.manifest import Show, quiet
+from harness.data.manifest import ProgressCallback, no_progress
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan import adoption
 from harness.plan.cell import Cell
@@ -111,7 +111,7 @@ def make(
     seeds: int = 1,
     compute: bool = False,
     accept: bool = False,
-    show: Show = quiet,
+    progress: ProgressCallback = no_progress,
 ) -> Plan:
     """Plan experiments by name or by the path of a .py file. Raises UsageError for unknown names.
 
@@ -120,7 +120,7 @@ def make(
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1")
-    config = adoption.resolve(config, root, compute, show, accept)
+    config = adoption.resolve(config, root, compute, progress, accept)
     first = config["seed"]
     config = replace(config, seeds=tuple(range(first, first + seeds)))
     stems = [Path(name).stem for name in dict.fromkeys(names)]

@@ -15,7 +15,7 @@ from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.config.compose import Config
 from harness.data import hold_out
-from harness.data.manifest import Show, quiet
+from harness.data.manifest import ProgressCallback, no_progress
 from harness.plan import adoption
 from harness.plan.cell import Cell
 from harness.plan.explain import Difference, flat
@@ -136,7 +136,7 @@ def make(
     split: str = hold_out.SPLIT,
     study: str | None = None,
     compute: bool = False,
-    show: Show = quiet,
+    progress: ProgressCallback = no_progress,
 ) -> Study:
     """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
     module = plugins.load_named("searches", name, config.folders, NEEDED)
@@ -151,7 +151,7 @@ def make(
     changes: JsonObject = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}
     if split == hold_out.SPLIT and config.data.hold_out is None:
         changes["data.hold_out"] = module.HOLD_OUT
-    config = adoption.resolve(config.with_values(changes), root, compute, show)
+    config = adoption.resolve(config.with_values(changes), root, compute, progress)
     config = config.with_values({"train.evaluate_every": math.ceil(config.iterations() / module.LOOKS)})
     stem = Path(name).stem
     return Study(

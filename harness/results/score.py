@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import hold_out
 from harness.data.contract import Dataset
-from harness.data.manifest import add_pixels
+from harness.data.manifest import ProgressCallback, add_pixels, no_progress
 from harness.data.pictures import read_labels, shown
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan import adoption
@@ -73,18 +73,15 @@ class Score:
     seconds: float
 
 
-def quiet(done: int, total: int) -> None:
-    """Show nothing."""
-
-
 def score(
-    folder: Path, name: str, config: Config, root: Path, split: str = "val", show: Callable[[int, int], None] = quiet
+    folder: Path, name: str, config: Config, root: Path, split: str = "val", progress: ProgressCallback = no_progress
 ) -> Path:
     """Score a folder of masks; returns the score's directory. Equal masks are scored once, videos done stay done.
 
-    `show` hears of videos done and their total; each counts twice, as its masks are first read and checked, then
-    compared with the truth. Raises UsageError for a name that is unfit or taken, UnfitError for masks that are
-    missing, damaged or of another size, for a label that is no class, and for data that is not there or has no labels.
+    `progress` is called with the videos done and their total; each counts twice, as its masks are first read and
+    checked, then compared with the truth. Raises UsageError for a name that is unfit or taken, UnfitError for masks
+    that are missing, damaged or of another size, for a label that is no class, and for data that is not there or has
+    no labels.
     """
     check_name(name)
     dataset = input_digests.build_dataset(config)
@@ -93,20 +90,20 @@ def score(
     frames = listed(folder, dataset, split)
     masks: dict[str, str] = {}
     for video, stems in frames.items():
-        show(len(masks), 2 * len(frames))
+        progress(len(masks), 2 * len(frames))
         masks[video] = digest_of(folder, video, stems, len(dataset.classes))
     directory = OutputDir(root).scores / digest([VERSION, data, split, masks])
     check_free(name, directory, data, split)
     score_file = JobDir(directory).score_file
     if not score_file.exists():
         try:
-            seconds = count_all(Task(folder, dataset, split, directory), frames, masks, show)
+            seconds = count_all(Task(folder, dataset, split, directory), frames, masks, progress)
             facts = {"schema": 1, "name": name, "split": split, "data": data, "version": VERSION, "seconds": seconds}
             write_json(score_file, facts)
         except OSError as error:
             why = f"cannot be written: {error.strerror or error}"
             raise UnfitError(f"{shown(directory)}: {why}; free some space, or give another --root") from error
-    show(2 * len(frames), 2 * len(frames))
+    progress(2 * len(frames), 2 * len(frames))
     return directory
 
 
@@ -234,13 +231,13 @@ def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int
 
 
 def count_all(
-    task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], show: Callable[[int, int], None]
+    task: Task, frames: dict[str, tuple[str, ...]], masks: dict[str, str], progress: ProgressCallback
 ) -> float:
     """Count the videos that are not counted yet, each into its file by rename; the seconds that all of them took."""
     JobDir(task.directory).videos.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     for done, (video, stems) in enumerate(frames.items()):
-        show(len(frames) + done, 2 * len(frames))
+        progress(len(frames) + done, 2 * len(frames))
         target = task.file(video)
         if not target.exists():
             begun = time.monotonic()

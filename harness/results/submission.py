@@ -6,7 +6,7 @@ one channel of 8 bits, a class index 0..K-1 a pixel, the frame's own size. Shape
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
 from harness.data.contract import Dataset
+from harness.data.manifest import ProgressCallback, no_progress
 from harness.data.pictures import read_labels, shown
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan
@@ -67,23 +68,19 @@ def unlabelled(config: Config, split: str) -> bool:
     return dataset.read(split, videos[0], dataset.frames(split, videos[0])[0]).label is None
 
 
-def quiet(done: int, total: int) -> None:
-    """Show nothing."""
-
-
-def check(path: Path, config: Config, split: str, show: Callable[[int, int], None] = quiet) -> list[str]:
+def check(path: Path, config: Config, split: str, progress: ProgressCallback = no_progress) -> list[str]:
     """Return what the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
 
-    `show` hears of videos done and their total. Raises UnfitError for what is no submission at all.
+    `progress` is called with the videos done and their total. Raises UnfitError for what is no submission at all.
     """
-    return list(problems(Masks(path), input_digests.build_dataset(config), split, show))
+    return list(problems(Masks(path), input_digests.build_dataset(config), split, progress))
 
 
-def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, int], None]) -> Iterator[str]:
+def problems(masks: Masks, dataset: Dataset, split: str, progress: ProgressCallback) -> Iterator[str]:
     """Missing frames, wrong sizes, labels that are no class, files that are none: video by video, then what is left."""
     videos, expected = dataset.videos(split), set()
     for done, video in enumerate(videos):
-        show(done, len(videos))
+        progress(done, len(videos))
         for frame in dataset.frames(split, video):
             name = f"{video}/{frame}.png"
             expected.add(name)
@@ -99,7 +96,7 @@ def problems(masks: Masks, dataset: Dataset, split: str, show: Callable[[int, in
             if mask.shape != size:
                 (height, width), (rows, columns) = mask.shape, size
                 yield f"{shown(name)}: is {width}×{height}, its frame {columns}×{rows}"
-    show(len(videos), len(videos))
+    progress(len(videos), len(videos))
     yield from (f"{shown(name)}: no frame of the {split} split; take it out" for name in sorted(masks.names - expected))
 
 

@@ -48,7 +48,7 @@ class Request:
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
         show = lines("digesting data", "files")
-        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, show=show)
+        return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, progress=show)
 
     def folder(self, name: str) -> Path:
         """Return where a study keeps what is not Optuna's."""

@@ -196,7 +196,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_a_second_look_reads_no_file_and_a_change_only_its_own(tmp_path: Path, files, aged, unread) -> None:
     cache = tmp_path / "cache.npz"
     shown: list[tuple[int, int]] = []
-    first = take(files, cache, show=lambda done, total: shown.append((done, total)))
+    first = take(files, cache, progress=lambda done, total: shown.append((done, total)))
     assert len(unread) == len(files)
     assert shown[-1] == (200, 200)
     unread.clear()
@@ -248,7 +248,7 @@ def test_what_was_digested_before_a_stop_stays(tmp_path: Path, files, aged, unre
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        take(files, tmp_path / "cache.npz", show=stop)
+        take(files, tmp_path / "cache.npz", progress=stop)
     assert 0 < take(files, tmp_path / "cache.npz", compute=False).pending < 200
     unread.clear()
     take(files, tmp_path / "cache.npz")
