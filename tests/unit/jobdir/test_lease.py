@@ -117,15 +117,15 @@ def test_one_look_takes_a_holder_elsewhere_for_dead_that_has_long_not_counted(tm
     assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["000001.json"]
 
 
-def test_a_lease_taken_over_is_lost_and_cannot_be_renewed(tmp_path, monkeypatch):
+def test_a_lease_taken_over_is_superseded_and_cannot_be_renewed(tmp_path, monkeypatch):
     first = Claim(tmp_path).take()
     elsewhere(tmp_path, monkeypatch)
     second = Claim(tmp_path, dead=0.0).take()
     before = lease.read(tmp_path, 1)
     first.renew()
-    assert first.lost
+    assert first.superseded
     assert lease.read(tmp_path, 1) == before
-    assert not second.lost
+    assert not second.superseded
     lease.check(tmp_path, 2)
     lease.check(tmp_path, None)  # a job that is run by hand
     with pytest.raises(SupersededError, match="attempt 1"):

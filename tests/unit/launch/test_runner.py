@@ -129,7 +129,7 @@ def test_after_an_error_no_run_says_running(
     monkeypatch.setattr(runner, "choose", lambda plan, how: (Breaks(), {"launcher": "inline", "nproc": 1}))
     if where == "report":
         one_model.finished(made)
-        monkeypatch.setattr(runner.present, "write", raises(error))
+        monkeypatch.setattr(runner, "write_report", raises(error))
     with pytest.raises(type(error)):
         runner.run(made, runner.How(tracking_uri=store.uri), lambda progress: None, print)
     client = store.connect()
