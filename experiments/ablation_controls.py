@@ -1,4 +1,4 @@
-"""What does each part of Decoders A and B contribute: the memory, its rows, P, earlier frames, or the parameters alone?
+"""The contribution of each part of Decoders A and B: the memory, its rows, P, earlier frames, or the parameters alone.
 
 Expected: unknown, the paper has 0 such rows. If a part does what the paper says, its control lies below the decoder; a
 control level with it says that the gain over UPerNet has another source. Controls of A are over A, those of B over B.
@@ -35,16 +35,16 @@ def wide(config: Config, name: str, letter: str) -> Cell:
 def controls_of_a(config: Config) -> list[Cell]:
     """Decoder A, without its parts in training, then in evaluation alone."""
     a = Evaluate((Train(config, "decoder_a"),))
-    given = {name: Evaluate(a.members, prior=name) for name in (TRUTH, "truth_before", "truth_other")}
+    with_ground_truth = {name: Evaluate(a.members, prior=name) for name in (TRUTH, "truth_before", "truth_other")}
     rows = [
         ("no_context", "A without C_bi", trained(config, "decoder_a", "no_context")),
         ("no_memory", "A, g_o(g_q(R)) as C_bi", trained(config, "decoder_a", "no_memory")),
         ("random_memory", "A, M frozen at random rows", trained(config, "decoder_a", "random_memory")),
         ("permuted", "A, evaluated with M permuted", Evaluate(a.members, control="permuted_memory")),
         ("uniform", "A, evaluated with P every class once", Evaluate(a.members, control="uniform_prior")),
-        ("other", "A, evaluated with P of a random other frame", given["truth_other"]),
-        ("before", "A, evaluated with P = truth of N−1", given["truth_before"]),
-        ("truth", "A, evaluated with P = truth", given[TRUTH]),
+        ("other", "A, evaluated with P of a random other frame", with_ground_truth["truth_other"]),
+        ("before", "A, evaluated with P = truth of N−1", with_ground_truth["truth_before"]),
+        ("truth", "A, evaluated with P = truth", with_ground_truth[TRUTH]),
     ]
     return [Cell("decoder_a", "Decoder A", a, over="upernet"), *under("decoder_a", rows)]
 

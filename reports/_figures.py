@@ -169,8 +169,8 @@ def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
             figure, axis = canvas(7.2, 1.1 + 0.25 * len(shown))
             zero(axis)
             for cell, values in gains.items():
-                look = {"color": palette[methods[cell]], "marker": marks[cell], "ls": "", "alpha": 0.9}
-                axis.plot(values[shown], range(len(shown)), label=by_cell[cell].label, **look)
+                style = {"color": palette[methods[cell]], "marker": marks[cell], "ls": "", "alpha": 0.9}
+                axis.plot(values[shown], range(len(shown)), label=by_cell[cell].label, **style)
             if len(shown) < len(order):
                 axis.axhline(CLASSES // 2 - 0.5, color=MUTED, lw=0.8, ls=":")
             axis.set_yticks(range(len(shown)), [names[index] for index in shown])
@@ -259,7 +259,7 @@ def in_words_of_curve(curve: Curve, steps: Sequence[int], values: Sequence[float
 
 
 def memory_similarity(memories: Sequence[Memory], classes: Sequence[str]) -> Figure | None:
-    """How alike the classes' rows of M are at the end, for the first seed of each decoder that has one."""
+    """Return a figure of the similarity of the classes' rows of M at the end, for the first seed of each decoder."""
     first = list({memory.decoder: memory for memory in reversed(memories)}.values())[::-1]
     if not first:
         return None
@@ -295,7 +295,7 @@ def closest(values: np.ndarray, names: Sequence[str]) -> str:
 
 
 def memory_drift(memories: Sequence[Memory]) -> Figure | None:
-    """How far M was from what it became, at every snapshot; none where there is only the end."""
+    """Return a figure of how far M was from what it became, at every snapshot; none where there is only the end."""
     ways = [memory for memory in memories if sum(value is not None for value in memory.drift) > 1]
     if not ways:
         return None

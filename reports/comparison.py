@@ -167,12 +167,12 @@ def verdict(row: Row, rows: list[Row]) -> str:
     claim = row.claim
     if claim is None or not claim.verdict:
         return NONE
-    elsewhere = f"over {label(rows, claim.claim.over)}" if claim.claim.over != row.baseline else ""
+    elsewhere = f"over {label(rows, claim.claim.baseline)}" if claim.claim.baseline != row.baseline else ""
     return claim.verdict + "".join(f" ({more})" for more in (elsewhere, narrower(claim)) if more)
 
 
 def narrower(claim: ClaimResult) -> str:
-    """What a verdict speaks of where that is less than new seeds and new videos; empty where its word says so."""
+    """Return what a verdict speaks of where that is less than new seeds and new videos, else ''."""
     of = claim.ours.interval.of or ""
     return "" if of == stats.SEEDS_AND_VIDEOS or claim.verdict in (stats.ONE_PAIR, stats.NOT_COMPARABLE) else of
 
@@ -183,7 +183,7 @@ def label(rows: list[Row], cell: str) -> str:
 
 
 def seeds(row: Row) -> str:
-    """How many seeds are in the mean, and of how many."""
+    """Return the number of seeds in the mean, and of how many."""
     return str(row.seeds) if row.seeds == row.planned else f"{row.seeds} of {row.planned}"
 
 
@@ -245,7 +245,7 @@ def hidden_notes(rows: list[Row], context: Context) -> list[str]:
 
 
 def seed_notes(rows: list[Row]) -> list[str]:
-    """What ± means, and that one seed has none."""
+    """Explain ±, and that one seed has none."""
     lines = []
     if any(row.seeds > 1 for row in rows):
         lines.append("± is the sample standard deviation over training seeds; gains are paired by seed.")
@@ -257,7 +257,7 @@ def seed_notes(rows: list[Row]) -> list[str]:
 
 
 def interval_notes(rows: list[Row]) -> list[str]:
-    """What the intervals speak of, and why a row has none."""
+    """Explain what the intervals speak of, and why a row has none."""
     numbers: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     for row in rows:
         for name, interval in (("mIoU", row.interval), ("gain", row.gain.interval)):
@@ -287,12 +287,12 @@ def claim_notes(rows: list[Row], context: Context) -> list[str]:
             more = (answer.reason if context.comparable else "", narrower(answer))  # the reasons stand above elsewhere
             why = "".join(f" ({text})" for text in more if text)
             theirs = f"the paper's {signed(answer.claim.gain)} ({answer.claim.source})"
-            pair = over(rows, answer.claim.cell, answer.claim.over)
+            pair = versus(rows, answer.claim.cell, answer.claim.baseline)
             lines.append(f"{pair}: {mine}, {theirs}: {answer.verdict}{why}.")
     return lines + together(rows, answers) + ([stats.RULE.format(margin=context.margin)] if answers else [])
 
 
-def over(rows: list[Row], cell: str, baseline: str) -> str:
+def versus(rows: list[Row], cell: str, baseline: str) -> str:
     """'Decoder A over UPerNet'."""
     return f"{label(rows, cell)} over {label(rows, baseline)}"
 
@@ -307,7 +307,7 @@ def noise(interval: stats.Interval) -> str:
 def together(rows: list[Row], answers: list[ClaimResult]) -> list[str]:
     """Which of several claims' intervals exclude 0 with all of them read together; nothing for a single claim."""
     family = [
-        (over(rows, answer.claim.cell, answer.claim.over), p)
+        (versus(rows, answer.claim.cell, answer.claim.baseline), p)
         for answer in answers
         if (p := answer.ours.interval.p) is not None and answer.ours.interval.of != stats.CHECKPOINT_PAIR
     ]
@@ -319,12 +319,12 @@ def together(rows: list[Row], answers: list[ClaimResult]) -> list[str]:
 
 
 def power_notes(rows: list[Row], context: Context) -> list[str]:
-    """What the paper's gains still need to be decided, and the smallest gains that would be seen."""
+    """Return what the paper's gains still need to be decided, and the smallest gains that would be seen."""
     needs = powers.needs(rows, context)
     short = [need for need in needs if need.seeds and (need.needed is None or need.needed > need.seeds)]
-    lines = [f"{over(rows, need.cell, need.baseline)}: {need.sentence}." for need in short if need.sentence]
+    lines = [f"{versus(rows, need.cell, need.baseline)}: {need.sentence}." for need in short if need.sentence]
     smallest = [
-        f"{over(rows, need.cell, need.baseline)} {need.smallest:.2f}" for need in needs if need.smallest is not None
+        f"{versus(rows, need.cell, need.baseline)} {need.smallest:.2f}" for need in needs if need.smallest is not None
     ]
     if smallest:
         lines.append(f"Smallest gain that {powers.POWER:.0%} of such tables would show: {', '.join(smallest)}.")

@@ -59,13 +59,13 @@ def sentence(points: list[Point]) -> str:
     if best is default:
         return f"{head}, which is the default."
     lead = best.gain.mean
-    over = f"{head}, {signed(lead)} over {default.label}"
+    comparison = f"{head}, {signed(lead)} over {default.label}"
     noise = stats.lead(default.sd, default.seeds, len(points) - 1, best.gain.seeds)
     if noise is None or lead is None:
-        return f"{over}; one seed, so the lead that noise alone gives is not known."
+        return f"{comparison}; one seed, so the lead that noise alone gives is not known."
     equal = count(len(points) - 1, "equal cell")
     much = f"the best of {equal} leads by up to {noise:.2f}, by the spread over {count(default.seeds, 'seed')}"
-    return f"{over}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
+    return f"{comparison}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
 
 
 def seed_noise(points: list[Point]) -> tuple[float, str]:

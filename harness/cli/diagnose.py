@@ -48,9 +48,9 @@ def check(
     for result in contract.checks(kind, name, own, contract.options(options or [])):
         tell(contract.line(result))
         found.append(result)
-    broken = sum(not one.held for one in found)
+    broken = sum(not one.passed for one in found)
     if as_json:
-        rows = [{"what": one.what, "held": one.held, "text": one.text} for one in found]
+        rows = [{"what": one.what, "held": one.passed, "text": one.text} for one in found]
         out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
     log.info(f"{len(found) - broken} of {len(found)} promises hold")
     if broken:

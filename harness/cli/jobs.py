@@ -80,10 +80,10 @@ def gc(
     listed. Nothing that a run is at work on is listed or deleted.
     """
     from harness.launch.status import rehearsing
-    from harness.plan import gc as garbage
+    from harness.plan import gc
 
     place = Path(settings.resolve(root=root and str(root)).root)
-    found = garbage.garbage(place, rehearsing(place) is not None)
+    found = gc.garbage(place, rehearsing(place) is not None)
     if as_json:
         out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
     else:
@@ -91,6 +91,6 @@ def gc(
             out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
     total = sum(one.bytes for one in found)
     if yes:
-        log.info(f"deleted: {garbage.delete(place, found) / 1e6:.1f} MB")
+        log.info(f"deleted: {gc.delete(place, found) / 1e6:.1f} MB")
     else:
         log.info(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")

@@ -45,12 +45,12 @@ def report(
         folder = made.root / "review"
     reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
-        from harness.report import folder as report_folder
+        from harness.report.folder import write_report
         from harness.tracking import ui
 
         for review in reviews:
             target = folder / review.context.experiment
-            paths = report_folder.write(review.report, review.rows, review.context, target)
+            paths = write_report(review.report, review.rows, review.context, target)
             log.info("written: " + ", ".join(map(str, paths)))
             if show:
                 ui.open_page(paths[-1])

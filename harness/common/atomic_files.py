@@ -1,4 +1,4 @@
-"""Where a file is written before it gets its name, so that a reader sees all of it or none; small JSON files."""
+"""Atomic writes: a file gets its name when it is whole, so that a reader sees all of it or none; small JSON files."""
 
 import json
 import os

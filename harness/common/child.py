@@ -1,4 +1,4 @@
-"""How our child processes are started, and how they answer: nothing of the working directory must hide our modules."""
+"""Start of our child processes, and their answers: nothing of the working directory must hide our modules."""
 
 import os
 import sys

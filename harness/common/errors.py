@@ -36,10 +36,10 @@ REMEDIES = {
 }
 
 
-def refused(error: OSError, place: object = None) -> UnfitError:
-    """What a file system refused, at `place` in a root or else where the error says, and what to do about it."""
-    where = error.filename if place is None else place
+def refused(error: OSError, path: object = None) -> UnfitError:
+    """Return the error for people of what a file system refused, at `path` in a root or else where `error` says."""
+    where = error.filename if path is None else path
     what = error.strerror or str(error) or type(error).__name__
     remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
-    remedy = remedy.replace("{root}", "" if place is None else " (--root DIR)")
+    remedy = remedy.replace("{root}", "" if path is None else " (--root DIR)")
     return UnfitError(f"{'' if where is None else f'{where}: '}{what}; {remedy}")

@@ -1,4 +1,4 @@
-"""What this machine has, asked without torch."""
+"""GPUs and cores of this machine, asked without torch."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""How a signal stops us: the same in every phase, whatever code it finds us in."""
+"""The way a signal stops us: the same in every phase, whatever code it finds us in."""
 
 import signal
 from collections.abc import Iterator

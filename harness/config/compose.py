@@ -199,7 +199,7 @@ def schema(folders: plugins.Folders = ()) -> type:
         for name, path in plugins.paths(kind, folders).items():
             config = plugins.read_schema(path).config
             if config is not None:
-                fitting(config, path)
+                validate_schema(config, path)
                 members.append((name, config, field(default_factory=config)))
         return make_dataclass(kind.capitalize(), members, frozen=True)
 
@@ -226,7 +226,7 @@ def schema(folders: plugins.Folders = ()) -> type:
     )
 
 
-def fitting(config: type, path: Path) -> None:
+def validate_schema(config: type, path: Path) -> None:
     """Raise UsageError for a plug-in's Config whose fields have no default, none of their type, or a wrong range."""
     if not is_dataclass(config):
         raise UsageError(f"{path}: Config must be a dataclass: put @dataclass(frozen=True) above it")

@@ -101,8 +101,8 @@ def data_folder(config: Config) -> Path | None:
     name = config["data"]["name"]
     cls: Any = plugins.read_schema(plugins.find("datasets", name, config.folders)).config
     keys = [f.name for f in fields(cls) if f.metadata.get("path")] if cls else []
-    given = [config["data"][name][key] for key in keys if config["data"][name][key]]
-    return Path(given[0]).expanduser() if len(given) == 1 else None
+    paths = [config["data"][name][key] for key in keys if config["data"][name][key]]
+    return Path(paths[0]).expanduser() if len(paths) == 1 else None
 
 
 def manifest_path(root: Path, digest: str) -> Path:

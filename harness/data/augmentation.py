@@ -133,8 +133,8 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
     hue = torch.where(value == red, (green - blue).div_(safe), hue)  # sixths of a circle, in [-1, 5]
     out = torch.empty_like(image)
     for channel, offset in enumerate((5, 3, 1)):
-        place = hue.add(offset + 6 * turn).remainder_(6)
-        share = torch.minimum(place, 4 - place).clamp_(0, 1)  # of the chroma that the channel lacks
+        sixth = hue.add(offset + 6 * turn).remainder_(6)
+        share = torch.minimum(sixth, 4 - sixth).clamp_(0, 1)  # of the chroma that the channel lacks
         out[channel] = torch.addcmul(value, chroma, share, value=-1).add_(0.5)
     return out
 

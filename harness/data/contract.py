@@ -1,4 +1,4 @@
-"""What a data set owes the harness: videos of frames with class indices, read one frame at a time. No torch.
+"""The contract of a data set: videos of frames with class indices, read one frame at a time. No torch.
 
 A file in harness/data/datasets exposes VERSION, a frozen dataclass Config with literal defaults (fields that say where,
 not what, carry metadata {"where": True}) and a class Dataset(config) that has what the protocol below lists.

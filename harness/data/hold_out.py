@@ -32,14 +32,14 @@ class HoldOut:
         return getattr(self.inner, name)  # classes, dirty
 
     @cached_property
-    def _held(self) -> frozenset[str]:
-        return held(self.inner.videos("train"), self.inner.unit, self.share)
+    def _dev_videos(self) -> frozenset[str]:
+        return dev_videos(self.inner.videos("train"), self.inner.unit, self.share)
 
     def videos(self, split: str) -> tuple[str, ...]:
         """Names of the split's videos, in the order of its list. Raises UnfitError where nothing can be held out."""
         if split not in ("train", SPLIT):
             return self.inner.videos(split)
-        return tuple(video for video in self.inner.videos("train") if (video in self._held) == (split == SPLIT))
+        return tuple(video for video in self.inner.videos("train") if (video in self._dev_videos) == (split == SPLIT))
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
         """Names of a video's frames in time."""
@@ -73,7 +73,7 @@ class HoldOut:
             return part if split == SPLIT else whole - part
 
 
-def held(videos: Sequence[str], unit: Callable[[str], str], share: float) -> frozenset[str]:
+def dev_videos(videos: Sequence[str], unit: Callable[[str], str], share: float) -> frozenset[str]:
     """The videos of as many units as make up the share; at least one is held out and at least one is left."""
     units: dict[str, list[str]] = {}
     for video in videos:
@@ -81,7 +81,7 @@ def held(videos: Sequence[str], unit: Callable[[str], str], share: float) -> fro
     if len(units) < 2:
         raise UnfitError(f"data.hold_out={share}: the training videos are of one unit, so none can be held out")
     chosen: list[str] = []
-    for name in sorted(units, key=place)[:-1]:
+    for name in sorted(units, key=rank)[:-1]:
         if len(chosen) >= wanted(len(videos), share):
             break
         chosen += units[name]
@@ -89,12 +89,12 @@ def held(videos: Sequence[str], unit: Callable[[str], str], share: float) -> fro
 
 
 def wanted(videos: int, share: float) -> int:
-    """How many of a number of videos make up the share."""
+    """Return the number of videos that make up the share."""
     return max(1, round(share * videos))
 
 
-def place(unit: str) -> str:
-    """Where a unit stands in the order in which units are held out."""
+def rank(unit: str) -> str:
+    """Return the key that units are sorted by before the first of them are held out."""
     return hashlib.sha256(f"{SEED} {unit}".encode()).hexdigest()
 
 

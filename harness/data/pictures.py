@@ -203,7 +203,7 @@ def check_palette(path: Path, image: ImageFile, mask: NDArray[np.integer]) -> No
 
 
 def raw_mode(image: ImageFile) -> str:
-    """How an opened file stores its pixels, as Pillow names it; empty where its decoder has one way only."""
+    """Return Pillow's name for how an opened file stores its pixels; empty where its decoder has one way only."""
     args = image.tile[0].args if image.tile else None
     raw = args[0] if isinstance(args, tuple) and args else args
     return raw if isinstance(raw, str) else ""

@@ -78,8 +78,8 @@ class TrainStream(TorchDataset[Sample]):
 
     def video(self, position: int) -> str:
         """Name of the video at a position."""
-        cycle, place = divmod(position, len(self.videos))
-        return self.videos[order(self.seed, cycle, len(self.videos))[place]]
+        cycle, index = divmod(position, len(self.videos))
+        return self.videos[order(self.seed, cycle, len(self.videos))[index]]
 
     def __getitem__(self, position: int) -> Sample:
         rng = np.random.default_rng([self.seed, SAMPLE, position])
@@ -173,7 +173,7 @@ def collate(samples: list[Sample] | HarnessError) -> Batch | HarnessError:
 
 
 def worker_start() -> str:
-    """How workers start: forked on Linux, where they share what is loaded, run one thread and leave CUDA alone."""
+    """Return how workers start: forked on Linux, to share what is loaded; they run one thread and leave CUDA alone."""
     return "fork" if sys.platform == "linux" else "spawn"
 
 

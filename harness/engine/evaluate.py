@@ -57,7 +57,7 @@ class Task(NamedTuple):
     folder: Path
     job: EvaluateSpec
     geometry: Geometry
-    given: str | None = None  # P: the truth, or the folder of saved masks; None: the mask of the stage before
+    handed_in: str | None = None  # P: the truth, or the folder of saved masks; None: the mask of the stage before
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -67,19 +67,19 @@ class Task(NamedTuple):
     @property
     def source(self) -> int | str:
         """Which of a member's predictions is its part of the task: a stage, or the one for a P that is handed in."""
-        return self.job.stage if self.given is None else self.given
+        return self.job.stage if self.handed_in is None else self.handed_in
 
     @property
     def before(self) -> int | None:
         """The stage that it is compared with, if one is computed; for the truth that is stage 0."""
-        if self.given is None:
+        if self.handed_in is None:
             return self.job.stage - 1 if self.job.stage else None
-        return 0 if self.given in GIVEN else None
+        return 0 if self.handed_in in GIVEN else None
 
     @property
     def last(self) -> int:
         """The last stage that it needs of its members, -1 for none."""
-        return self.job.stage if self.given is None else 0 if self.given in GIVEN else -1
+        return self.job.stage if self.handed_in is None else 0 if self.handed_in in GIVEN else -1
 
     def worker(self, member: str) -> Worker:
         """Return the worker of a member's part of it."""
@@ -90,8 +90,8 @@ class Task(NamedTuple):
         return JobDir(self.folder).videos / f"{video}.npz"
 
 
-class Seen(NamedTuple):
-    """A task's mask of a frame, and how it came about."""
+class Result(NamedTuple):
+    """A task's mask of a frame, and what it took."""
 
     mask: Tensor  # (H, W) int64
     before: Tensor | None  # (H, W), the mask of the stage before
@@ -106,10 +106,10 @@ def task(folder: Path) -> Task:
         if not JobDir(folder.parent / member).weights_file.is_file():
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
-    return Task(folder, job, geometry, given(job))
+    return Task(folder, job, geometry, handed_in(job))
 
 
-def given(job: EvaluateSpec) -> str | None:
+def handed_in(job: EvaluateSpec) -> str | None:
     """Return the source of a P that is handed in: one of GIVEN, or a folder of masks; None for the stage before.
 
     Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
@@ -258,10 +258,10 @@ def run_video(
     device: torch.device,
     stop: Stop,
 ) -> None:
-    """One video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
+    """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
     counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
     middle = snapshots.middle(dataset.frames(split, video))
-    sources = list(dict.fromkeys(task.given for task in tasks if task.given is not None))
+    sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
     starts = contract.starts(dataset, split, video)
     for name, frame in read_ahead(dataset, split, video):
         stop.check()
@@ -271,7 +271,7 @@ def run_video(
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
         where = Path(video) / f"{name}.png"
-        labelled = {source: teller(source, dataset, split, where, frame) for source in sources}
+        labelled = {source: labelled_frame(source, dataset, split, where, frame) for source in sources}
         priors = {
             source: prior(source, where, other, len(dataset.classes)).to(device) for source, other in labelled.items()
         }
@@ -289,7 +289,7 @@ def run_video(
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
 
 
-def teller(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
+def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
     """The frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
 
     A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time.
@@ -337,7 +337,7 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
 
 def masks(
     tasks: Sequence[Task], workers: Mapping[Worker, Stages], image: Tensor, priors: Mapping[str, Tensor]
-) -> Iterator[tuple[Task, Seen]]:
+) -> Iterator[tuple[Task, Result]]:
     """Yield each task's result for the next frame: argmax of the sum of its members' probabilities.
 
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
@@ -348,9 +348,9 @@ def masks(
         if not asking:
             continue
         last = max(task.last for task in asking)
-        handed = list(dict.fromkeys(task.given for task in asking if task.given is not None))
-        predictions = stages.predict(image, last, [priors[source] for source in handed])
-        for source, prediction in zip([*range(last + 1), *handed], predictions, strict=True):
+        sources = list(dict.fromkeys(task.handed_in for task in asking if task.handed_in is not None))
+        predictions = stages.predict(image, last, [priors[source] for source in sources])
+        for source, prediction in zip([*range(last + 1), *sources], predictions, strict=True):
             for task in asking:
                 if source in (task.source, task.before):
                     key = task.folder, source
@@ -358,7 +358,7 @@ def masks(
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Seen(whole.mask(), before, whole.windows, whole.exited)
+        yield task, Result(whole.mask(), before, whole.windows, whole.exited)
 
 
 class Sum:

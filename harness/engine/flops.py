@@ -87,7 +87,7 @@ def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> F
             cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
         with counter() as predict_counter:
             model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
-    return Flops(*(one.get_total_flops() for one in (features_counter, encode_counter, predict_counter)))
+    return Flops(*(counted.get_total_flops() for counted in (features_counter, encode_counter, predict_counter)))
 
 
 def training(job: TrainSpec, classes: int) -> dict[str, float]:
@@ -114,9 +114,9 @@ def evaluation(job: EvaluateSpec, members: Sequence[TrainSpec], classes: int) ->
     for member in members:
         model, mode = fake_model(member, classes)
         encoder: Any = model.encoder
-        fit = sliding_window.Fit(encoder.size, encoder.multiple)
+        accepts = sliding_window.WindowSize(encoder.size, encoder.multiple)
         parameters += sum(p.numel() for p in model.parameters())
-        for tile in sliding_window.tiles(height, width, geometry, fit):
+        for tile in sliding_window.tiles(height, width, geometry, accepts):
             flops += passes(model, mode, tile.height, tile.width).window(1 + job.stage)
     return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
 

@@ -20,7 +20,7 @@ from models.segmentor import Segmentor
 STREAM = 1  # of random numbers, beside the training's own
 
 
-class Looks:
+class IntermediateEvaluation:
     """When a training is evaluated, and on which videos. Raises UsageError for a split that it cannot be taken on."""
 
     def __init__(self, job: TrainSpec, dataset: Dataset, rank: Rank) -> None:
@@ -32,10 +32,10 @@ class Looks:
             self.videos = spread(dataset.videos(self.split), job.train.evaluate_videos)
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether the model is looked at after `step` of `steps` iterations; its end is for the evaluation itself."""
+        """Whether the model is evaluated after `step` of `steps` iterations; its end is for the evaluation itself."""
         return self.every is not None and step % self.every == 0 and step < steps
 
-    def take(self, model: Segmentor, step: int, stop: Stop) -> float | None:
+    def miou(self, model: Segmentor, step: int, stop: Stop) -> float | None:
         """mIoU of the model as it stands, in percent, the same on all ranks; None where a signal broke it off."""
         rank = self.rank
         runtime.seed_all(self.job.seed, step, rank.rank, STREAM)  # the next iteration seeds again

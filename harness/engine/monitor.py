@@ -14,8 +14,7 @@ from typing import Self
 
 import torch
 
-from harness.jobdir import events
-from harness.jobdir.events import Journal, Sample
+from harness.jobdir.events import Journal, Sample, read_events
 from harness.jobdir.lease import SupersededError
 from harness.jobdir.paths import JobDir
 
@@ -47,7 +46,7 @@ class Monitor:
 
     def _measure(self) -> None:
         with suppress(SupersededError, OSError), ExitStack() as opened:  # ranks say that a disk is full, or a job lost
-            counts = [len(events.read(path)[0]) for path in self._paths]  # samples of the attempts before
+            counts = [len(read_events(path)[0]) for path in self._paths]  # samples of the attempts before
             diaries = [opened.enter_context(closing(Journal(path, self._allowed))) for path in self._paths]
             while not self._over.wait(self._every):
                 values = readings()

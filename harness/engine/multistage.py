@@ -40,7 +40,7 @@ class Stages:
         self.precision = precision
         self.device = device
         encoder: Any = model.encoder
-        self.fit = sliding_window.Fit(encoder.size, encoder.multiple)
+        self.accepts = sliding_window.WindowSize(encoder.size, encoder.multiple)
         self.start()
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Stages:
         self._previous, self._past = state["previous"], state["past"]
 
     @torch.inference_mode()
-    def predict(self, image: Tensor, last: int, given: Sequence[Tensor] = ()) -> Iterator[Prediction]:
+    def predict(self, image: Tensor, last: int, priors: Sequence[Tensor] = ()) -> Iterator[Prediction]:
         """Stages 0 to `last` of the next frame, image (1, 3, H, W) raw RGB; then one for each mask (H, W) given as P.
 
         Take all of them before the next frame: stage 0's mask is carried over. Raises UnfitError for a window that
@@ -71,18 +71,18 @@ class Stages:
             self.start()
             self._size = (height, width)
         self._index += 1
-        tiles = sliding_window.tiles(height, width, self.geometry, self.fit)
+        tiles = sliding_window.tiles(height, width, self.geometry, self.accepts)
         views = sliding_window.views(height, width, self.geometry)
-        room = LIMIT if last + len(given) > 0 else 0
+        room = LIMIT if last + len(priors) > 0 else 0
         windows = Windows(self.model.decoder, self._encoder(image.to(self.device), tiles, views), room)
         prior = self._previous
         for stage in range(last + 1):
-            seen = self._read(windows, prior, tiles, views)
-            prior = seen.mask
+            prediction = self._read(windows, prior, tiles, views)
+            prior = prediction.mask
             if stage == 0 and self.model.decoder.prior == "previous":
                 self._previous = prior
-            yield seen if stage else seen._replace(exited=None)
-        for mask in given:
+            yield prediction if stage else prediction._replace(exited=None)
+        for mask in priors:
             yield self._read(windows, mask.to(self.device), tiles, views)._replace(exited=None)
         self._forget()
 

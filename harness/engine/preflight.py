@@ -46,19 +46,19 @@ def read_train(content: JsonObject) -> TrainSpec:
 
 
 def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
-    """What a training's job would end with at its start, or its evaluations; empty for nothing.
+    """Return what would end a training at its start, or its evaluations; empty for nothing.
 
-    `memory` is what a rank may use, in bytes.
+    `memory`: bytes that a rank may use.
     """
     try:
         model = lightly(partial(build.segmentor, job, num_classes))
         encoder: Any = model.encoder
         window = job.evaluate.window or job.train.crop
-        fit = sliding_window.Fit(encoder.size, encoder.multiple)
-        sliding_window.check_window(window, fit)
+        accepts = sliding_window.WindowSize(encoder.size, encoder.multiple)
+        sliding_window.check_window(window, accepts)
         check_memory(job, model, num_classes, ranks, memory)
         again = partial(build.segmentor, job, num_classes)
-        padded = math.ceil(window / fit.multiple) * fit.multiple
+        padded = math.ceil(window / accepts.multiple) * accepts.multiple
         for side, key in {padded: "evaluate.window", job.train.crop: "train.crop"}.items():
             if why := refuses(model, side, again):
                 return f"{key}={side}: the encoder does not take it ({why}); choose another"
@@ -70,7 +70,7 @@ def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
 
 
 def lightly(build: Callable[[], Any]) -> Any:
-    """What `build` makes, on the meta device if that can be."""
+    """Return what `build` makes, on the meta device if that can be."""
     try:
         with torch.device("meta"):
             return build()

@@ -63,7 +63,7 @@ class Reporter:
             self._told = now
             self._journal.write(Progress(step=step, values=named))
 
-    def look(self, step: int, split: str, miou: float | None) -> None:
+    def intermediate(self, step: int, split: str, miou: float | None) -> None:
         """The mIoU of an evaluation after `step` iterations; None where it was broken off."""
         if self._journal is not None and miou is not None:
             self._journal.write(Metrics(step=step, values={f"{split}/miou": miou}))

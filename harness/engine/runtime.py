@@ -1,4 +1,4 @@
-"""A rank's process: place, device, threads, seeds, memory, versions."""
+"""A rank's process: rank, device, threads, seeds, memory, versions."""
 
 import os
 import platform
@@ -35,8 +35,8 @@ class Rank(NamedTuple):
         return self.rank == 0
 
 
-def place() -> Rank:
-    """This process's rank from the environment of torchrun, its device, and its threads, which are set here."""
+def this_rank() -> Rank:
+    """Return this process's rank from the environment of torchrun, its device, and its threads, which are set here."""
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = int(os.environ.get("HARNESS_THREADS", "0")) or max(1, cores() // local_world)
     torch.set_num_threads(threads)
@@ -54,20 +54,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def deterministic(asked: bool) -> None:
+def deterministic(enabled: bool) -> None:
     """Choose kernels that give the same bits twice where torch has them; it warns where it has none.
 
     Nothing changes on a CPU, whose kernels do so anyway for an equal number of threads. Attention is written out then,
     N² scores in memory: the fused kernels' gradients add up in any order unless an operation without such a kernel is
     an error.
     """
-    if asked:
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    torch.use_deterministic_algorithms(asked, warn_only=True)
-    torch.backends.cudnn.deterministic = asked
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
+    torch.backends.cudnn.deterministic = enabled
     if torch.cuda.is_available():
         for fused in ("flash", "mem_efficient", "cudnn"):
-            getattr(torch.backends.cuda, f"enable_{fused}_sdp")(not asked)
+            getattr(torch.backends.cuda, f"enable_{fused}_sdp")(not enabled)
 
 
 class ExactPool(nn.AdaptiveAvgPool2d):

@@ -60,7 +60,7 @@ class Geometry(NamedTuple):
     enlarge: bool = False  # views whose short side is below the window, to it
 
 
-class Fit(NamedTuple):
+class WindowSize(NamedTuple):
     """The windows that an encoder accepts: a fixed square, or any multiple of a number of pixels."""
 
     size: int | None
@@ -105,25 +105,29 @@ def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
     return [Box(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
 
-def tiles(height: int, width: int, geometry: Geometry, fit: Fit) -> list[Tile]:
+def tiles(height: int, width: int, geometry: Geometry, accepts: WindowSize) -> list[Tile]:
     """All windows of all views of a frame. Raises UnfitError where the encoder cannot take the window."""
     window, stride = geometry.window, geometry.stride
-    check_window(window, fit)
+    check_window(window, accepts)
     each = []
     for index, view in enumerate(views(height, width, geometry)):
         for box in boxes(view.height, view.width, window, stride):
             sides = (box.bottom - box.top, box.right - box.left)
             padded = (
-                (fit.size, fit.size) if fit.size else [math.ceil(side / fit.multiple) * fit.multiple for side in sides]
+                (accepts.size, accepts.size)
+                if accepts.size
+                else [math.ceil(side / accepts.multiple) * accepts.multiple for side in sides]
             )
             each.append(Tile(index, box, *padded))
     return each
 
 
-def check_window(window: int, fit: Fit) -> None:
+def check_window(window: int, accepts: WindowSize) -> None:
     """Raise UnfitError where the encoder cannot take the window."""
-    if fit.size is not None and fit.size != window:
-        raise UnfitError(f"evaluate.window={window}: the encoder takes {fit.size} only; set evaluate.window={fit.size}")
+    if accepts.size is not None and accepts.size != window:
+        raise UnfitError(
+            f"evaluate.window={window}: the encoder takes {accepts.size} only; set evaluate.window={accepts.size}"
+        )
 
 
 def see(image: Tensor, view: View) -> Tensor:

@@ -25,7 +25,7 @@ from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
 from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
 from harness.engine.checkpoint import State
-from harness.engine.intermediate_evaluation import Looks
+from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
@@ -313,7 +313,7 @@ def run(
     stream = TrainStream(
         dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
     )
-    looks = Looks(job, dataset, rank)
+    intermediate = IntermediateEvaluation(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
@@ -321,17 +321,18 @@ def run(
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
-        asked = looks.every is not None and rank.first and pruning.asked(folder)
+        prune = intermediate.every is not None and rank.first and pruning.requested(folder)
         valid, preempted, cancelled, pruned = distributed.agree(
-            labelled, stop.status == "preempted", stop.status == "cancelled", asked
+            labelled, stop.status == "preempted", stop.status == "cancelled", prune
         )
         if preempted or cancelled or pruned:
             if iteration > start:
                 save(folder, trainer, iteration, reporter)
             return ("cancelled" if cancelled else "preempted" if preempted else "pruned"), iteration
         reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
-        if looks.due(iteration + 1, trainer.plan.iterations):
-            reporter.look(iteration + 1, looks.split, looks.take(trainer.model, iteration + 1, stop))
+        if intermediate.due(iteration + 1, trainer.plan.iterations):
+            miou = intermediate.miou(trainer.model, iteration + 1, stop)
+            reporter.intermediate(iteration + 1, intermediate.split, miou)
         if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("jobs", nargs="*", type=Path, metavar="JOBDIR")
     parser.add_argument("--serve", action="store_true", help="read launches from stdin until it ends")
     options = parser.parse_args(arguments)
-    rank = runtime.place()
+    rank = runtime.this_rank()
     return serve(rank, STOP) if options.serve else launch(options.jobs, rank, STOP)
 
 
@@ -83,7 +83,7 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
         for folder in kinds["evaluate"]:
             guard([folder], lambda folder: tasks.append(evaluate.task(folder)), folder)
         for group in evaluate.same_frames(tasks):
-            guard([one.folder for one in group], evaluate.evaluate, group, rank, stop)
+            guard([task.folder for task in group], evaluate.evaluate, group, rank, stop)
     stop.unwatch()
     if any(ending.status == "failed" for ending in endings):
         return 1

@@ -43,7 +43,7 @@ class Loaded(Stamped):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Stamped):
-    """How far the job is, every half second or every video, and what it measured last."""
+    """The job's step and last measurements, every half second or every video."""
 
     step: int
     values: Mapping[str, float] = field(default_factory=dict)
@@ -126,7 +126,7 @@ def line(event: Event) -> str:
     return json.dumps({"event": type(event).__name__.lower(), **values})
 
 
-def parse(text: bytes | str) -> Event | None:
+def parse_event(text: bytes | str) -> Event | None:
     """Return the event of a line, None for a torn line, an unknown event and one that lacks a field it must have.
 
     Unknown fields are ignored, and null counts as absent.
@@ -143,7 +143,7 @@ def parse(text: bytes | str) -> Event | None:
     return kind(**values) if required <= values.keys() else None
 
 
-def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]:
+def read_events(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]:
     """Whole events among `size` bytes (-1: all) from `offset` on, and where to go on; a file not yet there has none."""
     if not path.exists():
         return [], offset
@@ -151,7 +151,7 @@ def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]
         file.seek(offset)
         text = file.read(size)
     whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is still being written
-    return [event for part in whole.splitlines() if (event := parse(part)) is not None], offset + len(whole)
+    return [event for part in whole.splitlines() if (event := parse_event(part)) is not None], offset + len(whole)
 
 
 @cache

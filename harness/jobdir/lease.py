@@ -1,4 +1,4 @@
-"""Who runs a job: every attempt is a numbered file in its directory, and the highest number holds the job.
+"""A lease on a job: every attempt is a numbered file in its directory, and the highest number holds the job.
 
     jobs/<fingerprint>/attempts/000002.json    {"count": 41, "released": false, "user": …, "host": …, "pid": …, …}
 
@@ -35,7 +35,7 @@ class SupersededError(HarnessError):
 
 @dataclass(frozen=True)
 class Holder:
-    """What an attempt's file says of who made it."""
+    """The process that made an attempt, as its file describes it."""
 
     number: int
     count: int = 0
@@ -52,14 +52,14 @@ class Holder:
         return f"{self.user}'s run on {self.host} (process {self.pid})"
 
     @property
-    def here(self) -> bool:
+    def local(self) -> bool:
         """Whether its process can be seen from here."""
         return self.machine is not None and self.machine == machine()
 
     @property
     def gone(self) -> bool:
         """Whether its process is known to be dead; never where that cannot be seen from here."""
-        return self.here and birth(self.pid) != self.born
+        return self.local and birth(self.pid) != self.born
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Lease:
 
     directory: Path
     holder: Holder
-    lost: bool = field(default=False, init=False)  # a later attempt has it
+    superseded: bool = field(default=False, init=False)  # a later attempt has it
 
     @property
     def number(self) -> int:
@@ -76,12 +76,12 @@ class Lease:
         return self.holder.number
 
     def ours(self) -> bool:
-        """Whether no later attempt was made, by the files as they are now; `lost` is set where one was."""
-        self.lost = self.lost or latest(self.directory) != self.number
-        return not self.lost
+        """Whether no later attempt was made, by the files as they are now; `superseded` is set where one was."""
+        self.superseded = self.superseded or latest(self.directory) != self.number
+        return not self.superseded
 
     def renew(self, released: bool = False) -> None:
-        """Count on; `lost` is set where somebody took this process for dead."""
+        """Count on; `superseded` is set where somebody took this process for dead."""
         if not self.ours():
             return
         self.holder = Holder(**{**asdict(self.holder), "count": self.holder.count + 1, "released": released})
@@ -101,10 +101,10 @@ class Claim:
 
     def take(self) -> Lease | None:
         """The lease, or None while another process holds the job."""
-        seen = latest_holder(self.directory)
-        if seen is not None and not self._free(seen):
+        holder = latest_holder(self.directory)
+        if holder is not None and not self._free(holder):
             return None
-        number = 1 + (seen.number if seen else 0)
+        number = 1 + (holder.number if holder else 0)
         ours = Holder(number, user=user(), host=socket.gethostname(), machine=machine(), pid=os.getpid(), born=birth())
         path = path_of(self.directory, number)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,23 +113,23 @@ class Claim:
         self.holder = None
         return Lease(self.directory, ours)
 
-    def _free(self, seen: Holder) -> bool:
-        if seen.released or seen.gone:
+    def _free(self, holder: Holder) -> bool:
+        if holder.released or holder.gone:
             return True
         now = time.monotonic()
-        if seen != self.holder:
-            self.holder, self._since = seen, now
+        if holder != self.holder:
+            self.holder, self._since = holder, now
         return now - self._since >= self.dead
 
 
 @contextmanager
 def kept(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
     """Count on in a thread of its own, which a store or a disk that is slow does not hold up; release at the end."""
-    held, done = list(leases), threading.Event()
+    leases, done = list(leases), threading.Event()
 
     def count() -> None:
         while not done.wait(every):
-            for lease in held:
+            for lease in leases:
                 _renew(lease)
 
     thread = threading.Thread(target=count, daemon=True)
@@ -139,7 +139,7 @@ def kept(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        for lease in held:
+        for lease in leases:
             _renew(lease, released=True)
 
 
@@ -170,12 +170,12 @@ def make(path: Path, text: str) -> bool:
 
 
 def path_of(directory: Path, number: int) -> Path:
-    """Where an attempt's file lies."""
+    """Return the path of an attempt's file."""
     return JobDir(directory).attempts / f"{number:06d}.json"
 
 
 def stacks(directory: Path, number: int, rank: int) -> Path:
-    """Where a rank of an attempt leaves its threads' stacks if it stalls; touched while it works."""
+    """Return the file that a rank touches while it works, and leaves its threads' stacks in if it stalls."""
     return JobDir(directory).stacks / f"attempt-{number}-rank-{rank:03d}.txt"
 
 
@@ -189,7 +189,7 @@ def latest(directory: Path) -> int:
 
 
 def latest_holder(directory: Path) -> Holder | None:
-    """Who made the last attempt, released or not; unknown by name where its file is not wholly written."""
+    """Return who made the last attempt, released or not; unknown by name where its file is not wholly written."""
     number = latest(directory)
     return read(directory, number) if number else None
 
@@ -202,12 +202,12 @@ def read(directory: Path, number: int) -> Holder:
         return Holder(number)
 
 
-def held(directory: Path) -> Holder | None:
-    """Who holds a job as far as one look can tell; None where it is free, or its holder elsewhere counts no more."""
-    seen = latest_holder(directory)
-    if seen is None or seen.released or seen.gone:
+def current_holder(directory: Path) -> Holder | None:
+    """Return who holds a job by its files; None where it is free, or its holder elsewhere has stopped counting."""
+    holder = latest_holder(directory)
+    if holder is None or holder.released or holder.gone:
         return None
-    return seen if seen.here or counts(directory) else None
+    return holder if holder.local or counts(directory) else None
 
 
 def counts(directory: Path) -> bool:
@@ -263,7 +263,7 @@ def birth(pid: int | None = None) -> str | None:
 
 
 def user() -> str:
-    """Who this is, for people."""
+    """Return this user's name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a number without a name

@@ -1,4 +1,4 @@
-"""How a training is told to stop because another one is better: a file in its directory, which every step looks for.
+"""A request to stop a training, because another one is better: a file in its directory, which every step looks for.
 
 No signal, since a signal ends the worker as well, and the next training would have to wait for a new one.
 """
@@ -13,8 +13,8 @@ def ask(directory: Path) -> None:
     JobDir(directory).prune_file.touch()
 
 
-def asked(directory: Path) -> bool:
-    """Whether the job shall stop."""
+def requested(directory: Path) -> bool:
+    """Whether the job is to stop."""
     return JobDir(directory).prune_file.exists()
 
 

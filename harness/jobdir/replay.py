@@ -8,8 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.common.atomic_files import JsonObject
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Checkpoint, End, Event, Loaded, Log, Metrics, Peak, Progress, Sample
+from harness.jobdir.events import (
+    Begin,
+    Checkpoint,
+    End,
+    Event,
+    Loaded,
+    Log,
+    Metrics,
+    Peak,
+    Progress,
+    Sample,
+    read_events,
+)
 from harness.jobdir.paths import JobDir
 
 Point = tuple[str, float, int, int]  # key, value, step, unix milliseconds
@@ -49,7 +60,7 @@ class Replay:
     def of(cls, path: Path) -> "Replay":
         """Return the replay of a whole journal."""
         replay = cls()
-        replay.hear(journal.read(path)[0])
+        replay.hear(read_events(path)[0])
         return replay
 
     def hear(self, events: Iterable[Event]) -> list[Point]:
@@ -79,7 +90,7 @@ class Replay:
         return final
 
     def _begin(self, event: Begin) -> None:
-        """What the attempt before measured after its checkpoint is void."""
+        """Begin an attempt: what the one before measured after its checkpoint is void."""
         self.ended = self.seconds
         self.attempts, self.begin, self.first = self.attempts + 1, event, None
         self.steps, self.unit, self.measured = event.steps, event.unit or self.unit, event.step
@@ -130,7 +141,7 @@ class Replay:
 
     @property
     def provenance(self) -> JsonObject:
-        """What the last attempt ran on and with, as outcome.json has it."""
+        """Return what the last attempt ran on and with, as outcome.json has it."""
         names = ("device", "threads", "world", "versions")
         return {name: value for name in names if (value := getattr(self.begin, name, None)) is not None}
 
@@ -172,9 +183,9 @@ def tail(path: Path, size: int) -> Replay:
         return replay
     start = path.stat().st_size - size
     if start > 0:
-        replay.hear(event for event in journal.read(path, size=size)[0] if isinstance(event, Begin))
+        replay.hear(event for event in read_events(path, size=size)[0] if isinstance(event, Begin))
         replay.first = None
-    replay.hear(journal.read(path, max(0, start))[0])
+    replay.hear(read_events(path, max(0, start))[0])
     return replay
 
 
@@ -190,10 +201,10 @@ class Samples:
 
         "system/<node>/<what>" are the names that MLflow has for its system metrics.
         """
-        found: list[Point] = []
+        measured: list[Point] = []
         for path in sorted(self.folder.system.glob("*.jsonl")):
-            events, self.offsets[path.stem] = journal.read(path, self.offsets.get(path.stem, 0), size)
+            events, self.offsets[path.stem] = read_events(path, self.offsets.get(path.stem, 0), size)
             for event in events:
                 if isinstance(event, Sample):
-                    found += points(event, f"system/{path.stem}/")
-        return found
+                    measured += points(event, f"system/{path.stem}/")
+        return measured

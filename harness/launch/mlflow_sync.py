@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.common.errors import UnfitError
 from harness.config.settings import RunOptions
-from harness.jobdir import events as journal
+from harness.jobdir.events import read_events
 from harness.jobdir.paths import Outcome, OutputDir
 from harness.launch import runner
 from harness.launch.status import DAMAGED, LIVE, Status, look, read
@@ -99,7 +99,7 @@ class Sync:
         path = plan.jobdir(job).events_file
         if job not in self.offsets:
             publisher.begin(job)
-        events, self.offsets[job] = journal.read(path, self.offsets.get(job, 0))
+        events, self.offsets[job] = read_events(path, self.offsets.get(job, 0))
         publisher.hear(job, events)
         publisher.drain(job)
 

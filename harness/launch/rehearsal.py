@@ -31,8 +31,7 @@ from harness.launch.mlflow_sync import end_rehearsal, rehearsals
 from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks, writable
 from harness.launch.scheduler import Scheduler
 from harness.launch.status import rehearsing
-from harness.plan import gc
-from harness.plan import saved_plans as plans
+from harness.plan import gc, saved_plans
 from harness.plan.cost import STATE, Cost, cost_lines
 from harness.plan.job import Evaluate, Job, Train, digest
 from harness.plan.plan import Plan, launches
@@ -133,7 +132,7 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
     shutil.rmtree(root, ignore_errors=True)
     writable(root)
     short = Rehearsal(plan.experiments, root)
-    plans.keep(short, options.command)
+    saved_plans.keep(short, options.command)
     return short, tracking
 
 
@@ -184,7 +183,7 @@ class SlurmTask:
         output = OutputDir(self.root)
         found: JsonObject
         try:
-            plan = Plan(tuple(plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
+            plan = Plan(tuple(saved_plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             options = replace(self.options, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Progress() as progress:
                 found = {"lines": rehearse(plan, options, progress)}

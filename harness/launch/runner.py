@@ -28,7 +28,7 @@ from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
-from harness.report import folder as report_folder
+from harness.report.folder import collect_evidence, write_report
 from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
@@ -216,7 +216,7 @@ def set_aside(plan: Plan, which: str) -> None:
     """
     chosen = selected(plan, which)
     for job in chosen:
-        if (holder := lease.held(plan.directory(job))) is not None:
+        if (holder := lease.current_holder(plan.directory(job))) is not None:
             raise UsageError(f"--rerun {which}: {job.name} is at work in {holder.who}; wait for it or end it")
     for job in chosen:
         target = plan.output.replaced / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
@@ -237,7 +237,7 @@ def accept(plan: Plan) -> None:
 def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], options: RunOptions) -> str:
     """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
     lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
-    held = [job for job in lacking if lease.held(plan.directory(job)) is not None]
+    held = [job for job in lacking if lease.current_holder(plan.directory(job)) is not None]
     others = [job for job in lacking if options.inside and job.fingerprint not in (options.only or ())]
     return of_plan(lacking, failures, held, others)
 
@@ -268,12 +268,12 @@ def conclude(
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     folder = plan.output.reports / experiment.name
-    evidence = report_folder.collect(plan, experiment, cells, options.command, folder)
+    evidence = collect_evidence(plan, experiment, cells, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
     table = rows.aggregate(results, facts)
-    report_folder.write(report, table, facts, folder)
+    write_report(report, table, facts, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)

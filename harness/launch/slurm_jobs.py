@@ -31,7 +31,7 @@ from harness.launch import runner
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
-from harness.plan import saved_plans as plans
+from harness.plan import saved_plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
@@ -59,7 +59,7 @@ class SlurmTask:
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
-            plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
+            plan = Plan(tuple(saved_plans.restore(self.root, digest) for digest in self.plans), self.root)
             options = replace(self.options, only=self.only, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Progress() as progress:
                 results = runner.run(plan, options, progress)
@@ -166,7 +166,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = Fals
     missing = runner.missing(plan, options)
     if missing and not options.offline:
         Tracking(options.tracking_uri, options.prefix).connect()
-    plans.keep(plan, options.command)
+    saved_plans.keep(plan, options.command)
     with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
         waiting = submit(plan, missing, options)
     if detach:

@@ -78,7 +78,7 @@ def standing(files: JobDir, queue: Mapping[str, State] | None, now: float) -> St
     """
     spec, how, outcome, submitted = files.description(), files.how(), files.outcome(), files.submission()
     known = None if queue is None or submitted is None else queue.get(submitted.id)
-    holder = lease.held(files.folder)
+    holder = lease.current_holder(files.folder)
     replay = tail(files.events_file, TAIL)
     state, reason = (None, None) if outcome is None else (outcome.status, outcome.reason)
     if holder is not None:

@@ -20,8 +20,8 @@ from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
 from harness.config.settings import RANKS
 from harness.data import manifest
-from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.jobdir.events import read_events
 from harness.jobdir.lease import Lease
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay
@@ -70,7 +70,7 @@ class Watch:
 
     def __call__(self) -> str | None:
         """'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
-        if any(lease.lost for lease in self.launch.values()):
+        if any(lease.superseded for lease in self.launch.values()):
             return "superseded"
         now = time.monotonic()
         if now - self._asked < 1:
@@ -144,7 +144,7 @@ def to_its_end(
         try:
             for job, lease in launch.items():
                 prepare(plan, job, lease, {**how, **shared})
-                followed[job].offset = journal.read(plan.jobdir(job).events_file)[1]
+                followed[job].offset = read_events(plan.jobdir(job).events_file)[1]
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
             ended = wait(plan, launcher, publisher, progress, followed, Watch(plan, launch, stall))
@@ -241,7 +241,7 @@ def grace(followed: Iterable[JobProgress]) -> float:
 
 def follow(plan: Plan, publisher: Silent, progress: Progress, followed: JobProgress) -> None:
     """Read what a job's journal has gained, tell the store, and show how far it is."""
-    events, followed.offset = journal.read(plan.jobdir(followed.job).events_file, followed.offset)
+    events, followed.offset = read_events(plan.jobdir(followed.job).events_file, followed.offset)
     if not events:
         return
     followed.replay.hear(events)

@@ -20,7 +20,7 @@ from harness.common.progress import SILENT, Progress
 from harness.config import input_digests
 from harness.config.compose import Config
 from harness.data import manifest
-from harness.jobdir import events
+from harness.jobdir.events import read_events
 from harness.jobdir.paths import JobDir, OutputDir
 
 UNDIGESTED = "not digested"  # stands in identities for a digest that is not known
@@ -137,7 +137,7 @@ def facts(path: Path) -> dict[str, Any]:
 def last_sign(files: JobDir) -> float | None:
     """Return when a job ended, or was last at work, in unix seconds; None where it has computed nothing."""
     if facts(files.outcome_file).get("status") == "finished":
-        times = [event.time for event in events.read(files.events_file)[0]]
+        times = [event.time for event in read_events(files.events_file)[0]]
         return min([files.outcome_file.stat().st_mtime, *times[-1:]])  # a copied root has new file times
     results = [*files.checkpoints.glob("step-*.pt"), *files.video_files()]
     return min((path.stat().st_mtime for path in results), default=None)

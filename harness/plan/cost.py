@@ -1,4 +1,4 @@
-"""What the missing jobs of a plan will cost: GPU-hours, wall time and disk.
+"""The cost of a plan's missing jobs: GPU-hours, wall time and disk.
 
 First from finished jobs of the same root that are like them: the same model on the same crops, batch and precision,
 scaled by iterations (or videos). Where there is none, from counted FLOPs (engine/flops.py, in a child process) at a
@@ -42,10 +42,10 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a finished job has cost."""
+class UnitCost:
+    """Costs of a finished job."""
 
-    seconds: float  # a unit: an iteration or a video
+    seconds: float  # per iteration or video
     world: int  # ranks
     bytes: int  # kept
     weights: int  # bytes of them
@@ -61,31 +61,33 @@ def costs(
 
     What is counted is shared by so many ranks; None: as many as a run takes here.
     """
-    known = finished(plan.root)
+    measured = finished(plan.root)
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
     if counted and ranks is None:
         ranks = machine.ranks(plan.config.micro_batch, machine.gpus())
-    return [_launch(plan, launch, known, counted or {}, rate, ranks or 1) for launch in launches(missing)]
+    return [_launch(plan, launch, measured, counted or {}, rate, ranks or 1) for launch in launches(missing)]
 
 
 def _launch(
-    plan: Plan, launch: Sequence[Job], known: Mapping[str, Known], counted: Counted, rate: float, ranks: int
+    plan: Plan, launch: Sequence[Job], measured: Mapping[str, UnitCost], counted: Counted, rate: float, ranks: int
 ) -> Cost:
-    job, names = launch[0], tuple(one.fingerprint for one in launch)
+    job, names = launch[0], tuple(job.fingerprint for job in launch)
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    found = [known[key] for one in launch if (key := like(to_json(one.spec()), plan.root, plan)) in known]
+    similar = [measured[key] for job in launch if (key := like(to_json(job.spec()), plan.root, plan)) in measured]
     work = units(plan, launch)
-    if work is not None and len(found) == len(launch):
+    if work is not None and len(similar) == len(launch):
         # evaluations of one launch share frames and passes: the slowest stands for all
-        seconds = max(one.seconds for one in found) * work
-        world = max(one.world for one in found)
-        weights = max(one.weights for one in found)
+        seconds = max(cost.seconds for cost in similar) * work
+        world = max(cost.world for cost in similar)
+        weights = max(cost.weights for cost in similar)
         passing = STATE * 3 * weights if isinstance(job, Train) else 0
-        return Cost(names, name, seconds * world, seconds, sum(one.bytes for one in found), passing, "finished jobs")
-    if work is not None and all(one.fingerprint in counted for one in launch):
-        told = [counted[one.fingerprint] for one in launch]
-        device = max(one["flops"] for one in told) * work / (rate * 1e12)
-        weights = int(4 * told[0]["parameters"]) if isinstance(job, Train) else 0
+        return Cost(
+            names, name, seconds * world, seconds, sum(cost.bytes for cost in similar), passing, "finished jobs"
+        )
+    if work is not None and all(name in counted for name in names):
+        counts = [counted[name] for name in names]
+        device = max(count["flops"] for count in counts) * work / (rate * 1e12)
+        weights = int(4 * counts[0]["parameters"]) if isinstance(job, Train) else 0
         wall = device / (ranks if isinstance(job, Train) else max(1, min(ranks, work)))  # a rank takes whole videos
         source = f"counted, at {rate:g} TFLOP/s on {ranks} rank(s)"
         return Cost(names, name, device, wall, weights, STATE * 3 * weights, source)
@@ -102,20 +104,20 @@ def units(plan: Plan, launch: Sequence[Job]) -> float | None:
     return job.config.content.videos.get(job.split)
 
 
-def finished(root: Path) -> dict[str, Known]:
+def finished(root: Path) -> dict[str, UnitCost]:
     """Finished jobs by what they are like."""
-    known: dict[str, Known] = {}
+    measured: dict[str, UnitCost] = {}
     for files in OutputDir(root).job_dirs():
         outcome, job = files.outcome(), files.description()
         if outcome is None or outcome.status != "finished" or not outcome.step or "identity" not in job:
             continue
-        known[like(job, root, None)] = Known(
+        measured[like(job, root, None)] = UnitCost(
             seconds=Replay.of(files.events_file).seconds / outcome.step,
             world=(outcome.provenance or {}).get("world", 1),
             bytes=gc.size(files.folder),
             weights=files.weights_file.stat().st_size if files.weights_file.exists() else 0,
         )
-    return known
+    return measured
 
 
 def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
@@ -147,42 +149,48 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
         check=False,
     )
     if counted.returncode:
-        said = counted.stderr.strip().splitlines()
-        raise UnfitError(f"FLOPs could not be counted: {said[-1] if said else 'the child process died'}")
-    found: dict[str, dict[str, float]] = json.loads(counted.stdout)
-    return found
+        lines = counted.stderr.strip().splitlines()
+        raise UnfitError(f"FLOPs could not be counted: {lines[-1] if lines else 'the child process died'}")
+    flops: dict[str, dict[str, float]] = json.loads(counted.stdout)
+    return flops
 
 
-def cost_json(found: Iterable[Cost]) -> list[JsonObject]:
-    """What `plan --json` says under "cost"."""
-    return [vars(one) for one in found]
+def cost_json(launch_costs: Iterable[Cost]) -> list[JsonObject]:
+    """Return the value of "cost" in `plan --json`."""
+    return [vars(cost) for cost in launch_costs]
 
 
-def cost_lines(found: Sequence[Cost]) -> list[str]:
-    """What `plan` says."""
-    if not found:
+def cost_lines(launch_costs: Sequence[Cost]) -> list[str]:
+    """Return the lines of `plan` on its cost."""
+    if not launch_costs:
         return []
     lines = ["", "Cost of what is missing"]
-    width = max(len(one.name) for one in found)
-    for one in found:
-        lines.append(f"  {one.name:<{width}}  {told(one)}")
-    if len(found) > 1 and all(one.device_seconds is not None for one in found):
-        hours = sum(one.device_seconds or 0 for one in found)
-        kept = sum(one.kept or 0 for one in found)
-        passing = max(one.passing or 0 for one in found)
-        wall = None if any(one.seconds is None for one in found) else sum(one.seconds or 0 for one in found)
-        lines.append(f"  {'together':<{width}}  {told(Cost((), '', hours, wall, kept, passing, 'one after another'))}")
+    width = max(len(cost.name) for cost in launch_costs)
+    for cost in launch_costs:
+        lines.append(f"  {cost.name:<{width}}  {in_words(cost)}")
+    if len(launch_costs) > 1 and all(cost.device_seconds is not None for cost in launch_costs):
+        hours = sum(cost.device_seconds or 0 for cost in launch_costs)
+        kept = sum(cost.kept or 0 for cost in launch_costs)
+        passing = max(cost.passing or 0 for cost in launch_costs)
+        wall = (
+            None
+            if any(cost.seconds is None for cost in launch_costs)
+            else sum(cost.seconds or 0 for cost in launch_costs)
+        )
+        lines.append(
+            f"  {'together':<{width}}  {in_words(Cost((), '', hours, wall, kept, passing, 'one after another'))}"
+        )
     return lines
 
 
-def told(one: Cost) -> str:
-    """One cost in words."""
-    if one.device_seconds is None:
-        return f"unknown: {one.source}"
-    words = [f"{one.device_seconds / 3600:.2f} GPU-hours"]
-    if one.seconds is not None:
-        words.append(f"{one.seconds / 3600:.2f} h of wall time")
-    if one.kept is not None:
-        more = f" (up to {one.passing / 1e9:.2f} GB more while training)" if one.passing else ""
-        words.append(f"{one.kept / 1e9:.2f} GB{more}")
-    return ", ".join(words) + f"; {one.source}"
+def in_words(cost: Cost) -> str:
+    """Return a cost in words."""
+    if cost.device_seconds is None:
+        return f"unknown: {cost.source}"
+    words = [f"{cost.device_seconds / 3600:.2f} GPU-hours"]
+    if cost.seconds is not None:
+        words.append(f"{cost.seconds / 3600:.2f} h of wall time")
+    if cost.kept is not None:
+        more = f" (up to {cost.passing / 1e9:.2f} GB more while training)" if cost.passing else ""
+        words.append(f"{cost.kept / 1e9:.2f} GB{more}")
+    return ", ".join(words) + f"; {cost.source}"

@@ -48,15 +48,15 @@ def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
     return sorted(_items(root, referred(root), rehearsing), key=lambda item: -item.bytes)
 
 
-def _items(root: Path, known: set[str], rehearsing: bool) -> Iterator[Item]:
+def _items(root: Path, referenced: set[str], rehearsing: bool) -> Iterator[Item]:
     output = OutputDir(root)
     for files in output.job_dirs():
         job, checkpoints = files.folder, files.checkpoints
-        if not files.job_file.exists() or lease.held(job) is not None:
+        if not files.job_file.exists() or lease.current_holder(job) is not None:
             continue
         outcome = files.outcome()
         done = outcome is not None and outcome.status == "finished"
-        if job.name not in known:
+        if job.name not in referenced:
             yield Item(job, "no plan under plans/ names it", size(job))
             continue
         if done and any(checkpoints.glob("*")):
@@ -91,12 +91,12 @@ def _begun(root: Path, path: Path) -> bool:
         return at_work(OutputDir(path).jobs)
     if not path.is_relative_to(output.jobs):
         return False
-    return lease.held(output.job(path.relative_to(output.jobs).parts[0]).folder) is not None
+    return lease.current_holder(output.job(path.relative_to(output.jobs).parts[0]).folder) is not None
 
 
 def at_work(jobs: Path) -> bool:
     """Whether somebody is at work on one of the jobs in a folder."""
-    return any(lease.held(job) is not None for job in jobs.glob("*/"))
+    return any(lease.current_holder(job) is not None for job in jobs.glob("*/"))
 
 
 def size(path: Path) -> int:

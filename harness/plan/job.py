@@ -152,7 +152,7 @@ class Evaluate(_Job):
 
     @property
     def small_views(self) -> Literal["enlarge", "pad"]:
-        """What becomes of views below the window: "enlarge" or "pad" (EvaluateConfig)."""
+        """Return the treatment of views below the window: "enlarge" or "pad" (EvaluateConfig)."""
         return self.config.evaluate.small_views or ("pad" if self.scales == (1.0,) else "enlarge")
 
     @property

@@ -27,11 +27,11 @@ def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job]
     """
     if any(job in live for job in lacking):
         return "RUNNING"
-    lost: set[Job] = set()
+    blocked: set[Job] = set()
     for job in lacking:
-        if job in failed or any(needed in lost for needed in job.inputs):
-            lost.add(job)
-    left = [job for job in lacking if job not in lost]
+        if job in failed or any(needed in blocked for needed in job.inputs):
+            blocked.add(job)
+    left = [job for job in lacking if job not in blocked]
     if any(job in to_come for job in left):
         return "RUNNING"
-    return "KILLED" if left else "FAILED" if lost else "FINISHED"
+    return "KILLED" if left else "FAILED" if blocked else "FINISHED"

@@ -142,10 +142,10 @@ def check_batches(plan: Plan) -> None:
 
 def check_prior_masks(plan: Plan) -> None:
     """Raise UsageError where `evaluate.prior_masks` names masks that no stage of the plan has as its prior."""
-    given = plan.config.evaluate.prior_masks
-    if given is None:
+    masks = plan.config.evaluate.prior_masks
+    if masks is None:
         return
-    where, folder = f"evaluate.prior_masks={given}", Path(given).expanduser()
+    where, folder = f"evaluate.prior_masks={masks}", Path(masks).expanduser()
     files = JobDir(folder)
     source = read(folder) if files.masks.is_dir() and files.job_file.is_file() else None
     if not isinstance(source, EvaluateSpec):

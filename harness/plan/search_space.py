@@ -38,7 +38,7 @@ class Uniform:
         """Whether a value can be drawn."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def said(self) -> str:
+    def description(self) -> str:
         """For people, and to compare by."""
         return f"{'log-' if self.log else ''}uniform in [{self.low:g}, {self.high:g}]"
 
@@ -54,9 +54,9 @@ class Whole(Uniform):
         """Whether a value can be drawn."""
         return isinstance(value, int) and super().holds(value)
 
-    def said(self) -> str:
+    def description(self) -> str:
         """For people, and to compare by."""
-        return f"whole, {super().said()}"
+        return f"whole, {super().description()}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Choice:
         """Whether a value can be drawn."""
         return value in self.options
 
-    def said(self) -> str:
+    def description(self) -> str:
         """For people, and to compare by."""
         return f"one of {', '.join(map(str, self.options))}"
 

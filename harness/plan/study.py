@@ -140,7 +140,7 @@ class Study:
             "search": self.search,
             "preset": self.config.preset,
             "split": self.split,
-            "space": {key: axis.said() for key, axis in self.space.items()},
+            "space": {key: axis.description() for key, axis in self.space.items()},
             "looks": self.looks,
             "train": job.members[0].identity,
             "evaluate": evaluate,
@@ -203,7 +203,8 @@ def make(
     for key, axis in module.SPACE.items():
         axis.check(f"search {name}: {key}")
         if not axis.holds(value := config.value(key)):
-            raise UsageError(f"{key}={value}, the default, is not in the search's space ({axis.said()}); set it within")
+            space = axis.description()
+            raise UsageError(f"{key}={value}, the default, is not in the search's space ({space}); set it within")
         for end in (axis.low, axis.high) if isinstance(axis, Uniform) else axis.options:
             for violation in ranges.violations(typed, config.with_values({key: end}).tree):
                 raise UsageError(f"search {name}: its space holds {violation}")
@@ -241,15 +242,15 @@ def repeats(module: ModuleType, name: str) -> int:
 
 def split_of(words: Sequence[str]) -> tuple[str, list[str]]:
     """`split=…` taken out of key=value words: what trials are scored on, and the other words."""
-    given = [word.partition("=")[2] for word in words if word.partition("=")[0] == "split"]
-    return (given[-1] if given else hold_out.SPLIT), [word for word in words if word.partition("=")[0] != "split"]
+    splits = [word.partition("=")[2] for word in words if word.partition("=")[0] == "split"]
+    return (splits[-1] if splits else hold_out.SPLIT), [word for word in words if word.partition("=")[0] != "split"]
 
 
 def differences(ours: JsonObject, theirs: JsonObject) -> list[Difference]:
     """The keys in which two identities differ."""
-    here, there = dict(flat(ours)), dict(flat(theirs))
-    keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]  # preset and space come first
-    return [Difference(key, here.get(key), there.get(key)) for key in keys]
+    mine, other = dict(flat(ours)), dict(flat(theirs))
+    keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]  # preset and space come first
+    return [Difference(key, mine.get(key), other.get(key)) for key in keys]
 
 
 def refuse(study: Study, stored: JsonObject, names: Sequence[str], most: int = 4) -> None:

@@ -22,15 +22,15 @@ KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "
 
 
 def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> Evidence:
-    """What the root has; a job that is not done leaves nothing, and what is damaged is left out."""
+    """Return what the root has; a job that is not done leaves nothing, and what is damaged is left out."""
     done = [job for job in experiment.jobs if plan.state(job) == "done"]
     trainings = [job for job in done if isinstance(job, Train)]
     curves = [curve(plan.directory(job), job) for job in trainings]
     memories = [memory(plan.directory(job), job) for job in trainings]
     return Evidence(
         classes=classes(experiment),
-        curves=tuple(one for one in curves if one is not None),
-        memories=tuple(one for one in memories if one is not None),
+        curves=tuple(filter(None, curves)),
+        memories=tuple(filter(None, memories)),
         jobs=tuple(provenance(plan.directory(job), job) for job in done),
         data=experiment.config.content.data,
         command=shlex.join(command),
@@ -97,7 +97,7 @@ def memory(directory: Path, job: Train) -> Memory | None:
 
 
 def provenance(directory: Path, job: Job) -> JsonObject:
-    """What a reviewer asks of a job."""
-    found = records.provenance(directory)
-    kept = {key: found[key] for key in KEPT if found.get(key) is not None}
+    """Return a job's provenance as a reviewer needs it."""
+    record = records.provenance(directory)
+    kept = {key: record[key] for key in KEPT if record.get(key) is not None}
     return {"name": job.name, "fingerprint": job.fingerprint, "version": job.identity["version"], **kept}

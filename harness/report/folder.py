@@ -17,7 +17,7 @@ from harness.results.table import Report
 EVIDENCE = "evidence.json"
 
 
-def collect(
+def collect_evidence(
     plan: Plan, experiment: Experiment, cells: Sequence[CellResult], command: Sequence[str], folder: Path
 ) -> Evidence:
     """Return what the root shows beside an experiment's `cells`, in the plan's order; panels are drawn into the folder.
@@ -26,22 +26,24 @@ def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = qualitative.save(qualitative.draw(plan, experiment), folder / "panels")
-    recipes = [cell.job.config_hash for _, cell in experiment.cells]
+    config_hashes = [cell.job.config_hash for _, cell in experiment.cells]
     evidence = replace(
         gather(plan, experiment, command),
         panels=tuple(pictures),
         undone={
-            recipe: {"status": cell.status, "reason": redact(cell.reason) if cell.reason else None}
-            for recipe, cell in zip(recipes, cells, strict=True)
+            config_hash: {"status": cell.status, "reason": redact(cell.reason) if cell.reason else None}
+            for config_hash, cell in zip(config_hashes, cells, strict=True)
             if cell.status != "done"
         },
-        changed={recipe: cell.changed for recipe, cell in zip(recipes, cells, strict=True) if cell.changed},
+        changed={
+            config_hash: cell.changed for config_hash, cell in zip(config_hashes, cells, strict=True) if cell.changed
+        },
     )
     (folder / EVIDENCE).write_text(json.dumps(evidence.to_json(), allow_nan=False), encoding="utf-8")
     return evidence
 
 
-def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> list[Path]:
+def write_report(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> list[Path]:
     """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
     paths = table.write(report, folder)
     return [*paths, html_report.write(report, rows, context, folder)]

@@ -106,7 +106,7 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
     mean, low, high, of = answer.ours.mean, *answer.ours.interval[:2], answer.ours.interval.of
     claim, verdict = answer.claim, answer.verdict
     return {
-        "whom": f"{labels[claim.cell]} over {labels[claim.over]}",
+        "whom": f"{labels[claim.cell]} over {labels[claim.baseline]}",
         "word": verdict or "no verdict",
         "tone": {**TONES, stats.EQUAL.format(margin=margin): "even"}.get(verdict or "", ""),
         "ours": "not known yet" if mean is None else signed(mean),

@@ -1,4 +1,4 @@
-"""Panels to look at: a frame, its truth, each row's mask, and where two rows part; the truth decides who is right.
+"""Qualitative results: panels of a frame, its ground truth, each row's mask, and where two rows disagree.
 
 Which videos: the best, the median and the worst by gain in mIoU, and a few that are always the same. A row's masks are
 those that its evaluation kept (engine/snapshots: the middle frame of every video).
@@ -189,11 +189,11 @@ def mosaic(tiles: Sequence[tuple[str, Pixels]]) -> Image.Image:
         smooth = caption == "frame" and width > TILE
         picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS if smooth else how)
         whole.paste(picture, (left, top + CAPTION))
-        pen.text((left, top + 3), fitting(caption, letters), fill=(40, 40, 40), font=letters)
+        pen.text((left, top + 3), cut_to_tile(caption, letters), fill=(40, 40, 40), font=letters)
     return whole
 
 
-def fitting(caption: str, letters: Any) -> str:
+def cut_to_tile(caption: str, letters: Any) -> str:
     """A caption cut to its tile."""
     short = " ".join(caption.split())
     while letters.getlength(short) > TILE and len(short) > 1:

@@ -1,4 +1,4 @@
-"""What a report shows beside its numbers: how the trainings went, what M became, where the numbers come from.
+"""Evidence that a report shows beside its numbers: loss curves, the memory M, and the provenance of each job.
 
 Small and plain, so that it travels as one JSON beside the report and a reviewer has it from MLflow alone.
 
@@ -88,18 +88,20 @@ class Evidence:
     panels: tuple[JsonObject, ...] = ()  # file, title, alt, classes: pictures in the folder panels/
     command: str = ""  # that ran it
     total_hours: float | None = None  # device-hours of all jobs of the output directory
-    undone: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)  # recipe of a cell -> status, reason
-    changed: Mapping[str, str] = field(default_factory=dict)  # recipe of a cell -> sources changed since it ran
+    undone: Mapping[str, Mapping[str, str | None]] = field(
+        default_factory=dict
+    )  # a cell's config hash -> status, reason
+    changed: Mapping[str, str] = field(default_factory=dict)  # config hash of a cell -> sources changed since it ran
 
     def to_json(self) -> JsonObject:
         """As evidence.json holds it."""
         return {"schema": 1, **asdict(self)}
 
     @classmethod
-    def from_json(cls, found: JsonObject) -> "Evidence":
+    def from_json(cls, content: JsonObject) -> "Evidence":
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
-        if found["schema"] != 1:
-            raise ValueError(f"evidence of schema {found['schema']}")
+        if content["schema"] != 1:
+            raise ValueError(f"evidence of schema {content['schema']}")
 
         def tuples(value: Any) -> Any:
             return tuple(map(tuples, value)) if isinstance(value, list) else value
@@ -108,16 +110,16 @@ class Evidence:
             return tuple(kind(**{key: tuples(value) for key, value in row.items()}) for row in rows)
 
         return cls(
-            classes=tuple(map(str, found["classes"])),
-            curves=each(Curve, found["curves"]),
-            memories=each(Memory, found["memories"]),
-            jobs=tuple(dict(job) for job in found["jobs"]),
-            data=dict(found["data"]),
-            panels=tuple(dict(panel) for panel in found["panels"]),
-            command=str(found["command"]),
-            total_hours=found.get("total_hours"),
-            undone={recipe: dict(why) for recipe, why in found.get("undone", {}).items()},
-            changed=dict(found.get("changed", {})),
+            classes=tuple(map(str, content["classes"])),
+            curves=each(Curve, content["curves"]),
+            memories=each(Memory, content["memories"]),
+            jobs=tuple(dict(job) for job in content["jobs"]),
+            data=dict(content["data"]),
+            panels=tuple(dict(panel) for panel in content["panels"]),
+            command=str(content["command"]),
+            total_hours=content.get("total_hours"),
+            undone={config_hash: dict(why) for config_hash, why in content.get("undone", {}).items()},
+            changed=dict(content.get("changed", {})),
         )
 
 
@@ -135,10 +137,10 @@ def similarity(memory: NDArray[Any]) -> tuple[tuple[float | None, ...], ...]:
 
 
 def drift(memory: NDArray[Any], end: NDArray[Any]) -> float | None:
-    """How far M is from its end: mean over classes seen by both of 1 - cosine."""
+    """Return how far M is from its end: mean over classes seen by both of 1 - cosine."""
     distance = 1 - (unit(memory) * unit(end)).sum(axis=1)
-    known = distance[np.isfinite(distance)]
-    return rounded(float(known.mean())) if known.size else None
+    finite = distance[np.isfinite(distance)]
+    return rounded(float(finite.mean())) if finite.size else None
 
 
 def unit(memory: NDArray[Any]) -> NDArray[np.float64]:

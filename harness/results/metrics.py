@@ -87,7 +87,9 @@ class Consistency:
         self._frames = 0
         self._last: tuple[Mask, Mask] | None = None
         self._runs: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-        self._held = np.zeros((len(windows), 2))  # official scores of the windows that end at the last frame so far
+        self._last_scores = np.zeros(
+            (len(windows), 2)
+        )  # official scores of the windows that end at the last frame so far
 
     def add(self, truth: Mask, mask: Mask) -> None:
         """Take in the next frame."""
@@ -97,18 +99,18 @@ class Consistency:
             self._runs = (self._run(0, truth), self._run(1, mask))
         self._last = (truth.copy(), mask.copy())
         self._frames += 1
-        self.totals[0] += self._held
-        self._held = np.zeros_like(self._held)
+        self.totals[0] += self._last_scores
+        self._last_scores = np.zeros_like(self._last_scores)
         valid = (truth >= 0) & (truth < self.num_classes)
         right = mask == truth
-        for place, frames in enumerate(self.windows):
+        for column, frames in enumerate(self.windows):
             if self._frames >= frames:
                 stable, kept = (run >= frames for run in self._runs)
-                self._held[place] = _share(stable & kept, stable)
-                self.totals[1, place] += _share(stable & kept & valid & right, stable & valid)
+                self._last_scores[column] = _share(stable & kept, stable)
+                self.totals[1, column] += _share(stable & kept & valid & right, stable & valid)
 
     def _run(self, which: int, labels: Mask) -> NDArray[np.uint8]:
-        """How many frames a pixel has had its label, up to the longest window."""
+        """Return for how many frames each pixel has had its label, up to the longest window."""
         assert self._last is not None
         longer = np.minimum(self._runs[which], max(self.windows) - 1) + np.uint8(1)
         return np.where(labels == self._last[which], longer, np.uint8(1))
@@ -121,10 +123,10 @@ def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> d
     """
     totals = np.sum(list(videos), axis=0)
     return {
-        f"mvc{frames}{variant}": float(totals[row, place, 0] / totals[row, place, 1])
+        f"mvc{frames}{variant}": float(totals[row, column, 0] / totals[row, column, 1])
         for row, variant in enumerate(VARIANTS)
-        for place, frames in enumerate(windows)
-        if totals.ndim and totals[row, place, 1] > 0
+        for column, frames in enumerate(windows)
+        if totals.ndim and totals[row, column, 1] > 0
     }
 
 

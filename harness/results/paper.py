@@ -19,11 +19,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Claim:
-    """A gain that the paper states or its tables imply, in percent of mIoU, of one cell over another."""
+    """A gain that the paper states or its tables imply, in percent of mIoU, of a cell over a baseline."""
 
     experiment: str
     cell: str
-    over: str
+    baseline: str
     gain: float
     source: str
 
@@ -88,7 +88,7 @@ def backbone(encoder: str) -> str:
 
 
 def not_the_papers(setting: Mapping[str, object]) -> list[str]:
-    """What keeps a setting's numbers from standing beside the paper's, as short phrases; empty: comparable.
+    """Return what keeps a setting's numbers from standing beside the paper's, as short phrases; empty: comparable.
 
     Known keys: dataset, encoder, pretrained, epochs, and those of DATA and RECIPE; others do not matter. What the
     paper does not state (momentum, layer decay, precision) is never held against a setting.

@@ -1,4 +1,4 @@
-"""How many seeds a gain takes to be decided, and the smallest gain that a table's seeds and videos would have shown.
+"""Seeds that a gain takes to be decided, and the smallest gain that a table's seeds and videos would have shown.
 
 The noise of a gain is that of its interval (results/stats): a standard deviation between seeds, and an error from
 the choice of videos that more seeds do not lessen. Where nothing is measured, priors stand for it.
@@ -138,7 +138,7 @@ def needs(rows: Sequence[Row], context: Context, hours: float | None = None, vid
     where no row is done.
     """
     by_cell = {row.cell: row for row in rows}
-    claims = {(claim.cell, claim.over): claim.gain for claim in paper.claims(context.experiment)}
+    claims = {(claim.cell, claim.baseline): claim.gain for claim in paper.claims(context.experiment)}
     pairs = dict.fromkeys((row.cell, row.baseline) for row in rows if row.baseline)
     units = min((row.units for row in rows if row.units is not None), default=videos)
     each = trainings(rows)

@@ -1,4 +1,4 @@
-"""What a finished job leaves: its outcome, its provenance, and for an evaluation what it counted of every video.
+"""The files of a finished job: its outcome, its provenance, and for an evaluation the counts of every video.
 
 Shapes: V videos, K classes.
 """

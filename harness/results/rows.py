@@ -80,7 +80,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Context:
-    """What a report says around the numbers of one experiment."""
+    """Facts of one experiment that a report shows around its numbers."""
 
     experiment: str
     title: str  # "Table 1 – Ablation study of model ensemble"
@@ -340,8 +340,8 @@ def _interval(
 def _with_claims(rows: list[Row], context: Context) -> list[Row]:
     by_cell = {row.cell: row for row in rows if row.experiment == context.experiment}
     for claim in paper.claims(context.experiment):
-        if {claim.cell, claim.over} <= by_cell.keys():
-            ours = gain(by_cell[claim.cell], by_cell[claim.over])
+        if {claim.cell, claim.baseline} <= by_cell.keys():
+            ours = gain(by_cell[claim.cell], by_cell[claim.baseline])
             verdict = stats.verdict(claim.gain, ours.interval, reasons(context), context.margin)
             answer = ClaimResult(claim, ours, verdict.word, verdict.reason)
             by_cell[claim.cell] = replace(by_cell[claim.cell], claim=answer)

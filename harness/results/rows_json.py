@@ -39,7 +39,7 @@ def experiment_json(rows: Sequence[Row], context: Context) -> dict[str, object]:
 
 def _claim_json(answer: ClaimResult) -> dict[str, object]:
     claim, ours = answer.claim, answer.ours
-    theirs = {"cell": claim.cell, "over": claim.over, "paper_gain": claim.gain, "source": claim.source}
+    theirs = {"cell": claim.cell, "over": claim.baseline, "paper_gain": claim.gain, "source": claim.source}
     mine = {"gain": null(ours.mean), "gain_low": null(ours.interval.low), "gain_high": null(ours.interval.high)}
     noise = {"interval_of": ours.interval.of, "sd_seeds": ours.interval.sd_seeds, "sd_units": ours.interval.sd_units}
     return {**theirs, **mine, **noise, "verdict": answer.verdict, "reason": answer.reason}

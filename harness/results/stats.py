@@ -128,7 +128,7 @@ class UnitSums:
 
     @cached_property
     def shares(self) -> Floats:
-        """What each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
+        """Return what each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
         without = miou(self.sums.sum(axis=0) - self.sums)
         shares: Floats = (len(without) - 1) * (without.mean() - without)
         return shares
@@ -140,17 +140,17 @@ def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str
     Raises ValueError without videos, for matrices of different shapes, and for a video that `unit_of` lacks.
     """
     unit_of = {video: video for video in videos} if unit_of is None else unit_of
-    lost = sorted(set(videos) - set(unit_of))
-    if lost or not videos:
-        raise ValueError(f"video {lost[0]} has no unit" if lost else "no videos")
+    unassigned = sorted(set(videos) - set(unit_of))
+    if unassigned or not videos:
+        raise ValueError(f"video {unassigned[0]} has no unit" if unassigned else "no videos")
     names = sorted({unit_of[video] for video in videos})
     classes = len(next(iter(videos.values())))
     sums = np.zeros((len(names), 3, classes))
-    place = {name: index for index, name in enumerate(names)}
+    row_of = {name: index for index, name in enumerate(names)}
     for video, confusion in videos.items():
         if confusion.shape != (classes, classes):
             raise ValueError(f"video {video}: a matrix of {confusion.shape}, not of {(classes, classes)}")
-        sums[place[unit_of[video]]] += (np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+        sums[row_of[unit_of[video]]] += (np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     return UnitSums(tuple(names), sums, len(videos), any(unit_of[video] != video for video in videos))
 
 
@@ -255,7 +255,7 @@ def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[f
 
 
 def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float = MARGIN) -> Verdict:
-    """What our interval of a gain says of the paper's gain, in points (RULE in words). The interval is closed.
+    """Return what our interval of a gain says of the paper's gain, in points (RULE in words). The interval is closed.
 
     `reasons`: why our setting is not the paper's (`paper.not_the_papers`).
     Raises ValueError where the paper's gain is 0, which has no side.

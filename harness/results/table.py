@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file of reports/ returns: tables and figures by name, and the lines above them.
+    """The result of a file of reports/: tables and figures by name, and the lines above them.
 
     `appendix` holds tables too long to be printed; they are written like the others.
     """

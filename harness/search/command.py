@@ -180,7 +180,7 @@ def dry(request: Request, workers: int) -> list[str]:
     left = max(0, request.total - len(ended))
     lines = [
         f"{study.title}: study '{study.name}' in {storage.shown}",
-        *(f"  {key}: {axis.said()}; default {study.default[key]}" for key, axis in study.space.items()),
+        *(f"  {key}: {axis.description()}; default {study.default[key]}" for key, axis in study.space.items()),
         f"  scored on {study.split}: {study.config.content.videos.get('train')} videos to train on",
         f"  sampler {study.sampler.name}, pruner {study.pruner.name} at {study.looks - 1} moments of a training",
         f"  trials: {request.total}, {len(ended)} ended, {left} to run by {workers} worker(s); "

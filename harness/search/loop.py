@@ -74,10 +74,10 @@ class Worker:
             scheduler.run(self.launcher, trial_publisher, progress, self.facts)
             executed += scheduler.executed
             state, reason = how_it_went(plan)
-            if state != "lost" or live.lease.lost or attempt + 1 == LOST:
+            if state != "lost" or live.lease.superseded or attempt + 1 == LOST:
                 break
             log.info(f"trial {live.number}: {reason}; attempt {attempt + 2} of {LOST}")
-        if live.lease.lost:
+        if live.lease.superseded:
             return  # another worker took us for dead, and has it
         state = "failed" if state == "lost" else state
         value = score(plan) if state == "complete" else None

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import one_line
-from harness.jobdir.lease import Claim, Lease, held
+from harness.jobdir.lease import Claim, Lease, current_holder
 from harness.plan.search_space import Axis, Choice, Named, Whole
 from harness.plan.study import Study, Trial, refuse
 from harness.search.backend import Storage
@@ -155,7 +155,7 @@ class Keeper:
 
     def at_work(self) -> bool:
         """Whether a process has a trial that has not ended."""
-        return any(held(self._directory(trial.number)) for trial in self.trials() if trial.state == "running")
+        return any(current_holder(self._directory(trial.number)) for trial in self.trials() if trial.state == "running")
 
     def _trial(self, number: int) -> Any:
         import optuna

@@ -7,9 +7,8 @@ place. Where another experiment has made the training, the trial has the numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.jobdir import events as journal
 from harness.jobdir import pruning
-from harness.jobdir.events import Event
+from harness.jobdir.events import Event, read_events
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay, measurements
 from harness.plan.job import Evaluate, Job, Train
@@ -126,7 +125,7 @@ class StudyPublisher(SilentStudyPublisher):
         }
         points = []
         if worked is None:  # it was told nothing while the training ran
-            points += Replay().hear(journal.read(trained.events_file)[0])
+            points += Replay().hear(read_events(trained.events_file)[0])
         elif worked != run:
             tags[SOURCE] = worked
         if worked != run:
@@ -199,7 +198,7 @@ class PruningPublisher(Silent):
         """A training goes on: what it has measured already is replayed."""
         self.publisher.begin(job)
         if isinstance(job, Train):
-            self._ask(job, journal.read(self.plan.jobdir(job).events_file)[0])
+            self._ask(job, read_events(self.plan.jobdir(job).events_file)[0])
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
         """Pass on what a journal has gained; an evaluation on the way is a question to the pruner."""

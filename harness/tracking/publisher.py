@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.jobdir import events as journal
-from harness.jobdir.events import Event
+from harness.jobdir.events import Event, read_events
 from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
 from harness.plan.job import Job, Train
@@ -105,7 +104,7 @@ class Publisher(Silent):
             log_dataset(self.store.tracking, run, job, "train", "training")
             self._late.discard(job)
         if job not in self._late:
-            self.hear(job, journal.read(self.plan.jobdir(job).events_file)[0])
+            self.hear(job, read_events(self.plan.jobdir(job).events_file)[0])
 
     def _run_of(self, job: Train) -> str:
         """Return the run that a training goes on in, made where there is none."""

@@ -11,7 +11,7 @@ from harness.common.errors import UnfitError
 from harness.config import input_digests, plugins
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
-from harness.report import folder as present
+from harness.report.folder import EVIDENCE, read_evidence
 from harness.results import records, rows, score
 from harness.results.evidence import Evidence
 from harness.results.frame import to_frame
@@ -92,7 +92,7 @@ def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evi
     parent = cell.tags[PARENT]
     try:
         with TemporaryDirectory() as place:
-            evidence = present.read_evidence(tracking.download(parent, f"report/{present.EVIDENCE}", Path(place)))
+            evidence = read_evidence(tracking.download(parent, f"report/{EVIDENCE}", Path(place)))
             if evidence.panels and folder is not None:
                 pictures = tracking.download(parent, "report/panels", Path(place))
                 shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)

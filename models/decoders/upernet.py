@@ -67,8 +67,8 @@ def wide(channels: tuple[int, ...], deepest_channels: int, num_classes: int, con
 
     def parameters(decoder: type[contract.Decoder], options: object) -> int:
         with torch.device("meta"):
-            made = decoder(channels, deepest_channels, num_classes, options)
-        return sum(parameter.numel() for parameter in made.parameters())
+            module = decoder(channels, deepest_channels, num_classes, options)
+        return sum(parameter.numel() for parameter in module.parameters())
 
     other = json.loads(config.as_large_as or "")
     module = import_module(f"models.decoders.{other['name']}")

@@ -36,7 +36,7 @@ class Picked(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where in a file a model may be: in a mapping of tensors, below a prefix of their names."""
+    """A possible location of a model in a file: a mapping of tensors, and a prefix of their names."""
 
     group: str  # keys of the mappings around it
     prefix: str
@@ -64,8 +64,8 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     averaged = {source: count for source, count in counts.items() if source.averaged}
     if ema and not averaged:
         raise ValueError(f"{shown(path)} holds no averaged weights (EMA) of this model; leave ema out")
-    asked = averaged if ema else counts
-    best = [source for source, count in asked.items() if count == max(asked.values())]
+    candidates = averaged if ema else counts
+    best = [source for source, count in candidates.items() if count == max(candidates.values())]
     if not ema:
         best = [source for source in best if not source.averaged] or best
     best = distinct(best, groups)
@@ -91,7 +91,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
 
 
 def sources(groups: Mapping[str, Tensors], names: Collection[str], plain: Callable[[str], str]) -> Counter[Source]:
-    """How many of a model's names are found, by group and prefix."""
+    """Count the names of a model that are in the file, by group and prefix."""
     counts: Counter[Source] = Counter()
     for group, tensors in groups.items():
         for name in tensors:
@@ -226,10 +226,10 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     module.load_state_dict({name: state[name] for name in own}, strict=False)
 
 
-def fits(found: Tensor, wanted: Tensor) -> bool:
+def fits(stored: Tensor, wanted: Tensor) -> bool:
     """Whether a tensor's kind can be copied into another without losing what it says."""
-    plain = found.layout == torch.strided and not found.is_quantized
-    return plain and found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
+    plain = stored.layout == torch.strided and not stored.is_quantized
+    return plain and stored.is_floating_point() == wanted.is_floating_point() and not stored.is_complex()
 
 
 def untrained(model: str, **options: object) -> Any:
@@ -276,12 +276,12 @@ def fetch(model: str) -> None:
 
     Raises FileNotFoundError where they cannot be had.
     """
-    known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    if known is None or not known.hf_hub_id:
+    cfg = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    if cfg is None or not cfg.hf_hub_id:
         return  # no weights of the hub's: building the encoder says so
     try:
-        place = (known.hf_hub_id, known.hf_hub_filename) if known.hf_hub_filename else (known.hf_hub_id,)
-        timm.models.load_state_dict_from_hf(*place)
+        address = (cfg.hf_hub_id, cfg.hf_hub_filename) if cfg.hf_hub_filename else (cfg.hf_hub_id,)
+        timm.models.load_state_dict_from_hf(*address)
     except Exception as error:
         raise _absent(model, error) from error
 

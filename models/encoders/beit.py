@@ -163,11 +163,11 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
         raise ValueError(f"a position table of {len(table)} rows belongs to no square window")
     if source == target:
         return table
-    known, degree = _geometric_offsets(source, target), min(3, source - 1)
+    offsets, degree = _geometric_offsets(source, target), min(3, source - 1)
     wanted = np.arange(target) - target // 2
     grids = table[:-EXTRA].double().cpu().numpy().reshape(source, source, -1)
     heads = [
-        RectBivariateSpline(known, known, grids[..., head], kx=degree, ky=degree)(wanted, wanted)
+        RectBivariateSpline(offsets, offsets, grids[..., head], kx=degree, ky=degree)(wanted, wanted)
         for head in range(grids.shape[-1])
     ]
     resized = torch.from_numpy(np.stack(heads, axis=-1).reshape(target**2, -1)).to(table)

@@ -50,11 +50,11 @@ class Encoder(nn.Module):
         if timm.is_model(config.model) and timm.get_pretrained_cfg(config.model).fixed_input_size:
             self.size = self.options["img_size"] = size  # windowed attention is built for one size
         self.backbone: Any = _weights.untrained(config.model, **self.options)
-        found = list(self.backbone.feature_info.reduction())
-        if not set(REDUCTIONS) <= set(found):
-            raise ValueError(f"{config.model} has levels at 1/{found}, timm_pyramid needs 1/{list(REDUCTIONS)}")
+        reductions = list(self.backbone.feature_info.reduction())
+        if not set(REDUCTIONS) <= set(reductions):
+            raise ValueError(f"{config.model} has levels at 1/{reductions}, timm_pyramid needs 1/{list(REDUCTIONS)}")
         # the last of those at a reduction is the one that has seen most layers
-        self.picks = tuple(len(found) - 1 - found[::-1].index(reduction) for reduction in REDUCTIONS)
+        self.picks = tuple(len(reductions) - 1 - reductions[::-1].index(reduction) for reduction in REDUCTIONS)
         widths = self.backbone.feature_info.channels()
         self.channels = tuple(widths[pick] for pick in self.picks)
         self.deepest_channels = self.channels[-1]

@@ -98,22 +98,22 @@ def class_sums(features: Tensor, labels: Tensor, memory: Tensor, places: Tensor 
     row = (present.cumsum(0) - 1)[label]
     sides = _sides((height, width), labels.shape[1:], features)
     corners = _corners(sides, width)
-    known = memory[present]
-    unit = known / known.norm(dim=1, keepdim=True).clamp_min(NORM_EPS)
+    rows = memory[present]
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(NORM_EPS)
     dots = (unit @ cells).flatten(1)  # (B, K'·h·w)
     dot = sum(share * dots.gather(1, row * height * width + cell) for cell, share in corners)  # R_up · M, unit M
     length = _squared_norms(features, sides).flatten(1).clamp_min(0).sqrt()  # its square may cancel to less than 0
     similarity = (dot / length.clamp_min(NORM_EPS)).where(length > NORM_EPS, 0)  # S, Eq 3
     weight = (1 - similarity).clamp(0, 2) * valid
-    sums = torch.zeros(2, batch * len(known) * height * width, dtype=memory.dtype, device=memory.device)
-    place = (torch.arange(batch, device=labels.device)[:, None] * len(known) + row) * height * width
+    sums = torch.zeros(2, batch * len(rows) * height * width, dtype=memory.dtype, device=memory.device)
+    offset = (torch.arange(batch, device=labels.device)[:, None] * len(rows) + row) * height * width
     for cell, share in corners:  # the adjoint of the upsampling, one corner at a time
-        index = (place + cell).flatten()
+        index = (offset + cell).flatten()
         sums[0].index_add_(0, index, (share * valid).flatten())
         sums[1].index_add_(0, index, (share * weight).flatten())
-    shares = sums.view(2, batch, len(known), -1).transpose(0, 1).flatten(1, 2)  # (B, 2·K', h·w)
+    shares = sums.view(2, batch, len(rows), -1).transpose(0, 1).flatten(1, 2)  # (B, 2·K', h·w)
     plain, weighted = _spread(torch.unflatten((shares @ cells.mT).sum(0), 0, (2, -1)), present)
-    weights = _spread(sums[1].view(batch, len(known), -1).sum((0, 2))[None], present)[0]
+    weights = _spread(sums[1].view(batch, len(rows), -1).sum((0, 2))[None], present)[0]
     drawn = torch.zeros_like(memory) if places is None else _pixels(cells, corners, places, labels[0].numel())
     return ClassSums(pixels.to(memory.dtype), plain, weights, weighted, drawn)
 
@@ -162,10 +162,10 @@ def _sides(cells: tuple[int, int], pixels: torch.Size, like: Tensor) -> Sides:
     """The two cells that each row (column) of pixels is interpolated from."""
     sides = []
     for cell_side, pixel_side in zip(cells, pixels, strict=True):
-        place = torch.arange(pixel_side, dtype=torch.float64, device=like.device)
-        place = ((place + 0.5) * cell_side / pixel_side - 0.5).clamp_min(0)
-        low = place.long().clamp_max(cell_side - 1)
-        share = (place - low).to(like.dtype)
+        position = torch.arange(pixel_side, dtype=torch.float64, device=like.device)
+        position = ((position + 0.5) * cell_side / pixel_side - 0.5).clamp_min(0)
+        low = position.long().clamp_max(cell_side - 1)
+        share = (position - low).to(like.dtype)
         sides.append(((low, 1 - share), ((low + 1).clamp_max(cell_side - 1), share)))
     return sides[0], sides[1]
 
@@ -197,15 +197,15 @@ def _squared_norms(features: Tensor, sides: Sides) -> Tensor:
     return row @ (same @ column.T + right @ columns.T) + rows @ (below @ column.T + across @ columns.T)
 
 
-def _products(one: Tensor, other: Tensor) -> Tensor:
+def _products(first: Tensor, second: Tensor) -> Tensor:
     """Dot products over channels.  # (B, C, h, w) -> (B, h, w)"""
-    return (one * other).sum(1)
+    return (first * second).sum(1)
 
 
 def _squares(side: tuple[Corner, Corner], cells: int) -> tuple[Tensor, Tensor]:
     """The squared shares of an axis: of each cell with itself, and of each with the next.  # two of (pixels, cells)"""
     (low, low_share), (high, high_share) = side
-    lows, highs = (torch.nn.functional.one_hot(place, cells).to(low_share.dtype) for place in (low, high))
+    lows, highs = (torch.nn.functional.one_hot(index, cells).to(low_share.dtype) for index in (low, high))
     same = lows * low_share.square()[:, None] + highs * high_share.square()[:, None]
     return same, lows * (2 * low_share * high_share)[:, None]
 

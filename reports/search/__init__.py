@@ -129,7 +129,7 @@ def notes(
     importance: Mapping[str, float],
     confirmation: Confirmation | None,
 ) -> list[str]:
-    """What a reader must know, the confirmation first."""
+    """Return the notes that a reader needs, the confirmation first."""
     lines = []
     if confirmation:
         lines.append(in_words(confirmation))
@@ -181,7 +181,7 @@ def importance_notes(study: Study, trials: Sequence[Trial], importance: Mapping[
 
 
 def in_words(confirmation: Confirmation) -> str:
-    """What the best is worth on val, paired by seed."""
+    """Return the gain of the best on val, paired by seed, in words."""
     spread = "" if confirmation.sd is None else f" ± {confirmation.sd:.2f}"
     of = f" (95% interval of {confirmation.interval_of})" if confirmation.interval_of else ""
     ends = f" [{signed(confirmation.low)}, {signed(confirmation.high)}]{of}" if confirmation.low is not None else ""

@@ -120,7 +120,7 @@ def interval(differences: Mapping[int, float]) -> stats.Interval:
 
 
 def bars(study: Study, importance: Mapping[str, float]) -> Figure:
-    """How much each key decides whether a trial is among the best."""
+    """Draw how much each key decides whether a trial is among the best."""
     names = {key: study.names[key] for key in importance}
 
     def draw() -> "matplotlib.figure.Figure":

@@ -1,4 +1,4 @@
-"""What a search has found, in one sentence that is not fooled by the best of many noisy trials.
+"""The result of a search, in one sentence that is not fooled by the best of many noisy trials.
 
 A setting is compared with the default seed by seed, over the seeds that both have complete. The best of n equal
 settings leads by noise alone: from three shared seeds on, a lead that equal settings stay under in 95 % of cases

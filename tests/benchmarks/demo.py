@@ -45,7 +45,7 @@ def bare(root: Path) -> None:
     from harness.engine.multistage import Stages
     from models.contract import VOID
 
-    rank = runtime.place()
+    rank = runtime.this_rank()
     specs = {folder: read(folder) for folder in sorted((root / "jobs").iterdir())}
     dataset = build.dataset(next(iter(specs.values())).data)
     classes, models = len(dataset.classes), {}

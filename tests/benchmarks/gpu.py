@@ -188,7 +188,7 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
     for decoder in members:
         job = setting.job(decoder, precision)
         stages.append(Stages(network(setting, decoder), geometry, precision, setting.device))
-        windows = len(sliding_window.tiles(height, width, geometry, stages[-1].fit))
+        windows = len(sliding_window.tiles(height, width, geometry, stages[-1].accepts))
         one = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
         flops += windows * one.window(1 + later)
 

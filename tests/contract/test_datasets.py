@@ -22,8 +22,8 @@ def test_the_folder_is_found() -> None:
 def test_it_keeps_the_contract(name: str, tmp_path: Path) -> None:
     keys = {field.name for field in fields(plugins.load("datasets", name).Config)}
     options = {"root": str(make_vspw(tmp_path / "vspw"))} if "root" in keys else {}
-    checks = {one.what: one for one in check.checks("datasets", name, given=options)}
-    assert {what: one.text for what, one in checks.items() if not one.held} == {}
+    checks = {one.what: one for one in check.checks("datasets", name, config_fields=options)}
+    assert {what: one.text for what, one in checks.items() if not one.passed} == {}
     assert len(checks) == 13
     if options:
         assert "moved root" in checks["the digest says what, not where"].text

@@ -46,7 +46,7 @@ def test_the_folder_is_found() -> None:
 def test_it_keeps_the_contract(name: str) -> None:
     elsewhere = ("two ranks equal one process", "a resumed training is bit-equal")  # tests/unit/engine
     checks = {one.what: one for one in check.checks("encoders", name, leave_out=elsewhere)}
-    assert {what: one.text for what, one in checks.items() if not one.held} == {}
+    assert {what: one.text for what, one in checks.items() if not one.passed} == {}
     assert len(checks) == 11
 
 

@@ -30,8 +30,7 @@ from harness.common import machine
 from harness.common.atomic_files import read_json
 from harness.config import compose, plugins
 from harness.engine import build, distributed, runtime
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Checkpoint, Event, Metrics
+from harness.jobdir.events import Begin, Checkpoint, Event, Metrics, read_events
 from harness.plan.spec import TrainSpec, read, read_as
 
 pytestmark = pytest.mark.timeout(1800)
@@ -143,7 +142,7 @@ def events(folder: Path, decoder: str, kind: type[K]) -> list[K]:
     """A training's events of a kind."""
     job = training(folder, decoder)
     assert job is not None
-    return [event for event in journal.read(job / "events.jsonl")[0] if isinstance(event, kind)]
+    return [event for event in read_events(job / "events.jsonl")[0] if isinstance(event, kind)]
 
 
 class Trained(NamedTuple):
@@ -262,7 +261,7 @@ def in_a_group(index: int, world: int, port: int, device: str, folder: Path) -> 
     """A rank: everything that the engine asks of the group, in a world of one too, for which it makes none itself."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(index), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_RANK=str(index), LOCAL_WORLD_SIZE=str(world))
-    rank = runtime.place()
+    rank = runtime.this_rank()
     assert rank.device.type == device
     with distributed.process_group(rank._replace(world=max(2, world))):
         assert dist.get_world_size() == world

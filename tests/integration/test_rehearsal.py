@@ -16,8 +16,7 @@ from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
-from harness.jobdir import events
-from harness.jobdir.events import Begin
+from harness.jobdir.events import Begin, read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import OutputDir
 from harness.launch import rehearsal, slurm_jobs
@@ -52,7 +51,7 @@ def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
 
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
     assert read_json(jobs["train"] / "outcome.json")["peak"] > 0
-    begins = [event for event in events.read(jobs["train"] / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event for event in read_events(jobs["train"] / "events.jsonl")[0] if isinstance(event, Begin)]
     assert [event.step for event in begins] == [0, 1], "it went on from its checkpoint"
     assert len(list((jobs["evaluate"] / "videos").iterdir())) == 2
 

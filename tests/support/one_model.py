@@ -13,7 +13,7 @@ import numpy as np
 from harness.common.atomic_files import write_json
 from harness.config import compose as configuration
 from harness.config import input_digests
-from harness.jobdir.events import Event, parse
+from harness.jobdir.events import Event, parse_event
 from harness.plan import plan, saved_plans
 from harness.plan.cell import Cell, Config, Evaluate, Train
 from harness.plan.job import Job
@@ -63,7 +63,7 @@ def say(folder: Path, *events: dict[str, Any]) -> None:
 
 def events_of(events: Sequence[dict[str, Any]]) -> list[Event]:
     """Events as a supervisor reads them from a journal."""
-    return [event for line in events if (event := parse(json.dumps(line))) is not None]
+    return [event for line in events if (event := parse_event(json.dumps(line))) is not None]
 
 
 def attempt(start: int, steps: Sequence[int], saved: int | None, at: float, total: int = 10) -> list[dict[str, Any]]:

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.common.atomic_files import read_json
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin
+from harness.jobdir.events import Begin, read_events
 from harness.jobdir.replay import Replay
 
 pytestmark = pytest.mark.long
@@ -93,7 +92,7 @@ def environment(pid: int) -> list[str]:
 
 def steps(folder: Path) -> int:
     """How far the training's journal is."""
-    found = [journal.read(path)[0] for path in folder.glob("runs/jobs/*/events.jsonl") if kind(path.parent) == "train"]
+    found = [read_events(path)[0] for path in folder.glob("runs/jobs/*/events.jsonl") if kind(path.parent) == "train"]
     return max((getattr(event, "step", None) or 0 for events in found for event in events), default=0)
 
 
@@ -174,7 +173,7 @@ def assert_told(folder: Path) -> None:
 
 def curve(job: Path) -> list[tuple[str, float, int]]:
     """What MLflow would be told, but for times."""
-    points = Replay().hear(journal.read(job / "events.jsonl")[0])
+    points = Replay().hear(read_events(job / "events.jsonl")[0])
     told = sorted((key, value, step) for key, value, step, _ in points if not key.startswith("time/"))
     assert len({(key, step) for key, _, step in told}) == len(told)
     return told
@@ -229,7 +228,7 @@ def test_a_rank_that_stands_still_is_seen_and_the_job_resumed_once(tmp_path: Pat
     assert not alive(rank)
     assert (folder / "said.txt").read_text().count("no step for 0.5 minutes") == 1
     (job,) = (path for path in folder.glob("runs/jobs/*") if kind(path) == "train")
-    begins = [event.step for event in journal.read(job / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event.step for event in read_events(job / "events.jsonl")[0] if isinstance(event, Begin)]
     assert len(begins) == 2
     assert begins[1] >= 3, "the checkpoint before it stood still"
     stacks = {path.name: path.read_text() for path in (job / "stacks").iterdir()}

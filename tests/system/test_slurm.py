@@ -16,8 +16,7 @@ from slurm_cluster import Cluster, cluster
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Checkpoint
+from harness.jobdir.events import Begin, Checkpoint, read_events
 from harness.launch.launchers import _sbatch
 
 pytestmark = pytest.mark.long
@@ -148,7 +147,7 @@ def job(folder: Path, kind: str) -> Path:
 def wait_for_checkpoint(folder: Path, slurm: Cluster, after: int = 0) -> None:
     deadline = time.monotonic() + WAIT
     while True:
-        events = journal.read(job(folder, "train") / "events.jsonl")[0]
+        events = read_events(job(folder, "train") / "events.jsonl")[0]
         if any(isinstance(event, Checkpoint) and event.step > after for event in events):
             return
         assert time.monotonic() < deadline, log_of(folder, "train") + slurm.said()
@@ -198,7 +197,7 @@ def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path
     assert submitted(tmp_path) == numbers
     (row,) = json.loads(back.stdout)["experiments"][0]["rows"]
     assert row["status"] == "done"
-    begins = [event for event in journal.read(job(tmp_path, "train") / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event for event in read_events(job(tmp_path, "train") / "events.jsonl")[0] if isinstance(event, Begin)]
     assert [event.step > 0 for event in begins] == [False, True], "it went on from its checkpoint"
     assert {slurm.wait(number, "COMPLETED") for number in numbers.values()} == {"COMPLETED"}
 
@@ -240,7 +239,7 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     (number,) = [path.name for path in (tmp_path / "runs" / "slurm").iterdir() if path.is_dir()]
     assert slurm.wait(number, "COMPLETED") == "COMPLETED"
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
-    begins = [event for event in journal.read(jobs["train"] / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event for event in read_events(jobs["train"] / "events.jsonl")[0] if isinstance(event, Begin)]
     assert [(event.step, event.world) for event in begins] == [(0, 2), (1, 2)]
     assert not list((tmp_path / "runs" / "jobs").iterdir())
 
@@ -262,7 +261,7 @@ def test_a_preempted_job_gives_way_and_goes_on(slurm: Cluster, tmp_path: Path) -
     )
     slurm.wait(urgent, "COMPLETED")
     slurm.wait(submitted(tmp_path)["evaluate"], "COMPLETED")
-    begins = [event for event in journal.read(job(tmp_path, "train") / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event for event in read_events(job(tmp_path, "train") / "events.jsonl")[0] if isinstance(event, Begin)]
     assert len(begins) == 2
     assert begins[1].step > 0
 

@@ -24,8 +24,7 @@ from test_slurm import WAIT, harness, job, log_of, submitted, wait_for_checkpoin
 from test_slurm import environment as settings
 
 from harness.common.atomic_files import read_json
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Checkpoint, Event, Progress
+from harness.jobdir.events import Begin, Checkpoint, Event, Progress, read_events
 from harness.launch.launchers import slurm as launcher
 
 K = TypeVar("K", bound=Event)
@@ -90,7 +89,7 @@ def assert_none_left(folder: Path, before: list[Rank]) -> None:
 
 def events(folder: Path, kind: type[K]) -> list[K]:
     """The training's."""
-    return [event for event in journal.read(job(folder, "train") / "events.jsonl")[0] if isinstance(event, kind)]
+    return [event for event in read_events(job(folder, "train") / "events.jsonl")[0] if isinstance(event, kind)]
 
 
 def torchrun_log(folder: Path) -> str:
@@ -202,7 +201,7 @@ def test_two_nodes_come_to_the_table_that_one_comes_to(slurm: Cluster, tmp_path:
     assert row["status"] == "done"
     assert len(list((job(root, "evaluate") / "videos").glob("*.npz"))) == 2
     for kind in ("train", "evaluate"):
-        (begun,) = (event for event in journal.read(job(root, kind) / "events.jsonl")[0] if isinstance(event, Begin))
+        (begun,) = (event for event in read_events(job(root, kind) / "events.jsonl")[0] if isinstance(event, Begin))
         assert begun.world == 2
     (tmp_path / "one").mkdir()
     assert_equal(root, one_node(tmp_path / "one", *SHORT))

@@ -64,12 +64,12 @@ def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
 
 
 def test_a_reviewer_without_the_root_gets_the_same_page(store: str, tmp_path: Path) -> None:
-    from harness.report import folder as present
+    from harness.report.folder import write_report
 
     made = finished_root.make(tmp_path / "elsewhere", without=tuple(finished_root.CELLS))
     (one,) = report_from_mlflow.look_up(made, ["harness", "report", "x"], store, "", tmp_path / "out")
     assert len(one.context.evidence.panels) >= 3
-    paths = present.write(one.report, one.rows, one.context, tmp_path / "out" / one.context.experiment)
+    paths = write_report(one.report, one.rows, one.context, tmp_path / "out" / one.context.experiment)
     theirs = [
         row.status for row in one.rows if row.method == THEIRS
     ]  # told as a run of the plan, so it needs no root either

@@ -37,7 +37,7 @@ FADE_CHANCE = 0.35
 
 @dataclass(frozen=True)
 class Config:
-    """What the videos are."""
+    """The size, motion and difficulty of the videos."""
 
     classes: int = field(default=8, metadata={"range": "[2, 254]"})
     train_videos: int = field(default=32, metadata={"range": "[0, inf)"})
@@ -57,8 +57,8 @@ class Config:
     hue: float | None = field(default=None, metadata={"range": "[-360, 360]"})
 
 
-class Look(NamedTuple):
-    """What all videos of a data set share; K classes."""
+class Appearance(NamedTuple):
+    """Colours and stripes of K classes, the same in all videos of a data set."""
 
     colour: NDArray[np.float32]  # (K, 3)
     faded: NDArray[np.float32]  # (K, 3)   the mean of the class's pair
@@ -66,7 +66,7 @@ class Look(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What a video's frames share; instances 0 and 1 are the two parts of the background, n objects follow."""
+    """A video's classes, shapes and motion; instances 0 and 1 are the parts of the background, n objects follow."""
 
     classes: NDArray[np.intp]  # (n + 2,)
     start: NDArray[np.float64]  # (n, 2)   centre at frame 0, y and x in pixels
@@ -99,8 +99,8 @@ class Dataset:
         index = self._index(split, video)
         if not frame.isdecimal() or int(frame) >= self.config.frames:
             raise UnfitError(f"synthetic video {video} has no frame '{frame}'")
-        made = make_frame(self.config, SPLITS.index(split), index, int(frame))
-        return Frame(made.image, None) if split == "test" else made
+        drawn = make_frame(self.config, SPLITS.index(split), index, int(frame))
+        return Frame(drawn.image, None) if split == "test" else drawn
 
     def digest(self, split: str) -> str | None:
         """None: the options say what the data is."""
@@ -132,7 +132,7 @@ def check(config: Config) -> None:
 
 
 @lru_cache(maxsize=8)
-def make_look(classes: int, seed: int, apart: float | None = None) -> Look:
+def make_appearance(classes: int, seed: int, apart: float | None = None) -> Appearance:
     """Colours and stripes of K classes: a pair has one hue, nearly one colour, one pitch and two directions."""
     rng = np.random.default_rng([seed, LOOK, 0, 0, 0])
     index = np.arange(classes)
@@ -145,7 +145,7 @@ def make_look(classes: int, seed: int, apart: float | None = None) -> Look:
         tint = colour(turn + sign * np.radians(apart / 2)) - hue
     pitch = 2 * np.pi / rng.uniform(5, 9, (classes + 1) // 2)[pair]  # radians a pixel
     wave = np.stack([side, 1 - side], 1) * pitch[:, None]
-    return Look((hue + tint).astype(np.float32), hue.astype(np.float32), wave.astype(np.float32))
+    return Appearance((hue + tint).astype(np.float32), hue.astype(np.float32), wave.astype(np.float32))
 
 
 def colour(turn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,10 +175,10 @@ def make_video(config: Config, split: int, index: int) -> Video:
 
 
 def make_frame(config: Config, split: int, index: int, time: int) -> Frame:
-    """Draw a frame: the instances in their order, then their look in this frame, then noise."""
+    """Draw a frame: the instances in their order, then their appearance in this frame, then noise."""
     rng = np.random.default_rng([config.seed, FRAME, split, index, time])
-    look, video = make_look(config.classes, config.seed, config.hue), make_video(config, split, index)
-    which, origin = place(config, video, time)
+    appearance, video = make_appearance(config.classes, config.seed, config.hue), make_video(config, split, index)
+    which, origin = layout(config, video, time)
     n = len(video.classes)
     if config.fade is None:
         fade = np.where(rng.random(n) < chance(config), rng.uniform(0.7, 1, n), 0).astype(np.float32)[:, None]
@@ -186,9 +186,9 @@ def make_frame(config: Config, split: int, index: int, time: int) -> Frame:
         whole = rng.random() < chance(config) if config.fade == "frame" else video.faded
         fade = np.full((n, 1), whole, np.float32)
     light = rng.uniform(0.85, 1.15, (n, 1)).astype(np.float32)
-    own, mixed = look.colour[video.classes], look.faded[video.classes]
+    own, mixed = appearance.colour[video.classes], appearance.faded[video.classes]
     shown = (own + fade * (mixed - own)) * light  # (n, 3)
-    wave = look.wave[video.classes]  # (n, 2)
+    wave = appearance.wave[video.classes]  # (n, 2)
     shift = (wave * origin).sum(1)
     rows, columns = np.arange(config.height, dtype=np.float32), np.arange(config.width, dtype=np.float32)
     phase = wave[:, 0][which] * rows[:, None] + wave[:, 1][which] * columns - shift[which]  # (H, W)
@@ -201,12 +201,12 @@ def make_frame(config: Config, split: int, index: int, time: int) -> Frame:
 
 
 def chance(config: Config) -> float:
-    """How likely what fades together fades."""
+    """Return the probability that an object, frame or video fades."""
     return FADE_CHANCE if config.fade_chance is None else config.fade_chance
 
 
-def place(config: Config, video: Video, time: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The topmost instance at every pixel (H, W), and where each instance's stripes are anchored (n + 2, 2)."""
+def layout(config: Config, video: Video, time: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return the topmost instance at every pixel (H, W), and where each instance's stripes are anchored (n + 2, 2)."""
     rows, columns = np.arange(config.height)[:, None], np.arange(config.width)
     which = (rows > video.horizon).astype(np.uint8)  # (H, W)
     size = np.array([config.height, config.width])

@@ -46,7 +46,7 @@ NO_CLASS = re.compile(
 
 @dataclass(frozen=True)
 class Config:
-    """Where the data lies; what it is follows from its split lists and class names."""
+    """The folder of the data, and options of its reading; its content follows from split lists and class names."""
 
     root: str | None = field(default=None, metadata={"where": True, "path": True})
     # a regular expression whose one group names the recording that a video was cut from; None: each video is its own
@@ -146,8 +146,8 @@ class Dataset:
 
     def unit(self, video: str) -> str:
         """The recording named by `data.vspw.recording`; the video itself without it, or where it does not match."""
-        found = self._recording.match(video) if self._recording else None
-        return found[1] or video if found else video
+        match = self._recording.match(video) if self._recording else None
+        return match[1] or video if match else video
 
     def planned(self, split: str) -> int:
         """Length of the split's list; the published number where there is none that can be read."""
@@ -232,10 +232,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     255 that has the name of a class.
     """
     try:
-        found = json.loads(text_of(path), object_pairs_hook=Pairs)
-        if not isinstance(found, Pairs):
-            raise TypeError(f"it holds a {type(found).__name__}")
-        numbers = [(whole(number), name) for name, number in found]
+        content = json.loads(text_of(path), object_pairs_hook=Pairs)
+        if not isinstance(content, Pairs):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        numbers = [(whole(number), name) for name, number in content]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         problem = f"no mapping of class names to numbers: {reason(error)}"
         raise UnfitError(f"{shown(path)}: {problem}; fetch it again") from error
@@ -286,9 +286,9 @@ def home(root: str) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """What an error says beside the path, in one line."""
-    found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return shown(" ".join(found.split()))
+    """Return an error's message without the path, in one line."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(message.split()))
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...], purpose: str) -> dict[str, Path]:
@@ -362,16 +362,16 @@ def video_in(data: Path, line: str) -> str | None:
 
 def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.uint8], Counter[int]]:
     """The official map, 1..K -> 0..K-1 and all else -> 255, and the number of pixels of each value not in 0..K, 255."""
-    known = np.full(256, VOID, np.uint8)
-    known[1 : num_classes + 1] = np.arange(num_classes, dtype=np.uint8)
+    table = np.full(256, VOID, np.uint8)
+    table[1 : num_classes + 1] = np.arange(num_classes, dtype=np.uint8)
     clean = np.zeros(256, bool)
     clean[: num_classes + 1] = clean[VOID] = True
     if mask.dtype == np.uint8:
-        label, dirty = known[mask], ~clean[mask]
+        label, dirty = table[mask], ~clean[mask]
     else:  # 16- and 32-bit files
         inside = (mask >= 0) & (mask <= VOID)
         index = np.where(inside, mask, VOID).astype(np.uint8)
-        label, dirty = known[index], ~(clean[index] & inside)
+        label, dirty = table[index], ~(clean[index] & inside)
     if not dirty.any():
         return label, Counter()
     values, counts = np.unique(mask[dirty], return_counts=True)

@@ -1,6 +1,6 @@
 """`harness check`: does a decoder, an encoder or a data set keep its contract, and where does it not?
 
-Every promise is checked by itself: one that is broken says in a line what was expected and what came, and the others
+Every check runs by itself: one that fails says in a line what was expected and what came, and the others
 go on. What is measured is real: a training, a resumed training and two gloo ranks of a tiny BEiT, in a temporary
 directory. The contracts are models/contract.py, models/segmentor.py (Encoder) and harness/data/contract.py.
 """
@@ -17,7 +17,7 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools.check import _source
-from harness.tools.check._held import Broken, Held, expect, explain, held
+from harness.tools.check._result import Broken, CheckResult, expect, explain, run_check
 
 log = logging.getLogger(__name__)
 
@@ -31,26 +31,26 @@ def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path
 
     Raises UsageError where there is none, where two kinds have one of that name, or where the path is not of that form.
     """
-    known = tuple(Path(folder).resolve() for folder in folders)
+    resolved = tuple(Path(folder).resolve() for folder in folders)
     if word.endswith(".py"):
         path = Path(word).resolve()
         if not path.is_file():
             raise UsageError(f"{word}: no such file")
         ours = {plugins.PROJECT / plugins.KINDS[kind]: kind for kind in KINDS}
         if path.parent in ours:
-            return ours[path.parent], path.stem, known
+            return ours[path.parent], path.stem, resolved
         if path.parent.name not in KINDS:
             raise UsageError(f"{word}: a plug-in lies in a folder called {', '.join(KINDS)}; move it to one")
         own = path.parent.parent
-        return path.parent.name, path.stem, known if own in known else (*known, own)
-    names = {kind: plugins.names(kind, known) for kind in KINDS}
-    kinds = [kind for kind, found in names.items() if word in found]
+        return path.parent.name, path.stem, resolved if own in resolved else (*resolved, own)
+    names = {kind: plugins.names(kind, resolved) for kind in KINDS}
+    kinds = [kind for kind, plugin_names in names.items() if word in plugin_names]
     if not kinds:
-        near = plugins.suggestion(word, [name for found in names.values() for name in found])
+        near = plugins.suggestion(word, [name for plugin_names in names.values() for name in plugin_names])
         raise UsageError(f"no decoder, encoder or data set '{word}'{near}; is its folder given by --plugins?")
     if len(kinds) > 1:
         raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give the path of its file")
-    return kinds[0], word, known
+    return kinds[0], word, resolved
 
 
 def options(words: Collection[str]) -> JsonObject:
@@ -78,29 +78,32 @@ def checks(
     kind: str,
     name: str,
     folders: plugins.Folders = (),
-    given: JsonObject | None = None,
+    config_fields: JsonObject | None = None,
     leave_out: Collection[str] = (),
-) -> Iterator[Held]:
+) -> Iterator[CheckResult]:
     """Return the checks of a plug-in, each with its result as soon as that is there.
 
-    `given` are fields of its Config, `leave_out` titles of checks to leave out. Raises UsageError where there is no
-    such plug-in.
+    `config_fields` are fields of its Config, `leave_out` titles of checks to leave out. Raises UsageError
+    where there is no such plug-in.
     """
     path = plugins.find(kind, name, folders).resolve()
-    yield held("VERSION and Config are literal", partial(_source.source, path), path)
-    imported = held("it imports", lambda: _source.exposes(plugins.load(kind, name, folders), path, KINDS[kind]), path)
+    yield run_check("VERSION and Config are literal", partial(_source.source, path), path)
+    imported = run_check(
+        "it imports", lambda: _source.exposes(plugins.load(kind, name, folders), path, KINDS[kind]), path
+    )
     yield imported
-    if not imported.held:
+    if not imported.passed:
         return
     module = plugins.load(kind, name, folders)
-    known = [one.name for one in dataclasses.fields(module.Config)] if dataclasses.is_dataclass(module.Config) else []
-    for field in given or {}:
-        if known and field not in known:
-            near = plugins.suggestion(field, known)
-            raise UsageError(f"{name}: its Config has no field '{field}'{near}; it has {', '.join(known)}")
-    made = held("Config can be made", lambda: shown(module.Config(**(given or {}))), path)
-    yield made
-    if not made.held:
+    fields = dataclasses.fields(module.Config) if dataclasses.is_dataclass(module.Config) else ()
+    declared = [field.name for field in fields]
+    for key in config_fields or {}:
+        if declared and key not in declared:
+            near = plugins.suggestion(key, declared)
+            raise UsageError(f"{name}: its Config has no field '{key}'{near}; it has {', '.join(declared)}")
+    config = run_check("Config can be made", lambda: shown(module.Config(**(config_fields or {}))), path)
+    yield config
+    if not config.passed:
         return
     if kind == "datasets":
         from harness.tools.check import _dataset as suite
@@ -108,9 +111,9 @@ def checks(
         from harness.tools.check import _encoder as suite  # type: ignore[no-redef]
     else:
         from harness.tools.check import _decoder as suite  # type: ignore[no-redef]
-    for what, action in suite.promises(name, path, module, tuple(map(str, folders)), given or {}):
+    for what, action in suite.checks(name, path, module, tuple(map(str, folders)), config_fields or {}):
         if what not in leave_out:
-            yield held(what, action, path)
+            yield run_check(what, action, path)
 
 
 def shown(config: Any) -> str:
@@ -121,6 +124,6 @@ def shown(config: Any) -> str:
     return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
 
 
-def line(one: Held) -> str:
-    """A promise as people read it."""
-    return f"{'ok    ' if one.held else 'BROKEN'} {one.what:<38} {one.text}"
+def line(result: CheckResult) -> str:
+    """Return a check's result as people read it."""
+    return f"{'ok    ' if result.passed else 'BROKEN'} {result.what:<38} {result.text}"

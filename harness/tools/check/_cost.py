@@ -43,9 +43,9 @@ def at_paper_size(module: Any, config: Any) -> tuple[int, int]:
     width, side, num_classes = PAPER
     with FakeTensorMode(), torch.no_grad():
         decoder: Decoder = module.Decoder((width,) * 4, width, num_classes, config).eval()
-        seen = window(width, side)
+        features = window(width, side)
         with FlopCounterMode(display=False) as counter:
-            decoder.predict(decoder.encode(seen, (seen,) * len(decoder.past)), given(decoder, side))
+            decoder.predict(decoder.encode(features, (features,) * len(decoder.past)), zero_prior(decoder, side))
     return sum(value.numel() for value in decoder.parameters()), int(counter.get_total_flops())
 
 
@@ -53,11 +53,11 @@ def at_paper_size(module: Any, config: Any) -> tuple[int, int]:
 def milliseconds(module: Any, config: Any) -> float:
     """The median time of encode and predict at the tiny BEiT's width."""
     decoder: Decoder = module.Decoder((64,) * 4, 64, 8, config).eval()
-    seen = window(64, 64)
+    features = window(64, 64)
     times = []
     for _ in range(REPEATS + 1):
         begin = time.perf_counter()
-        decoder.predict(decoder.encode(seen, (seen,) * len(decoder.past)), given(decoder, 64))
+        decoder.predict(decoder.encode(features, (features,) * len(decoder.past)), zero_prior(decoder, 64))
         times.append(1000 * (time.perf_counter() - begin))
     return statistics.median(times[1:])
 
@@ -68,6 +68,6 @@ def window(width: int, side: int) -> Features:
     return Features(levels, torch.zeros(1, width, side // 16, side // 16))
 
 
-def given(decoder: Decoder, side: int) -> torch.Tensor | None:
-    """A prior, where the decoder takes one."""
+def zero_prior(decoder: Decoder, side: int) -> torch.Tensor | None:
+    """Return a prior of class 0, where the decoder takes one.  # (1, side, side)"""
     return None if decoder.prior == "none" else torch.zeros(1, side, side, dtype=torch.long)

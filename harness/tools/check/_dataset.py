@@ -21,7 +21,7 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import VOID, Dataset, Frame
 from harness.data.frame_order import in_time
-from harness.tools.check._held import Broken, expect
+from harness.tools.check._result import Broken, expect
 
 LABELLED = ("train", "val")
 FEW = 3  # videos of a split, and frames of a video, that are read
@@ -46,16 +46,16 @@ class Subject:
 
     def make(self) -> Dataset:
         """The data set."""
-        made: Dataset = self.module.Dataset(self.config)
-        return made
+        dataset: Dataset = self.module.Dataset(self.config)
+        return dataset
 
 
-def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
+def checks(
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], config_fields: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A data set's promises: title, and the action that says how it is held or raises."""
+    """Yield a data set's checks: a title, and the action that returns figures or raises."""
     del path
-    subject = Subject(name, module, folders, module.Config(**given))
+    subject = Subject(name, module, folders, module.Config(**config_fields))
     suite: dict[str, Callable[[Subject], str]] = {
         "planning needs no torch and no data": planning,
         "videos are as planned": videos,
@@ -139,17 +139,17 @@ def form(subject: Subject) -> str:
     """Images are (H, W, 3) uint8, labels (H, W) uint8 of 0..K-1 and 255, one size a video."""
     data = subject.make()
     sizes: dict[str, set[tuple[int, ...]]] = {}
-    seen: set[int] = set()
+    values: set[int] = set()
     for split in LABELLED:
         for video, name in some(data, split):
             frame = data.read(split, video, name)
             sizes.setdefault(video, set()).add(_form(frame, f"{video}/{name}", len(data.classes)))
             assert frame.label is not None
-            seen |= set(np.unique(frame.label).tolist())
-    mixed = [video for video, found in sizes.items() if len(found) > 1]
+            values |= set(np.unique(frame.label).tolist())
+    mixed = [video for video, distinct in sizes.items() if len(distinct) > 1]
     expect(not mixed, f"{', '.join(mixed)}: expected frames of one size, got {sizes[mixed[0]] if mixed else ''}")
-    shown = sorted({size for found in sizes.values() for size in found})
-    labelled = sorted(seen - {VOID})
+    shown = sorted({size for distinct in sizes.values() for size in distinct})
+    labelled = sorted(values - {VOID})
     expect(labelled, "expected labelled pixels, all are void")
     return (
         f"{', '.join(f'{height} × {width}' for height, width in shown[:3])}; {len(labelled)} classes in what was read"
@@ -201,9 +201,9 @@ def repeatable(subject: Subject) -> str:
 
 def digest(subject: Subject) -> str:
     """The digest is the same for the same data at another path: its folders seen through links."""
-    here = subject.make()
-    found = {split: here.digest(split) for split in LABELLED}
-    odd = [value for value in found.values() if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value)]
+    original = subject.make()
+    digests = {split: original.digest(split) for split in LABELLED}
+    odd = [value for value in digests.values() if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value)]
     expect(not odd, f"expected None or a sha256 in hex, got {odd[:1]}")
     places = [field.name for field in dataclasses.fields(subject.config) if field.metadata.get("where")]
     with TemporaryDirectory() as root:
@@ -213,11 +213,11 @@ def digest(subject: Subject) -> str:
             if isinstance(value, str) and Path(value).exists():
                 moved[name] = str(Path(root) / name)
                 Path(moved[name]).symlink_to(Path(value).resolve())
-        there: Dataset = subject.module.Dataset(dataclasses.replace(subject.config, **moved))
-        for split, value in found.items():
-            expect(there.digest(split) == value, f"{split}: another digest for the same data at another path")
-    shown = ", ".join(f"{split} {value[:8] if value else 'None (made, not read)'}" for split, value in found.items())
-    listed = file_lists(here) if any(found.values()) else ""
+        linked: Dataset = subject.module.Dataset(dataclasses.replace(subject.config, **moved))
+        for split, value in digests.items():
+            expect(linked.digest(split) == value, f"{split}: another digest for the same data at another path")
+    shown = ", ".join(f"{split} {value[:8] if value else 'None (made, not read)'}" for split, value in digests.items())
+    listed = file_lists(original) if any(digests.values()) else ""
     return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no place to move'}{listed}"
 
 
@@ -256,12 +256,12 @@ def absent(subject: Subject) -> str:
     """A split, video or frame that is not there is a HarnessError of one line."""
     data = subject.make()
     video = data.videos("val")[0]
-    asked: dict[str, Callable[[], object]] = {
+    requests: dict[str, Callable[[], object]] = {
         "a split": lambda: data.videos("no such split"),
         "a video": lambda: data.frames("val", "no such video"),
         "a frame": lambda: data.read("val", video, "no such frame"),
     }
-    for what, action in asked.items():
+    for what, action in requests.items():
         try:
             action()
         except HarnessError as error:

@@ -20,7 +20,7 @@ from harness.config.compose import PluginSpec
 from harness.engine import train
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _cost, _ranks, _training
-from harness.tools.check._held import Broken, expect
+from harness.tools.check._result import Broken, expect
 from models import contract
 from models.contract import VOID, Features, Target
 
@@ -61,11 +61,11 @@ class Subject:
         return decoder.eval()
 
 
-def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
+def checks(
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], config_fields: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A decoder's promises: title, and the action that says how it is held or raises."""
-    subject = Subject(name, path, module, folders, narrow(module, given))
+    """Yield a decoder's checks: a title, and the action that returns figures or raises."""
+    subject = Subject(name, path, module, folders, narrow(module, config_fields))
     suite: dict[str, Callable[[], str]] = {
         "attributes are valid": partial(attributes, subject),
         "logits have the right shape": partial(shapes, subject),
@@ -81,18 +81,20 @@ def promises(
         "a video is parsed": partial(_training.video, subject),
         "a resumed training is bit-equal": partial(_training.resume, subject),
         "two ranks equal one process": partial(_ranks.two_ranks, subject),
-        "its cost": lambda: _cost.cost(module, subject.config, module.Config(**given)),
+        "its cost": lambda: _cost.cost(module, subject.config, module.Config(**config_fields)),
     }
     yield from suite.items()
 
 
-def narrow(module: ModuleType, given: JsonObject) -> Any:
+def narrow(module: ModuleType, config_fields: JsonObject) -> Any:
     """The Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
-    whole = module.Config(**given)
+    whole = module.Config(**config_fields)
     wide = {
         field.name: NARROW
         for field in dataclasses.fields(whole)
-        if field.name not in given and type(getattr(whole, field.name)) is int and getattr(whole, field.name) >= WIDE
+        if field.name not in config_fields
+        and type(getattr(whole, field.name)) is int
+        and getattr(whole, field.name) >= WIDE
     }
     small = dataclasses.replace(whole, **wide)
     try:
@@ -162,9 +164,9 @@ def finite(what: str, *values: Tensor) -> None:
     expect(not bad, f"expected {what} to be finite, {bad} of {sum(value.numel() for value in values)} values are not")
 
 
-def difference(one: Tensor, other: Tensor) -> float:
-    """The greatest absolute difference."""
-    return float((one.float() - other.float()).abs().max()) if one.numel() else 0.0
+def difference(first: Tensor, second: Tensor) -> float:
+    """Return the greatest absolute difference."""
+    return float((first.float() - second.float()).abs().max()) if first.numel() else 0.0
 
 
 def attributes(subject: Subject) -> str:
@@ -183,7 +185,7 @@ def attributes(subject: Subject) -> str:
 
 def shapes(subject: Subject) -> str:
     """Logits are (B, K, ·, ·), in training and for one image, for any K and any window."""
-    seen = []
+    shapes_of_cases = []
     for num_classes, batch, height, width, stride in CASES:
         decoder, aim = subject.make(num_classes), target(batch, height, width, num_classes)
         shape = (batch, height, width, stride)
@@ -193,24 +195,24 @@ def shapes(subject: Subject) -> str:
             decoder.eval()
             alone = decoder.predict(cached(decoder, *single), torch.zeros(1, height, width, dtype=torch.long))
         outputs = [("forward", output.logits, batch), ("predict", alone, 1)]
-        outputs += [(f"auxiliary {one.name!r}", one.logits, batch) for one in output.auxiliary]
+        outputs += [(f"auxiliary {auxiliary.name!r}", auxiliary.logits, batch) for auxiliary in output.auxiliary]
         for what, logits, images in outputs:
             came = f"{what} gave {tuple(logits.shape)} {logits.dtype} for {images} images of {height} × {width}"
             expect(logits.ndim == 4 and logits.shape[:2] == (images, num_classes), f"{came}, K = {num_classes}")
             expect(logits.is_floating_point(), came)
             finite(f"the logits of {what}", logits.detach())
-        names = [one.name for one in output.auxiliary]
+        names = [auxiliary.name for auxiliary in output.auxiliary]
         expect(len({*names, "loss"}) == len(names) + 1, f"expected auxiliaries of different names, got {names}")
-        seen.append(f"{tuple(alone.shape)} of {height} × {width}")
-    return ", ".join(seen)
+        shapes_of_cases.append(f"{tuple(alone.shape)} of {height} × {width}")
+    return ", ".join(shapes_of_cases)
 
 
 def gradients(subject: Subject) -> str:
     """Every trainable parameter has a finite gradient in some step of a training; so have the features."""
     decoder, aim = subject.make(), target()
     losses = []
-    given = [aim.labels] if decoder.prior != "none" else []
-    for prior in [None, *given]:  # the second step reads what the first has taught the memory
+    ground_truth = [aim.labels] if decoder.prior != "none" else []
+    for prior in [None, *ground_truth]:  # the second step reads what the first has taught the memory
         output = step(decoder, prior)
         losses.append(backward(output, aim))
         if output.sums is not None:
@@ -284,9 +286,9 @@ def priors(subject: Subject) -> str:
     """With no prior, a given one, and one that is void everywhere the logits are finite; "none" ignores them all."""
     decoder = subject.taught()
     cache = cached(decoder)
-    one, other = (torch.full((4, 64, 64), index) for index in (0, 1))
-    parted = torch.cat([one[:, :32], other[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
-    cases = {"no prior": None, "a prior": one, "a void prior": torch.full_like(one, VOID)}
+    zeros, ones = (torch.full((4, 64, 64), index) for index in (0, 1))
+    parted = torch.cat([zeros[:, :32], ones[:, :32]], dim=1)  # two priors that name classes as often, elsewhere
+    cases = {"no prior": None, "a prior": zeros, "a void prior": torch.full_like(zeros, VOID)}
     cases |= {"a prior in two halves": parted, "the halves exchanged": parted.flip(1)}
     logits = {}
     for what, prior in cases.items():
@@ -300,8 +302,8 @@ def priors(subject: Subject) -> str:
             not equal or gap == 0, f"prior_key is the same for {what} and {than}, but the logits differ by {gap:.3g}"
         )
     untaught = subject.make().eval()
-    finite("the logits before training", untaught.predict(cached(untaught), one))
-    changed = difference(logits["a prior"], decoder.predict(cache, other))
+    finite("the logits before training", untaught.predict(cached(untaught), zeros))
+    changed = difference(logits["a prior"], decoder.predict(cache, ones))
     expect(
         decoder.prior != "none" or changed == 0,
         f'prior is "none", yet another prior moved the logits by {changed:.3g}: say "own" or "previous"',
@@ -360,12 +362,12 @@ def sums(subject: Subject) -> str:
     expect(isinstance(whole, tuple) and hasattr(whole, "_fields"), f"sums are a {type(whole).__name__}, no NamedTuple")
     wrong = [name for name, value in whole._asdict().items() if not isinstance(value, Tensor)]
     expect(not wrong, f"expected the fields of sums to be tensors; {', '.join(wrong)} are not")
-    held_on = [name for name, value in output.sums._asdict().items() if value.requires_grad]
-    expect(not held_on, f"expected detached sums; {', '.join(held_on)} hold a graph")
+    attached = [name for name, value in output.sums._asdict().items() if value.requires_grad]
+    expect(not attached, f"expected detached sums; {', '.join(attached)} hold a graph")
     merged = _sums(decoder, slice(0, 2)).merge(_sums(decoder, slice(2, 4)))
-    for name, one, other in zip(whole._fields, whole, merged, strict=True):
-        expect(one.shape == other.shape, f"{name} is {tuple(one.shape)}, merged {tuple(other.shape)}")
-        gap, scale = difference(one, other), float(one.abs().max()) if one.numel() else 0.0
+    for name, value, parts in zip(whole._fields, whole, merged, strict=True):
+        expect(value.shape == parts.shape, f"{name} is {tuple(value.shape)}, merged {tuple(parts.shape)}")
+        gap, scale = difference(value, parts), float(value.abs().max()) if value.numel() else 0.0
         expect(
             gap <= 1e-4 + 1e-4 * scale, f"{name} of two halves, merged, is off by {gap:.3g} (values up to {scale:.3g})"
         )
@@ -376,8 +378,9 @@ def _sums(decoder: contract.Decoder, rows: slice) -> Any:
     """Sums of a part of a fixed batch, in eval mode so that no batch statistics come in."""
     aim, now = target(), features()
     past = earlier(decoder)
-    seen, *before = (Features(tuple(level[rows] for level in one.levels), one.deepest[rows]) for one in (now, *past))
-    return decoder(seen, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])).sums
+    parts = (Features(tuple(level[rows] for level in frame.levels), frame.deepest[rows]) for frame in (*past, now))
+    *before, current = parts
+    return decoder(current, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])).sums
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from harness.config.compose import PluginSpec
 from harness.engine import optim
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _ranks, _training
-from harness.tools.check._held import Broken, expect
+from harness.tools.check._result import Broken, expect
 from models import segmentor
 from models.contract import Features
 from models.decoders import upernet
@@ -61,11 +61,11 @@ class Subject:
         )
 
 
-def promises(
-    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], given: JsonObject
+def checks(
+    name: str, path: Path, module: ModuleType, folders: tuple[str, ...], config_fields: JsonObject
 ) -> Iterator[tuple[str, Callable[[], str]]]:
-    """An encoder's promises: title, and the action that says how it is held or raises."""
-    subject = Subject(name, path, module, folders, module.Config(**given))
+    """Yield an encoder's checks: a title, and the action that returns figures or raises."""
+    subject = Subject(name, path, module, folders, module.Config(**config_fields))
     suite: dict[str, Callable[[Any], str]] = {
         "windows are what it says": window,
         "levels are as announced": levels,
@@ -107,17 +107,17 @@ def levels(subject: Subject) -> str:
     expect(len(encoder.channels) == 4, f"expected channels of four levels, got {encoder.channels}")
     windows = [(size, size)] if encoder.size else [(size, size), (2 * size, 3 * size)]
     for height, width in windows:
-        found = encoder(images(height, width))
-        expect(isinstance(found, Features), f"expected models.contract.Features, got {type(found).__name__}")
-        for channels, stride, level in zip(encoder.channels, STRIDES, found.levels, strict=True):
+        features = encoder(images(height, width))
+        expect(isinstance(features, Features), f"expected models.contract.Features, got {type(features).__name__}")
+        for channels, stride, level in zip(encoder.channels, STRIDES, features.levels, strict=True):
             wanted = (2, channels, height // stride, width // stride)
             expect(level.shape == wanted, f"expected {wanted} at 1/{stride}, got {tuple(level.shape)}")
-        deepest = found.deepest
+        deepest = features.deepest
         fits = deepest.ndim == 4 and deepest.shape[:2] == (2, encoder.deepest_channels)
         expect(
             fits, f"expected the deepest map to be (2, {encoder.deepest_channels}, ·, ·), got {tuple(deepest.shape)}"
         )
-        bad = sum(int((~value.isfinite()).sum()) for value in (*found.levels, deepest))
+        bad = sum(int((~value.isfinite()).sum()) for value in (*features.levels, deepest))
         expect(not bad, f"expected finite features, {bad} values are not")
     return f"channels {tuple(encoder.channels)} at 1/4 to 1/32, deepest {tuple(deepest.shape[1:])} of {windows[-1]}"
 
@@ -126,14 +126,14 @@ def depths(subject: Subject) -> str:
     """`layer_id` puts each parameter at a depth in 0..num_layers + 1, as layer-wise decay asks."""
     encoder = subject.make()
     top = encoder.num_layers + 1
-    found = {name: encoder.layer_id(name) for name, _ in encoder.named_parameters()}
-    wrong = {name: depth for name, depth in found.items() if type(depth) is not int or not 0 <= depth <= top}
+    layers = {name: encoder.layer_id(name) for name, _ in encoder.named_parameters()}
+    wrong = {name: depth for name, depth in layers.items() if type(depth) is not int or not 0 <= depth <= top}
     expect(not wrong, f"expected depths in 0..{top}, got {dict(list(wrong.items())[:3])}")
     config = upernet.Config(**_training.NARROW_UPERNET.config)
     decoder = upernet.Decoder(encoder.channels, encoder.deepest_channels, 4, config)
     groups = optim.parameter_groups(segmentor.Segmentor(encoder, decoder), 0.05, 0.9)
     scales = {round(group["lr_scale"], 4) for group in groups}
-    counts = dict(sorted(Counter(found.values()).items()))
+    counts = dict(sorted(Counter(layers.values()).items()))
     return f"parameters by depth {counts}; rates from {min(scales):g} to {max(scales):g} at a decay of 0.9"
 
 
@@ -160,7 +160,7 @@ def repeatable(subject: Subject) -> str:
         torch.manual_seed(seed)
         features = encoder(images(subject.size))
         runs.append((*features.levels, features.deepest))
-    gap = max(float((one - other).abs().max()) for one, other in zip(*runs, strict=True))
+    gap = max(float((first - second).abs().max()) for first, second in zip(*runs, strict=True))
     expect(gap == 0, f"the same image gave other features, max difference {gap:.3g}: random or stateful?")
     moved = [name for name, value in encoder.state_dict().items() if not torch.equal(value, state[name])]
     expect(not moved, f"expected eval mode to leave the weights alone, it changed {', '.join(moved[:3])}")

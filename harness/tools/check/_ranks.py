@@ -20,7 +20,7 @@ from harness.engine import build, distributed, runtime, train
 from harness.engine.runtime import Rank
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _training
-from harness.tools.check._held import Broken, expect, explain
+from harness.tools.check._result import Broken, expect, explain
 from models.contract import VOID
 
 WORLD = 2

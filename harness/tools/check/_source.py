@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.config import plugins
-from harness.tools.check._held import Broken, expect
+from harness.tools.check._result import Broken, expect
 
 
 def source(path: Path) -> str:

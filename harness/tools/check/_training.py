@@ -19,7 +19,7 @@ from harness.engine.runtime import Rank, Stop
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.jobdir.replay import Replay
 from harness.plan.spec import TrainSpec, to_json
-from harness.tools.check._held import Broken, expect
+from harness.tools.check._result import Broken, expect
 
 CPU = torch.device("cpu")
 VIDEOS = {"classes": 4, "train_videos": 4, "val_videos": 1, "frames": 3, "height": 32, "width": 48, "objects": 2}
@@ -151,9 +151,11 @@ def video(subject: Subject) -> str:
         model.load_state_dict(load_file(JobDir(run(Path(root), job)).weights_file))
     geometry = sliding_window.geometry(job.evaluate)
     runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
-    for index, (one, other) in enumerate(zip(*runs, strict=True)):
-        expect(torch.equal(one, other), f"stage {index % 2} of frame {index // 2} differs when the video is seen again")
-    totals = torch.stack([one.sum(0) for one in runs[0]])
+    for index, (first, second) in enumerate(zip(*runs, strict=True)):
+        expect(
+            torch.equal(first, second), f"stage {index % 2} of frame {index // 2} differs when the video is seen again"
+        )
+    totals = torch.stack([probabilities.sum(0) for probabilities in runs[0]])
     gap = float((totals - 1).abs().max())
     expect(gap < 1e-4, f"expected probabilities that sum to 1, off by {gap:.3g}")
     moved = max(float((stage - first).abs().max()) for first, stage in zip(runs[0][::2], runs[0][1::2], strict=True))

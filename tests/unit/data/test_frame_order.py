@@ -114,7 +114,7 @@ def test_an_evaluation_begins_anew_after_a_gap(root, gap, begun, before):
     evaluate.run_video([], {None: stages}, data, "val", "val_00000", torch.device("cpu"), stop)
     assert stages.begun == begun
     frame = data.read("val", "val_00000", "frame6")
-    found = evaluate.teller("truth_before", data, "val", Path("val_00000/frame6.png"), frame)
+    found = evaluate.labelled_frame("truth_before", data, "val", Path("val_00000/frame6.png"), frame)
     np.testing.assert_array_equal(found.label, data.read("val", "val_00000", before).label)
 
 

@@ -38,26 +38,26 @@ def test_it_travels_to_data_workers() -> None:
 
 def test_recordings_are_held_out_whole() -> None:
     videos = [f"{recording}_{index}" for recording in "abc" for index in range(4)]
-    held = hold_out.held(videos, lambda video: video[0], 0.1)
+    held = hold_out.dev_videos(videos, lambda video: video[0], 0.1)
     assert len({video[0] for video in held}) == 1
     assert len(held) == 4
 
 
 def test_one_more_video_moves_no_other() -> None:
     videos = [f"v{index}" for index in range(100)]
-    before, after = (hold_out.held(some, str, 0.1) for some in (videos, [*videos, "another"]))
+    before, after = (hold_out.dev_videos(some, str, 0.1) for some in (videos, [*videos, "another"]))
     assert len(before ^ after) <= 2
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_something_is_left_on_either_side(share: float) -> None:
     videos = [f"v{index}" for index in range(5)]
-    assert 1 <= len(hold_out.held(videos, str, share)) <= 4
+    assert 1 <= len(hold_out.dev_videos(videos, str, share)) <= 4
 
 
 def test_one_recording_cannot_be_parted() -> None:
     with pytest.raises(UnfitError, match="of one unit"):
-        hold_out.held(["a1", "a2"], lambda video: "a", 0.1)
+        hold_out.dev_videos(["a1", "a2"], lambda video: "a", 0.1)
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.1", "nan"])

@@ -27,7 +27,7 @@ def test_frames_do_not_depend_on_the_order_of_access_or_the_process():
     names = [("val", "val_0003", "0001"), ("train", "train_0003", "0001"), ("val", "val_0000", "0007")]
     forward = [checksum(Dataset(Config()), *name) for name in names]
     synthetic.make_video.cache_clear()
-    synthetic.make_look.cache_clear()
+    synthetic.make_appearance.cache_clear()
     data = Dataset(Config())
     assert [checksum(data, *name) for name in reversed(names)][::-1] == forward
     assert len(set(forward)) == 3
@@ -169,7 +169,7 @@ def test_with_apart_a_video_has_one_class_of_each_pair():
 
 
 def test_hue_parts_the_colours_of_a_pair_and_leaves_the_faded_one_between():
-    plain, parted = synthetic.make_look(6, 0), synthetic.make_look(6, 0, 60.0)
+    plain, parted = synthetic.make_appearance(6, 0), synthetic.make_appearance(6, 0, 60.0)
     assert np.array_equal(plain.faded, parted.faded)
     apart = [np.linalg.norm(look.colour[::2] - look.colour[1::2], axis=1) for look in (plain, parted)]
     assert (apart[1] > 3 * apart[0]).all()

@@ -14,8 +14,7 @@ from harness.engine import multistage as stages_module
 from harness.engine.multistage import Stages, Windows, nbytes
 from harness.engine.runtime import Rank, Stop, Stopped
 from harness.engine.sliding_window import geometry
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Loaded, Peak, Progress
+from harness.jobdir.events import Begin, Loaded, Peak, Progress, read_events
 from harness.jobdir.lease import Claim, SupersededError
 from harness.jobdir.paths import JobDir
 from harness.launch import supervisor
@@ -66,7 +65,7 @@ def test_every_pixel_is_counted_once(root):
         assert saved["confusion"].sum() + saved["void"] == 3 * 32 * 48
         assert saved["confusion"].dtype == np.int64
     assert set(counts(folder)) == {"val_0000", "val_0001", "val_0002"}
-    events, _ = journal.read(folder / "events.jsonl")
+    events, _ = read_events(folder / "events.jsonl")
     assert events[0].unit == "videos"
     assert events[0].steps == 3
     assert [event.step for event in events if isinstance(event, Progress)] == [1, 2, 3]
@@ -74,7 +73,7 @@ def test_every_pixel_is_counted_once(root):
 
 def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatch):
     load, now = evaluate.load, [1000.0]
-    monkeypatch.setattr(journal.time, "time", lambda: now[0])
+    monkeypatch.setattr("harness.jobdir.events.time.time", lambda: now[0])
 
     def slowly(*arguments):
         now[0] += 50
@@ -83,7 +82,7 @@ def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatc
     monkeypatch.setattr(evaluate, "load", slowly)
     folder = evaluation(root, "one", [A])
     run(folder)
-    events, _ = journal.read(folder / "events.jsonl")
+    events, _ = read_events(folder / "events.jsonl")
     kinds = [Begin, Loaded, *[Progress] * 3, Peak]
     assert [(type(event), event.time) for event in events] == [
         (kind, 1000 if kind is Begin else 1050) for kind in kinds

@@ -11,10 +11,10 @@ from tiny_jobs import ALONE, DATA, train_now, training
 from harness.common.errors import UsageError
 from harness.config.compose import DataSpec
 from harness.engine import build, evaluate, intermediate_evaluation, train
-from harness.engine.intermediate_evaluation import Looks
+from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.runtime import Stop
-from harness.jobdir import events as journal
 from harness.jobdir import pruning
+from harness.jobdir.events import read_events
 from harness.jobdir.replay import measurements
 from harness.plan.spec import read
 from harness.results import metrics
@@ -28,7 +28,7 @@ def looked_at(root, name="a" * 16, decoder="decoder_a", **changes):
 
 
 def seen(folder):
-    return dict(measurements(journal.read(folder / "events.jsonl")[0], "dev/miou"))
+    return dict(measurements(read_events(folder / "events.jsonl")[0], "dev/miou"))
 
 
 @pytest.mark.parametrize("decoder", sorted(tiny_jobs.HEADS))
@@ -46,7 +46,7 @@ def test_a_look_is_the_evaluation_itself(tmp_path):
     job = read(folder)
     dataset = build.dataset(job.data)
     model = evaluate.model(folder, len(dataset.classes))
-    value = Looks(job, dataset, ALONE).take(model, 6, Stop())
+    value = IntermediateEvaluation(job, dataset, ALONE).miou(model, 6, Stop())
     dev = tiny_jobs.evaluation(tmp_path, "e" * 16, ["a" * 16], split="dev", data=HELD)
     evaluate.evaluate([evaluate.task(dev)], ALONE, Stop())
     assert value == pytest.approx(100 * metrics.miou(sum(tiny_jobs.counts(dev).values())), abs=1e-9)
@@ -85,7 +85,9 @@ def test_a_signal_breaks_a_look_off(tmp_path):
     job, stop = read(folder), Stop()
     stop.status = "preempted"
     dataset = build.dataset(job.data)
-    assert Looks(job, dataset, ALONE).take(evaluate.model(folder, len(dataset.classes)), 6, stop) is None
+    assert (
+        IntermediateEvaluation(job, dataset, ALONE).miou(evaluate.model(folder, len(dataset.classes)), 6, stop) is None
+    )
 
 
 def test_every_frame_of_a_look_is_a_beat(tmp_path):
@@ -98,8 +100,8 @@ def test_every_frame_of_a_look_is_a_beat(tmp_path):
     folder = train_now(looked_at(tmp_path))
     job, stop = read(folder), Counting()
     dataset = build.dataset(job.data)
-    taken = Looks(job, dataset, ALONE)
-    taken.take(evaluate.model(folder, len(dataset.classes)), 6, stop)
+    taken = IntermediateEvaluation(job, dataset, ALONE)
+    taken.miou(evaluate.model(folder, len(dataset.classes)), 6, stop)
     assert stop.beats == len(taken.videos) * DATA["frames"] > 0
 
 
@@ -108,7 +110,7 @@ def test_dev_needs_something_held_out(tmp_path):
     job = read(folder)
     job = replace(job, data=replace(job.data, hold_out=None))
     with pytest.raises(UsageError, match=r"set data\.hold_out"):
-        Looks(job, build.dataset(job.data), ALONE)
+        IntermediateEvaluation(job, build.dataset(job.data), ALONE)
 
 
 def test_videos_are_spread_over_the_split():

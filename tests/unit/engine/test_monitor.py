@@ -9,8 +9,7 @@ import torch
 
 from harness.engine import monitor
 from harness.engine.monitor import Monitor
-from harness.jobdir import events as journal
-from harness.jobdir.events import Event
+from harness.jobdir.events import Event, read_events
 from harness.jobdir.lease import SupersededError
 from harness.jobdir.paths import JobDir
 from harness.jobdir.replay import Samples
@@ -39,7 +38,7 @@ def nobody() -> None:
 
 def wait(path: Path, count: int) -> list[Event]:
     deadline = time.monotonic() + 60
-    while len(events := journal.read(path)[0]) < count:
+    while len(events := read_events(path)[0]) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return events
@@ -62,9 +61,9 @@ def test_samples_of_two_attempts_are_counted_on(gpus: None, tmp_path: Path) -> N
         with Monitor(folders, nobody, every=0.01):
             seen = [wait(path, before + 2) for path in paths]
         assert all(event.values == monitor.readings() for event in seen[0])
-        before = len(journal.read(paths[0])[0])
+        before = len(read_events(paths[0])[0])
     for path in paths:
-        assert [event.step for event in journal.read(path)[0]] == list(range(before))
+        assert [event.step for event in read_events(path)[0]] == list(range(before))
     found = Samples(JobDir(folders[0]))
     points = found.read()
     assert len(points) == 5 * before
@@ -84,7 +83,7 @@ def test_a_job_that_another_attempt_has_is_left_alone(gpus: None, tmp_path: Path
         while not asked:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert journal.read(JobDir(tmp_path).system / "gpu-7.jsonl")[0] == []
+    assert read_events(JobDir(tmp_path).system / "gpu-7.jsonl")[0] == []
 
 
 def test_a_card_that_does_not_answer_holds_up_no_rank(

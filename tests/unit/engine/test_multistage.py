@@ -167,7 +167,7 @@ def test_a_window_exits_exactly_where_its_class_counts_stay(root):
     made = chain(root, [A], 3, **KEEP)
     run(*made)
     stages = stages_of(root, A)
-    tiles = sliding_window.tiles(32, 48, stages.geometry, stages.fit)
+    tiles = sliding_window.tiles(32, 48, stages.geometry, stages.accepts)
     views = sliding_window.views(32, 48, stages.geometry)
     known = stages.model.decoder.memory.initialised
 

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from harness.common.errors import UnfitError
 from harness.config.compose import EvaluateConfig
 from harness.engine import sliding_window
-from harness.engine.sliding_window import Box, Fit, Fusion, Geometry, View
+from harness.engine.sliding_window import Box, Fusion, Geometry, View, WindowSize
 
-SQUARE = Fit(512, 32)
-FREE = Fit(None, 32)
+SQUARE = WindowSize(512, 32)
+FREE = WindowSize(None, 32)
 
 
 def slow_slide(height, width, window, stride):
@@ -73,8 +73,8 @@ def test_scales_of_one_size_are_one_view_that_weighs_as_many():
     several = geometry(32, 21, 32, [0.5, 0.75, 1.0, 1.5], True, "enlarge")
     assert [view.weight for view in sliding_window.views(24, 38, several)] == [3, 3, 1, 1]
     alone = [geometry(32, 21, 32, [scale], True) for scale in (1.0, 1.0, 1.0, 1.5)]
-    expected = sum(fuse(image, one, Fit(32, 32)) for one in alone) / 4
-    torch.testing.assert_close(fuse(image, several, Fit(32, 32)), expected)
+    expected = sum(fuse(image, one, WindowSize(32, 32)) for one in alone) / 4
+    torch.testing.assert_close(fuse(image, several, WindowSize(32, 32)), expected)
 
 
 def test_views_scale_the_short_side_or_the_frame_itself():
@@ -120,10 +120,10 @@ def colour_model(crop):
     return torch.cat([pooled, pooled.mean(1, keepdim=True)], 1)
 
 
-def fuse(image, geometry, fit, model=colour_model):
+def fuse(image, geometry, accepts, model=colour_model):
     height, width = image.shape[-2:]
     views, fusion = sliding_window.views(height, width, geometry), Fusion(height, width, geometry)
-    for tile in sliding_window.tiles(height, width, geometry, fit):
+    for tile in sliding_window.tiles(height, width, geometry, accepts):
         fusion.add(tile, model(sliding_window.cut(sliding_window.see(image, views[tile.view]), tile, COLOUR)))
     return fusion.probabilities()
 
@@ -137,13 +137,13 @@ def test_fusion_equals_a_slow_reference():
         logits = F.interpolate(colour_model(image[..., top:bottom, left:right]), (32, 32), mode="bilinear")
         total[:, top:bottom, left:right] += logits[0].double().softmax(0)
         count[top:bottom, left:right] += 1
-    assert torch.allclose(fuse(image, geometry, Fit(32, 32)).double(), total / count, atol=1e-6)
+    assert torch.allclose(fuse(image, geometry, WindowSize(32, 32)).double(), total / count, atol=1e-6)
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.0, 1.5)])
 def test_probabilities_sum_to_one(scales):
     image = torch.rand(1, 3, 40, 57) * 255
-    fused = fuse(image, Geometry(32, 21, None, scales, True), Fit(32, 32))
+    fused = fuse(image, Geometry(32, 21, None, scales, True), WindowSize(32, 32))
     assert fused.shape == (4, 40, 57)
     assert torch.allclose(fused.sum(0), torch.ones(40, 57), atol=1e-5)
 
@@ -157,11 +157,11 @@ def test_mirrored_frame_has_the_mirrored_output():
         return F.conv2d(crop / 64, weight, padding=1, stride=4)
 
     geometry = Geometry(32, 21, None, (1.0,), True)
-    there = fuse(image, geometry, Fit(32, 32), model)
-    assert torch.equal(fuse(image.flip(-1), geometry, Fit(32, 32), model).flip(-1), there)
+    there = fuse(image, geometry, WindowSize(32, 32), model)
+    assert torch.equal(fuse(image.flip(-1), geometry, WindowSize(32, 32), model).flip(-1), there)
     alone = geometry._replace(flip=False)
     assert not torch.allclose(
-        fuse(image.flip(-1), alone, Fit(32, 32), model).flip(-1), fuse(image, alone, Fit(32, 32), model)
+        fuse(image.flip(-1), alone, WindowSize(32, 32), model).flip(-1), fuse(image, alone, WindowSize(32, 32), model)
     )
 
 

@@ -18,8 +18,7 @@ from tiny_jobs import write_job
 
 from harness.config.compose import compose
 from harness.engine import checkpoint
-from harness.jobdir import events
-from harness.jobdir.events import Checkpoint
+from harness.jobdir.events import Checkpoint, read_events
 from harness.jobdir.replay import Replay
 from harness.plan import plan
 from harness.plan.job import Train
@@ -44,7 +43,7 @@ RANK = """
         os.environ["MASTER_PORT"] = port  # a meeting place each: the last one is still being left
         said.clear()
         stop.status = None
-        code = worker.launch([Path(folder)], runtime.place(), stop)
+        code = worker.launch([Path(folder)], runtime.this_rank(), stop)
         print(json.dumps([code, *said]), flush=True)
 """
 
@@ -87,7 +86,7 @@ def test_all_ranks_stop_after_the_same_step(tmp_path: Path, capsys: pytest.Captu
             assert outcomes == [[75, [status, found["step"]]]] * 2
             assert (found["status"], found["exit_code"]) == (status, 75)
             assert checkpoint.latest(folder / "checkpoints", print) == found["step"] >= 3
-            (saved,) = [event for event in events.read(folder / "events.jsonl")[0] if isinstance(event, Checkpoint)]
+            (saved,) = [event for event in read_events(folder / "events.jsonl")[0] if isinstance(event, Checkpoint)]
             took[number.name] = saved.time - sent  # written when it is on disk under its name
         assert [rank.wait(60) for rank in ranks] == [0, 0]
     finally:

@@ -11,8 +11,7 @@ from tiny_jobs import ALONE, train_now, training
 from harness.common.errors import HarnessError, UnfitError
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
-from harness.jobdir import events as journal
-from harness.jobdir.events import Begin, Checkpoint, Log, Metrics
+from harness.jobdir.events import Begin, Checkpoint, Log, Metrics, read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.replay import Replay
 from harness.plan.spec import read
@@ -64,7 +63,7 @@ def test_damaged_checkpoint_is_told_and_costs_only_its_iterations(tmp_path, monk
         train.train(parts, ALONE, stop_at(patch, 4, "cancelled"))
     checkpoint.path_of(parts / "checkpoints", 5).write_bytes(b"torn")
     train_now(parts)
-    events, _ = journal.read(parts / "events.jsonl")
+    events, _ = read_events(parts / "events.jsonl")
     second = [event for event in events if isinstance(event, Begin)][1]
     assert (second.attempt, second.step) == (2, 4)
     assert any(isinstance(event, Log) and "step-000000005.pt" in event.message for event in events)
@@ -79,7 +78,7 @@ def test_memory_moves_and_is_saved(tmp_path):
 
 def test_journal_tells_the_whole_story(tmp_path):
     folder = train_now(training(tmp_path, log_every=2))
-    events, _ = journal.read(folder / "events.jsonl")
+    events, _ = read_events(folder / "events.jsonl")
     begin = events[0]
     assert isinstance(begin, Begin)
     assert (begin.attempt, begin.step, begin.steps, begin.unit) == (1, 0, 6, "iterations")
@@ -373,7 +372,7 @@ def test_weights_without_an_outcome_are_a_finished_training(tmp_path, monkeypatc
     monkeypatch.setattr(train, "run", None)
     train_now(folder)
     assert (folder / "weights.safetensors").read_bytes() == before
-    begins = [event.step for event in journal.read(folder / "events.jsonl")[0] if isinstance(event, Begin)]
+    begins = [event.step for event in read_events(folder / "events.jsonl")[0] if isinstance(event, Begin)]
     assert begins == [0, 6]
 
 

@@ -14,8 +14,8 @@ from harness.config.compose import PluginSpec
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.jobs import Ending
 from harness.engine.runtime import Rank, Stop, Stopped
-from harness.jobdir import events as journal
 from harness.jobdir import lease
+from harness.jobdir.events import read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.replay import Replay
 
@@ -148,7 +148,7 @@ def test_signal_leaves_a_checkpoint_and_75(tmp_path, number, status):
     assert (found["status"], found["exit_code"]) == (status, 75)
     assert found["step"] >= 2
     assert checkpoint.latest(job / "checkpoints", print) == found["step"]
-    assert journal.read(job / "events.jsonl")[0][-1].status == status
+    assert read_events(job / "events.jsonl")[0][-1].status == status
 
 
 def test_serving_answers_each_launch_on_a_clean_stdout(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.jobdir import events as journal
 from harness.jobdir.events import (
     KINDS,
     Begin,
@@ -19,6 +18,8 @@ from harness.jobdir.events import (
     Peak,
     Progress,
     Sample,
+    parse_event,
+    read_events,
 )
 
 LINES: list[tuple[Event, str]] = [  # as 0.2 has written them from its first day
@@ -56,7 +57,7 @@ def test_an_event_is_its_line_and_comes_back(event: Event, text: str, tmp_path: 
     diary = Journal(tmp_path / "events.jsonl")
     diary.write(event)
     assert diary.path.read_text() == text + "\n"
-    assert journal.read(diary.path)[0] == [event]
+    assert read_events(diary.path)[0] == [event]
 
 
 def test_every_kind_of_event_is_tried() -> None:
@@ -64,14 +65,14 @@ def test_every_kind_of_event_is_tried() -> None:
 
 
 def test_an_event_has_the_time_at_which_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal.time, "time", lambda: 7.0)
+    monkeypatch.setattr("harness.jobdir.events.time.time", lambda: 7.0)
     assert Checkpoint(step=1).time == 7.0
 
 
 def test_numbers_that_are_none_come_back(tmp_path: Path) -> None:
     diary = Journal(tmp_path / "events.jsonl")
     diary.write(Metrics(step=1, values={"train/loss": float("nan")}))
-    (event,) = journal.read(diary.path)[0]
+    (event,) = read_events(diary.path)[0]
     assert isinstance(event, Metrics)
     assert event.values["train/loss"] != event.values["train/loss"]
 
@@ -79,27 +80,27 @@ def test_numbers_that_are_none_come_back(tmp_path: Path) -> None:
 def test_reading_goes_on_from_the_offset(tmp_path: Path) -> None:
     diary = Journal(tmp_path / "events.jsonl")
     diary.write(Begin(step=0, steps=1))
-    _, offset = journal.read(diary.path)
+    _, offset = read_events(diary.path)
     assert offset == diary.path.stat().st_size
     diary.write(End(time=1.0))
-    assert journal.read(diary.path, offset)[0] == [End(time=1.0)]
+    assert read_events(diary.path, offset)[0] == [End(time=1.0)]
 
 
 def test_half_written_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"event": "loaded", "time": 1}\n{"event": "end", "time": 2')
-    events, offset = journal.read(path)
+    events, offset = read_events(path)
     assert events == [Loaded(time=1)]
     with path.open("a") as file:
         file.write("}\n")
-    assert journal.read(path, offset)[0] == [End(time=2)]
+    assert read_events(path, offset)[0] == [End(time=2)]
 
 
 def test_line_torn_by_a_death_does_not_swallow_the_next(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"event": "loaded", "time": 1}\n{"event": "metrics", "valu')
     Journal(path).write(End(time=3))
-    assert journal.read(path)[0] == [Loaded(time=1), End(time=3)]
+    assert read_events(path)[0] == [Loaded(time=1), End(time=3)]
 
 
 @pytest.mark.parametrize(
@@ -116,14 +117,14 @@ def test_line_torn_by_a_death_does_not_swallow_the_next(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_event_is_passed_over(line: str) -> None:
-    assert journal.parse(line) is None
+    assert parse_event(line) is None
 
 
 def test_unknown_fields_are_ignored_and_optional_ones_may_be_absent_or_null() -> None:
     line = {"event": "progress", "time": 1, "step": 2, "values": None, "colour": "red"}
-    assert journal.parse(json.dumps(line)) == Progress(time=1, step=2)
-    assert journal.parse('{"event": "begin", "time": 1, "step": 0, "steps": 3}') == Begin(time=1, step=0, steps=3)
+    assert parse_event(json.dumps(line)) == Progress(time=1, step=2)
+    assert parse_event('{"event": "begin", "time": 1, "step": 0, "steps": 3}') == Begin(time=1, step=0, steps=3)
 
 
 def test_absent_file_has_no_events(tmp_path: Path) -> None:
-    assert journal.read(tmp_path / "none.jsonl") == ([], 0)
+    assert read_events(tmp_path / "none.jsonl") == ([], 0)

@@ -49,9 +49,9 @@ def elsewhere(folder, monkeypatch):
 def test_a_free_job_is_taken_and_released(tmp_path):
     got = Claim(tmp_path).take()
     assert got.number == 1
-    assert lease.held(tmp_path).pid == got.holder.pid
+    assert lease.current_holder(tmp_path).pid == got.holder.pid
     got.renew(released=True)
-    assert lease.held(tmp_path) is None
+    assert lease.current_holder(tmp_path) is None
     assert Claim(tmp_path).take().number == 2
 
 
@@ -101,31 +101,31 @@ def test_a_holder_elsewhere_that_stands_still_is_dead(tmp_path, holder, monkeypa
     time.sleep(0.3)  # it counts again, and sees that it was taken over
     assert lease.latest(tmp_path) == got.number == 2
     got.renew()
-    assert not got.lost
+    assert not got.superseded
 
 
 def test_one_look_takes_a_holder_elsewhere_for_dead_that_has_long_not_counted(tmp_path, monkeypatch):
     got = Claim(tmp_path).take()
     old = time.time() - 3 * 86400
     os.utime(lease.path_of(tmp_path, 1), (old, old))
-    assert lease.held(tmp_path) == got.holder, "its process is seen to live"
+    assert lease.current_holder(tmp_path) == got.holder, "its process is seen to live"
     elsewhere(tmp_path, monkeypatch)
-    assert lease.held(tmp_path) is None
+    assert lease.current_holder(tmp_path) is None
     assert Claim(tmp_path).take() is None, "to take over, it is watched"
     got.renew()
-    assert lease.held(tmp_path) == got.holder
+    assert lease.current_holder(tmp_path) == got.holder
     assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["000001.json"]
 
 
-def test_a_lease_taken_over_is_lost_and_cannot_be_renewed(tmp_path, monkeypatch):
+def test_a_lease_taken_over_is_superseded_and_cannot_be_renewed(tmp_path, monkeypatch):
     first = Claim(tmp_path).take()
     elsewhere(tmp_path, monkeypatch)
     second = Claim(tmp_path, dead=0.0).take()
     before = lease.read(tmp_path, 1)
     first.renew()
-    assert first.lost
+    assert first.superseded
     assert lease.read(tmp_path, 1) == before
-    assert not second.lost
+    assert not second.superseded
     lease.check(tmp_path, 2)
     lease.check(tmp_path, None)  # a job that is run by hand
     with pytest.raises(SupersededError, match="attempt 1"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.jobdir import events as journal
+from harness.jobdir.events import read_events
 from harness.jobdir.paths import JobDir
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay, Samples, measurements, tail
 
@@ -44,7 +44,7 @@ def curve(points: list[tuple[str, float, int, int]], key: str) -> list[tuple[int
 
 def test_an_old_journal_has_the_same_curve_progress_and_seconds(path: Path) -> None:
     replay = Replay()
-    points = replay.hear(journal.read(path)[0])
+    points = replay.hear(read_events(path)[0])
     assert curve(points, "train/loss") == [
         (1, 3.0, 1002000),
         (2, 2.5, 1004000),
@@ -75,20 +75,20 @@ def test_an_end_that_is_well_makes_the_rest_final(path: Path) -> None:
     replay = Replay.of(path)
     with path.open("a") as file:
         file.write(END)
-    points = replay.hear([journal.read(path)[0][-1]])
+    points = replay.hear([read_events(path)[0][-1]])
     assert curve(points, "train/loss") == [(5, 1.9, 2004000)]
     assert replay.pending == []
     assert replay.seconds == 6 + 10
 
 
 def test_a_note_of_what_was_told_keeps_that_from_being_told_again(path: Path) -> None:
-    points = Replay(committed=2).hear(journal.read(path)[0])
+    points = Replay(committed=2).hear(read_events(path)[0])
     assert [step for step, _, _ in curve(points, "train/loss")] == [3, 4]
 
 
 @pytest.mark.parametrize("size", range(1, 20))
 def test_pieces_come_to_the_same_as_the_whole(path: Path, size: int) -> None:
-    events = journal.read(path)[0]
+    events = read_events(path)[0]
     replay, points = Replay(), []
     for at in range(0, len(events), size):
         points += replay.hear(events[at : at + size])
@@ -110,7 +110,7 @@ def test_only_what_fits_at_both_ends_of_a_long_journal_is_read(path: Path) -> No
 
 
 def test_measurements_of_a_key_are_in_order(path: Path) -> None:
-    events = journal.read(path)[0]
+    events = read_events(path)[0]
     assert measurements(events, "dev/miou") == [(2, 20.0)]
     assert [step for step, _ in measurements(events, "train/loss")] == [1, 2, 3, 3, 4, 5], "progress is no point"
 

@@ -133,7 +133,7 @@ def test_after_an_error_no_run_says_running(
     monkeypatch.setattr(runner, "choose", lambda plan, options: (Breaks(), {"launcher": "inline", "nproc": 1}))
     if where == "report":
         one_model.finished(made)
-        monkeypatch.setattr(runner.report_folder, "write", raises(error))
+        monkeypatch.setattr(runner, "write_report", raises(error))
     with pytest.raises(type(error)):
         runner.run(made, RunOptions(tracking_uri=store.uri), SILENT)
     client = store.connect()

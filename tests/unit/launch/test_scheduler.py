@@ -80,7 +80,7 @@ def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
     scheduler = run(made, launcher)
     assert scheduler.executed == len(made.jobs) == len(launcher.started)
     assert not scheduler.failures
-    assert all(lease.held(made.directory(job)) is None for job in made.jobs)
+    assert all(lease.current_holder(made.directory(job)) is None for job in made.jobs)
     assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
 
 

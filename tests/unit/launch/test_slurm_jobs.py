@@ -176,7 +176,7 @@ def test_what_ends_a_run_before_its_first_job_is_their_outcome(
         raise RuntimeError("a defect at http://u:hush@h")
 
     made.directory(made.jobs[0]).joinpath("outcome.json").unlink()
-    monkeypatch.setattr(slurm_jobs.plans, "restore", breaks)
+    monkeypatch.setattr(slurm_jobs.saved_plans, "restore", breaks)
     with pytest.raises(SystemExit):
         work()
     said = capsys.readouterr().err

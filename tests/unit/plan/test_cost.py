@@ -17,8 +17,8 @@ def make(root, *overrides):
     return plan.make(["ablation_ensemble"], compose("demo", (*SMALL, *overrides)), root)
 
 
-def finish(made, job, seconds, world, monkeypatch):
-    folder = made.directory(job)
+def finish(full_plan, job, seconds, world, monkeypatch):
+    folder = full_plan.directory(job)
     folder.mkdir(parents=True)
     (folder / "job.yaml").write_text(json.dumps(to_json(job.spec())))
     step = job.config.iterations() if isinstance(job, Train) else 3
@@ -41,7 +41,7 @@ def test_another_seed_and_schedule_cost_what_a_finished_job_did(tmp_path, monkey
     assert known.seconds == pytest.approx(100.0)  # twice the iterations
     assert known.device_seconds == pytest.approx(200.0)
     assert known.passing == 9 * 1000
-    assert "unknown" in cost.told(found["train decoder_a seed 1"])
+    assert "unknown" in cost.in_words(found["train decoder_a seed 1"])
 
 
 def test_another_crop_is_another_cost(tmp_path, monkeypatch):
@@ -52,11 +52,11 @@ def test_another_crop_is_another_cost(tmp_path, monkeypatch):
 
 
 def test_what_is_done_costs_nothing_and_a_checkpoint_counts(tmp_path, monkeypatch):
-    made = make(tmp_path)
-    finish(made, made.jobs[0], 50.0, 1, monkeypatch)
-    assert "train upernet seed 0" not in {one.name for one in cost.costs(made)}
+    full_plan = make(tmp_path)
+    finish(full_plan, full_plan.jobs[0], 50.0, 1, monkeypatch)
+    assert "train upernet seed 0" not in {one.name for one in cost.costs(full_plan)}
     job = next(job for job in make(tmp_path, "seed=1").jobs if job.name == "train upernet seed 1")
-    folder = made.directory(job) / "checkpoints"
+    folder = full_plan.directory(job) / "checkpoints"
     folder.mkdir(parents=True)
     (folder / f"step-{job.config.iterations() - 1:09d}.pt").touch()
     left = {one.name: one for one in cost.costs(make(tmp_path, "seed=1"))}["train upernet seed 1"]
@@ -64,11 +64,11 @@ def test_what_is_done_costs_nothing_and_a_checkpoint_counts(tmp_path, monkeypatc
 
 
 def test_counted_flops_become_hours_at_the_stated_rate(tmp_path):
-    made = make(tmp_path)
-    counted = {job.fingerprint: {"flops": 36e14, "parameters": 10} for job in made.jobs}
-    found = {one.name: one for one in cost.costs(made, counted, rate=10.0)}
+    full_plan = make(tmp_path)
+    counted = {job.fingerprint: {"flops": 36e14, "parameters": 10} for job in full_plan.jobs}
+    found = {one.name: one for one in cost.costs(full_plan, counted, rate=10.0)}
     one = found["train upernet seed 0"]
-    assert one.device_seconds == pytest.approx(36e14 * made.jobs[0].config.iterations() / 1e13)
+    assert one.device_seconds == pytest.approx(36e14 * full_plan.jobs[0].config.iterations() / 1e13)
     assert (one.kept, one.passing) == (40, 360)
     lines = "\n".join(cost.cost_lines(list(found.values())))
     assert "counted, at 10 TFLOP/s" in lines
@@ -77,9 +77,9 @@ def test_counted_flops_become_hours_at_the_stated_rate(tmp_path):
 
 
 def test_counted_work_is_shared_by_the_ranks(tmp_path):
-    made = make(tmp_path)
-    counted = {job.fingerprint: {"flops": 36e14, "parameters": 10} for job in made.jobs}
-    one, four = ({c.name: c for c in cost.costs(made, counted, 10.0, ranks)} for ranks in (1, 4))
+    full_plan = make(tmp_path)
+    counted = {job.fingerprint: {"flops": 36e14, "parameters": 10} for job in full_plan.jobs}
+    one, four = ({c.name: c for c in cost.costs(full_plan, counted, 10.0, ranks)} for ranks in (1, 4))
     assert one.keys() == four.keys()
     for name in one:
         assert one[name].seconds == one[name].device_seconds == four[name].device_seconds

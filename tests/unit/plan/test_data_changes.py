@@ -36,30 +36,30 @@ def make(root: Path, data: Path, compute: bool = True, accept: bool = False) -> 
     return plan.make(["ablation_ensemble"], composed, root, compute=compute, accept=accept)
 
 
-def finish(made: Plan) -> Plan:
+def finish(full_plan: Plan) -> Plan:
     """Every job of a plan as if it had been run."""
-    for job in made.jobs:
-        folder = made.directory(job)
+    for job in full_plan.jobs:
+        folder = full_plan.directory(job)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.yaml").write_text(json.dumps(job.spec()))
         (folder / "outcome.json").write_text(json.dumps({"status": "finished", "seconds": 1.0}))
-    return made
+    return full_plan
 
 
 def finish_before(root: Path, data: Path) -> Plan:
     """A root of 0.1: jobs whose identities know nothing of the data's files."""
     time.sleep(0.02)  # a tick of the file system's clock
-    made = finish(make(root / "of_before", data, compute=False))
-    assert all(set(job.identity["data"]["content"]) <= {"train", "val"} for job in made.jobs)
+    full_plan = finish(make(root / "of_before", data, compute=False))
+    assert all(set(job.identity["data"]["content"]) <= {"train", "val"} for job in full_plan.jobs)
     shutil.move(root / "of_before" / "jobs", root / "jobs")
     time.sleep(0.02)
-    return made
+    return full_plan
 
 
-def states(made: Plan) -> dict[str, set[str]]:
+def states(full_plan: Plan) -> dict[str, set[str]]:
     kinds: dict[str, set[str]] = {"train": set(), "evaluate": set()}
-    for job in made.jobs:
-        kinds["train" if isinstance(job, Train) else "evaluate"].add(made.state(job))
+    for job in full_plan.jobs:
+        kinds["train" if isinstance(job, Train) else "evaluate"].add(full_plan.state(job))
     return kinds
 
 
@@ -80,11 +80,11 @@ def test_changed_masks_are_named_and_the_old_results_come_back_with_them(tmp_pat
     assert states(make(root, data)) == ALL_DONE
     shutil.copytree(data, tmp_path / "kept")
     count = change(data)
-    made = make(root, data)
-    assert states(made) == VAL_MISSING
-    said = explain(made, "decoder_a")
+    full_plan = make(root, data)
+    assert states(full_plan) == VAL_MISSING
+    said = explain(full_plan, "decoder_a")
     assert f"data changed: {count} masks of val, e.g. val_00000/mask/00000000.png" in said
-    row = runner.read(made, made.experiments[0].cells[0][1], {})
+    row = runner.read(full_plan, full_plan.experiments[0].cells[0][1], {})
     assert (row["status"], row["reason"]) == ("missing", f"data changed: {count} masks of val, e.g. {said.split()[-1]}")
     assert states(make(root, tmp_path / "kept")) == ALL_DONE
     change(data, "train")
@@ -98,20 +98,20 @@ def test_a_plan_reads_no_file_and_says_so(tmp_path: Path, data: Path, monkeypatc
     make(root, data)
     change(data)
     monkeypatch.setattr(manifest, "_sum", lambda path: pytest.fail(f"{path} was read"))
-    made = make(root, data, compute=False)
-    assert states(made)["evaluate"] == {"missing"}
-    lines = data_changes.lines(made)
+    full_plan = make(root, data, compute=False)
+    assert states(full_plan)["evaluate"] == {"missing"}
+    lines = data_changes.lines(full_plan)
     assert lines[0] == "data not digested yet: val: 4 of 8 files are new or changed since they were digested"
     assert "--check-data" in lines[1]
     with pytest.raises(UnfitError, match="data not digested: val"):
-        runner.missing(made, RunOptions())
+        runner.missing(full_plan, RunOptions())
 
 
 def test_data_that_is_not_whole_ends_a_run_before_its_first_job(tmp_path: Path, data: Path) -> None:
     shutil.rmtree(data / "data" / "val_00001" / "mask")
-    made = make(tmp_path / "runs", data)
+    full_plan = make(tmp_path / "runs", data)
     with pytest.raises(UnfitError, match="val_00001/mask"):
-        runner.missing(made, RunOptions())
+        runner.missing(full_plan, RunOptions())
     shutil.rmtree(data / "data" / "test_00000")
     assert not [line for line in data_changes.lines(make(tmp_path / "runs", data)) if "yet: test" in line]  # not read
 
@@ -119,10 +119,12 @@ def test_data_that_is_not_whole_ends_a_run_before_its_first_job(tmp_path: Path, 
 def test_results_of_before_are_adopted_while_no_file_has_changed(tmp_path: Path, data: Path) -> None:
     root = tmp_path / "runs"
     before = finish_before(root, data)
-    made = make(root, data)
-    assert [job.fingerprint for job in made.jobs] == [job.fingerprint for job in before.jobs]
-    assert states(made) == ALL_DONE
-    assert len([line for line in data_changes.lines(made) if "no file had changed since they were made" in line]) == 2
+    full_plan = make(root, data)
+    assert [job.fingerprint for job in full_plan.jobs] == [job.fingerprint for job in before.jobs]
+    assert states(full_plan) == ALL_DONE
+    assert (
+        len([line for line in data_changes.lines(full_plan) if "no file had changed since they were made" in line]) == 2
+    )
     count = change(data)
     undigested = make(root, data, compute=False)
     assert states(undigested) == VAL_MISSING
@@ -152,9 +154,11 @@ def test_results_of_before_are_offered_where_the_data_may_have_changed(tmp_path:
     else:
         data.rename(tmp_path / "kept")
         (tmp_path / "kept").rename(data)
-    made = make(root, data)
-    assert "missing" in states(made)["evaluate"]
-    (offer,) = [line for line in data_changes.lines(made) if "not adopted" in line and "of val changed after" in line]
+    full_plan = make(root, data)
+    assert "missing" in states(full_plan)["evaluate"]
+    (offer,) = [
+        line for line in data_changes.lines(full_plan) if "not adopted" in line and "of val changed after" in line
+    ]
     assert "--accept data" in offer
     accepted = make(root, data, accept=True)
     assert states(accepted) == ALL_DONE
@@ -177,20 +181,20 @@ def test_a_data_set_that_lists_no_files_is_known_as_before(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(vspw.Dataset, "split_files")
-    made = finish(make(tmp_path / "runs", data))
-    assert all(set(job.identity["data"]["content"]) <= {"train", "val"} for job in made.jobs)
+    full_plan = finish(make(tmp_path / "runs", data))
+    assert all(set(job.identity["data"]["content"]) <= {"train", "val"} for job in full_plan.jobs)
     change(data)
     assert states(make(tmp_path / "runs", data)) == ALL_DONE
-    assert data_changes.lines(made) == []
+    assert data_changes.lines(full_plan) == []
 
 
 def test_data_that_changes_after_it_was_planned_is_noticed(tmp_path: Path, data: Path) -> None:
-    made = make(tmp_path / "runs", data)
-    assert data_changes.since_planned(made) == ""
+    full_plan = make(tmp_path / "runs", data)
+    assert data_changes.since_planned(full_plan) == ""
     change(data)
-    assert data_changes.since_planned(made) == "4 masks of val, e.g. val_00000/mask/00000000.png"
+    assert data_changes.since_planned(full_plan) == "4 masks of val, e.g. val_00000/mask/00000000.png"
     with pytest.raises(UnfitError, match="since this was submitted: 4 masks of val"):
-        runner.missing(made, RunOptions(inside=True))
+        runner.missing(full_plan, RunOptions(inside=True))
     finish_before(tmp_path / "earlier", data)
     adopted = make(tmp_path / "earlier", data)
     assert data_changes.since_planned(adopted) == ""
@@ -209,8 +213,8 @@ def test_a_damaged_job_of_others_is_no_result(tmp_path: Path, data: Path) -> Non
     shutil.copytree(next(path for path in (root / "jobs").glob("*/") if (path / "outcome.json").exists()), other)
     (other / "outcome.json").write_text("{")
     change(data)
-    made = make(root, data)
-    row = runner.read(made, made.experiments[0].cells[0][1], {})
+    full_plan = make(root, data)
+    row = runner.read(full_plan, full_plan.experiments[0].cells[0][1], {})
     assert "data changed: 4 masks of val" in row["reason"]
 
 

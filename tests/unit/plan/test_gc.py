@@ -13,7 +13,7 @@ SMALL = ("data.synthetic.train_videos=2", "data.synthetic.val_videos=2")
 
 
 @pytest.fixture
-def made(tmp_path):
+def full_plan(tmp_path):
     return plan.make(["ablation_ensemble"], compose("demo", SMALL), tmp_path)
 
 
@@ -25,61 +25,61 @@ def job(folder, **outcome):
     return folder
 
 
-def test_what_a_plan_names_stays_and_the_rest_is_listed(made):
-    saved_plans.keep(made, ())
-    kept = job(made.directory(made.jobs[0]), status="finished")
-    lost = job(made.root / "jobs" / ("f" * 16), status="finished")
-    (made.root / "jobs" / "notes").mkdir()  # not ours
-    (item,) = gc.garbage(made.root)
+def test_what_a_plan_names_stays_and_the_rest_is_listed(full_plan):
+    saved_plans.keep(full_plan, ())
+    kept = job(full_plan.directory(full_plan.jobs[0]), status="finished")
+    lost = job(full_plan.root / "jobs" / ("f" * 16), status="finished")
+    (full_plan.root / "jobs" / "notes").mkdir()  # not ours
+    (item,) = gc.garbage(full_plan.root)
     assert item.path == lost
     assert item.bytes > 1000
-    assert gc.delete(made.root, [item]) == item.bytes
+    assert gc.delete(full_plan.root, [item]) == item.bytes
     assert not lost.exists()
     assert kept.exists()
 
 
-def test_a_job_at_work_is_never_listed_nor_deleted(made):
-    saved_plans.keep(made, ())
-    folder = job(made.root / "jobs" / ("f" * 16))
-    (item,) = gc.garbage(made.root)
+def test_a_job_at_work_is_never_listed_nor_deleted(full_plan):
+    saved_plans.keep(full_plan, ())
+    folder = job(full_plan.root / "jobs" / ("f" * 16))
+    (item,) = gc.garbage(full_plan.root)
     got = Claim(folder).take()
-    assert gc.garbage(made.root) == []
-    assert gc.delete(made.root, [item]) == 0  # begun after it was listed
+    assert gc.garbage(full_plan.root) == []
+    assert gc.delete(full_plan.root, [item]) == 0  # begun after it was listed
     got.renew(released=True)
-    assert lease.held(folder) is None
-    assert [one.path for one in gc.garbage(made.root)] == [folder]
+    assert lease.current_holder(folder) is None
+    assert [one.path for one in gc.garbage(full_plan.root)] == [folder]
 
 
-def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(made, monkeypatch):
-    saved_plans.keep(made, ())
-    folder = job(made.root / "jobs" / ("f" * 16))
+def test_a_holder_elsewhere_that_died_long_ago_keeps_nothing(full_plan, monkeypatch):
+    saved_plans.keep(full_plan, ())
+    folder = job(full_plan.root / "jobs" / ("f" * 16))
     Claim(folder).take()
     monkeypatch.setattr(lease, "machine", lambda: "another")
-    assert gc.garbage(made.root) == []
+    assert gc.garbage(full_plan.root) == []
     os.utime(lease.path_of(folder, 1), (0, 0))
-    assert not gc.at_work(made.root / "jobs")
-    assert gc.delete(made.root, gc.garbage(made.root)) > 0
+    assert not gc.at_work(full_plan.root / "jobs")
+    assert gc.delete(full_plan.root, gc.garbage(full_plan.root)) > 0
     assert not folder.exists()
 
 
-def test_leftovers_of_a_finished_job_are_listed(made):
-    saved_plans.keep(made, ())
-    folder = job(made.directory(made.jobs[0]), status="finished")
+def test_leftovers_of_a_finished_job_are_listed(full_plan):
+    saved_plans.keep(full_plan, ())
+    folder = job(full_plan.directory(full_plan.jobs[0]), status="finished")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-000000004.pt").write_bytes(b"x" * 10)
     (folder / ".weights.safetensors.host.1.tmp").write_bytes(b"x" * 5)
-    (made.root / "replaced" / "abc").mkdir(parents=True)
-    found = {one.path.name: one.why for one in gc.garbage(made.root)}
+    (full_plan.root / "replaced" / "abc").mkdir(parents=True)
+    found = {one.path.name: one.why for one in gc.garbage(full_plan.root)}
     assert found.keys() == {"checkpoints", ".weights.safetensors.host.1.tmp", "abc"}
-    items = gc.garbage(made.root)
+    items = gc.garbage(full_plan.root)
     got = Claim(folder).take()
-    assert gc.delete(made.root, items) == 0  # begun after they were listed; `abc` holds no byte
+    assert gc.delete(full_plan.root, items) == 0  # begun after they were listed; `abc` holds no byte
     got.renew(released=True)
-    assert gc.delete(made.root, items) == 15
+    assert gc.delete(full_plan.root, items) == 15
     assert sorted(path.name for path in folder.iterdir()) == [
         *("attempts", "job.yaml", "outcome.json", "weights.safetensors")
     ]
-    assert gc.garbage(made.root) == []
+    assert gc.garbage(full_plan.root) == []
 
 
 def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):

@@ -33,14 +33,14 @@ def own(tmp_path: Path) -> str:
     return str(path)
 
 
-def finish(made: Plan, job: Job, status: str = "finished") -> None:
-    made.directory(job).mkdir(parents=True, exist_ok=True)
-    (made.directory(job) / "outcome.json").write_text(json.dumps({"status": status}))
+def finish(full_plan: Plan, job: Job, status: str = "finished") -> None:
+    full_plan.directory(job).mkdir(parents=True, exist_ok=True)
+    (full_plan.directory(job) / "outcome.json").write_text(json.dumps({"status": status}))
 
 
 def test_table_1_is_three_trainings_and_four_evaluations(tmp_path: Path) -> None:
-    made = planned(tmp_path)
-    assert [job.name for job in made.jobs] == [
+    full_plan = planned(tmp_path)
+    assert [job.name for job in full_plan.jobs] == [
         *(f"train {name} seed 0" for name in ("upernet", "decoder_a", "decoder_b")),
         *(f"evaluate {name} seed 0" for name in ("upernet", "decoder_a", "decoder_b", "decoder_a + decoder_b")),
     ]
@@ -70,12 +70,12 @@ def test_an_experiment_named_twice_is_planned_once(tmp_path: Path) -> None:
 
 
 def test_seeds_count_from_the_first_on(tmp_path: Path) -> None:
-    made = planned(tmp_path, seeds=3, overrides=("seed=5",))
-    assert [seed for seed, _ in made.experiments[0].cells] == [5] * 4 + [6] * 4 + [7] * 4
-    assert len(made.jobs) == 3 * 7
-    assert {job.config["seed"] for job in made.jobs} == {5, 6, 7}
+    full_plan = planned(tmp_path, seeds=3, overrides=("seed=5",))
+    assert [seed for seed, _ in full_plan.experiments[0].cells] == [5] * 4 + [6] * 4 + [7] * 4
+    assert len(full_plan.jobs) == 3 * 7
+    assert {job.config["seed"] for job in full_plan.jobs} == {5, 6, 7}
     one = planned(tmp_path, overrides=("seed=6",))
-    assert set(one.jobs) < set(made.jobs)
+    assert set(one.jobs) < set(full_plan.jobs)
 
 
 @pytest.mark.parametrize("seeds", [0, -1])
@@ -85,11 +85,11 @@ def test_no_seed_is_refused(tmp_path: Path, seeds: int) -> None:
 
 
 def test_trainings_are_launched_alone_and_evaluations_together(tmp_path: Path) -> None:
-    made = planned(tmp_path)
-    groups = launches(made.jobs)
+    full_plan = planned(tmp_path)
+    groups = launches(full_plan.jobs)
     assert [len(group) for group in groups] == [1, 1, 1, 4]
     assert all(isinstance(group[0], Train) for group in groups[:3])
-    assert [job for group in groups for job in group] == made.jobs
+    assert [job for group in groups for job in group] == full_plan.jobs
     assert launches([]) == []
 
 
@@ -102,32 +102,32 @@ def test_evaluations_on_other_frames_are_launched_apart(tmp_path: Path) -> None:
 
 
 def test_states(tmp_path: Path) -> None:
-    made = planned(tmp_path)
-    train, *_, evaluate = made.jobs
-    assert {made.state(job) for job in made.jobs} == {"missing"}
-    (made.directory(train) / "checkpoints").mkdir(parents=True)
-    assert made.state(train) == "missing"
-    (made.directory(train) / "checkpoints" / "step-000000002.pt").touch()
-    (made.directory(evaluate) / "videos").mkdir(parents=True)
-    (made.directory(evaluate) / "videos" / "val_0000.npz").touch()
-    assert made.state(train) == made.state(evaluate) == "resumable"
+    full_plan = planned(tmp_path)
+    train, *_, evaluate = full_plan.jobs
+    assert {full_plan.state(job) for job in full_plan.jobs} == {"missing"}
+    (full_plan.directory(train) / "checkpoints").mkdir(parents=True)
+    assert full_plan.state(train) == "missing"
+    (full_plan.directory(train) / "checkpoints" / "step-000000002.pt").touch()
+    (full_plan.directory(evaluate) / "videos").mkdir(parents=True)
+    (full_plan.directory(evaluate) / "videos" / "val_0000.npz").touch()
+    assert full_plan.state(train) == full_plan.state(evaluate) == "resumable"
     for status in ("failed", "preempted", "cancelled", "lost"):
-        finish(made, train, status)
-        assert made.state(train) == "resumable"
-        finish(made, made.jobs[1], status)
-        assert made.state(made.jobs[1]) == "missing"
-    finish(made, train)
-    assert made.state(train) == "done"
+        finish(full_plan, train, status)
+        assert full_plan.state(train) == "resumable"
+        finish(full_plan, full_plan.jobs[1], status)
+        assert full_plan.state(full_plan.jobs[1]) == "missing"
+    finish(full_plan, train)
+    assert full_plan.state(train) == "done"
     assert planned(tmp_path).state(train) == "done"
     assert planned(tmp_path, overrides=("train.epochs=11",)).jobs[0] != train
 
 
 def test_the_papers_plan_needs_no_data(tmp_path: Path) -> None:
-    made = planned(tmp_path / "none", preset="paper")
-    assert made.config.iterations() == 42_000
-    assert made.jobs[0].spec().iterations == 42_000
-    assert plan.setting(made.config)["iterations"] == 42_000
-    assert made.config.content.missing
+    full_plan = planned(tmp_path / "none", preset="paper")
+    assert full_plan.config.iterations() == 42_000
+    assert full_plan.jobs[0].spec().iterations == 42_000
+    assert plan.setting(full_plan.config)["iterations"] == 42_000
+    assert full_plan.config.content.missing
     assert not (tmp_path / "none").exists()
 
 

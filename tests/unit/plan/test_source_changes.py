@@ -13,20 +13,20 @@ from harness.plan.spec import to_json
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Plan:
+def full_plan(tmp_path: Path) -> Plan:
     """A plan whose jobs all look finished."""
-    made = plan.make(["ablation_ensemble"], compose.compose("demo"), tmp_path)
-    for job in made.jobs:
-        directory = made.directory(job)
+    full_plan = plan.make(["ablation_ensemble"], compose.compose("demo"), tmp_path)
+    for job in full_plan.jobs:
+        directory = full_plan.directory(job)
         directory.mkdir(parents=True)
         write_json(directory / "job.yaml", to_json(job.spec()))
         write_json(directory / "how.json", {"sources": source_changes.digests(job)})
         write_json(directory / "outcome.json", {"status": "finished"})
-    return made
+    return full_plan
 
 
-def test_sources_are_the_engine_the_plug_ins_and_what_they_import(made: Plan):
-    upernet, _, decoder_b = made.jobs[:3]
+def test_sources_are_the_engine_the_plug_ins_and_what_they_import(full_plan: Plan):
+    upernet, _, decoder_b = full_plan.jobs[:3]
     found = source_changes.digests(upernet)
     for file in ("harness/engine/train.py", "models/decoders/upernet.py", "models/encoders/beit.py"):
         assert file in found
@@ -37,14 +37,14 @@ def test_sources_are_the_engine_the_plug_ins_and_what_they_import(made: Plan):
     assert "models/layers/temporal_attention.py" in source_changes.digests(decoder_b)
 
 
-def test_a_changed_source_shows_only_on_the_jobs_that_use_it(made: Plan):
-    assert all(source_changes.changed(made, job) == [] for job in made.jobs)
+def test_a_changed_source_shows_only_on_the_jobs_that_use_it(full_plan: Plan):
+    assert all(source_changes.changed(full_plan, job) == [] for job in full_plan.jobs)
     file = "models/decoders/decoder_b.py"
-    for job in made.jobs:
-        path = made.directory(job) / "how.json"
+    for job in full_plan.jobs:
+        path = full_plan.directory(job) / "how.json"
         ran = read_json(path)["sources"]
         write_json(path, {"sources": {**ran, **({file: "before"} if file in ran else {})}})
-    marked = [job.name for job in made.jobs if source_changes.changed(made, job) == [file]]
+    marked = [job.name for job in full_plan.jobs if source_changes.changed(full_plan, job) == [file]]
     assert [name.split(" seed")[0] for name in marked] == [
         "train decoder_b",
         "evaluate decoder_b",
@@ -52,17 +52,17 @@ def test_a_changed_source_shows_only_on_the_jobs_that_use_it(made: Plan):
     ]
 
 
-def test_accepted_changes_are_not_marked(made: Plan):
-    job = made.jobs[0]
-    write_json(made.directory(job) / "how.json", {"sources": {"models/decoders/upernet.py": "before"}})
-    assert source_changes.changed(made, job)
-    write_json(made.directory(job) / "accepted.json", source_changes.digests(job))
-    assert source_changes.changed(made, job) == []
+def test_accepted_changes_are_not_marked(full_plan: Plan):
+    job = full_plan.jobs[0]
+    write_json(full_plan.directory(job) / "how.json", {"sources": {"models/decoders/upernet.py": "before"}})
+    assert source_changes.changed(full_plan, job)
+    write_json(full_plan.directory(job) / "accepted.json", source_changes.digests(job))
+    assert source_changes.changed(full_plan, job) == []
 
 
-def test_why_names_the_nearest_job_and_the_keys_that_differ(made: Plan):
+def test_why_names_the_nearest_job_and_the_keys_that_differ(full_plan: Plan):
     other = compose.compose("demo", ["decoder.decoder_a.momentum=0.3"])
-    asked = plan.make(["ablation_ensemble"], other, made.root)
+    asked = plan.make(["ablation_ensemble"], other, full_plan.root)
     text = explain.explain(asked, "decoder_a")
     assert "decoder.options.momentum: 0.3 here, 0.9 there" in text
     assert "it waits for train decoder_a seed 0" in text
@@ -71,30 +71,30 @@ def test_why_names_the_nearest_job_and_the_keys_that_differ(made: Plan):
         explain.explain(asked, "decoder_c")
 
 
-def test_why_without_any_finished_job(made: Plan):
-    shutil.rmtree(made.root / "jobs")
-    assert "nothing like it" in explain.explain(made, "upernet")
+def test_why_without_any_finished_job(full_plan: Plan):
+    shutil.rmtree(full_plan.root / "jobs")
+    assert "nothing like it" in explain.explain(full_plan, "upernet")
 
 
-def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(made: Plan):
-    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
-    path, ran = made.directory(job) / "how.json", {name: digests[0] for name, digests in equal["before"].items()}
+def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(full_plan: Plan):
+    equal, job = read_json(source_changes.EQUAL), full_plan.jobs[0]
+    path, ran = full_plan.directory(job) / "how.json", {name: digests[0] for name, digests in equal["before"].items()}
     write_json(path, {"sources": ran})
-    assert source_changes.changed(made, job) == []
+    assert source_changes.changed(full_plan, job) == []
     write_json(path, {"sources": {**ran, "harness/engine/train.py": "anotherdigest"}})
-    assert source_changes.changed(made, job) == ["harness/engine/train.py"]
+    assert source_changes.changed(full_plan, job) == ["harness/engine/train.py"]
     mine = {**ran, "/theirs/decoders/mine.py": "digest"}
     write_json(path, {"sources": mine})
-    assert source_changes.changed(made, job) == ["mine.py"]
+    assert source_changes.changed(full_plan, job) == ["mine.py"]
 
 
-def test_a_source_that_has_changed_since_the_table_shows_on_jobs_of_01(made: Plan, tmp_path: Path, monkeypatch):
-    equal, job = read_json(source_changes.EQUAL), made.jobs[0]
+def test_a_source_that_has_changed_since_the_table_shows_on_jobs_of_01(full_plan: Plan, tmp_path: Path, monkeypatch):
+    equal, job = read_json(source_changes.EQUAL), full_plan.jobs[0]
     ran = {name: digests[-1] for name, digests in equal["before"].items()}
-    write_json(made.directory(job) / "how.json", {"sources": ran})
+    write_json(full_plan.directory(job) / "how.json", {"sources": ran})
     write_json(tmp_path / "equal.json", {**equal, "now": {**equal["now"], "models/contract.py": "earlier"}})
     monkeypatch.setattr(source_changes, "EQUAL", tmp_path / "equal.json")
-    assert source_changes.changed(made, job) == ["models/contract.py"]
+    assert source_changes.changed(full_plan, job) == ["models/contract.py"]
 
 
 def test_the_table_of_equal_sources_is_of_today():

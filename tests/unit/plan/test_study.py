@@ -14,7 +14,7 @@ from harness.plan.study import Study
 M, SCHEDULE = "decoder.decoder_a.momentum", "decoder.decoder_a.schedule"
 
 
-def made(*words: str, preset: str = "demo", split: str = "dev") -> Study:
+def demo_study(*words: str, preset: str = "demo", split: str = "dev") -> Study:
     return study.make("momentum", compose(preset, words), Path("nowhere"), split)
 
 
@@ -28,7 +28,7 @@ def own(folder: Path, space: str) -> Path:
 
 
 def test_a_trial_is_a_job_like_any_other() -> None:
-    one = made()
+    one = demo_study()
     job = one.job({M: 0.25, SCHEDULE: "fixed"}, seed=4)
     same = one.config.with_values({M: 0.25, SCHEDULE: "fixed"}).with_seed(4)
     assert job == Evaluate((Train(same, "decoder_a"),), split="dev")
@@ -36,27 +36,29 @@ def test_a_trial_is_a_job_like_any_other() -> None:
 
 
 def test_the_default_is_the_configuration_as_it_stands() -> None:
-    assert made().default == {M: 0.9, SCHEDULE: "poly"}
-    assert made(f"{M}=0.5").default == {M: 0.5, SCHEDULE: "poly"}
+    assert demo_study().default == {M: 0.9, SCHEDULE: "poly"}
+    assert demo_study(f"{M}=0.5").default == {M: 0.5, SCHEDULE: "poly"}
     whole = Train(compose("demo"), "decoder_a")
-    assert made(split="val").job(made().default, 0).members[0].identity["decoder"] == whole.identity["decoder"]
+    assert (
+        demo_study(split="val").job(demo_study().default, 0).members[0].identity["decoder"] == whole.identity["decoder"]
+    )
 
 
 def test_on_val_nothing_is_held_out() -> None:
-    on_val = made(split="val")
+    on_val = demo_study(split="val")
     assert on_val.config["data"]["hold_out"] is None
     assert on_val.job(on_val.default, 0).split == "val"
 
 
 def test_there_is_room_for_every_look() -> None:
-    one = made()
+    one = demo_study()
     every = one.config.train.evaluate_every
     assert every is not None
     assert (one.looks - 1) * every < one.iterations <= one.looks * every
 
 
 def test_a_trial_has_a_name_for_people() -> None:
-    assert made().said({M: 0.03123, SCHEDULE: "poly"}) == "m=0.031 poly"
+    assert demo_study().said({M: 0.03123, SCHEDULE: "poly"}) == "m=0.031 poly"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_space_that_cannot_be_is_refused_in_a_line(tmp_path: Path, space: str,
 
 def test_another_split_is_refused() -> None:
     with pytest.raises(UsageError, match=r"split=vall \(did you mean 'val'\?\)"):
-        made(split="vall")
+        demo_study(split="vall")
     assert study.split_of(["split=val", "train.epochs=1"]) == ("val", ["train.epochs=1"])
 
 
@@ -89,18 +91,18 @@ def test_a_file_that_is_no_search_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_study_is_is_told_by_its_keys() -> None:
-    one = made()
-    assert study.differences(one.identity, made().identity) == []
-    study.refuse(one, made().identity, ["momentum"])
+    one = demo_study()
+    assert study.differences(one.identity, demo_study().identity) == []
+    study.refuse(one, demo_study().identity, ["momentum"])
     with pytest.raises(UsageError, match=r"another train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
-        study.refuse(one, made("train.epochs=3").identity, ["momentum"])
+        study.refuse(one, demo_study("train.epochs=3").identity, ["momentum"])
     with pytest.raises(UsageError, match=r"another preset \(camvid there, demo here\).* and \d+ more; .*--study"):
-        study.refuse(one, made(preset="camvid").identity, ["momentum", "momentum_demo"])
+        study.refuse(one, demo_study(preset="camvid").identity, ["momentum", "momentum_demo"])
 
 
 def test_another_space_is_another_study(tmp_path: Path) -> None:
     other = study.make(str(own(tmp_path, f"{{'{M}': Uniform(0.1, 0.9)}}")), compose("demo"), tmp_path)
-    keys = {difference.key for difference in study.differences(made().identity, other.identity)}
+    keys = {difference.key for difference in study.differences(demo_study().identity, other.identity)}
     assert {f"space.{M}", f"space.{SCHEDULE}"} <= keys
 
 
@@ -110,4 +112,4 @@ def test_axes_hold_what_they_say() -> None:
     assert Whole(1, 4).holds(4)
     assert not Whole(1, 4).holds(2.5)
     assert Choice(("a", None)).holds(None)
-    assert Whole(1, 4, log=True).said() == "whole, log-uniform in [1, 4]"
+    assert Whole(1, 4, log=True).description() == "whole, log-uniform in [1, 4]"

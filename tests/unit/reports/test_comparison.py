@@ -55,26 +55,26 @@ def table_1(**rest: Any) -> list[CellResult]:
 
 
 def test_an_interval_stands_in_the_cell_of_its_number() -> None:
-    made = table(table_1())
-    assert made.columns[-4:] == ("ours [95% interval]", "our gain [95% interval]", "Verdict", "Seeds")
+    output = table(table_1())
+    assert output.columns[-4:] == ("ours [95% interval]", "our gain [95% interval]", "Verdict", "Seeds")
     for header, raw, sign in (
         ("ours [95% interval]", ("miou", "sd", "low", "high"), ""),
         ("our gain [95% interval]", ("gain", "gain_sd", "gain_low", "gain_high"), "+"),
     ):
-        mean, sd, low, high = (made.raw[1][key] for key in raw)
+        mean, sd, low, high = (output.raw[1][key] for key in raw)
         text = f"{mean:{sign}.2f} ± {sd:.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
-        assert column(made, header)[1] == text
-    assert column(made, "our gain [95% interval]")[0] == "–"
-    assert "[ , ] of mIoU and gain: 95% interval of seeds and videos; 24 videos." in made.notes
-    assert not any("so no verdict" in note for note in made.notes)
+        assert column(output, header)[1] == text
+    assert column(output, "our gain [95% interval]")[0] == "–"
+    assert "[ , ] of mIoU and gain: 95% interval of seeds and videos; 24 videos." in output.notes
+    assert not any("so no verdict" in note for note in output.notes)
 
 
 def test_a_verdict_names_the_row_that_its_claim_is_over() -> None:
-    made = table(table_1())
-    assert column(made, "Verdict") == ["–", "same sign", "same sign (over Decoder_A)"]
-    (ab,) = [note for note in made.notes if note.startswith("Decoder_Ab over Decoder_A: ours +")]
+    output = table(table_1())
+    assert column(output, "Verdict") == ["–", "same sign", "same sign (over Decoder_A)"]
+    (ab,) = [note for note in output.notes if note.startswith("Decoder_Ab over Decoder_A: ours +")]
     assert "the paper's +0.88 (Table 1, rows 2 and 4, difference): same sign." in ab
-    assert [row["verdict"] for row in made.raw] == [None, "same sign", "same sign"]
+    assert [row["verdict"] for row in output.raw] == [None, "same sign", "same sign"]
 
 
 def test_the_rule_stands_under_the_table_where_the_paper_claims_something() -> None:
@@ -87,10 +87,10 @@ def test_the_rule_stands_under_the_table_where_the_paper_claims_something() -> N
 
 def test_few_units_leave_no_column_but_the_reason() -> None:
     recording = {f"v{index:02}": "0016E5" for index in range(4)}
-    made = table(table_1(units=4, unit_of=recording, seeds=2))
-    assert not any("interval" in header or header == "Verdict" for header in made.columns)
+    output = table(table_1(units=4, unit_of=recording, seeds=2))
+    assert not any("interval" in header or header == "Verdict" for header in output.columns)
     why = "4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds"
-    assert f"No interval, so no verdict ({why})." in made.notes
+    assert f"No interval, so no verdict ({why})." in output.notes
     seeds = table(table_1(units=4, unit_of=recording))
     assert "our gain [95% interval]" in seeds.columns
     assert "Verdict" not in seeds.columns
@@ -98,9 +98,9 @@ def test_few_units_leave_no_column_but_the_reason() -> None:
 
 
 def test_a_row_without_an_interval_among_others_is_named() -> None:
-    made = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
-    assert column(made, "ours [95% interval]")[1] == "61.50 ± 0.50"
-    assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in made.notes
+    output = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
+    assert column(output, "ours [95% interval]")[1] == "61.50 ± 0.50"
+    assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in output.notes
 
 
 def test_one_seed_is_this_pair_only_and_another_setting_is_not_comparable() -> None:
@@ -117,13 +117,15 @@ def test_one_seed_is_this_pair_only_and_another_setting_is_not_comparable() -> N
 
 
 def test_claims_are_read_together_and_what_they_need_is_said() -> None:
-    made = table(table_1())
-    (together,) = [note for note in made.notes if "read together" in note]
+    output = table(table_1())
+    (together,) = [note for note in output.notes if "read together" in note]
     assert together == (
         "All 2 claims read together (Holm, 5% for a false one among them): 0 is excluded for Decoder_A over Upernet, "
         "Decoder_Ab over Decoder_A."
     )
-    (smallest,) = [note for note in made.notes if note.startswith("Smallest gain that 80% of such tables would show: ")]
+    (smallest,) = [
+        note for note in output.notes if note.startswith("Smallest gain that 80% of such tables would show: ")
+    ]
     assert smallest.count(" over Upernet 0.") == 2  # A and A+B, which are each some points
     pair = table(table_1(seeds=1))
     assert not any("read together" in note or note.startswith("Smallest") for note in pair.notes)
@@ -131,8 +133,8 @@ def test_claims_are_read_together_and_what_they_need_is_said() -> None:
         "Decoder_A over Upernet: to decide +1.22 at an assumed noise (seeds ±0.71, videos ±0.01) in 80% of cases: 5"
     )
     assert any(note.startswith(needed) for note in pair.notes)
-    (noise,) = [note for note in made.notes if note.startswith("Decoder_A over Upernet: ours")]
-    row = made.raw[1]
+    (noise,) = [note for note in output.notes if note.startswith("Decoder_A over Upernet: ours")]
+    row = output.raw[1]
     assert f" (seeds ±{row['gain_sd_seeds']:.2f}, videos ±{row['gain_sd_units']:.2f}), the paper's" in noise
 
 
@@ -142,75 +144,75 @@ def test_evaluations_of_the_same_checkpoints_speak_of_them() -> None:
         for row in (*measured("stage0", 0, 700, seeds=1), *measured("stage1", 1, 702, seeds=1))
     ]
     rows = [replace(row, baseline="stage0" if row.cell == "stage1" else None) for row in rows]
-    made = render(to_frame(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
-    shown = made.tables["ablation_stages"]
+    output = render(to_frame(rows), Context("ablation_stages", "Table 2", "paper", "vspw", comparable=True))
+    shown = output.tables["ablation_stages"]
     assert column(shown, "Verdict") == ["–", "same sign (videos, these checkpoints)"]
     assert "[ , ] of mIoU and gain: 95% interval of videos, these checkpoints; 24 videos." in shown.notes
 
 
-def column(made: Table, header: str) -> list[str]:
-    return [row[made.columns.index(header)] for row in made.rows]
+def column(output: Table, header: str) -> list[str]:
+    return [row[output.columns.index(header)] for row in output.rows]
 
 
 def test_papers_columns_stand_beside_ours_at_the_papers_setting() -> None:
-    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]))
+    output = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]))
     headers = ("Method", "Backbone", "Epochs", "paper mIoU", "paper gain", "ours", "our gain")
-    assert made.columns == headers
-    assert made.title == "Table 1 – Ablation"
-    assert made.rows == (
+    assert output.columns == headers
+    assert output.title == "Table 1 – Ablation"
+    assert output.rows == (
         ("Upernet", "BEiT-Large", "240", "60.02", "–", "60.00", "–"),
         ("Decoder_A", "BEiT-Large", "240", "61.24", "+1.22", "61.50", "+1.50"),
     )
 
 
 def test_elsewhere_the_title_says_so_and_the_papers_columns_stand_last() -> None:
-    made = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]), comparable=False)
-    assert made.title == "Table 1 – Ablation (synthetic videos, tiny BEiT, 12 epochs: not the paper's setting)"
-    assert made.columns[3:5] == ("mIoU", "gain")
-    assert [header.startswith("paper") for header in made.columns] == [False] * 5 + [True] * 2
-    assert all("VSPW, BEiT-L" in header for header in made.columns[5:])
-    assert any("cannot be compared" in note and "crop 64 instead of 512" in note for note in made.notes)
+    output = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.5]), comparable=False)
+    assert output.title == "Table 1 – Ablation (synthetic videos, tiny BEiT, 12 epochs: not the paper's setting)"
+    assert output.columns[3:5] == ("mIoU", "gain")
+    assert [header.startswith("paper") for header in output.columns] == [False] * 5 + [True] * 2
+    assert all("VSPW, BEiT-L" in header for header in output.columns[5:])
+    assert any("cannot be compared" in note and "crop 64 instead of 512" in note for note in output.notes)
 
 
 def test_a_difference_that_is_no_data_backbone_or_schedule_is_in_the_title_too() -> None:
-    made = table(cell("upernet", 0, [60.0], None), comparable=False, reasons=("BN group 4 instead of 16",))
-    assert made.title.endswith("(BN group 4 instead of 16: not the paper's setting)")
+    output = table(cell("upernet", 0, [60.0], None), comparable=False, reasons=("BN group 4 instead of 16",))
+    assert output.title.endswith("(BN group 4 instead of 16: not the paper's setting)")
 
 
 def test_missing_and_failed_cells_keep_their_rows_and_reasons() -> None:
     failed = [CellResult(NAME, "decoder_a", "A", 0, "failed", "out of memory", order=1, baseline="upernet")]
     absent = [CellResult(NAME, "decoder_b", "B", 0, "missing", "not run", order=2, baseline="upernet")]
-    made = table(cell("upernet", 0, [60.0], None) + failed + absent)
-    assert column(made, "ours") == ["60.00", "failed", "missing"]
-    assert column(made, "our gain") == ["–", "–", "–"]
-    assert "A: failed: out of memory." in made.notes
-    assert "B: missing: not run." in made.notes
+    output = table(cell("upernet", 0, [60.0], None) + failed + absent)
+    assert column(output, "ours") == ["60.00", "failed", "missing"]
+    assert column(output, "our gain") == ["–", "–", "–"]
+    assert "A: failed: out of memory." in output.notes
+    assert "B: missing: not run." in output.notes
 
 
 def test_several_seeds_are_mean_and_deviation_with_their_number() -> None:
-    made = table(cell("upernet", 0, [60.0, 62.0], None) + cell("decoder_a", 1, [61.0, 64.0, None]))
-    assert column(made, "ours") == ["61.00 ± 1.41", "62.50 ± 2.12"]
-    assert column(made, "our gain") == ["–", "+1.50 ± 0.71"]
-    assert column(made, "Seeds") == ["2", "2 of 3"]
-    assert not any(note.lower().startswith("one seed") for note in made.notes)
+    output = table(cell("upernet", 0, [60.0, 62.0], None) + cell("decoder_a", 1, [61.0, 64.0, None]))
+    assert column(output, "ours") == ["61.00 ± 1.41", "62.50 ± 2.12"]
+    assert column(output, "our gain") == ["–", "+1.50 ± 0.71"]
+    assert column(output, "Seeds") == ["2", "2 of 3"]
+    assert not any(note.lower().startswith("one seed") for note in output.notes)
 
 
 def test_one_seed_is_a_plain_number_and_says_so() -> None:
-    made = table(cell("upernet", 0, [60.0], None))
-    assert "Seeds" not in made.columns
-    assert "One seed, which says nothing about the noise between seeds." in made.notes
+    output = table(cell("upernet", 0, [60.0], None))
+    assert "Seeds" not in output.columns
+    assert "One seed, which says nothing about the noise between seeds." in output.notes
     mixed = table(cell("upernet", 0, [60.0], None) + cell("decoder_a", 1, [61.0, 62.0]))
     assert "Decoder_A" not in next(note for note in mixed.notes if "one seed" in note)
 
 
 def test_best_of_ours_is_bold() -> None:
-    made = table(
+    output = table(
         cell("upernet", 0, [59.0, 61.0], None)
         + cell("decoder_a", 1, [61.001, 61.001])
         + cell("decoder_b", 2, [61.0, 61.0])
     )
-    ours = made.columns.index("ours")
-    assert made.bold == {(1, ours), (2, ours)}
+    ours = output.columns.index("ours")
+    assert output.bold == {(1, ours), (2, ours)}
     assert table(cell("upernet", 0, [60.0], None)).bold == frozenset()
 
 
@@ -221,37 +223,37 @@ def test_no_winner_is_bold_with_one_seed() -> None:
 
 def test_a_mean_over_a_part_of_the_seeds_is_no_candidate_for_the_best() -> None:
     rows = cell("upernet", 0, [60.0, 60.0], None) + cell("decoder_a", 1, [70.0, None])
-    made = table(rows + cell("decoder_b", 2, [61.0, 61.0]))
-    assert {row for row, _ in made.bold} == {2}
+    output = table(rows + cell("decoder_b", 2, [61.0, 61.0]))
+    assert {row for row, _ in output.bold} == {2}
 
 
 def test_an_experiment_that_the_paper_does_not_have_shows_no_paper_columns() -> None:
-    made = render(
+    output = render(
         to_frame([CellResult("mine", "m", "m = 0.5", 0, "done", miou=3.0)]),
         Context("mine", "Mine", "demo", "synthetic", comparable=False, reasons=REASONS),
     ).tables["mine"]
-    assert made.columns == ("Method", "Backbone", "Epochs", "mIoU")
-    assert not any("paper's columns" in note for note in made.notes)
+    assert output.columns == ("Method", "Backbone", "Epochs", "mIoU")
+    assert not any("paper's columns" in note for note in output.notes)
 
 
 def test_changed_code_and_provenance_are_noted() -> None:
     rows = cell("upernet", 0, [60.0], None, commit="a" * 12, dirty=True, precision="fp16", changed="train.py")
-    made = table(rows)
-    assert "Upernet: code changed since it ran (train.py)." in made.notes
-    assert f"Ours: commit {'a' * 12}; precision fp16; with uncommitted changes." in made.notes
+    output = table(rows)
+    assert "Upernet: code changed since it ran (train.py)." in output.notes
+    assert f"Ours: commit {'a' * 12}; precision fp16; with uncommitted changes." in output.notes
 
 
 def test_only_the_contexts_experiment_is_rendered() -> None:
     frame = to_frame([*cell("upernet", 0, [60.0], None), CellResult("other", "x", "X", 0)])
-    made = render(frame, Context(NAME, "T", "demo", "vspw", comparable=True)).tables
-    assert list(made) == [NAME]
-    assert [row[0] for row in made[NAME].rows] == ["Upernet"]
+    output = render(frame, Context(NAME, "T", "demo", "vspw", comparable=True)).tables
+    assert list(output) == [NAME]
+    assert [row[0] for row in output[NAME].rows] == ["Upernet"]
 
 
 def test_raw_values_are_not_rounded() -> None:
-    made = table(cell("upernet", 0, [60.123456], None))
-    assert made.raw[0]["miou"] == 60.123456
-    assert pd.notna(made.raw[0]["paper_miou"])
+    output = table(cell("upernet", 0, [60.123456], None))
+    assert output.raw[0]["miou"] == 60.123456
+    assert pd.notna(output.raw[0]["paper_miou"])
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.224, "+1.22"), (-0.06, "−0.06"), (-0.001, "0.00"), (None, "–")])
@@ -265,8 +267,8 @@ def headline(rows: list[CellResult], **more: Any) -> str:
 
 def test_the_headline_names_what_differs_and_what_does_not() -> None:
     told = headline(table_1())
-    made = table(table_1())
-    gain = column(made, "our gain [95% interval]")
+    output = table(table_1())
+    gain = column(output, "our gain [95% interval]")
     assert told == (f"Above Upernet: Decoder_A ({gain[1]}), Decoder_Ab ({gain[2]}); synthetic videos, 3 seeds.")
     equal = measured("upernet", 0, 700, units=4) + cell("decoder_a", 1, [50.0])
     assert headline(equal).startswith("Over Upernet, with noise between seeds not known: Decoder_A ")

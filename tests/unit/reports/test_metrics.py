@@ -24,20 +24,20 @@ def cell(name, metrics):
 
 @pytest.mark.parametrize(("vc", "eight"), [("official", "90.00"), ("strict", "50.00")])
 def test_the_variant_is_chosen_and_named(vc, eight):
-    made = table("T", [cell("a", {**ALL, **VC}), cell("b", None)], context(vc))
-    row = dict(zip(made.columns, made.rows[0], strict=True))
+    output = table("T", [cell("a", {**ALL, **VC}), cell("b", None)], context(vc))
+    row = dict(zip(output.columns, output.rows[0], strict=True))
     assert row["mVC8"] == eight
     assert row["wIoU"] == "70.25"
     assert row["mean accuracy"] == "65.00"
-    assert made.rows[1] == ("B", *["–"] * 7)
-    assert f"{vc} variant" in made.notes[1]
-    assert made.raw[1]["fwiou"] is None
+    assert output.rows[1] == ("B", *["–"] * 7)
+    assert f"{vc} variant" in output.notes[1]
+    assert output.raw[1]["fwiou"] is None
 
 
 def test_rows_without_consistency_have_no_such_column():
-    made = table("T", [cell("a", ALL)], context())
-    assert not any(column.startswith("mVC") for column in made.columns)
-    assert len(made.notes) == 1
+    output = table("T", [cell("a", ALL)], context())
+    assert not any(column.startswith("mVC") for column in output.columns)
+    assert len(output.notes) == 1
 
 
 def test_there_is_no_table_of_nothing():

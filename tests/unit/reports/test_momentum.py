@@ -100,13 +100,13 @@ def test_the_curve_has_a_bar_for_each_interval_over_videos() -> None:
 
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_the_ablations_default_is_table_1s_decoder_a(preset: str) -> None:
-    made = plan.make(["ablation_momentum", "ablation_ensemble"], compose(preset), Path("nowhere"))
-    ours, table_1 = ({cell.name: cell.job for _, cell in one.cells} for one in made.experiments)
+    output = plan.make(["ablation_momentum", "ablation_ensemble"], compose(preset), Path("nowhere"))
+    ours, table_1 = ({cell.name: cell.job for _, cell in one.cells} for one in output.experiments)
     assert ours[BASE].fingerprint == table_1["decoder_a"].fingerprint
     assert len({job.fingerprint for job in ours.values()}) == 10
 
 
 def test_cells_of_another_name_stand_in_the_table_alone() -> None:
-    made = momentum.render(to_frame([cell("fixed_010", 0, 38.0), cell("mine", 0, 44.0)]), CONTEXT)
-    assert "momentum" not in made.figures
-    assert len(made.tables["ablation_momentum"].rows) == 2
+    output = momentum.render(to_frame([cell("fixed_010", 0, 38.0), cell("mine", 0, 44.0)]), CONTEXT)
+    assert "momentum" not in output.figures
+    assert len(output.tables["ablation_momentum"].rows) == 2

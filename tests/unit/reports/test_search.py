@@ -141,22 +141,22 @@ STATES: dict[str, Sequence[Trial]] = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_any_state_of_a_study_renders(name: str, study: Study, context: Context, tmp_path: Path) -> None:
-    made = search.render(study, STATES[name], {M: 0.8, SCHEDULE: 0.2} if name == "all" else {}, None, context)
-    paths = write(made, tmp_path)
+    output = search.render(study, STATES[name], {M: 0.8, SCHEDULE: 0.2} if name == "all" else {}, None, context)
+    paths = write(output, tmp_path)
     assert all(path.stat().st_size for path in paths)
-    text = report_markdown(made)
+    text = report_markdown(output)
     assert not any(word in text for word in ("None", "nan"))
-    assert len(to_csv(made.appendix["trials"]).splitlines()) - 1 == len(STATES[name])
-    assert "not the paper's setting" in made.tables["best"].title
+    assert len(to_csv(output.appendix["trials"]).splitlines()) - 1 == len(STATES[name])
+    assert "not the paper's setting" in output.tables["best"].title
 
 
-def made(study: Study, context: Context, **confirmed: Any) -> Report:
+def output(study: Study, context: Context, **confirmed: Any) -> Report:
     confirmation = Confirmation(**confirmed) if confirmed else None
     return search.render(study, ALL, {M: 0.8, SCHEDULE: 0.2}, confirmation, context)
 
 
 def test_it_begins_with_the_finding_and_holds_the_ten_best(study: Study, context: Context) -> None:
-    report = made(study, context)
+    report = output(study, context)
     assert report_markdown(report).splitlines()[0].lstrip("# ").startswith("Best: m=")
     rows = report.tables["best"].rows
     assert len(rows) == 11  # ten, and the default, which is not among them
@@ -170,7 +170,7 @@ def test_it_begins_with_the_finding_and_holds_the_ten_best(study: Study, context
 
 
 def test_figures_are_drawn_and_described(study: Study, context: Context) -> None:
-    report = made(study, context)
+    report = output(study, context)
     assert set(report.figures) == {"history", "curve_m", "importance"}
     for figure in report.figures.values():
         assert figure.alt
@@ -184,19 +184,19 @@ def test_figures_are_drawn_and_described(study: Study, context: Context) -> None
 
 def test_the_confirmation_comes_first(study: Study, context: Context) -> None:
     facts = {"best": "m=0.1 fixed", "trial": 3, "seeds": 3, "ahead": 2, "miou": 41.2, "default": 41.0, "gain": 0.2}
-    report = made(study, context, **facts, sd=0.4, low=None, high=None)
+    report = output(study, context, **facts, sd=0.4, low=None, high=None)
     told = "m=0.1 fixed 41.20, the default 41.00; paired difference +0.20 ± 0.40, ahead in 2 of 3 seeds"
     assert told in report.notes[0]
-    assert "--confirm" in made(study, context).notes[0]
-    nothing = made(study, context, **{**facts, "gain": -0.001}, sd=0.4, low=-0.5, high=0.001)
+    assert "--confirm" in output(study, context).notes[0]
+    nothing = output(study, context, **{**facts, "gain": -0.001}, sd=0.4, low=-0.5, high=0.001)
     assert "paired difference 0.00 ± 0.40 [−0.50, 0.00]" in nothing.notes[0]
 
 
 def test_a_confirmation_of_another_trial_is_none_of_the_best(study: Study, context: Context) -> None:
     facts = {"best": "m=0.1 fixed", "seeds": 3, "ahead": 2, "miou": 41.2, "default": 41.0, "gain": 0.2}
     of_another, of_the_best = (
-        made(study, context, trial=3, **facts).notes,
-        made(study, context, trial=14, **facts).notes,
+        output(study, context, trial=3, **facts).notes,
+        output(study, context, trial=14, **facts).notes,
     )
     assert of_another[0].startswith("Confirmed on val")
     assert "biased upwards: trial 14 was not the best then; --confirm S" in of_another[1]

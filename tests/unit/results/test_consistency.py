@@ -15,10 +15,10 @@ CLASSES = 4
 
 
 def totals(truth, masks, windows):
-    made = Consistency(CLASSES, windows)
+    scores_of_video = Consistency(CLASSES, windows)
     for one, other in zip(truth, masks, strict=True):
-        made.add(np.asarray(one, np.uint8).reshape(1, -1), np.asarray(other, np.uint8).reshape(1, -1))
-    return made.totals
+        scores_of_video.add(np.asarray(one, np.uint8).reshape(1, -1), np.asarray(other, np.uint8).reshape(1, -1))
+    return scores_of_video.totals
 
 
 def loops(truth, masks, frames, strict):
@@ -81,25 +81,36 @@ def test_a_prediction_may_be_wrong_as_long_as_it_is_constant():
 
 
 def test_frames_of_another_size_begin_anew():
-    made = Consistency(CLASSES, (2,))
+    scores_of_video = Consistency(CLASSES, (2,))
     for pixels in (3, 3, 5, 5, 5):
-        made.add(np.zeros((1, pixels), np.uint8), np.zeros((1, pixels), np.uint8))
-    assert made.totals[1, 0].tolist() == [3.0, 3.0]  # of four windows the one across sizes has no constant pixel
+        scores_of_video.add(np.zeros((1, pixels), np.uint8), np.zeros((1, pixels), np.uint8))
+    assert scores_of_video.totals[1, 0].tolist() == [
+        3.0,
+        3.0,
+    ]  # of four windows the one across sizes has no constant pixel
 
 
 def test_what_is_kept_does_not_grow_with_frames():
-    made = Consistency(CLASSES)
+    scores_of_video = Consistency(CLASSES)
 
     def kept():
-        return sum(value.nbytes for value in (*made._last, *made._runs, made.totals, made._held))
+        return sum(
+            value.nbytes
+            for value in (
+                *scores_of_video._last,
+                *scores_of_video._runs,
+                scores_of_video.totals,
+                scores_of_video._last_scores,
+            )
+        )
 
     frame = np.zeros((20, 30), np.uint8)
-    made.add(frame, frame)
+    scores_of_video.add(frame, frame)
     after_one = kept()
     for _ in range(300):
-        made.add(frame, frame)
+        scores_of_video.add(frame, frame)
     assert kept() == after_one
-    assert made.totals[0, 0].tolist() == [293.0, 293.0]  # 301 - 8 official windows, all constant
+    assert scores_of_video.totals[0, 0].tolist() == [293.0, 293.0]  # 301 - 8 official windows, all constant
 
 
 def test_nothing_counted_has_no_number():

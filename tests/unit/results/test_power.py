@@ -102,8 +102,8 @@ def test_one_seeds_error_over_videos_is_a_bound(measured: float, error: float) -
 
 
 def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
-    made = plan.make(["ablation_ensemble"], config.compose("demo"), tmp_path / "nothing", 3)
-    before = power.of_plan(made, made.experiments[0], ())
+    full_plan = plan.make(["ablation_ensemble"], config.compose("demo"), tmp_path / "nothing", 3)
+    before = power.of_plan(full_plan, full_plan.experiments[0], ())
     assert {(one.cell, one.baseline) for one in before} == {
         *(("decoder_a", "upernet"), ("decoder_b", "upernet"), ("decoder_ab", "decoder_a"), ("decoder_ab", "upernet")),
     }
@@ -123,8 +123,8 @@ def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
 
 
 def test_stages_of_one_checkpoint_assume_no_noise_between_trainings(tmp_path: Path) -> None:
-    made = plan.make(["ablation_stages"], config.compose("demo"), tmp_path, 1)
-    assert power.of_plan(made, made.experiments[0], ()) == []
+    full_plan = plan.make(["ablation_stages"], config.compose("demo"), tmp_path, 1)
+    assert power.of_plan(full_plan, full_plan.experiments[0], ()) == []
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

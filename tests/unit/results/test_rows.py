@@ -195,7 +195,7 @@ def test_verdicts_are_on_the_papers_claims_not_on_the_gain_column() -> None:
     found = {one.claim.cell: one for one in claims(frame, context(**PAPERS))}
     assert list(found) == ["decoder_a", "decoder_b", "decoder_ab"]
     ab = found["decoder_ab"]
-    assert ab.claim.over == "decoder_a"
+    assert ab.claim.baseline == "decoder_a"
     gains = rows["miou"]
     assert ab.ours.mean == pytest.approx(gains["decoder_ab"] - gains["decoder_a"])
     assert rows.loc["decoder_ab", "gain"] == pytest.approx(gains["decoder_ab"] - gains["upernet"])

@@ -27,8 +27,8 @@ FIRST = ("val_00000", "00000000")
 
 @pytest.fixture
 def config(tmp_path):
-    made = make_vspw(tmp_path / "data", videos={"train": 1, "val": 3, "test": 1}, frames=2, classes=CLASSES)
-    return compose("demo", ["data.name=vspw", f"data.vspw.root={made}"])
+    vspw_root = make_vspw(tmp_path / "data", videos={"train": 1, "val": 3, "test": 1}, frames=2, classes=CLASSES)
+    return compose("demo", ["data.name=vspw", f"data.vspw.root={vspw_root}"])
 
 
 @pytest.fixture
@@ -169,8 +169,8 @@ def test_one_pixel_one_frame_or_other_data_make_another_score(tmp_path, config, 
     third = score(masks, "Three", config, tmp_path)
     assert len({first, second, third}) == 3
     assert [name for name, _ in scores(tmp_path, config)] == ["One", "Three", "Two"]
-    made = make_vspw(tmp_path / "more", videos={"train": 1, "val": 2}, frames=2, classes=CLASSES)
-    other = compose("demo", ["data.name=vspw", f"data.vspw.root={made}"])
+    vspw_root = make_vspw(tmp_path / "more", videos={"train": 1, "val": 2}, frames=2, classes=CLASSES)
+    other = compose("demo", ["data.name=vspw", f"data.vspw.root={vspw_root}"])
     assert scores(tmp_path, other) == []
     assert score(masks, "One", other, tmp_path) not in (first, second, third)  # a name is free on other data
     assert [name for name, _ in scores(tmp_path, other)] == ["One"]

@@ -227,10 +227,10 @@ def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking
     teller.begin(job)
     for event in events[:5]:
         teller.hear(job, events_of([event]))
-    assert not pruning.asked(folder)
+    assert not pruning.requested(folder)
     for event in events[5:]:
         teller.hear(job, events_of([event]))
-    assert pruning.asked(folder)
+    assert pruning.requested(folder)
     say(folder, *events)
     write_json(folder / "outcome.json", {"status": "pruned", "step": 7, "seconds": 1.0})
     teller.end(job, Outcome("pruned"))

@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Held:
-    """One promise of a contract: whether it was held, and the figures, or what was expected and what came."""
+class CheckResult:
+    """One check of a contract: whether it passed, and the figures, or what was expected and what came."""
 
     what: str
-    held: bool
+    passed: bool
     text: str
 
 
 class Broken(Exception):
-    """A broken promise: the expected and the actual value in one line."""
+    """A failed check: the expected and the actual value in one line."""
 
 
 def expect(condition: object, text: str) -> None:
@@ -25,12 +25,12 @@ def expect(condition: object, text: str) -> None:
         raise Broken(text)
 
 
-def held(what: str, action: Callable[[], str], path: Path) -> Held:
-    """Return the result of a check; whatever `action` raises is a promise that was not held."""
+def run_check(what: str, action: Callable[[], str], path: Path) -> CheckResult:
+    """Return the result of a check; whatever `action` raises makes it a failed one."""
     try:
-        return Held(what, True, action())
+        return CheckResult(what, True, action())
     except Exception as error:  # a stranger's file may raise anything; the other checks go on
-        return Held(what, False, explain(error, path))
+        return CheckResult(what, False, explain(error, path))
 
 
 def explain(error: BaseException, path: Path) -> str:
