@@ -1,4 +1,4 @@
-"""The contribution of each part of Decoders A and B: the memory, its rows, P, earlier frames, or the parameters alone.
+"""What does each part of Decoders A and B contribute: the memory, its rows, P, earlier frames, or the parameters alone?
 
 Expected: unknown, the paper has 0 such rows. If a part does what the paper says, its control lies below the decoder; a
 control level with it says that the gain over UPerNet has another source. Controls of A are over A, those of B over B.

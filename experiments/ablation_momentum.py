@@ -1,4 +1,4 @@
-"""The effect on Decoder A of the momentum m of Eq. 1, the weight of the new value, and of its schedule.
+"""How does the momentum m of Eq. 1, the weight of the new value, act on Decoder A, and under which schedule?
 
 Expected: unknown; the paper leaves both open. The authors' public code has 0.9 with the learning rate's poly schedule,
 and 0.1 fixed in its later form; seeds alone move mIoU by about 0.5. Cells are named SCHEDULE_MMM, m in thousandths;

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 CLASSES = {"sky": 1, "ground": 2, "ball": 3}  # 0 is "others", which is ignored, as 255 is
-SPLITS = {"train": ["morning", "noon", "evening"], "val": ["night", "dawn"]}
+LIGHT = {"train": {"morning": 0.6, "noon": 1.0, "evening": 0.8}, "val": {"night": 0.5, "dawn": 0.7}}  # of each video
 FRAMES, HEIGHT, WIDTH = 4, 96, 128
 COLOURS = np.array([[0, 0, 0], [120, 170, 230], [90, 120, 60], [220, 60, 40]], np.float32)
 
@@ -26,12 +26,12 @@ def draw(step: int, light: float) -> tuple[Image.Image, Image.Image]:
 
 def main(root: Path) -> None:
     """Lists, class names, frames and masks."""
-    for split, videos in SPLITS.items():
-        for number, video in enumerate(videos):
+    for split, videos in LIGHT.items():
+        for video, light in videos.items():
             for kind in ("origin", "mask"):
                 (root / "data" / video / kind).mkdir(parents=True, exist_ok=True)
             for step in range(FRAMES):
-                image, mask = draw(step, light=0.6 + 0.2 * number)
+                image, mask = draw(step, light)
                 image.save(root / "data" / video / "origin" / f"{step:08d}.jpg")
                 mask.save(root / "data" / video / "mask" / f"{step:08d}.png")
         (root / f"{split}.txt").write_text("\n".join(videos) + "\n")

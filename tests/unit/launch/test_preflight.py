@@ -16,6 +16,7 @@ from harness.engine import preflight as child
 from harness.launch import preflight, runner
 from harness.plan import plan
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 from harness.tools.doctor import _children, _weights
 from models.encoders import beit
 
@@ -26,10 +27,12 @@ SMALL = ("train.epochs=1", "train.frames_per_video=1", "train.batch=2", "train.c
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child's answers without the seconds that a process takes; one test asks the child itself."""
 
-    def ask(module: str, question: dict) -> dict:
+    def ask(module: str, kind: type[preflight.Problem], text: str) -> preflight.Problem:
+        question = json.loads(text)
         memory = child.available() if question["here"] else float("inf")
-        found = [child.problem(job, question["classes"], question["ranks"], memory) for job in question["jobs"]]
-        return {"problem": next(filter(None, found), "")}
+        jobs = [child.read_train(content) for content in question["jobs"]]
+        problems = [child.problem(job, question["classes"], question["ranks"], memory) for job in jobs]
+        return kind(problem=next(filter(None, problems), ""))
 
     monkeypatch.setattr(preflight, "ask", ask)
     preflight.answered.cache_clear()
@@ -117,17 +120,17 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
 
 
 def test_a_child_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "ask", lambda module, question: {"broken": "libcudart.so: cannot open"})
+    monkeypatch.setattr(preflight, "ask", lambda module, kind, question: kind(broken="libcudart.so: cannot open"))
     assert "libcudart.so: cannot open; `harness doctor`" in refused(tmp_path)
 
 
 def test_the_doctor_says_the_same_of_a_window(tmp_path: Path) -> None:
     config = compose("demo", ["evaluate.window=48"])
-    found = list(_weights.examine(config, tmp_path, _children.models(config, [])))
+    found = list(_weights.examine(config, tmp_path, _children.networks(config, [])))
     assert [(one.text, one.remedy) for one in found if one.fit is False] == [
         ("evaluate.window=48: the encoder takes 64 only", "set evaluate.window=64")
     ]
 
 
 def test_what_is_asked_is_json(tmp_path: Path) -> None:
-    assert json.dumps(make(tmp_path).jobs[0].spec())
+    assert json.dumps(to_json(make(tmp_path).jobs[0].spec()))

@@ -21,6 +21,7 @@ from harness.plan.adoption import UNDIGESTED
 from harness.plan.explain import explain
 from harness.plan.job import Train
 from harness.plan.plan import Plan
+from harness.plan.spec import to_json
 
 SMALL = {"train": 3, "val": 2, "test": 1}
 
@@ -41,7 +42,7 @@ def finish(full_plan: Plan) -> Plan:
     for job in full_plan.jobs:
         folder = full_plan.directory(job)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "job.yaml").write_text(json.dumps(job.spec()))
+        (folder / "job.yaml").write_text(json.dumps(to_json(job.spec())))
         (folder / "outcome.json").write_text(json.dumps({"status": "finished", "seconds": 1.0}))
     return full_plan
 

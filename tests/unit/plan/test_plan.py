@@ -7,6 +7,7 @@ import pytest
 
 from harness.common.errors import UnfitError, UsageError
 from harness.config.compose import Config, compose
+from harness.jobdir.paths import JobDir
 from harness.plan import plan
 from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan, launches
@@ -229,4 +230,4 @@ def test_a_damaged_file_of_a_job_is_named(tmp_path: Path) -> None:
     for text in ("", "{", "[1]"):
         (tmp_path / "outcome.json").write_text(text)
         with pytest.raises(UnfitError, match=r"outcome\.json: is damaged"):
-            plan.state(tmp_path)
+            plan.state(JobDir(tmp_path))

@@ -172,7 +172,7 @@ def test_prior_masks_that_changed_since_they_were_made_are_refused(tmp_path: Pat
     made = plan.make(["ablation_stages"], compose("demo", []), tmp_path)
     folder = tmp_path / "zero"
     (folder / "masks" / "val_0000").mkdir(parents=True)
-    (folder / "job.yaml").write_text(json.dumps(made.experiments[0].cells[0][1].job.spec()))
+    (folder / "job.yaml").write_text(json.dumps(to_json(made.experiments[0].cells[0][1].job.spec())))
     mask = folder / "masks" / "val_0000" / "0000.png"
     mask.write_bytes(b"one")
     manifest.seal(folder)

@@ -217,7 +217,7 @@ def test_a_variable_rate_keeps_its_length_and_doubles_no_frame(tmp_path: Path, s
     path, grey = tmp_path / f"v.{suffix}", "geq=lum='16+2*N':cb=128:cr=128"
     chosen = f"color=black:64x48:30:3,{grey},select='not(mod(n,7))+not(mod(n,5))'"  # 28 of 90 frames, unevenly
     ffmpeg("-f", "lavfi", "-i", chosen, "-fps_mode", "vfr", "-pix_fmt", "yuv420p", "-crf", "1", path)
-    clip = module.opened(path)
+    clip = module.open_clip(path)
     levels = [float(shot.image.mean()) for shot in clip.shots()]
     wanted = [(16 + 2 * n - 16) * 255 / 219 for n in range(90) if n % 7 == 0 or n % 5 == 0]
     assert clip.length == len(levels) == len(wanted) == 28
@@ -229,7 +229,7 @@ def test_a_variable_rate_keeps_its_length_and_doubles_no_frame(tmp_path: Path, s
 def test_sound_of_another_length_is_no_error(tmp_path: Path, seconds: int) -> None:
     path, sound = tmp_path / "v.mp4", f"sine=duration={seconds}"
     ffmpeg("-f", "lavfi", "-i", "testsrc=64x48:10:3", "-f", "lavfi", "-i", sound, "-pix_fmt", "yuv420p", path)
-    clip = module.opened(path)
+    clip = module.open_clip(path)
     assert (clip.length, clip.rate, len(list(clip.shots()))) == (30, 10.0, 30)
 
 
@@ -239,27 +239,27 @@ def test_a_video_that_was_cut_says_so_with_sound_and_without(tmp_path: Path) -> 
             whole, cut = tmp_path / f"w.{suffix}", tmp_path / f"cut.{suffix}"
             ffmpeg("-f", "lavfi", "-i", "testsrc=64x48:10:3", *sound, "-pix_fmt", "yuv420p", *more, whole)
             cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-            assert len(list(module.opened(whole).shots())) == 30
+            assert len(list(module.open_clip(whole).shots())) == 30
             with pytest.raises(UnfitError, match="is the file whole"):
-                list(module.opened(cut).shots())
+                list(module.open_clip(cut).shots())
 
 
 def test_a_video_is_turned_as_it_asks(tmp_path: Path) -> None:
     film(tmp_path / "flat.mp4")
     ffmpeg("-display_rotation", "90", "-i", tmp_path / "flat.mp4", "-c", "copy", tmp_path / "turned.mp4")
-    shots = list(module.opened(tmp_path / "turned.mp4").shots())
+    shots = list(module.open_clip(tmp_path / "turned.mp4").shots())
     assert [shot.image.shape for shot in shots] == [(64, 48, 3)] * 12
 
 
 def test_frames_of_a_folder_are_in_time_whatever_their_suffix(tmp_path: Path) -> None:
     for index, suffix in ((1, "png"), (2, "JPG"), (10, "PNG"), (9, "jpeg")):
         Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"frame{index}.{suffix}")
-    clip = module.opened(tmp_path)
+    clip = module.open_clip(tmp_path)
     assert [shot.name for shot in clip.shots()] == ["frame1", "frame2", "frame9", "frame10"]
     assert clip.length == 4
     (tmp_path / "frame2.png").write_bytes(b"")
     with pytest.raises(UnfitError, match="two pictures of one frame"):
-        module.opened(tmp_path)
+        module.open_clip(tmp_path)
 
 
 def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Path) -> None:
