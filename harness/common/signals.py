@@ -30,6 +30,7 @@ def stop_signals() -> Iterator[None]:
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in NUMBERS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # a Slurm job keeps those that come while Python starts
     try:
         yield
     finally:

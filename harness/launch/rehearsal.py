@@ -21,7 +21,7 @@ from harness.common.console import out, say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import resolve
-from harness.jobdir.paths import OutputDir
+from harness.jobdir.paths import OutputDir, SlurmJob
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
 from harness.launch import slurm_jobs
 from harness.launch.launchers import _sbatch
@@ -201,13 +201,14 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
     """
-    number = begun(plan, how, say)
+    begun_as = begun(plan, how, say)
+    number = begun_as.id
     say(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {number: plan.jobs}, show, say, left.exists)
+    slurm_jobs.accompany(short, {begun_as: plan.jobs}, show, say, left.exists)
     found = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:
@@ -218,19 +219,23 @@ def by_slurm(plan: Plan, how: How, show: Show, say: Callable[[str], None], detac
     return list(found["lines"])
 
 
-def begun(plan: Plan, how: How, say: Callable[[str], None]) -> str:
+def begun(plan: Plan, how: How, say: Callable[[str], None]) -> SlurmJob:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(how.slurm)])
     output = plan.output
     known = read_json(output.rehearsal_file)
-    if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
-        return str(known["id"])
+    slurm_job = SlurmJob.of(known)
+    if slurm_job is not None and known.get("asked") == asked:
+        over = output.rehearsal_result(slurm_job.id).exists()
+        if over or rehearsing(plan.root):
+            return slurm_job
     with alone(plan.root):
         prepared(plan, how, say)
-        number = _sbatch.submit(executor(plan, how), work(plan, how))
+        submitter = executor(plan, how)
+        slurm_job = _sbatch.identity(submitter, _sbatch.submit(submitter, work(plan, how)))
         output.slurm.mkdir(exist_ok=True)
-        write_json(output.rehearsal_file, {"id": number, "asked": asked})
-    return number
+        write_json(output.rehearsal_file, {**slurm_job.json, "asked": asked})
+    return slurm_job
 
 
 def executor(plan: Plan, how: How) -> Any:

@@ -10,22 +10,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock
-
 from harness.common import child
-from harness.common.atomic_files import JsonObject, write_json
+from harness.common.atomic_files import JsonObject
 from harness.common.console import say
-from harness.common.errors import HarnessError, UnfitError, UsageError, refused
+from harness.common.errors import HarnessError, UsageError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
+from harness.config import plugins
 from harness.config.settings import Resolved, resolve
-from harness.jobdir.paths import Outcome, OutputDir, Submission
-from harness.launch import runner
+from harness.jobdir.paths import Outcome, OutputDir, SlurmJob
+from harness.launch import requeues, runner, slurm_queue, slurm_submit
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
 from harness.launch.supervisor import Progress, Show, follow
@@ -37,7 +37,7 @@ from harness.tracking.client import Tracking
 from harness.tracking.publisher import Silent
 
 LOOK = 1.0  # seconds between two looks at the journals
-ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
+ASK = slurm_submit.ASK
 ASKED = 5  # times that a queue is asked which does not answer
 GONE = 20.0  # seconds that the files of a job that left the queue may take to be seen here
 
@@ -50,11 +50,15 @@ class Work:
     plans: tuple[str, ...]
     only: tuple[str, ...]  # fingerprints
     how: JsonObject  # of runner.How
+    checkout: str | None = None  # the folder of the harness that submitted it
 
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
+            requeues.same_checkout(self.checkout)
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
+            if idle := requeues.idle(plan, self.only, os.environ["SLURM_JOB_ID"]):
+                sys.exit(self.fail(HarnessError(idle), "stalled"))
             how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
                 results = runner.run(plan, how, display.show, say)
@@ -67,7 +71,7 @@ class Work:
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)
 
-    def fail(self, error: Exception) -> int:
+    def fail(self, error: Exception, status: str = "failed") -> int:
         """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
         known = refused(error) if isinstance(error, OSError) else error
         mine = isinstance(known, HarnessError)
@@ -75,9 +79,10 @@ class Work:
         code = known.exit_code if isinstance(known, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
-            if not files.outcome_file.exists():
+            outcome = files.outcome()
+            if outcome is None or outcome.status == "preempted":
                 files.folder.mkdir(parents=True, exist_ok=True)
-                files.write_outcome(Outcome("failed", one_line(known), code))
+                files.write_outcome(Outcome(status, one_line(known), code))
         return code
 
     def checkpoint(self) -> Any:
@@ -117,46 +122,31 @@ def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -
     """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
     for job, reason in failures.items():
         if job.fingerprint in only and not plan.jobdir(job).outcome_file.exists():
-            cancelled(plan, job, reason)
-
-
-def cancelled(plan: Plan, job: Job, reason: str) -> None:
-    """Write down that a job will not be run, and why."""
-    plan.directory(job).mkdir(parents=True, exist_ok=True)
-    plan.jobdir(job).write_outcome(Outcome("cancelled", reason, exit_code=1))
+            slurm_submit.cancelled(plan, job, reason)
 
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
     """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
-    lost = {job: reason for job in plan.jobs if plan.state(job) != "done" if (reason := needs(job, failures))}
-    for number, jobs in by_number(plan).items():
+    reasons = {job: slurm_submit.needs(job, failures) for job in plan.jobs if plan.state(job) != "done"}
+    lost = {job: reason for job, reason in reasons.items() if reason is not None}
+    for slurm_job, jobs in slurm_submit.by_slurm_job(plan).items():
         open_jobs = [job for job in jobs if plan.state(job) != "done"]
-        if open_jobs and all(job in lost for job in open_jobs) and number != os.environ.get("SLURM_JOB_ID"):
-            _sbatch.cancel([number])
+        if not open_jobs or any(job not in lost for job in open_jobs) or slurm_job.id == os.environ.get("SLURM_JOB_ID"):
+            continue
+        if slurm_queue.cancel(slurm_job):
             for job in open_jobs:
-                cancelled(plan, job, lost[job])
-
-
-def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
-    """Which failed job stands in the way of another."""
-    broken = [needed for needed in job.inputs if needed in failures]
-    return f"needs '{broken[0].name}', which failed" if broken else None
-
-
-def by_number(plan: Plan) -> dict[str, list[Job]]:
-    """Jobs of a plan by the Slurm job that was submitted for them last."""
-    found: dict[str, list[Job]] = {}
-    for job in plan.jobs:
-        submitted = plan.jobdir(job).submission()
-        if submitted is not None:
-            found.setdefault(submitted.id, []).append(job)
-    return found
+                slurm_submit.cancelled(plan, job, lost[job])
 
 
 def run(
-    plan: Plan, how: runner.How, show: Show, say: Callable[[str], None], detach: bool = False
+    plan: Plan,
+    how: runner.How,
+    show: Show,
+    say: Callable[[str], None],
+    detach: bool = False,
+    max_jobs: int | None = None,
 ) -> runner.Results | None:
-    """Submit what is missing, stay with it unless `detach`, and report.
+    """Submit what is missing, at most `max_jobs` at once, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
@@ -164,55 +154,34 @@ def run(
     if missing and not how.offline:
         Tracking(how.tracking_uri, how.prefix).connect()
     plans.keep(plan, how.command)
-    with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
-        waiting = submit(plan, missing, how, say)
+    if missing:
+        _sbatch.warn(how.slurm, say)
+    submitter = slurm_submit.Submitter(plan, missing, partial(hand_in, plan, how), say, max_jobs)
+    submitter.submit()
     if detach:
+        submitter.wait()
         return None
-    accompany(plan, waiting, show, say, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
+
+    def over() -> bool:
+        submitter.submit_later()
+        return not submitter.left and all(ended_here(plan, job) for jobs in submitter.waiting.values() for job in jobs)
+
+    accompany(plan, submitter.waiting, show, say, over, lambda: bool(submitter.left))
     results = runner.run(plan, replace(how, only=(), rerun=None), show, say)  # `missing` has set aside what was asked
     left = {
-        job: f"Slurm job {number} ended before it was done (see {log(plan, number)}); the same command goes on"
-        for number, jobs in waiting.items()
+        job: f"Slurm job {slurm_job} ended before it was done (see {log(plan, slurm_job.id)}); the same command goes on"
+        for slurm_job, jobs in submitter.waiting.items()
         for job in jobs
-        if plan.state(job) != "done" and job not in results.failures
     }
+    left = {job: why for job, why in (left | submitter.elsewhere).items() if plan.state(job) != "done"}
+    left = {job: why for job, why in left.items() if job not in results.failures}
     return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
 
 
-def submit(plan: Plan, missing: Sequence[Job], how: runner.How, say: Callable[[str], None]) -> dict[str, list[Job]]:
-    """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
-
-    Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
-    """
-    queued = _sbatch.queue(by_number(plan))
-    if queued is None:
-        raise UnfitError("squeue does not answer, so what waits already is not known: nothing was submitted; try again")
-    there = {
-        job: number
-        for number, jobs in by_number(plan).items()
-        if number in queued and queued[number].live
-        for job in jobs
-    }
-    waiting: dict[str, list[Job]] = {}
-    for launch in launches(missing):
-        todo = [job for job in launch if job not in there]
-        for job in launch:
-            if job in there:
-                waiting.setdefault(there[job], []).append(job)
-        if not todo:
-            continue
-        after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
-        number = _sbatch.submit(made(plan, todo, how, after), work(plan, todo, how))
-        for job in todo:
-            there[job] = number
-            files = plan.jobdir(job)
-            files.folder.mkdir(parents=True, exist_ok=True)
-            files.outcome_file.unlink(missing_ok=True)
-            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log(plan, number))))
-        waiting[number] = todo
-        behind = f" after {', '.join(after)}" if after else ""
-        say(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
-    return waiting
+def hand_in(plan: Plan, how: runner.How, launch: Sequence[Job], after: Sequence[str]) -> SlurmJob:
+    """Submit one launch. Raises Busy where the queue is full, UnfitError where sbatch refuses."""
+    submitter = made(plan, launch, how, after)
+    return _sbatch.identity(submitter, _sbatch.submit(submitter, work(plan, launch, how)))
 
 
 def dry(plan: Plan, how: runner.How) -> str:
@@ -230,13 +199,15 @@ def dry(plan: Plan, how: runner.How) -> str:
 def made(plan: Plan, launch: Sequence[Job], how: runner.How, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, how.slurm, f"harness {name}", after)
+    options = requeues.with_warning(plan, launch, how.slurm)
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options, f"harness {name}", after)
 
 
 def work(plan: Plan, launch: Sequence[Job], how: runner.How) -> Work:
     """What a Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return Work(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(how))
+    fingerprints = tuple(job.fingerprint for job in launch)
+    return Work(plan.root.resolve(), digests, fingerprints, handed_on(how), str(plugins.PROJECT))
 
 
 def handed_on(how: runner.How) -> JsonObject:
@@ -254,8 +225,8 @@ def log(plan: Plan, number: str) -> str:
 class Queued:
     """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
 
-    def __init__(self, ids: Iterable[str], say: Callable[[str], None]) -> None:
-        self.ids, self.say = list(ids), say
+    def __init__(self, ids: Collection[str] | Mapping[SlurmJob, object], say: Callable[[str], None]) -> None:
+        self.ids, self.say = ids, say
         self._told: dict[str, str] = {}
         self._asked, self._seen = -ASK, time.monotonic()
 
@@ -263,39 +234,42 @@ class Queued:
         """Whether for GONE seconds none of them was there; the queue is asked every ASK seconds, and may not answer."""
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
-            found = _sbatch.queue(self.ids)
-            for number, state in (found or {}).items():
-                said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
-                if self._told.get(number) != said:
-                    self._told[number] = said
+            jobs = [one if isinstance(one, SlurmJob) else SlurmJob(one) for one in self.ids]
+            found = slurm_queue.ask(jobs)
+            for job, state in found.states.items():
+                said = f"Slurm job {job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
+                if self._told.get(job.id) != said:
+                    self._told[job.id] = said
                     self.say(said)
-            if found is None or any(state.live for state in found.values()):
+            if found.silent or any(state.live for state in found.states.values()):
                 self._seen = time.monotonic()
         return time.monotonic() - self._seen > GONE
 
 
 def accompany(
     plan: Plan,
-    waiting: Mapping[str, Sequence[Job]],
+    waiting: Mapping[SlurmJob, Sequence[Job]],
     show: Show,
     say: Callable[[str], None],
     over: Callable[[], bool],
+    to_come: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
+    """Show the plan's Slurm jobs until they are `over`, or none is left in the queue and none is `to_come`.
 
     Raises Stopped after a signal, which touches none of them.
     """
-    progress = {job: Progress(job) for jobs in waiting.values() for job in jobs}
+    progress: dict[Job, Progress] = {}
     queued, silent = Queued(waiting, say), Silent()
     try:
         while True:
-            for one in progress.values():
-                follow(plan, silent, show, one)
-            if queued.gone() or over():
+            for job in [job for jobs in waiting.values() for job in jobs]:
+                follow(plan, silent, show, progress.setdefault(job, Progress(job)))
+            if over() or (queued.gone() and not to_come()):
                 return
             time.sleep(LOOK)
     except Stopped:
-        say(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        numbers = ", ".join(map(str, waiting))
+        say(f"the Slurm jobs go on ({numbers}); `harness status` shows them, scancel ends them")
         raise
 
 
@@ -312,7 +286,7 @@ def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan)
     """
     options = _sbatch.parse(flags, settings.slurm)
     nodes = int(options.get("nodes", 1)) if settings.nodes is None else settings.nodes
-    nproc = _sbatch.ranks(options) if how.nproc is None else how.nproc
+    nproc = _sbatch.ranks({**options, "nodes": nodes}) if how.nproc is None else how.nproc
     if nproc is not None and min(nodes, nproc) < 1:
         raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
     if nproc is None:

@@ -104,7 +104,8 @@ def test_every_option_goes_through(tmp_path: Path) -> None:
         "export A=1",
     ):
         assert lines.count(line) == 1, line
-    assert f"{sys.executable} -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
+    assert f"{sys.executable} -I -S -c" in lines[-1]
+    assert " -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
     assert "--cpus-per-task=4 " in lines[-1]  # srun has not inherited it since 22.05
 
 
