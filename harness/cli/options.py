@@ -44,6 +44,10 @@ Slurm = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
 ]
+MaxJobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="At most so many Slurm jobs of the plan in the queue; the others wait here"),
+]
 Stall = Annotated[
     float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
 ]

@@ -8,7 +8,7 @@ from harness.cli import options
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import first_line, make_plan, print_reports, run_options
 from harness.common.console import out, say
-from harness.common.errors import UnfitError, UsageError
+from harness.common.errors import HarnessError, UnfitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ def run(
     nproc: options.Nproc = None,
     nodes: options.Nodes = None,
     slurm: options.Slurm = None,
+    max_jobs: options.MaxJobs = None,
     dry_run: options.DrySubmit = False,
     detach: options.Detach = False,
     offline: Offline = False,
@@ -64,7 +65,7 @@ def run(
     plan, settings = make_plan(experiments, seeds, preset, root, plugins, accept=accept == "data", **flags)
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
-    refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
+    refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes, "--max-jobs": max_jobs}, on_slurm)
     say(first_line(plan))
     from harness.plan import data_changes
 
@@ -91,7 +92,7 @@ def run(
     if rehearse:
         print_rehearsal(plan, how, on_slurm, detach)
         return
-    results = carry_out(plan, how, on_slurm, detach)
+    results = carry_out(plan, how, on_slurm, detach, max_jobs, settings.notify)
     if results is not None:
         print_reports([(done.rows, done.context, done.report) for done in results.finished], as_json)
         conclude(results, offline, settings.tracking_uri is None, str(plan.root))
@@ -105,28 +106,38 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
     }
     if not on_slurm:
         apart["--rehearse"].append("--detach")
-        if alone := [flag for flag in ("--nodes", "--slurm", "--dry-run") if given[flag]]:
+        if alone := [flag for flag in ("--nodes", "--slurm", "--max-jobs", "--dry-run") if given[flag]]:
             raise UsageError(f"{' and '.join(alone)} need --launcher slurm")
     for flag, others in apart.items():
         if given[flag] and (wrong := [other for other in others if given[other]]):
             raise UsageError(f"{flag} does not go with {' and '.join(wrong)}; leave that out")
 
 
-def carry_out(plan: "Plan", how: "How", on_slurm: bool, detach: bool) -> "Results | None":
+def carry_out(
+    plan: "Plan", how: "How", on_slurm: bool, detach: bool, max_jobs: int | None, notify: str | None
+) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
-    from harness.launch import runner, slurm_jobs
+    from harness.launch import notification, runner, slurm_jobs
     from harness.launch.progress import Display
 
-    if detach and not on_slurm:
-        runner.able(plan, how, say)
+    if detach and (not on_slurm or max_jobs):  # somebody must stay to submit the rest
+        if not on_slurm:
+            runner.able(plan, how, say)
         say(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
-    with Display() as display:
-        if not on_slurm:
-            return runner.run(plan, how, display.show, say)
-        results = slurm_jobs.run(plan, how, display.show, say, detach)
+    try:
+        with Display() as display:
+            if on_slurm:
+                results = slurm_jobs.run(plan, how, display.show, say, detach, max_jobs)
+            else:
+                results = runner.run(plan, how, display.show, say)
+    except HarnessError as error:
+        notification.send(notify, "failed", plan, str(error), say)
+        raise
     if results is None:
         say("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+    elif not on_slurm:
+        notification.of_results(notify, plan, how, results.failures, say)
     return results
 
 

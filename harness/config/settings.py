@@ -36,6 +36,7 @@ class Settings:
     slurm: JsonObject = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
+    notify: str | None = None  # a command, or a webhook's http(s) address, when a plan is done, failed or stuck
     paths: dict[str, str] = field(default_factory=dict)  # config keys that say where: {data.vspw.root: DIR}
 
 

@@ -97,6 +97,8 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 say(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
+                if not how.inside:
+                    publisher.probe(todo, how.command)
                 try:
                     turns.run(launcher, publisher, show, facts)
                     if changes := data_changes.since_planned(plan):

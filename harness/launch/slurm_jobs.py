@@ -19,13 +19,13 @@ from typing import Any, NoReturn
 from harness.common import child
 from harness.common.atomic_files import JsonObject
 from harness.common.console import say
-from harness.common.errors import HarnessError, UsageError, refused
+from harness.common.errors import HarnessError, UnfitError, UsageError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config import plugins
 from harness.config.settings import Resolved, resolve
 from harness.jobdir.paths import Outcome, OutputDir, SlurmJob
-from harness.launch import requeues, runner, slurm_queue, slurm_submit
+from harness.launch import notification, requeues, runner, slurm_queue, slurm_submit
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
 from harness.launch.supervisor import Progress, Show, follow
@@ -33,8 +33,7 @@ from harness.plan import saved_plans as plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
-from harness.tracking.client import Tracking
-from harness.tracking.publisher import Silent
+from harness.tracking.publisher import Silent, publisher_of
 
 LOOK = 1.0  # seconds between two looks at the journals
 ASK = slurm_submit.ASK
@@ -58,6 +57,7 @@ class Work:
             requeues.same_checkout(self.checkout)
             plan = Plan(tuple(plans.restore(self.root, digest) for digest in self.plans), self.root)
             if idle := requeues.idle(plan, self.only, os.environ["SLURM_JOB_ID"]):
+                notification.send(resolve().notify, "stuck", plan, idle, say)
                 sys.exit(self.fail(HarnessError(idle), "stalled"))
             how = runner.How(**self.how, only=self.only, tracking_uri=resolve().tracking_uri, inside=True)
             with stop_signals(), Display() as display:
@@ -68,6 +68,7 @@ class Work:
             sys.exit(self.fail(error))
         note_blocked(plan, results.failures, self.only)
         cancel_hopeless(plan, results.failures)
+        notification.of_results(resolve().notify, plan, how, results.failures, say)
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)
 
@@ -151,8 +152,8 @@ def run(
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
     missing = runner.missing(plan, how, say)
-    if missing and not how.offline:
-        Tracking(how.tracking_uri, how.prefix).connect()
+    if missing:
+        probe(plan, how, missing, say)
     plans.keep(plan, how.command)
     if missing:
         _sbatch.warn(how.slurm, say)
@@ -175,7 +176,20 @@ def run(
     }
     left = {job: why for job, why in (left | submitter.elsewhere).items() if plan.state(job) != "done"}
     left = {job: why for job, why in left.items() if job not in results.failures}
+    if any(job not in submitter.elsewhere for job in left):  # whose Slurm job could tell nobody
+        notification.send(resolve().notify, "failed", plan, next(iter(left.values())), say)
     return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
+
+
+def probe(plan: Plan, how: runner.How, missing: Sequence[Job], say: Callable[[str], None]) -> None:
+    """Raise UnfitError where the store does not answer or takes nothing from us; the plan's runs then end."""
+    publisher = publisher_of(plan, runner.connected(how, say), say)
+    try:
+        publisher.probe(missing, how.command)
+    except UnfitError:
+        for experiment in plan.experiments:
+            publisher.close(experiment, "FAILED")
+        raise
 
 
 def hand_in(plan: Plan, how: runner.How, launch: Sequence[Job], after: Sequence[str]) -> SlurmJob:
