@@ -30,7 +30,7 @@ SRUN_ARGS, PYTHON = "HARNESS_SRUN_ARGS", "HARNESS_PYTHON"  # variables that tell
 LIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "STOPPED", "SIGNALING")
 REQUEUES = 1000  # times that a job may run into its limit; a day's limit and a month's training are thirty
 BUSY = re.compile(r"MaxSubmit|GrpSubmit|submit limit|temporarily un", re.I)  # in sbatch's refusal: not now
-OF_OTHERS = re.compile(r"Grp|Account", re.I)  # such a limit may be used up by others
+OF_OTHERS = re.compile(r"Grp|PerAccount", re.I)  # such a limit may be used up by others
 # A signal that comes while Python starts would kill it: it is kept until harness.common.signals takes it.
 START = (
     "import os, signal, sys; "
