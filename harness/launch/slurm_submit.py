@@ -81,7 +81,7 @@ class Submitter:
                 self.waiting.setdefault(queued[job], []).append(job)
             elif (reason := needs(job, failures)) is not None:
                 cancelled(self.plan, job, reason)
-            elif any(needed in self.elsewhere for needed in job.inputs):
+            elif job not in self.elsewhere and any(needed in self.elsewhere for needed in job.inputs):
                 self.elsewhere[job] = "what it needs is left to another's Slurm job; the same command goes on later"
         todo = [job for job in launch if job not in queued and job not in self.elsewhere and not needs(job, failures)]
         if not todo:
