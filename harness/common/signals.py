@@ -30,8 +30,8 @@ def stop_signals() -> Iterator[None]:
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in NUMBERS}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # a Slurm job keeps those that come while Python starts
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # those that came while a Slurm job's Python started
         yield
     finally:
         for number, handler in before.items():
