@@ -31,6 +31,7 @@ def stop_signals() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in NUMBERS}
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # those that came while a Slurm job's Python started
         yield
     finally:
         for number, handler in before.items():

@@ -82,6 +82,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
+                if not options.inside:
+                    publisher.probe(todo, options.command)
                 try:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):

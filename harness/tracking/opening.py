@@ -28,7 +28,7 @@ def absolute(uri: str) -> str:
     path, question, query = rest.removeprefix("///").partition("?")
     if not rest.startswith("///") or path in ("", ":memory:"):
         raise UnfitError(f"{uri}: other processes cannot see it; use sqlite:////absolute/path/mlflow.db")
-    return f"{scheme}:///{Path(path).absolute()}{question}{query}"
+    return f"{scheme}:///{Path(path).expanduser().absolute()}{question}{query}"
 
 
 def quiet() -> None:
