@@ -1,5 +1,6 @@
 """What people are told: results on stdout, the rest on stderr. A reader who has left ends nothing."""
 
+import io
 import os
 import sys
 import time
@@ -7,6 +8,13 @@ from collections.abc import Callable
 from typing import TextIO
 
 from harness.common.redaction import redact
+
+
+def never_refuse() -> None:
+    """Let stdout and stderr write what their encoding has not, as \\x, \\u or \\U and its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None: it was closed before we started
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out(text: str = "") -> None:

@@ -4,6 +4,7 @@ A message is one line: what is wrong, where, and what to do. The command line pr
 """
 
 import errno
+from pathlib import Path
 
 
 class HarnessError(Exception):
@@ -36,10 +37,20 @@ REMEDIES = {
 }
 
 
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+SHARE = "have its owner make it readable and writable for the group: chmod -R g+rwX (docs/CLUSTER.md, several people)"
+
+
 def refused(error: OSError, place: object = None) -> UnfitError:
-    """What a file system refused, at `place` in a root or else where the error says, and what to do about it."""
+    """What a file system refused, at `place` in a root or else where the error says, and what to do about it.
+
+    What may not be read or written elsewhere than at `place`, as another person's weights, is named itself.
+    """
     where = error.filename if place is None else place
     what = error.strerror or str(error) or type(error).__name__
     remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
+    elsewhere = error.filename is not None and place is not None and not Path(error.filename).is_relative_to(str(place))
+    if error.errno in FORBIDDEN and elsewhere:
+        return UnfitError(f"{error.filename}: {what}; {SHARE}")
     remedy = remedy.replace("{root}", "" if place is None else " (--root DIR)")
     return UnfitError(f"{'' if where is None else f'{where}: '}{what}; {remedy}")

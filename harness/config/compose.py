@@ -5,7 +5,6 @@ A field that is None is left out of the identity as well, so a new field that de
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
+from harness.config import overrides as overrides_of
 from harness.config import plugins
 
 WHERE = {"where": True}
@@ -234,21 +234,15 @@ def fitting(config: type, path: Path) -> None:
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
     """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset or key, or a wrong type."""
-    node = OmegaConf.structured(schema(folders))
+    cls = schema(folders)
+    node = OmegaConf.structured(cls)
     OmegaConf.set_readonly(node, False)
     for path in preset_chain(preset):
         loaded = read_preset(path)
         loaded.pop("base", None)
         node = merge(node, loaded, f"preset {path}")
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not re.fullmatch(r"[\w.]+", key):
-            raise UsageError(f"'{override}' is no key=value")
-        try:
-            value = OmegaConf.from_dotlist([override])
-        except Exception as error:
-            raise UsageError(f"{override}: {first_line(error)}") from error
-        node = merge(node, value, override)
+        node = merge(node, overrides_of.parse(override, cls), override)
     try:
         tree = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:

@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.common.atomic_files import temporary
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
@@ -365,11 +363,12 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()
         snapshots.memory(folder, trainer.model, trainer.plan.iterations)
-        target = JobDir(folder).weights_file
-        written = temporary(target)
-        state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
-        save_file(state, written, {"fingerprint": trainer.job.fingerprint})  # whose they are, if they are moved
-        checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
+        checkpoint.save_weights(
+            JobDir(folder).weights_file,
+            trainer.model.state_dict(),
+            {"fingerprint": trainer.job.fingerprint},  # whose they are, if they are moved
+            jobs.ours(folder, trainer.job),
+        )
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(JobDir(folder).checkpoints)
     distributed.agree(0)  # what comes next in the launch may read the weights

@@ -17,7 +17,7 @@ from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.jobdir import lease
 from harness.jobdir.paths import OutputDir
-from harness.launch import preflight
+from harness.launch import preflight, provenance
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher, Show, describe
@@ -380,18 +380,5 @@ def choose(plan: Plan, how: How) -> tuple[Launcher, JsonObject]:
     if 0 < here < nproc and (how.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
-    facts = {**source(), "stall": how.stall, "deterministic": how.deterministic}
+    facts = {**provenance.source(), "stall": how.stall, "deterministic": how.deterministic}
     return module.Launcher(nproc, plan.output.logs), describe(name, nproc, how.command, facts)
-
-
-def source() -> JsonObject:
-    """Commit of the harness and whether its files differ from it; unknown outside git."""
-
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", *words], cwd=plugins.PROJECT, capture_output=True, text=True, check=False)
-        return answer.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "--short=12", "HEAD") or None, "dirty": bool(git("status", "--porcelain"))}
-    except OSError:
-        return {"commit": None, "dirty": None}

@@ -11,14 +11,14 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from filelock import FileLock
-
 from harness.common.errors import UnfitError
+from harness.common.locks import Lock
 from harness.common.redaction import redact
 from harness.tracking.limits import (
     DIGEST_CHARS,
@@ -118,7 +118,8 @@ class Tracking:
         if self._client is None:
             quiet()
             with self._lock():
-                probe(self.uri, self.database)
+                if not self.readonly:
+                    probe(self.uri, self.database)
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracking_uri=self.uri)
@@ -127,13 +128,23 @@ class Tracking:
             self._client = client
         return self._client
 
-    def _lock(self) -> FileLock:
-        """Held for what only one process may do at a time; processes on other machines are not kept out."""
+    def _lock(self) -> AbstractContextManager[object]:
+        """Held for what only one process may do at a time; processes on other machines are not kept out.
+
+        A database that we may only read is read without.
+        """
         if self.database:
+            if self.readonly:
+                return nullcontext()
             self.database.parent.mkdir(parents=True, exist_ok=True)
-            return FileLock(f"{self.database}.lock", timeout=600)
+            return Lock(f"{self.database}.lock")
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock", timeout=600)
+        return Lock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock")
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the store is a SQLite file that this user may read and not write."""
+        return self.database is not None and self.database.is_file() and not os.access(self.database, os.W_OK)
 
     # --- experiments and runs
 

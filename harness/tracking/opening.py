@@ -64,6 +64,7 @@ def impatient() -> Iterator[None]:
 def probe(uri: str, database: Path | None) -> None:
     """Fail at once where a database cannot be opened; MLflow itself would try again for minutes."""
     if database:
+        database.touch()  # SQLite itself would make one that the group may not write, whatever the umask says
         with closing(sqlite3.connect(database, timeout=20)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()

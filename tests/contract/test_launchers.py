@@ -132,12 +132,12 @@ def test_a_launch_heeds_no_variables_of_another_launch(
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_what_is_printed_in_a_worker_is_no_answer(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_printed_in_a_worker_is_no_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text("import os\nprint('module load cuda', flush=True)\nos.write(1, b'more\\n')\n")
+    (site / "sitecustomize.py").write_text(
+        "import os\nprint('module load cuda', flush=True)\nos.write(1, b'more\\n')\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("HARNESS_THREADS", "1")
     folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
