@@ -158,7 +158,8 @@ def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
     for job, reason in results.failures.items():
         say(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
-    say(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    failed = f", {len(results.failures)} failed" if results.failures else ""
+    say(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
     say("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         say(f"open the runs: {results.where}")

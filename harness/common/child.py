@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-SAFE = {"PYTHONSAFEPATH": "1"}  # for those that they start themselves, as torchrun does its ranks
+SAFE = {  # for those that they start themselves, as torchrun does its ranks
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUTF8": "1",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+}
 
 
 def python(*words: str) -> list[str]:

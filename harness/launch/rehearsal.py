@@ -23,11 +23,11 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import resolve
 from harness.jobdir.paths import OutputDir
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
-from harness.launch import slurm_jobs
+from harness.launch import access, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
 from harness.launch.progress import Display
-from harness.launch.runner import How, choose, connected, fetch, fit, try_networks, writable
+from harness.launch.runner import How, choose, connected, fetch, fit, try_networks
 from harness.launch.scheduler import Turns
 from harness.launch.status import rehearsing
 from harness.launch.supervisor import Show
@@ -95,7 +95,7 @@ def rehearsed(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> l
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """While a root's rehearsal is made or run. Raises UsageError where another one is."""
-    writable(root)
+    access.writable(root)
     output = OutputDir(root)
     lock = FileLock(output.rehearsal_lock)
     try:
@@ -129,7 +129,7 @@ def prepared(plan: Plan, how: How, say: Callable[[str], None]) -> tuple[Rehearsa
     if tracking is not None:
         end_rehearsal(root, tracking, say)
     shutil.rmtree(root, ignore_errors=True)
-    writable(root)
+    access.writable(root)
     short = Rehearsal(plan.experiments, root)
     plans.keep(short, how.command)
     return short, tracking

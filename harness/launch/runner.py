@@ -1,8 +1,8 @@
 """From a plan to results: skip what is finished, run what is missing launch by launch, and write the report."""
 
-import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +11,12 @@ from pathlib import Path
 
 from harness.common import child, machine
 from harness.common.atomic_files import JsonObject, write_json
-from harness.common.errors import UnfitError, UsageError, refused
+from harness.common.errors import UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.jobdir import lease
-from harness.jobdir.paths import OutputDir
-from harness.launch import preflight, provenance
+from harness.launch import access, preflight, provenance
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Turns
 from harness.launch.supervisor import Launcher, Show, describe
@@ -71,7 +70,7 @@ class Results:
     """What an invocation came to."""
 
     finished: tuple[Finished, ...]
-    executed: int  # jobs run now
+    executed: int  # jobs run now to their end
     already: int  # jobs that were done before
     elsewhere: int  # jobs that another run finished meanwhile
     failures: Mapping[Job, str]  # job -> reason
@@ -82,6 +81,8 @@ class Results:
 def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, how, say)
+    if not todo and (closed := access.closed(plan)) is not None:
+        return reprint(plan, how, closed, say)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
@@ -113,7 +114,15 @@ def run(plan: Plan, how: How, show: Show, say: Callable[[str], None]) -> Results
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    return Results(finished, turns.executed, already, turns.elsewhere, failures, where, away)
+    return Results(finished, turns.executed - turns.broken, already, turns.elsewhere, failures, where, away)
+
+
+def reprint(plan: Plan, how: How, closed: Path, say: Callable[[str], None]) -> Results:
+    """Return the results of a finished plan whose output directory is another person's: only looking."""
+    say(f"{closed}: not yours to write: the table is printed, and neither kept there nor told to MLflow")
+    reports = Path(tempfile.mkdtemp(prefix="harness-reports-"))
+    finished = tuple(conclude(plan, one, Silent(), {}, how, "FINISHED", False, reports) for one in plan.experiments)
+    return Results(finished, 0, len(plan.jobs), 0, {}, "", None)
 
 
 @contextmanager
@@ -144,13 +153,13 @@ def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], how: How
 
 def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
     """What is to be run here. Raises UnfitError where data or the root is unfit."""
-    writable(plan.root)
     if how.rerun is not None:
         able(plan, how, say)  # before anything is moved
         set_aside(plan, how.rerun, say)
     wanted = [job for job in plan.jobs if how.only is None or job.fingerprint in how.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
+        access.check(plan)
         fit(plan.config)
         data_changes.check(plan, how.inside)
         try_networks(plan, how, found)
@@ -161,7 +170,7 @@ def missing(plan: Plan, how: How, say: Callable[[str], None]) -> list[Job]:
 
 def able(plan: Plan, how: How, say: Callable[[str], None]) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
-    writable(plan.root)
+    access.check(plan)
     fit(plan.config)
     try_networks(plan, how, [job for job in plan.jobs if plan.state(job) != "done"])
     connected(how, say)
@@ -261,8 +270,9 @@ def conclude(
     how: How,
     status: str,
     worked: bool,
+    reports: Path | None = None,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root.
+    """Tell the store what is done, build the report and write it under the root, or where `reports` says.
 
     The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
     """
@@ -278,7 +288,7 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
-    folder = plan.output.reports / experiment.name
+    folder = (reports or plan.output.reports) / experiment.name
     evidence = present.collect(plan, experiment, cells, how.command, folder)
     facts = rows.context(experiment, how.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
@@ -349,17 +359,6 @@ def fetch(config: Config, say: Callable[[str], None]) -> None:
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise UnfitError(f"{why}: set encoder.{name}.weights=FILE (docs/DATA.md), or run `harness doctor`")
-
-
-def writable(root: Path) -> None:
-    """Make the root, or raise UnfitError."""
-    try:
-        OutputDir(root).jobs.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable.{os.getpid()}"
-        probe.write_bytes(b"x")  # an empty file fits on a full disk
-        probe.unlink()
-    except OSError as error:
-        raise refused(error, root) from error
 
 
 def choose(plan: Plan, how: How) -> tuple[Launcher, JsonObject]:

@@ -31,6 +31,7 @@ class Turns:
     say: Callable[[str], None]
     failures: dict[Job, str] = field(default_factory=dict)  # job -> reason
     executed: int = 0  # jobs run here
+    broken: int = 0  # of those, failed
     elsewhere: int = 0  # jobs that another run has finished meanwhile
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ class Turns:
                 self.executed -= 1
                 self.say(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
             else:
+                self.broken += 1
                 self.fail(job, outcome.reason or outcome.status)
 
     def fail(self, job: Job, reason: str) -> None:

@@ -25,7 +25,7 @@ from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import Resolved, resolve
 from harness.jobdir.paths import Outcome, OutputDir, Submission
-from harness.launch import runner
+from harness.launch import access, runner
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import Display
 from harness.launch.supervisor import Progress, Show, follow
@@ -326,7 +326,7 @@ def asked(how: runner.How, flags: Sequence[str], settings: Resolved, plan: Plan)
 
 def leave_running(root: Path) -> str:
     """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
-    runner.writable(root)
+    access.writable(root)
     OutputDir(root).logs.mkdir(exist_ok=True)
     path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]

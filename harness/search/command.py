@@ -13,7 +13,7 @@ from harness.common.console import say
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
-from harness.launch import runner
+from harness.launch import access, runner
 from harness.launch.progress import Display
 from harness.plan import cost
 from harness.plan.study import Study, Trial
@@ -62,7 +62,7 @@ def run(request: Request, workers: int, display: Display) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
-    runner.writable(root)
+    access.writable(root)
     runner.fit(study.config)
     default = study.plan(study.default, study.config["seed"], root)
     runner.try_networks(default, request.how, default.jobs)  # what cannot be, before all else

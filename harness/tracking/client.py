@@ -4,21 +4,18 @@ The client's methods only: no active run, no MLFLOW_RUN_ID (a child would become
 imported when it is first spoken to. Every failure of it is an UnfitError of one line without passwords.
 """
 
-import hashlib
 import json
 import os
 import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from harness.common.errors import UnfitError
-from harness.common.locks import Lock
 from harness.common.redaction import redact
 from harness.tracking.limits import (
     DIGEST_CHARS,
@@ -35,7 +32,7 @@ from harness.tracking.limits import (
     user,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told
+from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told, turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +115,7 @@ class Tracking:
         if self._client is None:
             quiet()
             with self._lock():
-                if not self.readonly:
-                    probe(self.uri, self.database)
+                probe(self.uri, self.database)
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracking_uri=self.uri)
@@ -129,22 +125,8 @@ class Tracking:
         return self._client
 
     def _lock(self) -> AbstractContextManager[object]:
-        """Held for what only one process may do at a time; processes on other machines are not kept out.
-
-        A database that we may only read is read without.
-        """
-        if self.database:
-            if self.readonly:
-                return nullcontext()
-            self.database.parent.mkdir(parents=True, exist_ok=True)
-            return Lock(f"{self.database}.lock")
-        name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        return Lock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock")
-
-    @property
-    def readonly(self) -> bool:
-        """Whether the store is a SQLite file that this user may read and not write."""
-        return self.database is not None and self.database.is_file() and not os.access(self.database, os.W_OK)
+        """Held for what only one process may do at a time."""
+        return turn(self.uri, self.database)
 
     # --- experiments and runs
 
