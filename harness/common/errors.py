@@ -29,6 +29,7 @@ KEPT = "what is finished is kept, and the same command goes on from it"
 REMEDIES = {
     errno.ENOSPC: f"free some space; {KEPT}",
     errno.EDQUOT: f"free some space; {KEPT}",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n 4096) or set train.workers=0; {KEPT}",
     errno.EROFS: "choose another place{root}, or make it writable",
     errno.ENOTDIR: "choose another place{root}: a file stands where a folder should",
     errno.EEXIST: "choose another place{root}: a file stands where a folder should",

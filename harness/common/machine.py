@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from itertools import takewhile
 
 
 def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
@@ -17,5 +18,6 @@ def gpus() -> int:
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+        names = [name.strip() for name in visible.split(",")]
+        return len(list(takewhile(lambda name: name and not name.startswith("-"), names)))  # CUDA stops at the first -1
     return sum(line.startswith("GPU ") for line in listed.splitlines())

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,13 +46,17 @@ def become(user: int, umask: int = 0o002) -> list[str]:
     return ["sh", "-c", f'umask {umask:o} && exec "$@"', "sh", *rights]
 
 
-def shared(tmp_path: Path) -> Path:
-    """A folder set up as docs/CLUSTER.md says: the group's, setgid, writable for it."""
-    for folder in tmp_path.parents:
-        if "pytest" in str(folder):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
-    root = tmp_path / "shared"
+@contextmanager
+def lab() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest closes its own to others at every start."""
+    with tempfile.TemporaryDirectory(prefix="harness-lab-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def shared(folder: Path) -> Path:
+    """An output directory set up as docs/CLUSTER.md says: the group's, setgid, writable for it."""
+    root = folder / "shared"
     root.mkdir()
     os.chown(root, -1, GROUP)
     root.chmod(0o2775)
@@ -71,9 +78,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, **ours, "OMP_NUM_THREADS": "1"}
 
 
-def harness(
-    folder: Path, user: int, *words: str, umask: int = 0o002, **env: str
-) -> subprocess.CompletedProcess[str]:
+def harness(folder: Path, user: int, *words: str, umask: int = 0o002, **env: str) -> subprocess.CompletedProcess[str]:
     """`harness` as a user in a folder of theirs."""
     command = [*alone(), *become(user, umask), sys.executable, "-P", "-m", "harness.cli", *words]
     given = {**environment(folder), **env}
