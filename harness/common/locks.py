@@ -5,6 +5,7 @@ import fcntl
 import getpass
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,11 @@ AGAIN = 0.05  # seconds between two tries
 ABSENT = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # file systems without flock
 
 
-class Lock:
-    """A lock of the kernel's, which a process that is killed gives back; reentrant. The file names its holder."""
+class Lock(threading.local):
+    """A lock of the kernel's, which a process that is killed gives back. The file names its holder.
+
+    Reentrant in a thread; other threads of the process wait like other processes.
+    """
 
     def __init__(self, path: str | Path, patience: float = PATIENCE, tell: float = TELL) -> None:
         self.path, self.patience, self.tell = Path(path), patience, tell

@@ -9,12 +9,14 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from harness.common.atomic_files import JsonObject, write_json
-from harness.common.errors import UnfitError, refused
+from harness.common.console import say
+from harness.common.errors import HarnessError, UnfitError, refused
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
 from harness.data import manifest
@@ -31,6 +33,8 @@ from harness.tracking.publisher import Silent
 
 POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, and two steps besides
+UNKILLABLE = 120.0  # seconds that killed ranks may take to end; Slurm's KillWait is 30 by default
+TELL = 8.0  # seconds without a sign of the ranks after which a person is told what is waited for
 HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
 STALL = 10.0  # minutes without a step after which a launch is ended
 
@@ -120,7 +124,8 @@ def supervise(
     try:
         return to_its_end(plan, launch, launcher, publisher, show, how)
     except Exception as error:
-        end(launcher)
+        with suppress(HarnessError):  # that they do not end: `error` came first
+            end(launcher)
         for job, lease in launch.items():
             if lease.ours():
                 publisher.end(job, left_by(plan, job) or Outcome("failed", one_line(error)))
@@ -179,9 +184,14 @@ def to_its_end(
 
 
 def end(launcher: Launcher) -> None:
-    """End a launch at once."""
+    """End a launch at once. Raise HarnessError where the kernel does not end it, as on a disk that has gone."""
     launcher.signal(signal.SIGKILL)
+    deadline = time.monotonic() + UNKILLABLE
     while launcher.running():
+        if time.monotonic() > deadline:
+            raise HarnessError(
+                f"ranks have not ended {UNKILLABLE:.0f} s after a kill: look for them (log: {launcher.log})"
+            )
         time.sleep(POLL)
 
 
@@ -209,11 +219,19 @@ def wait(
     show: Show,
     progress: Mapping[Job, Progress],
     enough: Callable[[], str | None],
+    awaited: str = "its ranks have given no sign yet",
 ) -> str | None:
     """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
+    begun, silent = time.monotonic(), True
     while launcher.running():
+        before = [one.offset for one in progress.values()]
         for job in progress:
             follow(plan, publisher, show, progress[job])
+        if silent and before != [one.offset for one in progress.values()]:
+            silent = False
+        elif silent and time.monotonic() - begun > TELL:
+            silent = False
+            say(f"waiting for {next(iter(progress)).name}: {awaited} (log: {launcher.log})")
         if (reason := enough()) is not None:
             return reason
         time.sleep(POLL)
@@ -234,7 +252,13 @@ def stop_launch(
     with stop_signals():
         try:
             late = wait(
-                plan, launcher, publisher, show, progress, lambda: "late" if time.monotonic() > deadline else None
+                plan,
+                launcher,
+                publisher,
+                show,
+                progress,
+                lambda: "late" if time.monotonic() > deadline else None,
+                f"its ranks finish a step and save it, at most {deadline - time.monotonic():.0f} s",
             )
         except Stopped:
             late = "asked twice"
