@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import diagnose, jobs, plan, reports, run, search
+from harness.common.child import in_utf8
 from harness.common.console import never_refuse, out, say
 from harness.common.errors import HarnessError, refused
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
@@ -97,6 +98,7 @@ def fail(error: HarnessError) -> int:
 
 def entry() -> None:
     """The console script. A defect's traceback is shown without passwords."""
+    in_utf8()
     never_refuse()
     try:
         code = main()

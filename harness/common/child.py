@@ -1,5 +1,6 @@
 """How our child processes are started, and how they answer: nothing of the working directory must hide our modules."""
 
+import locale
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ SAFE = {  # for those that they start themselves, as torchrun does its ranks
     "PYTHONUTF8": "1",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
+
+
+def in_utf8() -> None:
+    """Start this process anew in Python's UTF-8 mode where the locale has another encoding: our files are UTF-8."""
+    if locale.getpreferredencoding(False).lower().replace("-", "") != "utf8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def python(*words: str) -> list[str]:

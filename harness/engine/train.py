@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.common import machine
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
@@ -312,6 +313,10 @@ def run(
     )
     looks = Looks(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
+    if options.workers:
+        images = (options.micro_batch or options.batch) // rank.world
+        pixel = 3 + 1  # bytes: colours and label
+        machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
         stop.beat()
