@@ -196,7 +196,8 @@ def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
     for job, reason in results.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
-    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    failed = f", {len(results.failures)} failed" if results.failures else ""
+    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
     log.info("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         log.info(f"open the runs: {results.where}")

@@ -25,10 +25,10 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import OutputDir, SlurmJob
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
-from harness.launch import slurm_jobs
+from harness.launch import access, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
-from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks, writable
+from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks
 from harness.launch.scheduler import Scheduler
 from harness.launch.status import rehearsing
 from harness.plan import gc, saved_plans
@@ -96,7 +96,7 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """While a root's rehearsal is made or run. Raises UsageError where another one is."""
-    writable(root)
+    access.writable(root)
     output = OutputDir(root)
     lock = FileLock(output.rehearsal_lock)
     try:
@@ -130,7 +130,7 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
     if tracking is not None:
         end_rehearsal(root, tracking)
     shutil.rmtree(root, ignore_errors=True)
-    writable(root)
+    access.writable(root)
     short = Rehearsal(plan.experiments, root)
     saved_plans.keep(short, options.command)
     return short, tracking

@@ -26,7 +26,7 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config import plugins
 from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import Outcome, OutputDir, SlurmJob
-from harness.launch import notification, requeues, runner, slurm_queue, slurm_submit
+from harness.launch import access, notification, requeues, runner, slurm_queue, slurm_submit
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
@@ -311,7 +311,7 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
 
 def leave_running(root: Path) -> str:
     """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
-    runner.writable(root)
+    access.writable(root)
     OutputDir(root).logs.mkdir(exist_ok=True)
     path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]
