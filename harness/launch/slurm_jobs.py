@@ -178,7 +178,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = Fals
     left = {job: why for job, why in left.items() if job not in results.failures}
     if any(job not in submitter.elsewhere for job in left):  # whose Slurm job could tell nobody
         notification.send(options.notify, "failed", plan, next(iter(left.values())))
-    return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
+    executed = sum(plan.state(job) == "done" for job in missing)
+    return replace(results, failures={**results.failures, **left}, executed=executed)
 
 
 def probe(plan: Plan, options: RunOptions, missing: Sequence[Job]) -> None:

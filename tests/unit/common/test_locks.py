@@ -33,11 +33,11 @@ def holder(tmp_path: Path):
     process.communicate()
 
 
-def test_who_has_it_is_said_within_ten_seconds(tmp_path: Path, holder, capsys) -> None:
+def test_who_has_it_is_said_within_ten_seconds(tmp_path: Path, holder, caplog) -> None:
     assert TELL < 10
     with pytest.raises(UnfitError, match=rf"\(process {holder.pid}\) has not given it back within 1 s; wait"):
         Lock(tmp_path / "lock", patience=1.0, tell=0.2).__enter__()
-    assert f"(process {holder.pid}) has; at most 1 s" in capsys.readouterr().err
+    assert f"(process {holder.pid}) has; at most 1 s" in caplog.text
 
 
 def test_a_killed_process_gives_it_back(tmp_path: Path, holder) -> None:
@@ -66,14 +66,14 @@ def test_threads_exclude_each_other_and_a_thread_may_enter_twice(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_it_is_done_without_where_the_file_system_has_none(tmp_path: Path, monkeypatch, capsys, number: int) -> None:
+def test_it_is_done_without_where_the_file_system_has_none(tmp_path: Path, monkeypatch, caplog, number: int) -> None:
     def absent(file: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", absent)
     with Lock(tmp_path / "lock"):
         pass
-    assert "no file locks here" in capsys.readouterr().err
+    assert "no file locks here" in caplog.text
 
 
 def test_its_file_is_as_the_umask_says(tmp_path: Path) -> None:
