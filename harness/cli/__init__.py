@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import diagnose, jobs, plan, reports, run, search
-from harness.common.console import logging_to_stderr, out
+from harness.common.child import in_utf8
+from harness.common.console import logging_to_stderr, never_refuse, out
 from harness.common.errors import HarnessError, refused
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 
@@ -101,6 +102,8 @@ def fail(error: HarnessError) -> int:
 
 def entry() -> None:
     """The console script. A defect's traceback is shown without passwords."""
+    in_utf8()
+    never_refuse()
     try:
         code = main()
     except Exception as error:

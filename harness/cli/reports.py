@@ -27,7 +27,7 @@ def report(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone.
+    """Print an experiment's table from MLflow alone, or from the root where there is no store.
 
     --open shows the whole report.
 
@@ -40,10 +40,18 @@ def report(
     """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness.tracking import report_from_mlflow
+    from harness.tracking.client import Tracking
 
     if show and folder is None:
         folder = made.root / "review"
-    reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
+    store = Tracking(settings.tracking_uri, settings.prefix).database
+    if store is not None and not store.exists():
+        from harness.launch import report_from_root
+
+        reviews = report_from_root.look_up(made, command_line(), store, folder)
+        log.info(f"{store}: no such database, so this is what the files of {made.root} say")
+    else:
+        reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
         from harness.report.folder import write_report
         from harness.tracking import ui

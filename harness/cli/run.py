@@ -9,7 +9,7 @@ from harness.cli import completion
 from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds, Slurm
 from harness.cli.parse import first_line, make_plan, print_reports, run_options
 from harness.common.console import out
-from harness.common.errors import UnfitError, UsageError
+from harness.common.errors import HarnessError, UnfitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,10 @@ Rerun = Annotated[
     typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
 ]
 Accept = Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")]
+MaxJobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="At most so many Slurm jobs of the plan in the queue; the others wait here"),
+]
 DrySubmit = Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")]
 
@@ -57,6 +61,7 @@ def run(
     nproc: Nproc = None,
     nodes: Nodes = None,
     slurm: Slurm = None,
+    max_jobs: MaxJobs = None,
     dry_run: DrySubmit = False,
     detach: Detach = False,
     offline: Offline = False,
@@ -95,7 +100,7 @@ def run(
     plan, settings = make_plan(experiments, seeds, preset, root, plugins, accept=accept == "data", **flags)
     on_slurm = settings.launcher == "slurm"
     given = {"--rehearse": rehearse, "--dry-run": dry_run, "--detach": detach, "--json": as_json, "--rerun": rerun}
-    refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes}, on_slurm)
+    refuse({**given, "--accept": accept, "--slurm": slurm, "--nodes": nodes, "--max-jobs": max_jobs}, on_slurm)
     log.info(first_line(plan))
     from harness.plan import data_changes
 
@@ -107,7 +112,7 @@ def run(
 
     if accept == "changed":
         runner.accept(plan)
-    options = run_options(settings, offline=offline, rerun=rerun)
+    options = run_options(settings, offline=offline, rerun=rerun, max_jobs=max_jobs)
     if on_slurm:
         options = slurm_jobs.with_sbatch(options, slurm or (), plan)
     if dry_run:
@@ -130,7 +135,7 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
     }
     if not on_slurm:
         apart["--rehearse"].append("--detach")
-        if alone := [flag for flag in ("--nodes", "--slurm", "--dry-run") if given[flag]]:
+        if alone := [flag for flag in ("--nodes", "--slurm", "--max-jobs", "--dry-run") if given[flag]]:
             raise UsageError(f"{' and '.join(alone)} need --launcher slurm")
     for flag, others in apart.items():
         if given[flag] and (wrong := [other for other in others if given[other]]):
@@ -140,18 +145,26 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
 def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> "Results | None":
     """Run the plan here or by Slurm; None where it is left to run on its own."""
     from harness.common.progress import Progress
-    from harness.launch import runner, slurm_jobs
+    from harness.launch import notification, runner, slurm_jobs
 
-    if detach and not on_slurm:
-        runner.preflight(plan, options)
+    if detach and (not on_slurm or options.max_jobs):  # somebody must stay to submit the rest
+        if not on_slurm:
+            runner.preflight(plan, options)
         log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
         return None
-    with Progress() as progress:
-        if not on_slurm:
-            return runner.run(plan, options, progress)
-        results = slurm_jobs.run(plan, options, progress, detach)
+    try:
+        with Progress() as progress:
+            if on_slurm:
+                results = slurm_jobs.run(plan, options, progress, detach)
+            else:
+                results = runner.run(plan, options, progress)
+    except HarnessError as error:
+        notification.send(options.notify, "failed", plan, str(error))
+        raise
     if results is None:
         log.info("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+    elif not on_slurm:
+        notification.notify_of_results(plan, options, results.failures)
     return results
 
 
@@ -183,7 +196,8 @@ def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
     for job, reason in results.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
-    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}")
+    failed = f", {len(results.failures)} failed" if results.failures else ""
+    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
     log.info("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
     if results.where:
         log.info(f"open the runs: {results.where}")

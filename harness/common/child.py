@@ -1,12 +1,24 @@
 """Start of our child processes, and their answers: nothing of the working directory must hide our modules."""
 
+import locale
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-SAFE = {"PYTHONSAFEPATH": "1"}  # for those that they start themselves, as torchrun does its ranks
+SAFE = {  # for those that they start themselves, as torchrun does its ranks
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUTF8": "1",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+}
+
+
+def in_utf8() -> None:
+    """Start this process anew in Python's UTF-8 mode where the locale has another encoding: our files are UTF-8."""
+    if locale.getpreferredencoding(False).lower().replace("-", "") != "utf8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def python(*words: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Results on stdout; what the harness logs, as plain lines on stderr. A reader who has left ends nothing."""
 
+import io
 import logging
 import os
 import sys
@@ -8,6 +9,13 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from harness.common.redaction import redact
+
+
+def never_refuse() -> None:
+    """Let stdout and stderr write what their encoding has not, as \\x, \\u or \\U and its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None: it was closed before we started
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out(text: str = "") -> None:

@@ -4,6 +4,7 @@ A message is one line: what is wrong, where, and what to do. The command line pr
 """
 
 import errno
+from pathlib import Path
 
 
 class HarnessError(Exception):
@@ -28,6 +29,7 @@ KEPT = "what is finished is kept, and the same command goes on from it"
 REMEDIES = {
     errno.ENOSPC: f"free some space; {KEPT}",
     errno.EDQUOT: f"free some space; {KEPT}",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n 4096) or set train.workers=0; {KEPT}",
     errno.EROFS: "choose another place{root}, or make it writable",
     errno.ENOTDIR: "choose another place{root}: a file stands where a folder should",
     errno.EEXIST: "choose another place{root}: a file stands where a folder should",
@@ -36,10 +38,20 @@ REMEDIES = {
 }
 
 
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+SHARE = "have its owner make it readable and writable for the group: chmod -R g+rwX (docs/CLUSTER.md, several people)"
+
+
 def refused(error: OSError, path: object = None) -> UnfitError:
-    """Return the error for people of what a file system refused, at `path` in a root or else where `error` says."""
+    """Return the error for people of what a file system refused, at `path` in a root or else where `error` says.
+
+    What may not be read or written elsewhere than at `path`, as another person's weights, is named itself.
+    """
     where = error.filename if path is None else path
     what = error.strerror or str(error) or type(error).__name__
     remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
+    elsewhere = error.filename is not None and path is not None and not Path(error.filename).is_relative_to(str(path))
+    if error.errno in FORBIDDEN and elsewhere:
+        return UnfitError(f"{error.filename}: {what}; {SHARE}")
     remedy = remedy.replace("{root}", "" if path is None else " (--root DIR)")
     return UnfitError(f"{'' if where is None else f'{where}: '}{what}; {remedy}")

@@ -1,7 +1,17 @@
-"""GPUs and cores of this machine, asked without torch."""
+"""What this machine has and allows, asked without torch."""
 
 import os
+import resource
+import shutil
 import subprocess
+from itertools import takewhile
+from pathlib import Path
+
+from harness.common.errors import UnfitError
+
+SHM = Path("/dev/shm")
+SLACK = 2**16  # bytes of queues and their semaphores
+FILES, EACH = 64, 16  # open files of a rank itself, and for each of its loading processes
 
 
 def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
@@ -17,5 +27,29 @@ def gpus() -> int:
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+        names = [name.strip() for name in visible.split(",")]
+        return len(list(takewhile(lambda name: name and not name.startswith("-"), names)))  # CUDA stops at the first -1
     return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def room_for_loading(workers: int, batch: int) -> None:
+    """Raise UnfitError where loading processes, each with a batch of so many bytes ready, would wait for ever or die.
+
+    The limit of open files is raised first as far as this process may.
+    """
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = FILES + EACH * workers
+    if resource.RLIM_INFINITY != files < need:
+        files = need if most == resource.RLIM_INFINITY else min(need, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    if resource.RLIM_INFINITY != files < need:
+        raise UnfitError(
+            f"only {files} files may be open at once (ulimit -n) and train.workers={workers} need {need}: "
+            "ulimit -n 4096, or train.workers=0 (no number moves)"
+        )
+    memory = workers * batch + SLACK
+    if SHM.is_dir() and (free := shutil.disk_usage(SHM).free) < memory:
+        raise UnfitError(
+            f"{SHM} has {free / 2**20:.2f} MiB free and train.workers={workers} need {memory / 2**20:.2f}: "
+            "give the container more (docker run --shm-size=8g, or --ipc=host), or train.workers=0 (no number moves)"
+        )

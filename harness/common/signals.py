@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 PREEMPTED = 75  # exit code of whoever a signal has stopped: run the same command again
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def taken() -> list[signal.Signals]:
+    """Return the signals that stop us; not SIGHUP where it is ignored, as nohup has it."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in NUMBERS if number != signal.SIGHUP or not ignored]
 
 
 class Stopped(BaseException):
@@ -29,8 +35,9 @@ def stop_signals() -> Iterator[None]:
         del frame
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in NUMBERS}
+    before = {number: signal.signal(number, stop) for number in taken()}
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # those that came while a Slurm job's Python started
         yield
     finally:
         for number, handler in before.items():

@@ -4,7 +4,6 @@ Fields marked `where` (paths, workers, intervals of checkpoints) are needed to r
 A field that is None is left out of the identity as well, so a new field that defaults to None moves no fingerprint.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
+from harness.config import overrides as overrides_of
 from harness.config import plugins
 
 WHERE = {"where": True}
@@ -251,14 +251,7 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
         loaded.pop("base", None)
         node = merge(node, loaded, f"preset {path}")
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not re.fullmatch(r"[\w.]+", key):
-            raise UsageError(f"'{override}' is no key=value")
-        try:
-            value = OmegaConf.from_dotlist([override])
-        except Exception as error:
-            raise UsageError(f"{override}: {first_line(error)}") from error
-        node = merge(node, value, override)
+        node = merge(node, overrides_of.parse(override, typed), override)
     try:
         tree = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:

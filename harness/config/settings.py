@@ -43,6 +43,7 @@ class LaunchOptions:
     slurm: JsonObject = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
+    notify: str | None = None  # a command, or a webhook's http(s) address, when a plan is done, failed or stuck
 
 
 RANKS = ("stall", "deterministic")  # options that ranks hear of: how.json has them, and job.yaml's launch
@@ -57,6 +58,7 @@ class RunOptions(LaunchOptions):
     command: tuple[str, ...] = tuple(sys.argv)
     only: tuple[str, ...] | None = None  # fingerprints of the jobs to run here; None: all that are missing
     inside: bool = False  # an allocation: a store that cannot be reached from here is told later
+    max_jobs: int | None = None  # Slurm jobs of the plan in the queue at a time
 
     @classmethod
     def of(cls, settings: "Settings", **more: Any) -> Self:

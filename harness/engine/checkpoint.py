@@ -5,12 +5,13 @@ The iteration is the whole position (randomness is a function of it), so a state
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.common.atomic_files import temporary
@@ -81,6 +82,8 @@ def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = JobDir(folder).weights_file
     if not path.is_file():
         raise UnfitError(f"{shown(folder)}: has no weights; is the training finished?")
+    with path.open("rb"):  # what may not be read is no damage: raises PermissionError, which names it
+        pass
     if sidecar(path).exists() and not whole(path):
         raise UnfitError(f"{shown(path)}: is not what its training wrote (its sha256 differs); train it again")
     try:
@@ -88,6 +91,21 @@ def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise UnfitError(f"{shown(path)}: cannot be read ({error}); train it again") from error
+
+
+def save_weights(
+    target: Path, state: Mapping[str, Tensor], metadata: dict[str, str], allowed: Callable[[], None]
+) -> None:
+    """Write a training's result by rename, with its checksum, as readable as any file that is made there.
+
+    safetensors writes through a file of its own that nobody else may read.
+    """
+    written = temporary(target)
+    written.touch()
+    mode = written.stat().st_mode
+    save_file({name: value.cpu().contiguous() for name, value in state.items()}, written, metadata)
+    written.chmod(mode)
+    keep(written, target, allowed)
 
 
 def clear(folder: Path) -> None:

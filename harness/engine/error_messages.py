@@ -10,6 +10,13 @@ from harness.plan.spec import EvaluateSpec, JobSpec, TrainSpec
 
 PEERS = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "peer", "NCCL")
 MEMORY = ("cuda error: out of memory", "'out of memory'", "status_alloc_failed")  # CUDA's, NCCL's, cuBLAS's and cuDNN's
+SHARED_MEMORY = (
+    "shared memory",
+    "bus error",
+    "/torch_",
+    "shm_open",
+)  # of a loading process; torch's words for a full /dev/shm
+FILES = ("too many open files", "ancdata")  # torch's words where a descriptor cannot be passed on
 GIB = 2**30
 
 
@@ -24,6 +31,13 @@ def reason(error: BaseException, job: JobSpec | None) -> str:
         isinstance(error, RuntimeError) and "gloo" in message.lower() and any(word in message for word in PEERS)
     ):
         return f"another rank ended first; its own reason is in the log, or it was killed ({message[:160]})"
+    if any(word in message.lower() for word in FILES):
+        return f"too many open files: raise the limit (ulimit -n 4096) or set train.workers=0 ({message[:160]})"
+    if any(word in message.lower() for word in SHARED_MEMORY):
+        return (
+            "/dev/shm is full: give the container more (docker run --shm-size=8g, or --ipc=host), or set "
+            f"train.workers=0, which moves no number ({message[:160]})"
+        )
     return f"{type(error).__name__}: {message}"[:500]
 
 

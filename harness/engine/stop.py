@@ -12,7 +12,7 @@ from types import FrameType
 from typing import IO
 
 from harness.common import parent
-from harness.common.signals import PREEMPTED
+from harness.common.signals import PREEMPTED, taken
 
 BEATS = 20  # a beat each twentieth of the time after which a silent rank counts as stalled
 
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class Stop:
-    """The flag that signals set: SIGTERM, SIGUSR1 and SIGUSR2 mean preempted, SIGINT cancelled.
+    """The flag that signals set: SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 mean preempted, SIGINT cancelled.
 
     While `idle` there is no work to save, and a signal ends the process at once.
     """
@@ -40,8 +40,8 @@ class Stop:
 
     def install(self) -> None:
         """Take the signals over; call in the main thread."""
-        for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"):
-            signal.signal(getattr(signal, name), self._handle)
+        for number in taken():
+            signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.common.atomic_files import temporary
+from harness.common import machine
 from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
@@ -315,6 +314,10 @@ def run(
     )
     intermediate = IntermediateEvaluation(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
+    if options.workers:
+        images = (options.micro_batch or options.batch) // rank.world
+        pixel = 3 + 1  # bytes: colours and label
+        machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     for iteration in range(start, trainer.plan.iterations):
         stop.beat()
@@ -367,11 +370,12 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()
         snapshots.memory(folder, trainer.model, trainer.plan.iterations)
-        target = JobDir(folder).weights_file
-        written = temporary(target)
-        state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
-        save_file(state, written, {"fingerprint": trainer.job.fingerprint})  # whose they are, if they are moved
-        checkpoint.keep(written, target, jobs.ours(folder, trainer.job))
+        checkpoint.save_weights(
+            JobDir(folder).weights_file,
+            trainer.model.state_dict(),
+            {"fingerprint": trainer.job.fingerprint},  # whose they are, if they are moved
+            jobs.ours(folder, trainer.job),
+        )
         reporter.checkpoint(trainer.plan.iterations)
         checkpoint.clear(JobDir(folder).checkpoints)
     distributed.agree(0)  # what comes next in the launch may read the weights

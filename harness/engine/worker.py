@@ -1,7 +1,8 @@
-"""Entry of a rank: `python -m harness.engine.worker [--serve] [JOBDIR ...]`.
+"""Entry of a rank: `python -m harness.engine.worker [--serve IN OUT] [JOBDIR ...]`.
 
 Runs the given job directories as one launch and exits 0, 1 (a job failed) or 75 (stopped by a signal). With --serve it
-reads launches as JSON lines {"jobs": [dirs]} from stdin, answers each with one JSON line on stdout and stays warm.
+reads launches as JSON lines {"jobs": [dirs]} from the descriptor IN, answers each with one JSON line on OUT and stays
+warm: stdout is anybody's, and a line that is printed there is no answer.
 """
 
 import argparse
@@ -38,23 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m harness.engine.worker", description=__doc__)
     parser.add_argument("jobs", nargs="*", type=Path, metavar="JOBDIR")
-    parser.add_argument("--serve", action="store_true", help="read launches from stdin until it ends")
+    help_serve = "descriptors: launches are read from IN until it ends, and answered on OUT"
+    parser.add_argument("--serve", nargs=2, type=int, metavar=("IN", "OUT"), help=help_serve)
     options = parser.parse_args(arguments)
     rank = runtime.this_rank()
-    return serve(rank, STOP) if options.serve else launch(options.jobs, rank, STOP)
+    return serve(rank, STOP, *options.serve) if options.serve else launch(options.jobs, rank, STOP)
 
 
-def serve(rank: Rank, stop: Stop) -> int:
-    """Launches from stdin, until it ends or a signal comes; what libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    while line := _next_line(sys.stdin, stop):
-        folders = [Path(folder) for folder in json.loads(line)["jobs"]]
-        code = launch(folders, rank, stop)
-        answers.write(json.dumps({"jobs": [str(folder) for folder in folders], "exit_code": code}) + "\n")
-        answers.flush()
-        if stop.status is not None:
-            return PREEMPTED
+def serve(rank: Rank, stop: Stop, source: int, target: int) -> int:
+    """Run launches from a descriptor until it ends or a signal comes, and answer each on another."""
+    with os.fdopen(source) as lines, os.fdopen(target, "w") as answers:
+        while line := _next_line(lines, stop):
+            folders = [Path(folder) for folder in json.loads(line)["jobs"]]
+            code = launch(folders, rank, stop)
+            answers.write(json.dumps({"exit_code": code}) + "\n")
+            answers.flush()
+            if stop.status is not None:
+                return PREEMPTED
     return 0
 
 

@@ -59,7 +59,12 @@ class Holder:
     @property
     def gone(self) -> bool:
         """Whether its process is known to be dead; never where that cannot be seen from here."""
-        return self.local and birth(self.pid) != self.born
+        return self.local and (dead(self.pid) or birth(self.pid) not in (None, self.born))
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is known to be at work."""
+        return self.local and self.born is not None and birth(self.pid) == self.born
 
 
 @dataclass
@@ -207,7 +212,7 @@ def current_holder(directory: Path) -> Holder | None:
     holder = latest_holder(directory)
     if holder is None or holder.released or holder.gone:
         return None
-    return holder if holder.local or counts(directory) else None
+    return holder if holder.alive or counts(directory) else None
 
 
 def counts(directory: Path) -> bool:
@@ -244,22 +249,30 @@ def machine() -> str | None:
         return None
 
 
+def dead(pid: int) -> bool:
+    """Whether there is no such process; one of another user's is there, also where /proc hides it (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def birth(pid: int | None = None) -> str | None:
-    """When a process (by default this one) started, in the kernel's ticks; None where it is dead."""
+    """When a process (by default this one) started, in the kernel's ticks; None where that cannot be seen.
+
+    "dead" where the process has ended and waits for its parent.
+    """
     pid = os.getpid() if pid is None else pid
     if sys.platform != "linux":
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return "alive"
+        return "dead" if dead(pid) else "alive"
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]  # state, starttime
+    return "dead" if fields[0] in "ZX" else fields[19]  # state, starttime
 
 
 def user() -> str:

@@ -43,13 +43,49 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class SlurmJob:
+    """A job as Slurm has it: its number alone may be another's by now. None is what an older file does not say."""
+
+    id: str
+    cluster: str | None = None
+    user: str | None = None
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def whose(self) -> str:
+        """The number, user and cluster."""
+        owner = f" of {self.user}" if self.user else ""
+        return f"{self.id}{owner}{f' on {self.cluster}' if self.cluster else ''}"
+
+    @classmethod
+    def of(cls, content: JsonObject) -> "SlurmJob | None":
+        """Return the one of slurm.json or rehearsal.json; None without one."""
+        if content.get("id") is None:
+            return None
+        return cls(str(content["id"]), content.get("cluster"), content.get("user"), content.get("job_name"))
+
+    @property
+    def json(self) -> JsonObject:
+        """What `of` reads."""
+        return {"id": self.id, "cluster": self.cluster, "user": self.user, "job_name": self.name}
+
+
+@dataclass(frozen=True)
 class Submission:
     """slurm.json: the Slurm job that was submitted last for a job."""
 
-    id: str
-    name: str | None = None
+    slurm_job: SlurmJob
+    name: str | None = None  # of the job
     after: tuple[str, ...] = ()  # the Slurm jobs that it waits for
     log: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The Slurm job's number."""
+        return self.slurm_job.id
 
 
 class JobDir(Folder):
@@ -105,10 +141,15 @@ class JobDir(Folder):
     def submission(self) -> Submission | None:
         """Return the Slurm job that was submitted last, None without one. Raises UnfitError for a damaged file."""
         content = read_json(self.slurm_file)
-        if content.get("id") is None:
+        slurm_job = SlurmJob.of(content)
+        if slurm_job is None:
             return None
-        after = tuple(content.get("after", ()))
-        return Submission(str(content["id"]), content.get("name"), after, content.get("log"))
+        return Submission(slurm_job, content.get("name"), tuple(content.get("after", ())), content.get("log"))
+
+    def write_submission(self, submission: Submission) -> None:
+        """Write slurm.json."""
+        facts = {"name": submission.name, "after": submission.after, "log": submission.log}
+        write_json(self.slurm_file, {**submission.slurm_job.json, **facts})
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of the checkpoints that are there."""

@@ -23,12 +23,12 @@ from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
-from harness.jobdir.paths import OutputDir
+from harness.jobdir.paths import OutputDir, SlurmJob
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
-from harness.launch import slurm_jobs
+from harness.launch import access, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
-from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks, writable
+from harness.launch.runner import choose, connected, fetch, require_inputs, try_networks
 from harness.launch.scheduler import Scheduler
 from harness.launch.status import rehearsing
 from harness.plan import gc, saved_plans
@@ -96,7 +96,7 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """While a root's rehearsal is made or run. Raises UsageError where another one is."""
-    writable(root)
+    access.writable(root)
     output = OutputDir(root)
     lock = FileLock(output.rehearsal_lock)
     try:
@@ -130,7 +130,7 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
     if tracking is not None:
         end_rehearsal(root, tracking)
     shutil.rmtree(root, ignore_errors=True)
-    writable(root)
+    access.writable(root)
     short = Rehearsal(plan.experiments, root)
     saved_plans.keep(short, options.command)
     return short, tracking
@@ -203,13 +203,14 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
     """
-    number = begun(plan, options)
+    slurm_job = begun(plan, options)
+    number = slurm_job.id
     log.info(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {number: plan.jobs}, progress, left.exists)
+    slurm_jobs.accompany(short, {slurm_job: plan.jobs}, progress, left.exists)
     found = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in found:
@@ -221,19 +222,23 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     return list(found["lines"])
 
 
-def begun(plan: Plan, options: RunOptions) -> str:
+def begun(plan: Plan, options: RunOptions) -> SlurmJob:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
     known = read_json(output.rehearsal_file)
-    if known.get("asked") == asked and (output.rehearsal_result(known["id"]).exists() or rehearsing(plan.root)):
-        return str(known["id"])
+    slurm_job = SlurmJob.of(known)
+    if slurm_job is not None and known.get("asked") == asked:
+        over = output.rehearsal_result(slurm_job.id).exists()
+        if over or rehearsing(plan.root):
+            return slurm_job
     with alone(plan.root):
         prepared(plan, options)
-        number = _sbatch.submit(executor(plan, options), task(plan, options))
+        submitter = executor(plan, options)
+        slurm_job = _sbatch.identity(submitter, _sbatch.submit(submitter, task(plan, options)))
         output.slurm.mkdir(exist_ok=True)
-        write_json(output.rehearsal_file, {"id": number, "asked": asked})
-    return number
+        write_json(output.rehearsal_file, {**slurm_job.json, "asked": asked})
+    return slurm_job
 
 
 def executor(plan: Plan, options: RunOptions) -> Any:

@@ -1,8 +1,8 @@
 """From a plan to results: skip what is finished, run what is missing launch by launch, and write the report."""
 
 import logging
-import os
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from harness.common import child, machine
 from harness.common.atomic_files import JsonObject, write_json
-from harness.common.errors import UnfitError, UsageError, refused
+from harness.common.errors import UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
-from harness.jobdir.paths import OutputDir
+from harness.launch import access, provenance
 from harness.launch import preflight as networks
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Scheduler
@@ -56,7 +56,7 @@ class Results:
     """What an invocation came to."""
 
     finished: tuple[Finished, ...]
-    executed: int  # jobs run now
+    executed: int  # jobs run now to their end
     already: int  # jobs that were done before
     elsewhere: int  # jobs that another run finished meanwhile
     failures: Mapping[Job, str]  # job -> reason
@@ -67,6 +67,8 @@ class Results:
 def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, options)
+    if not todo and (closed := access.closed(plan)) is not None:
+        return reprint(plan, options, closed)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
     stuck = blocked(plan, todo)
     todo = [job for job in todo if job not in stuck]
@@ -82,6 +84,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
                 publisher.open(todo)
+                if not options.inside:
+                    publisher.probe(todo, options.command)
                 try:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
@@ -100,7 +104,16 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
         raise stopped
     away = next((one.away for one in finished if one.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
-    return Results(finished, scheduler.executed, already, scheduler.elsewhere, failures, where, away)
+    executed = scheduler.executed - scheduler.broken
+    return Results(finished, executed, already, scheduler.elsewhere, failures, where, away)
+
+
+def reprint(plan: Plan, options: RunOptions, closed: Path) -> Results:
+    """Return the results of a finished plan whose output directory is another person's: only looking."""
+    log.warning(f"{closed}: not yours to write: the table is printed, and neither kept there nor told to MLflow")
+    reports = Path(tempfile.mkdtemp(prefix="harness-reports-"))
+    finished = tuple(conclude(plan, one, Silent(), {}, options, "FINISHED", False, reports) for one in plan.experiments)
+    return Results(finished, 0, len(plan.jobs), 0, {}, "", None)
 
 
 @contextmanager
@@ -131,13 +144,13 @@ def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], options:
 
 def missing(plan: Plan, options: RunOptions) -> list[Job]:
     """What is to be run here. Raises UnfitError where data or the root is unfit."""
-    writable(plan.root)
     if options.rerun is not None:
         preflight(plan, options)  # before anything is moved
         set_aside(plan, options.rerun)
     wanted = [job for job in plan.jobs if options.only is None or job.fingerprint in options.only]
     found = [job for job in wanted if plan.state(job) != "done"]
     if found:
+        access.check(plan)
         require_inputs(plan.config)
         data_changes.check(plan, options.inside)
         try_networks(plan, options, found)
@@ -148,7 +161,7 @@ def missing(plan: Plan, options: RunOptions) -> list[Job]:
 
 def preflight(plan: Plan, options: RunOptions) -> None:
     """Raise what would end a run before its first job: UnfitError or UsageError."""
-    writable(plan.root)
+    access.check(plan)
     require_inputs(plan.config)
     try_networks(plan, options, [job for job in plan.jobs if plan.state(job) != "done"])
     connected(options)
@@ -250,8 +263,9 @@ def conclude(
     options: RunOptions,
     status: str,
     worked: bool,
+    reports: Path | None = None,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root.
+    """Tell the store what is done, build the report and write it under the root, or where `reports` says.
 
     The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
     """
@@ -267,7 +281,7 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
-    folder = plan.output.reports / experiment.name
+    folder = (reports or plan.output.reports) / experiment.name
     evidence = collect_evidence(plan, experiment, cells, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
@@ -340,17 +354,6 @@ def fetch(config: Config) -> None:
         raise UnfitError(f"{why}: set encoder.{name}.weights=FILE (docs/DATA.md), or run `harness doctor`")
 
 
-def writable(root: Path) -> None:
-    """Make the root, or raise UnfitError."""
-    try:
-        OutputDir(root).jobs.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable.{os.getpid()}"
-        probe.write_bytes(b"x")  # an empty file fits on a full disk
-        probe.unlink()
-    except OSError as error:
-        raise refused(error, root) from error
-
-
 def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
     """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
     name, nproc = options.launcher, options.nproc
@@ -369,18 +372,5 @@ def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
     if 0 < here < nproc and (options.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
-    facts = {**source(), **options.of_ranks}
+    facts = {**provenance.source(), **options.of_ranks}
     return module.Launcher(nproc, plan.output.logs), describe(name, nproc, options.command, facts)
-
-
-def source() -> JsonObject:
-    """Commit of the harness and whether its files differ from it; unknown outside git."""
-
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", *words], cwd=plugins.PROJECT, capture_output=True, text=True, check=False)
-        return answer.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "--short=12", "HEAD") or None, "dirty": bool(git("status", "--porcelain"))}
-    except OSError:
-        return {"commit": None, "dirty": None}

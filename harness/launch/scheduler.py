@@ -34,6 +34,7 @@ class Scheduler:
     waiting: list[Job]
     failures: dict[Job, str] = field(default_factory=dict)  # job -> reason
     executed: int = 0  # jobs run here
+    broken: int = 0  # of those, failed
     elsewhere: int = 0  # jobs that another run has finished meanwhile
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class Scheduler:
                 self.executed -= 1
                 log.info(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
             else:
+                self.broken += 1
                 self.fail(job, outcome.reason or outcome.status)
 
     def fail(self, job: Job, reason: str) -> None:

@@ -11,23 +11,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock
-
 from harness.common import child
-from harness.common.atomic_files import write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, UsageError, refused
 from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
+from harness.config import plugins
 from harness.config.settings import RunOptions, resolve
-from harness.jobdir.paths import Outcome, OutputDir, Submission
-from harness.launch import runner
+from harness.jobdir.paths import Outcome, OutputDir, SlurmJob
+from harness.launch import access, notification, requeues, runner, slurm_queue, slurm_submit
 from harness.launch.launchers import _sbatch
 from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
@@ -35,13 +34,12 @@ from harness.plan import saved_plans
 from harness.plan.job import Job
 from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
-from harness.tracking.client import Tracking
-from harness.tracking.publisher import Silent
+from harness.tracking.publisher import Silent, publisher_of
 
 log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at the journals
-ASK = 15.0  # seconds between two looks at Slurm's queue, which all users share
+ASK = slurm_submit.ASK
 ASKED = 5  # times that a queue is asked which does not answer
 GONE = 20.0  # seconds that the files of a job that left the queue may take to be seen here
 
@@ -54,13 +52,19 @@ class SlurmTask:
     plans: tuple[str, ...]
     only: tuple[str, ...]  # fingerprints
     options: RunOptions
+    checkout: str | None = None  # the folder of the harness that submitted it
 
     @logging_to_stderr()
     def __call__(self) -> None:
         """Run inside the allocation. Ends with 1 where a job failed, 75 where a signal stopped it for good."""
         try:
+            requeues.same_checkout(self.checkout)
+            settings = resolve()
+            options = replace(self.options, only=self.only, tracking_uri=settings.tracking_uri, notify=settings.notify)
             plan = Plan(tuple(saved_plans.restore(self.root, digest) for digest in self.plans), self.root)
-            options = replace(self.options, only=self.only, tracking_uri=resolve().tracking_uri)
+            if idle := requeues.idle(plan, self.only, os.environ["SLURM_JOB_ID"]):
+                notification.send(options.notify, "stuck", plan, idle)
+                sys.exit(self.fail(HarnessError(idle), "stalled"))
             with stop_signals(), Progress() as progress:
                 results = runner.run(plan, options, progress)
         except Stopped as stop:
@@ -69,10 +73,11 @@ class SlurmTask:
             sys.exit(self.fail(error))
         note_blocked(plan, results.failures, self.only)
         cancel_hopeless(plan, results.failures)
+        notification.notify_of_results(plan, options, results.failures)
         if any(job.fingerprint in self.only for job in results.failures):
             sys.exit(1)
 
-    def fail(self, error: Exception) -> int:
+    def fail(self, error: Exception, status: str = "failed") -> int:
         """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
         known = refused(error) if isinstance(error, OSError) else error
         mine = isinstance(known, HarnessError)
@@ -80,9 +85,10 @@ class SlurmTask:
         code = known.exit_code if isinstance(known, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
-            if not files.outcome_file.exists():
+            outcome = files.outcome()
+            if outcome is None or outcome.status == "preempted":
                 files.folder.mkdir(parents=True, exist_ok=True)
-                files.write_outcome(Outcome("failed", one_line(known), code))
+                files.write_outcome(Outcome(status, one_line(known), code))
         return code
 
     def checkpoint(self) -> Any:
@@ -122,101 +128,75 @@ def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -
     """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
     for job, reason in failures.items():
         if job.fingerprint in only and not plan.jobdir(job).outcome_file.exists():
-            cancelled(plan, job, reason)
-
-
-def cancelled(plan: Plan, job: Job, reason: str) -> None:
-    """Write down that a job will not be run, and why."""
-    plan.directory(job).mkdir(parents=True, exist_ok=True)
-    plan.jobdir(job).write_outcome(Outcome("cancelled", reason, exit_code=1))
+            slurm_submit.cancelled(plan, job, reason)
 
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
     """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
-    lost = {job: reason for job in plan.jobs if plan.state(job) != "done" if (reason := needs(job, failures))}
-    for number, jobs in by_number(plan).items():
+    reasons = {job: slurm_submit.needs(job, failures) for job in plan.jobs if plan.state(job) != "done"}
+    lost = {job: reason for job, reason in reasons.items() if reason is not None}
+    for slurm_job, jobs in slurm_submit.by_slurm_job(plan).items():
         open_jobs = [job for job in jobs if plan.state(job) != "done"]
-        if open_jobs and all(job in lost for job in open_jobs) and number != os.environ.get("SLURM_JOB_ID"):
-            _sbatch.cancel([number])
+        if not open_jobs or any(job not in lost for job in open_jobs) or slurm_job.id == os.environ.get("SLURM_JOB_ID"):
+            continue
+        if slurm_queue.cancel(slurm_job):
             for job in open_jobs:
-                cancelled(plan, job, lost[job])
-
-
-def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
-    """Which failed job stands in the way of another."""
-    broken = [needed for needed in job.inputs if needed in failures]
-    return f"needs '{broken[0].name}', which failed" if broken else None
-
-
-def by_number(plan: Plan) -> dict[str, list[Job]]:
-    """Jobs of a plan by the Slurm job that was submitted for them last."""
-    found: dict[str, list[Job]] = {}
-    for job in plan.jobs:
-        submitted = plan.jobdir(job).submission()
-        if submitted is not None:
-            found.setdefault(submitted.id, []).append(job)
-    return found
+                slurm_submit.cancelled(plan, job, lost[job])
 
 
 def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> runner.Results | None:
-    """Submit what is missing, stay with it unless `detach`, and report.
+    """Submit what is missing, at most `max_jobs` at once, stay with it unless `detach`, and report.
 
     Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
     missing = runner.missing(plan, options)
-    if missing and not options.offline:
-        Tracking(options.tracking_uri, options.prefix).connect()
+    if missing:
+        probe(plan, options, missing)
     saved_plans.keep(plan, options.command)
-    with FileLock(plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
-        waiting = submit(plan, missing, options)
+    if missing:
+        _sbatch.warn(options.slurm)
+    submitter = slurm_submit.Submitter(plan, missing, partial(hand_in, plan, options), options.max_jobs)
+    submitter.submit()
     if detach:
+        submitter.wait()
         return None
-    accompany(plan, waiting, progress, lambda: all(ended_here(plan, job) for jobs in waiting.values() for job in jobs))
+
+    def over() -> bool:
+        submitter.submit_later()
+        return not submitter.left and all(ended_here(plan, job) for jobs in submitter.waiting.values() for job in jobs)
+
+    accompany(plan, submitter.waiting, progress, over, lambda: bool(submitter.left))
     no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
     results = runner.run(plan, no_job, progress)
     left = {
-        job: f"Slurm job {number} ended before it was done (see {log_path(plan, number)}); the same command goes on"
-        for number, jobs in waiting.items()
-        for job in jobs
-        if plan.state(job) != "done" and job not in results.failures
-    }
-    return replace(results, failures={**results.failures, **left}, executed=len(missing) - len(left))
-
-
-def submit(plan: Plan, missing: Sequence[Job], options: RunOptions) -> dict[str, list[Job]]:
-    """Put what is missing into the queue, except what is in it already; all Slurm jobs of the plan by number.
-
-    Raises UnfitError where the queue cannot be asked: what is in it would be submitted twice.
-    """
-    queued = _sbatch.queue(by_number(plan))
-    if queued is None:
-        raise UnfitError("squeue does not answer, so what waits already is not known: nothing was submitted; try again")
-    there = {
-        job: number
-        for number, jobs in by_number(plan).items()
-        if number in queued and queued[number].live
+        job: f"Slurm job {slurm_job} ended before it was done (see {log_path(plan, slurm_job.id)}); "
+        "the same command goes on"
+        for slurm_job, jobs in submitter.waiting.items()
         for job in jobs
     }
-    waiting: dict[str, list[Job]] = {}
-    for launch in launches(missing):
-        todo = [job for job in launch if job not in there]
-        for job in launch:
-            if job in there:
-                waiting.setdefault(there[job], []).append(job)
-        if not todo:
-            continue
-        after = sorted({there[needed] for job in todo for needed in job.inputs if needed in there}, key=int)
-        number = _sbatch.submit(executor(plan, todo, options, after), task(plan, todo, options))
-        for job in todo:
-            there[job] = number
-            files = plan.jobdir(job)
-            files.folder.mkdir(parents=True, exist_ok=True)
-            files.outcome_file.unlink(missing_ok=True)
-            write_json(files.slurm_file, vars(Submission(number, job.name, tuple(after), log_path(plan, number))))
-        waiting[number] = todo
-        behind = f" after {', '.join(after)}" if after else ""
-        log.info(f"Slurm job {number}{behind}: {', '.join(job.name for job in todo)}")
-    return waiting
+    left = {job: why for job, why in (left | submitter.elsewhere).items() if plan.state(job) != "done"}
+    left = {job: why for job, why in left.items() if job not in results.failures}
+    if any(job not in submitter.elsewhere for job in left):  # whose Slurm job could tell nobody
+        notification.send(options.notify, "failed", plan, next(iter(left.values())))
+    executed = sum(plan.state(job) == "done" for job in missing)
+    return replace(results, failures={**results.failures, **left}, executed=executed)
+
+
+def probe(plan: Plan, options: RunOptions, missing: Sequence[Job]) -> None:
+    """Raise UnfitError where the store does not answer or takes nothing from us; the plan's runs then end."""
+    publisher = publisher_of(plan, runner.connected(options))
+    try:
+        publisher.probe(missing, options.command)
+    except UnfitError:
+        for experiment in plan.experiments:
+            publisher.close(experiment, "FAILED")
+        raise
+
+
+def hand_in(plan: Plan, options: RunOptions, launch: Sequence[Job], after: Sequence[str]) -> SlurmJob:
+    """Submit one launch. Raises Later where the queue is full, UnfitError where sbatch refuses."""
+    submitter = executor(plan, launch, options, after)
+    return _sbatch.identity(submitter, _sbatch.submit(submitter, task(plan, launch, options)))
 
 
 def dry(plan: Plan, options: RunOptions) -> str:
@@ -234,18 +214,20 @@ def dry(plan: Plan, options: RunOptions) -> str:
 def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
     """submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness {name}", after)
+    sbatch = requeues.with_warning(plan, launch, options.slurm)
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, sbatch, f"harness {name}", after)
 
 
 def task(plan: Plan, launch: Sequence[Job], options: RunOptions) -> SlurmTask:
     """What a Slurm job is to do, as a value."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return SlurmTask(plan.root.resolve(), digests, tuple(job.fingerprint for job in launch), handed_on(options))
+    fingerprints = tuple(job.fingerprint for job in launch)
+    return SlurmTask(plan.root.resolve(), digests, fingerprints, handed_on(options), str(plugins.PROJECT))
 
 
 def handed_on(options: RunOptions) -> RunOptions:
-    """Return the run options of a Slurm job, without a secret: it asks its own environment where MLflow is."""
-    return replace(options, slurm={}, rerun=None, only=None, tracking_uri=None, inside=True)
+    """Return the run options of a Slurm job, without a secret: it asks its own environment for MLflow and `notify`."""
+    return replace(options, slurm={}, rerun=None, only=None, max_jobs=None, tracking_uri=None, notify=None, inside=True)
 
 
 def log_path(plan: Plan, number: str) -> str:
@@ -256,8 +238,8 @@ def log_path(plan: Plan, number: str) -> str:
 class Queued:
     """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
 
-    def __init__(self, ids: Iterable[str]) -> None:
-        self.ids = list(ids)
+    def __init__(self, ids: Collection[str] | Mapping[SlurmJob, object]) -> None:
+        self.ids = ids
         self._told: dict[str, str] = {}
         self._asked, self._seen = -ASK, time.monotonic()
 
@@ -265,38 +247,41 @@ class Queued:
         """Whether for GONE seconds none of them was there; the queue is asked every ASK seconds, and may not answer."""
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
-            found = _sbatch.queue(self.ids)
-            for number, state in (found or {}).items():
-                said = f"Slurm job {number}: {state.state}{f' ({state.reason})' if state.reason else ''}"
-                if self._told.get(number) != said:
-                    self._told[number] = said
-                    log.info(said)
-            if found is None or any(state.live for state in found.values()):
+            jobs = [entry if isinstance(entry, SlurmJob) else SlurmJob(entry) for entry in self.ids]
+            queue = slurm_queue.ask(jobs)
+            for job, state in queue.states.items():
+                line = f"Slurm job {job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
+                if self._told.get(job.id) != line:
+                    self._told[job.id] = line
+                    log.info(line)
+            if queue.silent or any(state.live for state in queue.states.values()):
                 self._seen = time.monotonic()
         return time.monotonic() - self._seen > GONE
 
 
 def accompany(
     plan: Plan,
-    waiting: Mapping[str, Sequence[Job]],
+    waiting: Mapping[SlurmJob, Sequence[Job]],
     progress: Progress,
     over: Callable[[], bool],
+    to_come: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Show the plan's Slurm jobs until they are `over`, or none is left in the queue.
+    """Show the plan's Slurm jobs until they are `over`, or none is left in the queue and none is `to_come`.
 
     Raises Stopped after a signal, which touches none of them.
     """
-    followed = {job: JobProgress(job) for jobs in waiting.values() for job in jobs}
+    followed: dict[Job, JobProgress] = {}
     queued, silent = Queued(waiting), Silent()
     try:
         while True:
-            for one in followed.values():
-                follow(plan, silent, progress, one)
-            if queued.gone() or over():
+            for job in [job for jobs in waiting.values() for job in jobs]:
+                follow(plan, silent, progress, followed.setdefault(job, JobProgress(job)))
+            if over() or (queued.gone() and not to_come()):
                 return
             time.sleep(LOOK)
     except Stopped:
-        log.info(f"the Slurm jobs go on ({', '.join(waiting)}); `harness status` shows them, scancel ends them")
+        numbers = ", ".join(map(str, waiting))
+        log.info(f"the Slurm jobs go on ({numbers}); `harness status` shows them, scancel ends them")
         raise
 
 
@@ -313,7 +298,7 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
     """
     sbatch = _sbatch.parse(flags, options.slurm)
     nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
-    nproc = _sbatch.ranks(sbatch) if options.nproc is None else options.nproc
+    nproc = _sbatch.ranks({**sbatch, "nodes": nodes}) if options.nproc is None else options.nproc
     if nproc is not None and min(nodes, nproc) < 1:
         raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
     if nproc is None:
@@ -327,7 +312,7 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
 
 def leave_running(root: Path) -> str:
     """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
-    runner.writable(root)
+    access.writable(root)
     OutputDir(root).logs.mkdir(exist_ok=True)
     path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]

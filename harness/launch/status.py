@@ -1,17 +1,19 @@
 """What runs and what died, from the root's files and Slurm's queue alone: neither torch nor MLflow is asked."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.common.atomic_files import JsonObject, read_json
 from harness.common.errors import UnfitError
 from harness.jobdir import lease
-from harness.jobdir.paths import JobDir, OutputDir, Submission
+from harness.jobdir.paths import JobDir, OutputDir, SlurmJob, Submission
 from harness.jobdir.replay import tail
-from harness.launch.launchers import _sbatch
+from harness.launch import slurm_queue
 from harness.launch.launchers._sbatch import State
+from harness.launch.slurm_queue import Queue
+from harness.launch.supervisor import last_line
 from harness.plan.outcome import ENDED
 
 RECENT = 24 * 3600.0  # seconds for which a job that is over is shown
@@ -47,7 +49,7 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     now = time.time() if now is None else now
     folders = [files for files in OutputDir(root).job_dirs() if files.job_file.exists() or files.slurm_file.exists()]
     recent = {files.name: age(files, now) for files in folders}
-    queue = _sbatch.queue({slurm.id for files in folders if (slurm := submission(files)) is not None})
+    queue = slurm_queue.ask({sent.slurm_job for files in folders if (sent := submission(files)) is not None})
     found = [(examine(files, queue, now), recent[files.name]) for files in folders]
     shown = [(one, old) for one, old in found if everything or one.state in LIVE or old < RECENT]
     return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
@@ -56,14 +58,14 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
 def rehearsing(root: Path) -> str | None:
     """The Slurm job that is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
     output = OutputDir(root)
-    number = read(output.rehearsal_file).get("id")
-    if number is None or output.rehearsal_result(number).exists():
+    slurm_job = SlurmJob.of(read(output.rehearsal_file))
+    if slurm_job is None or output.rehearsal_result(slurm_job.id).exists():
         return None
-    queue = _sbatch.queue([number])
-    return number if queue is None or (number in queue and queue[number].live) else None
+    queue = slurm_queue.ask([slurm_job])
+    return slurm_job.id if slurm_job in queue.silent or queue.live(slurm_job) else None
 
 
-def examine(files: JobDir, queue: Mapping[str, State] | None, now: float) -> Status:
+def examine(files: JobDir, queue: Queue, now: float) -> Status:
     """One job, 'damaged' where one of its small files is."""
     try:
         return standing(files, queue, now)
@@ -71,13 +73,13 @@ def examine(files: JobDir, queue: Mapping[str, State] | None, now: float) -> Sta
         return Status(files.name, called(read(files.job_file), files) or files.name, DAMAGED, str(error))
 
 
-def standing(files: JobDir, queue: Mapping[str, State] | None, now: float) -> Status:
-    """One job. What neither an outcome, a holder nor Slurm speaks for has died; None: Slurm cannot be asked.
+def standing(files: JobDir, queue: Queue, now: float) -> Status:
+    """One job. What neither an outcome, a holder nor Slurm speaks for has died.
 
     Raises UnfitError for a damaged file.
     """
     spec, how, outcome, submitted = files.description(), files.how(), files.outcome(), files.submission()
-    known = None if queue is None or submitted is None else queue.get(submitted.id)
+    known = None if submitted is None else queue.states.get(submitted.slurm_job)
     holder = lease.current_holder(files.folder)
     replay = tail(files.events_file, TAIL)
     state, reason = (None, None) if outcome is None else (outcome.status, outcome.reason)
@@ -85,8 +87,8 @@ def standing(files: JobDir, queue: Mapping[str, State] | None, now: float) -> St
         state, reason = "running", None
     elif known is not None and known.live and state != "finished":
         state, reason = "queued" if known.state != "RUNNING" else "running", None
-    elif queue is None and submitted is not None and state is None:
-        state, reason = "queued", f"Slurm cannot be asked here about job {submitted.id}"
+    elif submitted is not None and submitted.slurm_job in queue.silent and state is None:
+        state, reason = "queued", f"Slurm cannot be asked here about job {submitted.slurm_job.whose}"
     elif state == "lost" or state not in ENDED:
         state, reason = "died", reason or died(files.folder, submitted, known)
     return Status(
@@ -104,7 +106,7 @@ def standing(files: JobDir, queue: Mapping[str, State] | None, now: float) -> St
         host=how.get("host"),
         holder=None if holder is None else holder.who,
         slurm=None if submitted is None else submitted.id,
-        queue=None if known is None else " ".join(part for part in known if part),
+        queue=None if known is None else " ".join(part for part in (known.state, known.reason, known.left) if part),
         quiet=None if replay.time is None else max(0.0, now - replay.time),
     )
 
@@ -130,6 +132,8 @@ def died(directory: Path, submitted: Submission | None, known: State | None) -> 
     seen = lease.latest_holder(directory)
     who = f"{seen.who} is gone" if seen is not None else "nobody has it"
     slurm = f"; Slurm job {submitted.id}: {known.state if known else 'no longer known'}" if submitted else ""
+    if submitted is not None and submitted.log is not None and Path(submitted.log).is_file():
+        slurm += f", whose log ends: {last_line(Path(submitted.log))}"
     return f"no outcome, and {who}{slurm}; the same command goes on"
 
 

@@ -4,17 +4,19 @@ Ranks write files; this is the one process that talks to the tracking store. Wha
 files say: a job is finished when its outcome or all its videos are there, whatever a process exited with.
 """
 
+import logging
 import os
 import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from harness.common.atomic_files import JsonObject, write_json
-from harness.common.errors import UnfitError, refused
+from harness.common.errors import HarnessError, UnfitError, refused
 from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
@@ -32,8 +34,12 @@ from harness.plan.plan import Plan
 from harness.plan.spec import to_json
 from harness.tracking.publisher import Silent
 
+log = logging.getLogger(__name__)
+
 POLL = 0.1  # seconds between two looks at the files
 GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, and two steps besides
+UNKILLABLE = 120.0  # seconds that killed ranks may take to end; Slurm's KillWait is 30 by default
+TELL = 8.0  # seconds without a sign of the ranks after which a person is told what is waited for
 HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
 STALL = 10.0  # minutes without a step after which a launch is ended
 
@@ -111,7 +117,8 @@ def supervise(
     try:
         return to_its_end(plan, launch, launcher, publisher, progress, how)
     except Exception as error:
-        end(launcher)
+        with suppress(HarnessError):  # that they do not end: `error` came first
+            end(launcher)
         for job, lease in launch.items():
             if lease.ours():
                 publisher.end(job, left_by(plan, job) or Outcome("failed", one_line(error)))
@@ -171,9 +178,14 @@ def to_its_end(
 
 
 def end(launcher: Launcher) -> None:
-    """End a launch at once."""
+    """End a launch at once. Raise HarnessError where the kernel does not end it, as on a disk that has gone."""
     launcher.signal(signal.SIGKILL)
+    deadline = time.monotonic() + UNKILLABLE
     while launcher.running():
+        if time.monotonic() > deadline:
+            raise HarnessError(
+                f"ranks have not ended {UNKILLABLE:.0f} s after a kill: look for them (log: {launcher.log})"
+            )
         time.sleep(POLL)
 
 
@@ -201,11 +213,19 @@ def wait(
     progress: Progress,
     followed: Mapping[Job, JobProgress],
     enough: Callable[[], str | None],
+    awaited: str = "its ranks have given no sign yet",
 ) -> str | None:
     """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
+    begun, silent = time.monotonic(), True
     while launcher.running():
+        before = [followed[job].offset for job in followed]
         for job in followed:
             follow(plan, publisher, progress, followed[job])
+        if silent and before != [followed[job].offset for job in followed]:
+            silent = False
+        elif silent and time.monotonic() - begun > TELL:
+            silent = False
+            log.info(f"waiting for {next(iter(followed)).name}: {awaited} (log: {launcher.log})")
         if (reason := enough()) is not None:
             return reason
         time.sleep(POLL)
@@ -226,7 +246,13 @@ def stop_launch(
     with stop_signals():
         try:
             late = wait(
-                plan, launcher, publisher, progress, followed, lambda: "late" if time.monotonic() > deadline else None
+                plan,
+                launcher,
+                publisher,
+                progress,
+                followed,
+                lambda: "late" if time.monotonic() > deadline else None,
+                f"its ranks finish a step and save it, at most {deadline - time.monotonic():.0f} s",
             )
         except Stopped:
             late = "asked twice"

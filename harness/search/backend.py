@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from harness.common.errors import UnfitError, UsageError
+from harness.common.locks import Lock
 from harness.common.redaction import one_line, redact
 from harness.tracking.opening import DATABASE, absolute, imported
 
@@ -28,11 +27,11 @@ class FileTurn:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._lock = path, FileLock(f"{path}.lock")
+        self.path, self._lock = path, Lock(f"{path}.lock")
 
     def acquire(self) -> bool:
         """Wait for one's turn to write."""
-        self._lock.acquire()
+        self._lock.__enter__()
         with self.path.open("rb+") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
@@ -43,7 +42,7 @@ class FileTurn:
 
     def release(self) -> None:
         """Let the next one write."""
-        self._lock.release()
+        self._lock.__exit__(None, None, None)
 
 
 class Storage:
@@ -135,10 +134,10 @@ class Storage:
         options: dict[str, object] = {"connect_args": {"connect_timeout": PATIENCE}, "pool_pre_ping": True}
         return self.url.replace("postgresql://", "postgresql+psycopg://", 1), options if server else {}
 
-    def turn(self) -> FileLock:
+    def turn(self) -> Lock:
         """Held for what one process may do at a time: making tables, and taking a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "turn.lock")
+        return Lock(self.folder / "turn.lock")
 
 
 def failures() -> tuple[type[Exception], ...]:

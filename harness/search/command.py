@@ -14,7 +14,7 @@ from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
-from harness.launch import runner
+from harness.launch import access, runner
 from harness.plan import cost
 from harness.plan.study import Study, Trial
 from harness.results import rows
@@ -65,7 +65,7 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
     """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
-    runner.writable(root)
+    access.writable(root)
     runner.require_inputs(study.config)
     default = study.plan(study.default, study.config["seed"], root)
     runner.try_networks(default, request.options, default.jobs)  # what cannot be, before all else

@@ -4,19 +4,16 @@ The client's methods only: no active run, no MLFLOW_RUN_ID (a child would become
 imported when it is first spoken to. Every failure of it is an UnfitError of one line without passwords.
 """
 
-import hashlib
 import json
 import os
 import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-
-from filelock import FileLock
 
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
@@ -35,7 +32,7 @@ from harness.tracking.limits import (
     user,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told
+from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told, turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,13 +124,9 @@ class Tracking:
             self._client = client
         return self._client
 
-    def _lock(self) -> FileLock:
-        """Held for what only one process may do at a time; processes on other machines are not kept out."""
-        if self.database:
-            self.database.parent.mkdir(parents=True, exist_ok=True)
-            return FileLock(f"{self.database}.lock", timeout=600)
-        name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock", timeout=600)
+    def _lock(self) -> AbstractContextManager[object]:
+        """Held for what only one process may do at a time."""
+        return turn(self.uri, self.database)
 
     # --- experiments and runs
 

@@ -1,14 +1,17 @@
 """How a store of MLflow's is opened: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
 
+import hashlib
 import os
 import re
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
 from harness.common.errors import UnfitError
+from harness.common.locks import Lock
 from harness.common.redaction import one_line, redact
 
 DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
@@ -28,7 +31,7 @@ def absolute(uri: str) -> str:
     path, question, query = rest.removeprefix("///").partition("?")
     if not rest.startswith("///") or path in ("", ":memory:"):
         raise UnfitError(f"{uri}: other processes cannot see it; use sqlite:////absolute/path/mlflow.db")
-    return f"{scheme}:///{Path(path).absolute()}{question}{query}"
+    return f"{scheme}:///{Path(path).expanduser().absolute()}{question}{query}"
 
 
 def quiet() -> None:
@@ -61,9 +64,28 @@ def impatient() -> Iterator[None]:
                 os.environ[key] = value
 
 
+def readonly(database: Path) -> bool:
+    """Whether this user may look into a SQLite file and not write it."""
+    return database.is_file() and os.access(database, os.R_OK) and not os.access(database, os.W_OK)
+
+
+def turn(uri: str, database: Path | None) -> AbstractContextManager[object]:
+    """Return a lock of this machine's processes on a store; a database that we may only read needs none."""
+    if database is None:
+        name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        return Lock(Path(tempfile.gettempdir()) / f"harness-mlflow-{os.getuid()}-{name}.lock")
+    if readonly(database):
+        return nullcontext()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return Lock(f"{database}.lock")
+
+
 def probe(uri: str, database: Path | None) -> None:
     """Fail at once where a database cannot be opened; MLflow itself would try again for minutes."""
+    if database and readonly(database):
+        return
     if database:
+        database.touch()  # SQLite itself would make one that the group may not write, whatever the umask says
         with closing(sqlite3.connect(database, timeout=20)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from harness.common.errors import UnfitError
 from harness.jobdir.events import Event, read_events
 from harness.jobdir.paths import Outcome
 from harness.jobdir.replay import Replay
@@ -23,6 +25,7 @@ from harness.tracking.plan_run import PlanRun
 from harness.tracking.store import Store
 from harness.tracking.training_run import TrainingRun, Upload, job_tags, known_run, log_dataset, params, pulse_tags
 
+COMMAND = "command.txt"
 PULSE = 60.0  # seconds between two looks that a run's tags give at how far it is
 
 
@@ -40,6 +43,9 @@ class Silent:
 
     def open(self, jobs: Sequence[Job]) -> None:
         """Jobs are about to be run: the plan's runs that hold them are at work again."""
+
+    def probe(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
+        """Try that the plan's runs that hold these jobs take an artefact and give it back. Raises UnfitError."""
 
     def begin(self, job: Job) -> None:
         """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
@@ -89,6 +95,17 @@ class Publisher(Silent):
             for plan_run in self.plan_runs.values():
                 if any(job in plan_run.experiment.jobs for job in jobs):
                     plan_run.resume()
+
+    def probe(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
+        """Leave the command as the artefact command.txt of the plans' runs, and read it back."""
+        text = " ".join(command)
+        for plan_run in self.plan_runs.values():
+            if any(job in plan_run.experiment.jobs for job in jobs):
+                self.store.tracking.text(plan_run.run, COMMAND, text)
+                with TemporaryDirectory() as folder:
+                    answer = self.store.tracking.download(plan_run.run, COMMAND, Path(folder)).read_text()
+                if answer != text:
+                    raise UnfitError(f"{self.store.name}: its artefact store gives back another {COMMAND} than it took")
 
     def begin(self, job: Job) -> None:
         """Make or find a training's run, and hear its journal from the start."""

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from filelock import FileLock
-
 from harness.common.errors import UnfitError
+from harness.common.locks import Lock
 from harness.common.redaction import redact
 from harness.jobdir.paths import OutputDir
 from harness.tracking.client import Tracking
@@ -25,7 +24,7 @@ class Store:
     def __init__(self, tracking: Tracking, root: Path) -> None:
         self.tracking = tracking
         self.name = redact(tracking.uri)
-        self.lock = FileLock(OutputDir(root).upload_lock, timeout=600)
+        self.lock = Lock(OutputDir(root).upload_lock)
         self._away = False
         self._next_try = 0.0  # monotonic seconds; a store that is away is not asked at every look
 

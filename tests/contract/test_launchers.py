@@ -106,14 +106,69 @@ def test_a_worker_that_dies_ends_its_launch(launcher: Launcher, tmp_path: Path) 
     assert not (folder / "outcome.json").exists()
 
 
+LEFT_OVER = {
+    **{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NODE_RANK": "1", "GROUP_RANK": "1"},
+    **{"MASTER_ADDR": "gone.invalid", "MASTER_PORT": "1", "ROLE_RANK": "1", "TORCHELASTIC_RUN_ID": "old"},
+    **{"PET_NNODES": "2", "PET_NPROC_PER_NODE": "8", "PET_NODE_RANK": "1", "PET_RDZV_ENDPOINT": "gone.invalid:1"},
+    **{"GLOO_SOCKET_IFNAME": "gone0", "GIT_DIR": "/nowhere"},
+}
+
+
+@pytest.mark.parametrize(("name", "nproc"), [("inline", 1), ("torchrun", 2)])
+def test_a_launch_heeds_no_variables_of_another_launch(
+    name: str, nproc: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {**LEFT_OVER, "HARNESS_THREADS": "1", "SLURM_PROCID": "3"}.items():
+        monkeypatch.setenv(key, value)
+    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
+    launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, tmp_path / "logs")
+    try:
+        launcher.start([folder])
+        wait(launcher, 120)
+    finally:
+        launcher.close()
+    outcome = read_json(folder / "outcome.json")
+    assert (outcome["status"], outcome["provenance"]["world"]) == ("finished", nproc)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_is_printed_in_a_worker_is_no_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os\nprint('module load cuda', flush=True)\nos.write(1, b'more\\n')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("HARNESS_THREADS", "1")
+    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
+    launcher: Launcher = plugins.load("launchers", name).Launcher(1, tmp_path / "logs")
+    try:
+        launcher.start([folder])
+        wait(launcher, 120)
+        assert read_json(folder / "outcome.json")["status"] == "finished"
+        assert "module load cuda" in launcher.log.read_text()
+    finally:
+        launcher.close()
+
+
+def test_a_worker_that_cannot_start_ends_its_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    launcher: Launcher = plugins.load("launchers", "inline").Launcher(1, tmp_path / "logs")
+    for _ in range(2):
+        launcher.start([tmp_path])
+        wait(launcher, 30)
+    launcher.close()
+
+
 def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")  # as some containers have it
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for key, value in LEFT_OVER.items():
+        monkeypatch.setenv(key, value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
     monkeypatch.setenv("HARNESS_STORAGE", "postgresql://me:secret@host/study")
     monkeypatch.setenv("OTHER", "kept")
     found = child_environment()
-    assert not {"MLFLOW_TRACKING_URI", "HARNESS_STORAGE", "RANK", "WORLD_SIZE"} & set(found)
+    assert not {"MLFLOW_TRACKING_URI", "HARNESS_STORAGE", *LEFT_OVER} & set(found) - {"GLOO_SOCKET_IFNAME"}
     assert found["OTHER"] == "kept"
     assert json.dumps(found)
     assert os.environ["MLFLOW_TRACKING_URI"]

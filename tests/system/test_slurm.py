@@ -61,6 +61,14 @@ def test_what_the_harness_sets_itself_is_refused(flag: str) -> None:
         ({"gres": "lscratch:500"}, None),
         ({"gres": "gpu:4,lscratch:500"}, 4),
         ({"gpus_per_node": 0}, 0),
+        ({"gres": "gpu:h100"}, 1),
+        ({"gres": "gpu:a100:2,gpu:v100:2"}, 4),
+        ({"gres": "gpu:h100:8"}, 8),
+        ({"gpus": 8}, 8),
+        ({"gpus": "h100:16", "nodes": "2"}, 8),
+        ({"tres_per_node": "gres/gpu:8"}, 8),
+        ({"tres_per_node": "gres/gpu:h100=8,license/x:1"}, 8),
+        ({"tres_per_task": "cpu=4,gres/gpu:2"}, 2),
         ({"partition": "x"}, None),
     ],
 )
@@ -74,6 +82,25 @@ def test_ranks_follow_the_gpus_that_are_asked_for(options: dict[str, object], ra
 )
 def test_time_limits_as_sbatch_reads_them(limit: object, minutes: int | None) -> None:
     assert _sbatch.minutes(limit) == minutes
+
+
+def test_gpus_that_nodes_cannot_share_are_refused() -> None:
+    with pytest.raises(UsageError, match="gpus=3: 2 nodes cannot share them evenly"):
+        _sbatch.ranks({"gpus": "3", "nodes": 2})
+
+
+def test_lists_are_lists(tmp_path: Path) -> None:
+    flags = ["srun_args=--mpi=none --container-image='a b'", "srun_args=--quiet", "teardown=rm -r /scratch/mine"]
+    found = _sbatch.parse(flags, {"srun_args": "--verbose", "teardown": ["sync"]})
+    assert found["srun_args"] == ["--verbose", "--mpi=none", "--container-image=a b", "--quiet"]
+    assert found["teardown"] == ["sync", "rm -r /scratch/mine"]
+    lines = script(tmp_path, *flags)
+    (srun,) = [line for line in lines if line.startswith("srun ")]
+    assert "--mpi=none '--container-image=a b' --quiet" in srun
+    assert lines[-1] == "rm -r /scratch/mine"
+    assert """export HARNESS_SRUN_ARGS='--mpi=none '"'"'--container-image=a b'"'"' --quiet'""" in lines
+    with pytest.raises(UsageError, match=r"srun_args=.*No closing quotation"):
+        _sbatch.parse(["srun_args=--x='a"], {})
 
 
 def script(tmp_path: Path, *flags: str, after: tuple[str, ...] = ()) -> list[str]:
@@ -105,7 +132,8 @@ def test_every_option_goes_through(tmp_path: Path) -> None:
         "export A=1",
     ):
         assert lines.count(line) == 1, line
-    assert f"{sys.executable} -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
+    assert f"{sys.executable} -I -S -c" in lines[-1]
+    assert " -P -u -m submitit" in lines[-1]  # a models.py where sbatch was called hides none of ours
     assert "--cpus-per-task=4 " in lines[-1]  # srun has not inherited it since 22.05
 
 

@@ -24,7 +24,7 @@ if __name__ == "__main__":
             signal.signal(each, signal.SIG_IGN)
         raise SignalException(f"got {signal.Signals(signum).name}", signal.Signals(signum))
 
-    os.environ.setdefault("PET_NODE_RANK", os.environ.get("SLURM_PROCID", "0"))  # --node-rank: srun runs one a node
+    os.environ["PET_NODE_RANK"] = os.environ.get("SLURM_PROCID", "0")  # --node-rank: srun runs one a node
     api._terminate_process_handler = first  # what it takes signals with
     parent.die_with_parent()
     main()

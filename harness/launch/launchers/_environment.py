@@ -10,11 +10,18 @@ MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=107
 
 
 DATABASES = ("MLFLOW_", "HARNESS_STORAGE")  # ranks write files, others talk to databases
-# what torchrun tells its ranks: where a container or another torchrun has set it, it is not of ours
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+# what torchrun takes for its own options or tells its ranks, and git for another repository: where a container, another
+# torchrun or a git hook has set it, it is not of ours
+TORCHRUN = ("PET_", "TORCHELASTIC_", "MASTER_", "GROUP_", "ROLE_", "GIT_")
+RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
 def child_environment() -> dict[str, str]:
-    """Return ours without logins, without a place among ranks, and safe from files of the working directory."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(DATABASES) and key not in PLACE}
+    """Return ours without logins, without a rank among ranks, and safe from files of the working directory."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith((*DATABASES, *TORCHRUN)) and key not in RANK
+    }
     return {"GLIBC_TUNABLES": MALLOC, **kept, **child.SAFE}

@@ -1,14 +1,15 @@
 """One child process that stays warm for the whole invocation: a CPU, or a single GPU."""
 
 import json
+import os
 import subprocess
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.common import child
 from harness.common.signals import PREEMPTED
-from harness.launch.launchers._environment import child_environment
+from harness.launch.launchers._environment import ALONE, child_environment
 
 
 class Launcher:
@@ -17,64 +18,98 @@ class Launcher:
     def __init__(self, nproc: int, logs: Path) -> None:
         del nproc  # one process by definition
         self.log = logs / "worker.log"
-        self._worker: subprocess.Popen[str] | None = None
-        self._done = threading.Event()
-        self._done.set()  # nothing is at work before the first start
-        self._leaving = threading.Event()  # the worker is on its way out
+        self._worker: _Worker | None = None
+        self._busy = False
 
     def warm(self) -> None:
         """Start the worker, which takes seconds. Call from the main thread: it dies with the thread that started it."""
-        if self._worker is None or self._worker.poll() is not None:
-            self._leaving = threading.Event()
+        if self._worker is None or self._worker.process.poll() is not None:
+            self._end()
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a") as log:
-                self._worker = subprocess.Popen(
-                    child.python("-m", "harness.engine.worker", "--serve"),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    env=child_environment(),
-                    start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
-                )
+            self._worker = _Worker(self.log)
 
     def start(self, directories: Sequence[Path]) -> None:
         """Hand a launch to the worker."""
-        if self._leaving.is_set():  # it answered, but takes no further launch: not to be taken for one that waits
+        if self._worker is not None and self._worker.leaving:  # not to be taken for one that waits
             self.close()
         self.warm()
-        worker = self._worker
-        assert worker is not None
-        assert worker.stdin is not None
-        self._done = threading.Event()
-        answered = (worker, self._done, self._leaving)
-        threading.Thread(target=self._wait_for_answer, args=answered, daemon=True).start()
-        worker.stdin.write(json.dumps({"jobs": [str(directory) for directory in directories]}) + "\n")
-        worker.stdin.flush()
-
-    @staticmethod
-    def _wait_for_answer(worker: "subprocess.Popen[str]", done: threading.Event, leaving: threading.Event) -> None:
-        assert worker.stdout is not None
-        answer = worker.stdout.readline()  # one line a finished launch; empty when the worker died
-        if not answer or json.loads(answer)["exit_code"] == PREEMPTED:  # a signal has stopped it
-            leaving.set()
-        done.set()
+        assert self._worker is not None
+        self._busy = True
+        with suppress(BrokenPipeError):  # it has died: `running` says so
+            self._worker.send(json.dumps({"jobs": [str(directory) for directory in directories]}))
 
     def running(self) -> bool:
         """Whether the launch is still being worked on."""
-        return not self._done.is_set()
+        if self._busy and self._worker is not None:
+            self._busy = not self._worker.answered()
+        return self._busy
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the worker."""
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.send_signal(number)
+        if self._worker is not None and self._worker.process.poll() is None:
+            self._worker.process.send_signal(number)
 
     def close(self) -> None:
         """Let the worker end."""
-        if self._worker is not None and self._worker.poll() is None:
-            assert self._worker.stdin is not None
-            self._worker.stdin.close()
+        if self._worker is not None and self._worker.process.poll() is None:
+            self._worker.hang_up()
             try:
-                self._worker.wait(timeout=30)
+                self._worker.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
-                self._worker.kill()
+                self._worker.process.kill()
+                self._worker.process.wait()
+        self._end()
+
+    def _end(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+
+
+class _Worker:
+    """A worker process, spoken with over two pipes of our own: what anything prints in it goes to the log."""
+
+    def __init__(self, log: Path) -> None:
+        launches, self._launches = os.pipe()
+        self._answers, answers = os.pipe()
+        os.set_blocking(self._answers, False)
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                child.python("-m", "harness.engine.worker", "--serve", str(launches), str(answers)),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env={**child_environment(), **ALONE},
+                pass_fds=(launches, answers),
+                start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
+            )
+        os.close(launches)
+        os.close(answers)
+        self.leaving = False  # a signal has stopped it: it takes no further launch
+
+    def send(self, line: str) -> None:
+        """Hand over a launch. Raise BrokenPipeError where the worker has died."""
+        os.write(self._launches, f"{line}\n".encode())
+
+    def answered(self) -> bool:
+        """Whether the launch has ended: one line a launch, or the worker has died."""
+        died = self.process.poll() is not None  # asked first: what it answered before is still in the pipe
+        try:
+            answer = os.read(self._answers, 1 << 16)  # a line is written at once
+        except BlockingIOError:
+            return died
+        self.leaving = not answer or json.loads(answer)["exit_code"] == PREEMPTED
+        return True
+
+    def hang_up(self) -> None:
+        """Tell the worker that no further launch comes."""
+        if self._launches >= 0:
+            os.close(self._launches)
+        self._launches = -1
+
+    def close(self) -> None:
+        """Give the pipes back."""
+        self.hang_up()
+        if self._answers >= 0:
+            os.close(self._answers)
+        self._answers = -1

@@ -4,6 +4,7 @@ How a plan gets there is harness/launch/slurm_jobs.py's; what sbatch is told is 
 """
 
 import os
+import shlex
 import signal
 import socket
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from harness.common.errors import UnfitError
 from harness.launch.launchers import torchrun
 from harness.launch.launchers._environment import child_environment
-from harness.launch.launchers._sbatch import nodes_of
+from harness.launch.launchers._sbatch import PYTHON, SRUN_ARGS, nodes_of
 
 JOIN = 300  # seconds that nodes wait for each other before the first step; less than `stall`
 INHERITED = (
@@ -51,6 +52,7 @@ class Launcher(torchrun.Launcher):
                 *("srun", "--overlap", "--kill-on-bad-exit=0", "--cpu-bind=none", "--label"),
                 *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
                 *((f"--cpus-per-task={cpus}",) if cpus else ()),
+                *shlex.split(os.environ.get(SRUN_ARGS, "")),
                 *self.torchrun(
                     *("--nnodes", str(len(nodes)), "--master-addr", nodes[0], "--master-port", str(port)),
                     *("--rdzv-conf", f"timeout={JOIN}"),
@@ -59,6 +61,11 @@ class Launcher(torchrun.Launcher):
             ],
             {key: value for key, value in child_environment().items() if not key.startswith(INHERITED)},
         )
+
+    def torchrun(self, *rendezvous: str) -> list[str]:
+        """Return one node's torchrun: with another Python (a container's) where the job was given one."""
+        own, *rest = super().torchrun(*rendezvous)
+        return [*(shlex.split(os.environ.get(PYTHON, "")) or [own]), *rest]
 
     def signal(self, number: int) -> None:
         """Ask the ranks to save and end; after a SIGKILL Slurm kills them within its KillWait.

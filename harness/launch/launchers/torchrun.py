@@ -1,11 +1,16 @@
 """Several ranks on one node by torchrun: NCCL on GPUs, gloo on CPUs."""
 
 import subprocess
+import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.common import child
 from harness.launch.launchers._environment import child_environment
+
+LOOPBACK = "127.0.0.1"  # where the ranks of one node meet, whatever its own name resolves to
+LOOPBACK_DEVICE = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 
 
 class Launcher:
@@ -21,14 +26,16 @@ class Launcher:
 
     def start(self, directories: Sequence[Path]) -> None:
         """Start the ranks. Call from the main thread: they die with the thread that started them."""
-        self._run([*self.torchrun("--standalone"), *map(str, directories)], child_environment())
+        meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{LOOPBACK}:0", "--rdzv-id", uuid.uuid4().hex)
+        command = [*self.torchrun(*meeting, "--local-addr", LOOPBACK), *map(str, directories)]
+        self._run(command, {**child_environment(), **LOOPBACK_DEVICE})
 
     def torchrun(self, *rendezvous: str) -> list[str]:
         """One node's torchrun, up to the job directories."""
         return [
             *child.python("-m", "harness.launch.launchers._agent", *rendezvous),
             *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
-            *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
+            *("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGUSR1,SIGUSR2", "--shutdown-timeout", "300"),
             *("-m", "harness.engine.worker"),
         ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.config.compose import Config
 from harness.plan.job import Train
 from harness.plan.plan import Plan
-from harness.tools.doctor import _children, _data, _devices, _disk, _software, _store, _weights
+from harness.tools.doctor import _children, _data, _devices, _disk, _limits, _sharing, _software, _store, _weights
 from harness.tools.doctor._finding import Finding, findings_json, line
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,13 @@ def examine(
     machine = _children.machine()
     yield from _software.examine(machine)
     yield from _devices.examine(machine, config)
+    yield from _limits.examine(config)
     missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
     decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
     log.info("building the encoder and reading its weights")
     networks = _children.networks(config, decoders)
     yield from _weights.examine(config, root, networks)
     yield from _disk.examine(root, missing, networks, mounts)
+    yield from _sharing.examine(root)
     yield from _store.examine(tracking_uri, prefix, mounts)
     yield from _data.examine(config, thorough)

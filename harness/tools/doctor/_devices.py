@@ -72,7 +72,8 @@ def gpus(listed: Sequence[Gpu], machine: Machine, visible: str | None) -> Iterat
             why, remedy = unusable(machine, device.error)
             yield Finding(PART, False, f"{text}: torch cannot use it: {why}", remedy)
     hidden = len(listed) - len(machine.devices)
-    if hidden > 0 and visible is not None and (usable or not visible.strip()):
+    none = visible is not None and (not visible.strip() or visible.strip().startswith("-"))
+    if hidden > 0 and visible is not None and (usable or none):
         text = f"CUDA_VISIBLE_DEVICES={visible or '(empty)'} hides {count(hidden, 'GPU')} of {len(listed)}"
         yield Finding(PART, None, text, "" if usable else "unset it to train on the GPU")
     elif hidden > 0 and not machine.devices:

@@ -7,7 +7,7 @@ import pytest
 from harness.common import machine
 
 
-@pytest.mark.parametrize(("visible", "found"), [(None, 3), ("7,3", 2), ("", 0), ("0", 1)])
+@pytest.mark.parametrize(("visible", "found"), [(None, 3), ("7,3", 2), ("", 0), ("0", 1), ("-1", 0), ("0,-1,2", 1)])
 def test_gpus(visible: str | None, found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "GPU $i: H100 (UUID: x)"; done\n')

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -137,7 +138,10 @@ def test_first_cause_stands_against_what_follows_from_it(tmp_path):
     assert outcome(tmp_path)["reason"] == "frame 3 is damaged"
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "preempted"), (signal.SIGINT, "cancelled")])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, "preempted"), (signal.SIGHUP, "preempted"), (signal.SIGINT, "cancelled")],
+)
 def test_signal_leaves_a_checkpoint_and_75(tmp_path, number, status):
     job = training(tmp_path, A, iterations=100_000, checkpoint_every=100_000, workers=1)
     process = start(job)
@@ -151,27 +155,38 @@ def test_signal_leaves_a_checkpoint_and_75(tmp_path, number, status):
     assert read_events(job / "events.jsonl")[0][-1].status == status
 
 
-def test_serving_answers_each_launch_on_a_clean_stdout(tmp_path):
+@contextmanager
+def serving():
+    """A worker that serves, the file that launches are written to, and the one that answers come from."""
+    (source, launches), (answers, target) = os.pipe(), os.pipe()
+    process = start("--serve", str(source), str(target), pass_fds=(source, target))
+    os.close(source)
+    os.close(target)
+    with os.fdopen(launches, "w") as out, os.fdopen(answers) as back:
+        yield process, out, back
+
+
+def test_serving_answers_each_launch_on_a_descriptor_of_its_own(tmp_path):
     first, second = training(tmp_path, A, iterations=1), evaluation(tmp_path, "e", [A])
-    process = start("--serve", stdin=subprocess.PIPE)
-    for job in (first, second):
-        process.stdin.write(json.dumps({"jobs": [str(job)]}) + "\n")
-        process.stdin.flush()
-        assert json.loads(process.stdout.readline()) == {"jobs": [str(job)], "exit_code": 0}
-    process.stdin.close()
-    assert process.wait(30) == 0
-    assert process.stdout.read() == ""
+    with serving() as (process, launches, answers):
+        for job in (first, second):
+            launches.write(json.dumps({"jobs": [str(job)]}) + "\n")
+            launches.flush()
+            assert json.loads(answers.readline()) == {"exit_code": 0}
+        launches.close()
+        assert process.wait(30) == 0
+        assert answers.read() == ""
     assert len(counts(second)) == 3
 
 
 def test_idle_server_ends_at_once_on_a_signal(tmp_path):
-    process = start("--serve", stdin=subprocess.PIPE)
-    process.stdin.write('{"jobs": []}\n')
-    process.stdin.flush()
-    process.stdout.readline()
-    time.sleep(0.2)  # it reads again
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 75
+    with serving() as (process, launches, answers):
+        launches.write('{"jobs": []}\n')
+        launches.flush()
+        answers.readline()
+        time.sleep(0.2)  # it reads again
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 75
 
 
 def test_two_ranks_by_torchrun(tmp_path):

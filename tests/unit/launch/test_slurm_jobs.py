@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import finished_root
@@ -21,7 +23,7 @@ from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
-from harness.launch import runner, slurm_jobs
+from harness.launch import runner, slurm_jobs, slurm_submit
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.plan import saved_plans
@@ -40,9 +42,14 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[slurm_jobs.SlurmTask]:
     """What was given to sbatch; the queue knows nothing of it."""
     found: list[slurm_jobs.SlurmTask] = []
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: {})
-    monkeypatch.setattr(_sbatch, "executor", lambda *arguments: None)
+    facts = SimpleNamespace(parameters={"job_name": "harness"}, chosen_cluster=None)
+    monkeypatch.setattr(_sbatch, "executor", lambda *arguments: facts)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: found.append(work) or str(len(found)))
     return found
+
+
+def submitter(plan: Plan, missing: list[Job]) -> slurm_submit.Submitter:
+    return slurm_submit.Submitter(plan, missing, partial(slurm_jobs.hand_in, plan, OPTIONS))
 
 
 def test_results_of_a_rerun_are_not_moved_away_again(
@@ -70,11 +77,11 @@ def test_nothing_is_submitted_while_the_queue_cannot_be_asked(
 ) -> None:
     made = finished_root.make(tmp_path, videos=2, without=("decoder_b", "decoder_ab"))
     missing = [job for job in made.jobs if made.state(job) != "done"]
-    slurm_jobs.submit(made, missing, OPTIONS)
+    submitter(made, missing).submit()
     before = len(submitted)
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     with pytest.raises(UnfitError, match="squeue does not answer"):
-        slurm_jobs.submit(made, missing, OPTIONS)
+        submitter(made, missing).submit()
     assert len(submitted) == before > 0
 
 
@@ -141,13 +148,13 @@ def test_two_who_submit_at_once_do_so_once(
     lacking = [job for job in made.jobs if made.state(job) != "done"]
     monkeypatch.setattr(runner, "missing", lambda *arguments: lacking)
     monkeypatch.setattr(saved_plans, "keep", nothing)  # files are named by the process's number, and this is one
-    real = slurm_jobs.submit
+    real = slurm_submit.slurm_queue.ask
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.5)
         return real(*arguments)
 
-    monkeypatch.setattr(slurm_jobs, "submit", slow)
+    monkeypatch.setattr(slurm_submit.slurm_queue, "ask", slow)
     both = [threading.Thread(target=slurm_jobs.run, args=(made, OPTIONS, SILENT, True)) for _ in range(2)]
     for one in both:
         one.start()

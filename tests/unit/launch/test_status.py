@@ -13,6 +13,7 @@ from harness.launch import status
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync
+from harness.launch.slurm_queue import Queue
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
 from harness.tracking.client import PLAN, Tracking
@@ -29,7 +30,12 @@ def submitted(tmp_path: Path) -> Path:
 
 
 def examined(folder: Path, queue: dict[str, State] | None) -> tuple[str, str | None]:
-    found = status.examine(JobDir(folder), queue, time.time())
+    files = JobDir(folder)
+    submitted = files.submission()
+    assert submitted is not None
+    one = submitted.slurm_job
+    states = {one: queue[one.id]} if queue is not None and one.id in queue else {}
+    found = status.examine(files, Queue(states, frozenset([one] if queue is None else [])), time.time())
     return found.state, found.reason
 
 
@@ -57,7 +63,7 @@ def test_each_ending_has_its_word(word: str, submitted: Path) -> None:
 def test_a_damaged_file_ends_neither_status_nor_sync(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_sbatch, "queue", lambda numbers: {} if not numbers else pytest.fail(str(numbers)))
+    monkeypatch.setattr(_sbatch, "queue", pytest.fail)
     whole, broken = made(tmp_path), made(tmp_path, "seed=3")
     finished(whole)
     finished(broken)

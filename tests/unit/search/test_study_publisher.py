@@ -252,7 +252,7 @@ def test_runs_are_made_under_the_lock_of_all_who_see_the_root(
 ) -> None:
     study = made(tmp_path)
     one = telling(tmp_path, store, study)
-    assert Path(one.store.lock.lock_file) == tmp_path / ".mlflow.lock"
+    assert one.store.lock.path == tmp_path / ".mlflow.lock"
     held: list[bool] = []
     for name in ("parent", "child"):
         before = getattr(Tracking, name)

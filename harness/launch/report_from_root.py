@@ -1,0 +1,43 @@
+"""A report from the files of an output directory, where there is no store; writes only to a folder that is given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.common.errors import UnfitError
+from harness.config import plugins
+from harness.launch import runner
+from harness.plan.plan import Experiment, Plan
+from harness.report.evidence import gather
+from harness.report.folder import collect_evidence
+from harness.results import rows, score
+from harness.results.frame import to_frame
+from harness.tracking.report_from_mlflow import Review
+
+
+def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None = None) -> list[Review]:
+    """Return every experiment of a plan. Raises UnfitError where the root has nothing either."""
+    if not plan.output.jobs.is_dir():
+        raise UnfitError(
+            f"{store}: no such database, and {plan.root} has no results: give MLFLOW_TRACKING_URI of the store, or "
+            "--root DIR of the runs"
+        )
+    return [review(plan, experiment, command, folder) for experiment in plan.experiments]
+
+
+def review(plan: Plan, experiment: Experiment, command: Sequence[str], folder: Path | None) -> Review:
+    """Return one experiment as the root has it; panels are drawn into FOLDER/EXPERIMENT where a folder is given."""
+    cells = [
+        rows.result(experiment, order, seed, cell, **runner.read(plan, cell, {}))
+        for order, (seed, cell) in enumerate(experiment.cells)
+    ]
+    results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
+    if folder is None:
+        evidence = gather(plan, experiment, command)
+    else:
+        evidence = collect_evidence(plan, experiment, cells, command, folder / experiment.name)
+    context = rows.context(experiment, command, evidence, "")
+    with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
+        report = plugins.load("reports", experiment.report, experiment.config.folders).render(
+            to_frame(results), context
+        )
+    return Review(rows.aggregate(results, context), context, report)

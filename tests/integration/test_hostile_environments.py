@@ -1,0 +1,159 @@
+"""Left-over variables, odd encodings, umasks, working directories and limits: a run ends well or in a line, in time."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import one_model
+import pytest
+from command_line import environment
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from shadows import shadow
+
+from harness.common.atomic_files import read_json
+from harness.config.plugins import PROJECT
+
+SECONDS = 60.0  # of an idle machine with two cores
+SLOWER = 4.0  # machines that tests share
+VARIABLES = {  # what is left over, or a person has set
+    "RANK": ("1", "x"),
+    "WORLD_SIZE": ("2", "0"),
+    "LOCAL_RANK": ("3",),
+    "LOCAL_WORLD_SIZE": ("8", "0"),
+    "MASTER_ADDR": ("gone.invalid",),
+    "MASTER_PORT": ("1",),
+    "PET_NNODES": ("2",),
+    "PET_NPROC_PER_NODE": ("4",),
+    "PET_RDZV_ENDPOINT": ("gone.invalid:1",),
+    "PET_MAX_RESTARTS": ("x",),
+    "TORCHELASTIC_RUN_ID": ("old",),
+    "GROUP_RANK": ("1",),
+    "SLURM_PROCID": ("1",),
+    "SLURM_JOB_ID": ("7",),
+    "GIT_DIR": ("/nowhere",),
+    "GIT_WORK_TREE": ("/",),
+    "GLOO_SOCKET_IFNAME": ("gone0",),
+    "CUDA_VISIBLE_DEVICES": ("-1", ""),
+    "PYTHONUTF8": ("0",),
+    "PYTHONCOERCECLOCALE": ("0",),
+    "PYTHONIOENCODING": ("ascii", "latin-1", "utf-16"),
+    "LC_ALL": ("C", "xx_YY.UTF-8"),
+    "PYTHONUNBUFFERED": ("1",),
+    "PYTHONDONTWRITEBYTECODE": ("1",),
+    "PYTHONWARNINGS": ("always",),
+    "TERM": ("", "dumb"),
+    "COLUMNS": ("0", "x"),
+    "TMPDIR": ("/nowhere",),
+    "HOME": ("/nowhere", ""),
+    "TZ": ("Nowhere/Else",),
+    "http_proxy": ("http://gone.invalid:1",),
+}
+SHADOWS = ("none", "file", "folder")
+FOLDERS = ("plain", "with a space", "with # and ${x}", "étage-フ", "-dash", "a" * 120)
+SITE = "import os, sys\nprint('module loaded: é', flush=True)\nos.write(1, b'{\"exit_code\": 75}\\n')\n"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where and how a command is given."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o022
+    folder: str = "plain"
+    shadow: str = "none"
+    site: bool = False  # a sitecustomize that prints into every Python process
+    files: int = 1024  # ulimit -n
+    host: bool = False  # the host's own name resolves to nothing
+    ranks: int = 1
+
+
+def variables(names: list[str]) -> st.SearchStrategy[dict[str, str]]:
+    return st.fixed_dictionaries({name: st.sampled_from(VARIABLES[name]) for name in names})
+
+
+SURROUNDINGS = st.builds(
+    Surroundings,
+    variables=st.lists(st.sampled_from(sorted(VARIABLES)), unique=True, max_size=8).flatmap(variables),
+    umask=st.sampled_from([0o000, 0o002, 0o022, 0o027, 0o077]),
+    folder=st.sampled_from(FOLDERS),
+    shadow=st.sampled_from(SHADOWS),
+    site=st.booleans(),
+    files=st.sampled_from([24, 64, 1024]),
+    host=st.booleans(),
+    ranks=st.sampled_from([1, 2]),
+)
+
+
+def namespaces() -> bool:
+    """Whether a host name of its own can be given to a command here."""
+    return os.getuid() == 0 and not subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode
+
+
+def ends_well_or_in_a_line(around: Surroundings) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / around.folder
+        folder.mkdir()
+        if around.shadow != "none":
+            shadow(folder, around.shadow)
+        env = {**environment(), **around.variables}
+        if around.site:
+            site = Path(base) / "site"
+            site.mkdir()
+            (site / "sitecustomize.py").write_text(SITE, encoding="utf-8")
+            env["PYTHONPATH"] = str(site)
+        start = 'ulimit -n "$0" && exec "$@"'
+        uts = ["unshare", "--uts", "sh", "-c", 'hostname gone-host.invalid; exec "$@"', "sh"]
+        command = [
+            *(uts if around.host and namespaces() else ()),
+            *("sh", "-c", start, str(around.files), sys.executable, "-P", "-m", "harness.cli", "run", one_model.FILE),
+            *(*one_model.TINY, "--offline", "--launcher", "inline" if around.ranks == 1 else "torchrun"),
+            *(("--nproc", "2") if around.ranks == 2 else ()),
+        ]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(PROJECT)]))
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=env,
+            umask=around.umask,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS * SLOWER,
+            check=False,
+        )
+        told = done.stderr.replace(b"\x00", b"").decode(errors="replace")
+        assert done.returncode in (0, 1, 2, 3), told
+        if done.returncode:
+            assert "Traceback" not in told, told
+            assert "harness: " in told or "failed: " in told, told
+        else:
+            outcomes = [read_json(path) for path in folder.glob("runs/jobs/*/outcome.json")]
+            assert [outcome["status"] for outcome in outcomes] == ["finished"] * 2
+            (how, *_) = [read_json(path) for path in folder.glob("runs/jobs/*/how.json")]
+            assert (how["commit"] is None) == (how["dirty"] is None)
+            assert how["nproc"] == around.ranks
+        if around.files >= 1024:
+            assert done.returncode == 0, told
+
+
+QUICK = settings(
+    max_examples=10, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
+
+
+@pytest.mark.timeout(1800)
+@QUICK
+@given(SURROUNDINGS)
+def test_a_run_in_hostile_surroundings(around: Surroundings) -> None:
+    ends_well_or_in_a_line(around)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+@settings(QUICK, max_examples=200)
+@given(SURROUNDINGS)
+def test_a_run_in_many_hostile_surroundings(around: Surroundings) -> None:
+    ends_well_or_in_a_line(around)
