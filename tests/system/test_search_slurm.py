@@ -112,7 +112,7 @@ def test_jobs_that_end_before_the_study_has_its_trials_are_told(
 
 @pytest.mark.usefixtures("quick")
 def test_what_still_waits_when_the_study_is_through_is_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked, cancelled = request(tmp_path), []
 
@@ -126,9 +126,8 @@ def test_what_still_waits_when_the_study_is_through_is_cancelled(
     done = search.run(asked, 1, Progress())
     assert [trial.state for trial in done.trials] == ["failed"] * 3
     assert cancelled == [["7"]]
-    said = capsys.readouterr().err
-    assert "Slurm job 7: PENDING (Resources)" in said
-    assert "trial 2 m=0.9 poly: failed: nothing is trained here (3 of 3)" in said
+    assert "Slurm job 7: PENDING (Resources)" in caplog.messages
+    assert "trial 2 m=0.9 poly: failed: nothing is trained here (3 of 3)" in caplog.messages
 
 
 # --- on a cluster
