@@ -223,13 +223,6 @@ class Tracking:
             client.log_batch(run_id, tags=batch)
 
     @speaks
-    def untag(self, run_id: str, keys: Iterable[str]) -> None:
-        """Remove those of the tags that the run has."""
-        client = self.connect()
-        for key in sorted(client.get_run(run_id).data.tags.keys() & set(keys)):
-            client.delete_tag(run_id, key)
-
-    @speaks
     def params(self, run_id: str, params: Mapping[str, object]) -> None:
         """Set parameters. MLflow's never change: a key that the run already has keeps its first value."""
         wanted = strings(params, PARAM_CHARS)

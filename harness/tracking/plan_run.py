@@ -1,5 +1,6 @@
 """The run of a plan in MLflow, under which every training and every cell has one of its own."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.plan.job import Job, digest
@@ -7,7 +8,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import PLAN, ROLE, Found
+from harness.tracking.client import PLAN, ROLE, Found, Tracking, speaks
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -78,7 +79,7 @@ class PlanRun:
         if status == "RUNNING":
             self.tracking.resume(run)
         else:
-            self.tracking.untag(run, LIVE)
+            untag(self.tracking, run, LIVE)
             self.tracking.finish(run, status)
 
     def complete(self) -> None:
@@ -125,3 +126,11 @@ class PlanRun:
         made = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
         scored = [found.fingerprint for _, found in score.scores(self.plan.root, self.experiment.config)]
         return digest([[seed, cell.name] for seed, cell in done] + made + scored)
+
+
+@speaks
+def untag(tracking: Tracking, run_id: str, keys: Iterable[str]) -> None:
+    """Remove those of the tags that a run has."""
+    client = tracking.connect()
+    for key in sorted(client.get_run(run_id).data.tags.keys() & set(keys)):
+        client.delete_tag(run_id, key)
