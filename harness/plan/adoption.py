@@ -144,7 +144,15 @@ def last_sign(files: JobDir) -> float | None:
 
 
 def doubts(config: Config, split: str, root: Path, results: list[Result]) -> str:
-    """Return in words which files of a split have changed since results ended; empty for none."""
+    """Return in words why a split may not be what results were made of; empty for no reason.
+
+    Files have changed since, or frames come in another order: results of 0.1 took names in the order of characters.
+    """
+    dataset = input_digests.build_dataset(config)
+    for video in dataset.videos(split):
+        frames = list(dataset.frames(split, video))
+        if frames != sorted(frames):
+            return f"frames of {split} are in the order of their numbers now ({video}: {frames[0]}, {frames[1]}, …)"
     inventory = input_digests.inventory(config, split, root, compute=False)
     assert inventory is not None  # it has a digest
     first = min(results, key=lambda result: result.ended)

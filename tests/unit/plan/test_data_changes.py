@@ -169,6 +169,20 @@ def test_results_of_before_are_offered_where_the_data_may_have_changed(tmp_path:
     assert states(make(root, data)) == ALL_DONE
 
 
+def test_results_of_before_are_offered_where_frames_come_in_another_order(tmp_path: Path, data: Path) -> None:
+    video = data / "data" / "val_00000"
+    for kind in ("origin", "mask"):
+        for number, path in enumerate(sorted((video / kind).iterdir()), 9):
+            path.rename(path.with_stem(f"f{number}"))  # f9, f10
+    root = tmp_path / "runs"
+    finish_before(root, data)
+    offered = make(root, data)
+    assert states(offered) == VAL_MISSING
+    (offer,) = [line for line in data_changes.lines(offered) if "--accept data" in line]
+    assert "frames of val are in the order of their numbers now (val_00000: f9, f10, …)" in offer
+    assert states(make(root, data, accept=True)) == ALL_DONE
+
+
 def test_a_copied_root_is_as_old_as_its_journals(tmp_path: Path, data: Path) -> None:
     root = tmp_path / "runs"
     before = finish_before(root, data)
