@@ -1,14 +1,16 @@
 """Words and flags of a command line as a plan; reports printed as text or JSON."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.common.console import out
-from harness.common.errors import UnfitError, UsageError
+from harness.common.errors import UnfitError, UsageError, refused
 
 SHOWN = 50  # problems of a submission that are printed
 
@@ -76,6 +78,8 @@ def make_plan(
     if not names:
         raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
     config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
+    if os.path.isfile(settings.root):
+        raise refused(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), settings.root)
     return plan.make(names, config, Path(settings.root), seeds, compute, accept, Progress()), settings
 
 

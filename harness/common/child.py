@@ -12,6 +12,12 @@ SAFE = {  # for those that they start themselves, as torchrun does its ranks
     "PYTHONUTF8": "1",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
+# A signal that comes while Python starts would kill it: it is kept until harness.common.signals takes it.
+KEEP_SIGNALS = (
+    "import os, signal, sys; "
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 def in_utf8() -> None:

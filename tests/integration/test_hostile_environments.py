@@ -140,7 +140,7 @@ def ends_well_or_in_a_line(around: Surroundings) -> None:
 
 
 QUICK = settings(
-    max_examples=10, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+    max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
 )
 
 

@@ -117,8 +117,8 @@ def test_what_an_evaluation_will_cost(tmp_path: Path) -> None:
     short = rehearsal.Rehearsal(made.experiments, tmp_path / "rehearsal")
     (job,) = (job for job in made.jobs if isinstance(job, Evaluate))
     folder = one_model.begun(short, job)
-    times = {"begin": 100.0, "loaded": 105.0, "peak": 108.0}
-    one_model.say(folder, *({"event": event, "time": when} for event, when in times.items()))
+    begin = {"event": "begin", "time": 100.0, "step": 0, "steps": 2}
+    one_model.say(folder, begin, {"event": "loaded", "time": 105.0}, {"event": "peak", "time": 108.0, "bytes": 2**30})
     write_json(folder / "outcome.json", {"status": "finished", "peak": 2**30, "provenance": {"world": 2}})
     ((line, cost),) = rehearsal.measured(made, short, [job])
     assert line.endswith("peak 1.00 GiB a rank, 3000 ms a video")

@@ -21,7 +21,7 @@ def cells(config):
 '''
 TINY = (
     *("data.synthetic.train_videos=2", "data.synthetic.val_videos=2", "data.synthetic.frames=2"),
-    *("train.batch=2", "train.epochs=40", "train.checkpoint_every=10", "--offline"),
+    *("train.batch=2", "train.epochs=100", "train.checkpoint_every=10", "--offline"),
 )
 
 

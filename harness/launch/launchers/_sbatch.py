@@ -34,12 +34,6 @@ LIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUE
 REQUEUES = 1000  # times that a job may run into its limit; a day's limit and a month's training are thirty
 BUSY = re.compile(r"MaxSubmit|GrpSubmit|submit limit|temporarily un", re.I)  # in sbatch's refusal: not now
 OF_OTHERS = re.compile(r"Grp|PerAccount", re.I)  # such a limit may be used up by others
-# A signal that comes while Python starts would kill it: it is kept until harness.common.signals takes it.
-START = (
-    "import os, signal, sys; "
-    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]); "
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
 
 
 class Later(UnfitError):
@@ -210,7 +204,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
 def python_of(options: Mapping[str, Any]) -> str:
     """Return the command that starts Python in a job, without it being killed by a signal meanwhile."""
     first = shlex.split(options["python"]) if "python" in options else child.python()[:1]
-    return shlex.join([*first, "-I", "-S", "-c", START, *child.python()[1:]])
+    return shlex.join([*first, "-I", "-S", "-c", child.KEEP_SIGNALS, *child.python()[1:]])
 
 
 def variables(options: Mapping[str, Any]) -> list[str]:
