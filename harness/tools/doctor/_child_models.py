@@ -114,7 +114,9 @@ def build(question: Question) -> Networks:
     alone = lightly(lambda: encoder.Encoder(config, question.crop))
     window = ""
     try:
-        sliding_window.check_window(question.window, sliding_window.WindowSize(alone.size, alone.multiple))
+        sliding_window.check_window(
+            question.window or question.crop, sliding_window.WindowSize(alone.size, alone.multiple)
+        )
     except UnfitError as error:
         window = str(error)
     sizes = {}

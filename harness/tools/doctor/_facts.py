@@ -52,10 +52,10 @@ class Question:
     options: Mapping[str, Any]  # the encoder's
     plugins: tuple[str, ...]
     crop: int
-    window: int
     classes: int
     files: Mapping[str, str] = field(default_factory=dict)  # key of the configuration -> path
     decoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> options
+    window: int | None = None  # of evaluations; None: the crop
 
 
 @dataclass(frozen=True)

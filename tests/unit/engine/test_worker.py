@@ -32,6 +32,7 @@ def start(*arguments, **options):
         env=ENVIRONMENT,
         text=True,
         stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also under nohup
         **options,
     )
 

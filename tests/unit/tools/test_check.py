@@ -323,15 +323,15 @@ def test_a_data_set_whose_files_are_not_listed_is_told(tmp_path, monkeypatch):
     [
         (
             "wide",
-            "return Frame(made.image, None) if",
-            "made = made._replace(label=made.label.astype(np.int64))\n        return Frame(made.image, None) if",
+            "return Frame(drawn.image, None) if",
+            "drawn = drawn._replace(label=drawn.label.astype(np.int64))\n        return Frame(drawn.image, None) if",
             "images and labels have their form",
             "expected the label in uint8",
         ),
         (
             "high",
-            "return Frame(made.image, None) if",
-            "made.label[made.label == 255] = 200\n        return Frame(made.image, None) if",
+            "return Frame(drawn.image, None) if",
+            "drawn.label[drawn.label == 255] = 200\n        return Frame(drawn.image, None) if",
             "images and labels have their form",
             "expected labels in 0..7 or 255, got [200]",
         ),

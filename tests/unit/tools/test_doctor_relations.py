@@ -49,7 +49,7 @@ def test_a_video_in_two_splits_in_two_unicode_forms(root: Path) -> None:
 
 
 def test_a_recording_in_two_splits(root: Path) -> None:
-    (text,) = notes(root, r"data.vspw.recording='[a-z]+_(\d+)'")
+    (text,) = notes(root, r"data.vspw.recording=[a-z]+_(\d+)")
     assert text == "2 recordings with videos in both train and val: 00000, 00001"
 
 
