@@ -99,7 +99,7 @@ def test_a_checkpoint_of_ours(tmp_path: Path) -> None:
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     found = examine_weights(tmp_path / "weights.safetensors", tmp_path)
     assert "this harness's own layout, trained for 5 classes" in found[1].text
-    assert unfit(found)[0].text.endswith("trained for 5 classes, the data set has 8")
+    assert unfit(found)[0].text.endswith("trained for 5 classes, the data set has 4")
 
 
 class Malice:
