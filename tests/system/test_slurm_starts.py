@@ -66,6 +66,7 @@ def test_a_signal_before_python_is_up_requeues(slurm: Cluster, tmp_path: Path) -
     assert read_json(tmp_path / "runs" / "slurm" / number / "starts.json")["starts"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_a_containers_stand_in_is_around_every_python_the_inner_sruns_too(slurm: Cluster, tmp_path: Path) -> None:
     starts, wrapper = tmp_path / "starts", tmp_path / "container"
@@ -85,6 +86,7 @@ def test_a_containers_stand_in_is_around_every_python_the_inner_sruns_too(slurm:
     assert (tmp_path / "torn-down").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_an_environment_that_is_not_exported_is_said_and_done_without(slurm: Cluster, tmp_path: Path) -> None:
     done = run(tmp_path, slurm, *RUN, SBATCH_EXPORT="NONE")
