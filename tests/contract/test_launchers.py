@@ -158,7 +158,9 @@ def test_a_worker_that_cannot_start_ends_its_launch(tmp_path: Path, monkeypatch:
     for _ in range(2):
         launcher.start([tmp_path])
         wait(launcher, 30)
+        assert not (tmp_path / "outcome.json").exists()
     launcher.close()
+    assert not launcher.running()
 
 
 def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:

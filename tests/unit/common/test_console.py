@@ -38,6 +38,7 @@ def test_a_reader_who_has_left_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         with logging_to_stderr():
             log.info("lost")
             log.info("lost too")
+        assert os.fstat(writer).st_rdev == os.stat(os.devnull).st_rdev, "what is still to come goes nowhere"
 
 
 def test_a_stderr_that_knows_no_letters_of_ours_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Pictures are read as they were meant, or refused by name: each kind with its right numbers."""
 
 import io
+import itertools
 import struct
 import warnings
 import zlib
@@ -54,11 +55,8 @@ def refused(path: Path, *words: str, read=read_mask) -> None:
 # masks
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("kind", [0, 3])
+@pytest.mark.parametrize(("bits", "kind"), [*itertools.product((1, 2, 4, 8), (0, 3)), (16, 0)])
 def test_numbers_of_any_depth_are_those_that_are_stored(tmp_path: Path, bits: int, kind: int) -> None:
-    if (bits, kind) == (16, 3):
-        return  # no such PNG
     mask = RAMP.astype(int) % min(2**bits, 256)
     colours = np.random.default_rng(0).integers(0, 256, (2 ** min(bits, 8), 3), np.uint8).tobytes()
     path = saved(tmp_path, png(mask, bits, kind, colours))
