@@ -74,7 +74,7 @@ class Lock(threading.local):
             os.close(file)
             if isinstance(error, OSError) and error.errno in ABSENT:
                 log.warning(
-                    f"{self.path}: no file locks here ({error.strerror}); of two runs at once both may tell MLflow"
+                    f"{self.path}: no file locks here ({error.strerror}); of two runs at once both may do the same"
                 )
                 return None
             raise

@@ -10,31 +10,28 @@ of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from harness.common.errors import UnfitError
 from harness.data import contract
 from harness.data.contract import Dataset, Frame
-from harness.data.pictures import read_labels, shown
+from harness.data.pictures import shown
 from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
+from harness.engine.prior_sources import handed_in, labelled_frame, prior
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
 from harness.jobdir.events import Loaded, Log, Peak, Progress
 from harness.jobdir.paths import JobDir
-from harness.plan import spec
 from harness.plan.job import GIVEN
 from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
 from models.segmentor import Segmentor
@@ -107,20 +104,6 @@ def task(folder: Path) -> Task:
             raise UnfitError(f"member {member} has no weights: its training has not finished; train it first")
     geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     return Task(folder, job, geometry, handed_in(job))
-
-
-def handed_in(job: EvaluateSpec) -> str | None:
-    """Return the source of a P that is handed in: one of GIVEN, or a folder of masks; None for the stage before.
-
-    Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
-    """
-    if job.prior in GIVEN:
-        return job.prior
-    saved = job.evaluate.prior_masks
-    if saved is None or job.prior is None:
-        return None
-    folder = Path(saved).expanduser()
-    return str(JobDir(folder).masks) if spec.read(folder).fingerprint == job.prior else None
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -287,52 +270,6 @@ def run_video(
                 save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
-
-
-def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
-    """The frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
-
-    A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time.
-    """
-    video, name = str(where.parent), where.stem
-    if source == "truth_before":
-        names = dataset.frames(split, video)
-        before = name if name in contract.starts(dataset, split, video) else names[names.index(name) - 1]
-        return frame if before == name else dataset.read(split, video, before)
-    if source == "truth_other":
-        rng = np.random.default_rng(zlib.crc32(str(where).encode()))
-        others = [other for other in dataset.videos(split) if other != video] or [video]
-        other = others[rng.integers(len(others))]
-        names = dataset.frames(split, other)
-        drawn = dataset.read(split, other, names[rng.integers(len(names))])
-        return drawn if drawn.label is None else drawn._replace(label=fitted(drawn.label, frame.image.shape[:2]))
-    return frame
-
-
-def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A label at another size, nearest.  # (H, W)"""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
-    resized: NDArray[np.uint8] = label[rows[:, None], columns]
-    return resized
-
-
-def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
-    """A P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, 255 void
-
-    Raises UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
-    """
-    if source in GIVEN:
-        if frame.label is None:
-            raise UnfitError(f"{where}: P = truth needs labels, and its split has none; take a split that has")
-        return torch.from_numpy(frame.label).long()
-    path = Path(source) / where
-    mask = read_labels(path, num_classes)
-    if mask.shape != frame.image.shape[:2]:
-        (height, width), (rows, columns) = mask.shape, frame.image.shape[:2]
-        raise UnfitError(
-            f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; are these masks of other data?"
-        )
-    return torch.from_numpy(mask).long()
 
 
 def masks(

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from filelock import FileLock
-
 from harness.common.errors import UnfitError
+from harness.common.locks import Lock
 from harness.jobdir.paths import Outcome, SlurmJob, Submission
 from harness.launch import slurm_queue
 from harness.launch.launchers import _sbatch
@@ -49,7 +48,7 @@ class Submitter:
         refuses for good.
         """
         self._tried = time.monotonic()
-        with FileLock(self.plan.output.slurm_lock, timeout=600):  # two who look and then submit would do so twice
+        with Lock(self.plan.output.slurm_lock):  # two who look and then submit would do so twice
             submitted = by_slurm_job(self.plan)
             queue = slurm_queue.ask(submitted)
             queued = {job: slurm_job for slurm_job, jobs in submitted.items() if queue.live(slurm_job) for job in jobs}

@@ -13,7 +13,7 @@ from harness.data import contract, frame_order
 from harness.data.datasets import vspw
 from harness.data.hold_out import HoldOut
 from harness.data.stream import TrainStream
-from harness.engine import evaluate
+from harness.engine import evaluate, prior_sources
 from harness.engine.runtime import Stop
 
 
@@ -114,7 +114,7 @@ def test_an_evaluation_begins_anew_after_a_gap(root, gap, begun, before):
     evaluate.run_video([], {None: stages}, data, "val", "val_00000", torch.device("cpu"), stop)
     assert stages.begun == begun
     frame = data.read("val", "val_00000", "frame6")
-    found = evaluate.labelled_frame("truth_before", data, "val", Path("val_00000/frame6.png"), frame)
+    found = prior_sources.labelled_frame("truth_before", data, "val", Path("val_00000/frame6.png"), frame)
     np.testing.assert_array_equal(found.label, data.read("val", "val_00000", before).label)
 
 
