@@ -20,8 +20,15 @@ def harness(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=400, check=False)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-@pytest.mark.parametrize("launcher", ["inline", "torchrun"])
+@pytest.mark.parametrize(
+    ("launcher", "kind"),
+    [
+        ("inline", "folder"),
+        ("torchrun", "file"),
+        pytest.param("inline", "file", marks=pytest.mark.slow),
+        pytest.param("torchrun", "folder", marks=pytest.mark.slow),
+    ],
+)
 def test_jobs_run_beside_them(tmp_path: Path, launcher: str, kind: str) -> None:
     shadow(tmp_path, kind)
     ranks = ("--launcher", launcher, *(("--nproc", "2") if launcher == "torchrun" else ()))

@@ -47,6 +47,7 @@ def statuses(folder: Path) -> dict[str, str]:
     return {kind: read_json(job(folder, kind) / "outcome.json")["status"] for kind in ("train", "evaluate")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_a_signal_before_python_is_up_requeues(slurm: Cluster, tmp_path: Path) -> None:
     marker, site = tmp_path / "marker", tmp_path / "site"
