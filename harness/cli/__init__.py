@@ -49,7 +49,7 @@ def front(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None:
-    """What comes before a command."""
+    """Set up what holds for every command."""
 
 
 COMMANDS = (  # in the order of --help

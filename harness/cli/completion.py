@@ -1,4 +1,4 @@
-"""What a shell offers after TAB: names of what there is, each with the first line of its docstring."""
+"""Shell completion: names of what can be given, each with the first line of its docstring."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,10 @@ def of_kinds(*kinds: str) -> Callable[[typer.Context, str], Offers]:
 
     def offer(context: typer.Context, incomplete: str) -> Offers:
         try:
-            found = [heads(kind, folders(context)).items() for kind in kinds]
+            names = [heads(kind, folders(context)).items() for kind in kinds]
         except (HarnessError, OSError):  # a wrong folder is told when the command is given
             return []
-        return [(name, head) for items in found for name, head in items if name.startswith(incomplete)]
+        return [(name, head) for items in names for name, head in items if name.startswith(incomplete)]
 
     return offer
 
@@ -34,9 +34,9 @@ def presets(incomplete: str) -> Offers:
     """Offers our presets, and .yaml files by their path."""
     path = Path(incomplete)
     folder = path if incomplete.endswith("/") else path.parent
-    files = sorted(str(found) for found in folder.glob("*.yaml"))
-    known = {**preset_heads(), **dict.fromkeys(files, "")}
-    return [(name, head) for name, head in known.items() if name.startswith(incomplete)]
+    files = sorted(str(path) for path in folder.glob("*.yaml"))
+    heads = {**preset_heads(), **dict.fromkeys(files, "")}
+    return [(name, head) for name, head in heads.items() if name.startswith(incomplete)]
 
 
 def folders(context: typer.Context) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def after(plan: Plan, job: Job) -> str:
-    """How long a finished job took, and which of its sources have changed since."""
+    """Return how long a finished job took, and which of its sources have changed since."""
     seconds = provenance(plan.directory(job)).get("seconds")
     files = source_changes.changed(plan, job)
     took = f" in {seconds:.0f} s" if seconds is not None else ""
@@ -120,7 +120,7 @@ def experiment_lines(experiment: Experiment) -> list[str]:
 
 
 def sharing(batch: int, micro_batch: int, gpus: int) -> str:
-    """How a number of GPUs shares out a batch without another number, and what does with less memory."""
+    """Return how `gpus` share out a batch without changing a number, and a setting for less memory."""
     if gpus < 1:
         return "no GPU here; one process takes it whole"
     world = machine.ranks(micro_batch, gpus)

@@ -169,14 +169,14 @@ def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool)
 
 
 def dry(plan: "Plan", options: "RunOptions", rehearse: bool) -> str:
-    """What sbatch would be given."""
+    """Return the batch scripts that sbatch would be given."""
     from harness.launch import rehearsal, slurm_jobs
 
     return rehearsal.dry(plan, options) if rehearse else slurm_jobs.dry(plan, options)
 
 
 def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> None:
-    """What --rehearse measures, here or in a Slurm job."""
+    """Print what --rehearse measures, here or in a Slurm job."""
     from harness.common.progress import Progress
     from harness.launch import rehearsal as rehearse
 

@@ -56,7 +56,7 @@ class Lock(threading.local):
         """Wait for it; return the open file, None where the file system has no locks. Raise UnfitError, OSError."""
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            begun, told = time.monotonic(), False
+            begun, announced = time.monotonic(), False
             while not self._tried(file):
                 waited = time.monotonic() - begun
                 if waited >= self.patience:
@@ -64,8 +64,8 @@ class Lock(threading.local):
                         f"{self.path}: {self.holder()} has not given it back within {self.patience:.0f} s; wait for "
                         "that process or end it, and give the same command again"
                     )
-                if waited >= self.tell and not told:
-                    told = True
+                if waited >= self.tell and not announced:
+                    announced = True
                     log.info(f"waiting for {self.path}, which {self.holder()} has; at most {self.patience:.0f} s")
                 time.sleep(AGAIN)
             os.ftruncate(file, 0)

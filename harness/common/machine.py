@@ -1,4 +1,4 @@
-"""What this machine has and allows, asked without torch."""
+"""Devices, cores and memory of this machine, asked without torch."""
 
 import os
 import resource

@@ -233,8 +233,8 @@ def validate_schema(config: type, path: Path) -> None:
     try:
         OmegaConf.structured(config())
     except Exception as error:  # of OmegaConf, or of the class itself
-        said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
-        raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
+        problem = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
+        raise UsageError(f"{path}: Config: {problem}; each field needs a default of its type") from error
     try:
         ranges.check(config, {entry.name: getattr(config(), entry.name) for entry in fields(config)})
     except (UsageError, ValueError) as error:

@@ -69,7 +69,7 @@ class SlurmJob:
 
     @property
     def json(self) -> JsonObject:
-        """What `of` reads."""
+        """Return the object that `of` reads."""
         return {"id": self.id, "cluster": self.cluster, "user": self.user, "job_name": self.name}
 
 

@@ -87,10 +87,10 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
         for experiment in short.experiments:
             publisher.close(experiment, status)
     if scheduler.failures:
-        told = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
-        raise HarnessError(f"the rehearsal failed: {told}")
-    found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
-    return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+        failures = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
+        raise HarnessError(f"the rehearsal failed: {failures}")
+    measurements = [measurement for launch in launches(plan.jobs) for measurement in measured(plan, short, launch)]
+    return [line for line, _ in measurements] + cost_lines([cost for _, cost in measurements])
 
 
 @contextmanager
@@ -137,13 +137,13 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
 
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:
-    """What a launch's rehearsal says: peak memory and pace, and the cost of the whole."""
+    """Return what a launch's rehearsal measured: peak memory and pace as a line, and the cost of the whole."""
     job, files = launch[0], short.jobdir(launch[0])
     outcome, replay = files.outcome(), Replay.of(files.events_file)
     assert outcome is not None
     assert outcome.peak is not None
     world, peak = (outcome.provenance or {}).get("world", 1), f"peak {outcome.peak / GIB:.2f} GiB a rank"
-    names = tuple(one.fingerprint for one in launch)
+    names = tuple(evaluation.fingerprint for evaluation in launch)
     if isinstance(job, Train):
         speed = replay.values[ITERATIONS_PER_SECOND]
         seconds = job.config.iterations() / speed
@@ -158,7 +158,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
     each = (replay.time - replay.loaded) * min(world, tried) / tried  # a rank takes a video
     seconds = replay.loaded - replay.begin.time + each * videos / world
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    kept = sum(gc.size(short.directory(one)) for one in launch) * videos // tried
+    kept = sum(gc.size(short.directory(evaluation)) for evaluation in launch) * videos // tried
     line = f"{name}: {peak}, {1000 * each:.0f} ms a video"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
 
@@ -168,7 +168,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
+    """The dry run of plans saved in root/rehearsal as a Slurm job. submitit pickles it, so it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
@@ -176,25 +176,25 @@ class SlurmTask:
 
     @logging_to_stderr()
     def __call__(self) -> None:
-        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
+        """Run inside the allocation and write the result beside the job's log. Exits with an error's exit code.
 
         A signal leaves nothing: Slurm may run it again.
         """
         output = OutputDir(self.root)
-        found: JsonObject
+        result: JsonObject
         try:
             plan = Plan(tuple(saved_plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             options = replace(self.options, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Progress() as progress:
-                found = {"lines": rehearse(plan, options, progress)}
+                result = {"lines": rehearse(plan, options, progress)}
         except Stopped as stop:
             log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
         except HarnessError as error:
-            found = {"reason": str(error), "exit_code": error.exit_code}
-        write_json(output.rehearsal_result(os.environ["SLURM_JOB_ID"]), found)
-        out("\n".join(found.get("lines", [found.get("reason", "")])))
-        sys.exit(found.get("exit_code", 0))
+            result = {"reason": str(error), "exit_code": error.exit_code}
+        write_json(output.rehearsal_result(os.environ["SLURM_JOB_ID"]), result)
+        out("\n".join(result.get("lines", [result.get("reason", "")])))
+        sys.exit(result.get("exit_code", 0))
 
 
 def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> list[str] | None:
@@ -211,24 +211,24 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     if detach and not left.exists():
         return None
     slurm_jobs.accompany(short, {slurm_job: plan.jobs}, progress, left.exists)
-    found = read_json(left)
+    result = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
-    if "lines" not in found:
+    if "lines" not in result:
         log_path = slurm_jobs.log_path(plan, number)
-        why = found.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
+        why = result.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
         raise next(
-            (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
+            (kind for kind in (UsageError, UnfitError) if kind.exit_code == result.get("exit_code")), HarnessError
         )(why)
-    return list(found["lines"])
+    return list(result["lines"])
 
 
 def begun(plan: Plan, options: RunOptions) -> SlurmJob:
     """The Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
-    known = read_json(output.rehearsal_file)
-    slurm_job = SlurmJob.of(known)
-    if slurm_job is not None and known.get("asked") == asked:
+    record = read_json(output.rehearsal_file)
+    slurm_job = SlurmJob.of(record)
+    if slurm_job is not None and record.get("asked") == asked:
         over = output.rehearsal_result(slurm_job.id).exists()
         if over or rehearsing(plan.root):
             return slurm_job
@@ -248,7 +248,7 @@ def executor(plan: Plan, options: RunOptions) -> Any:
 
 
 def task(plan: Plan, options: RunOptions) -> SlurmTask:
-    """What the Slurm job is to do, as a value."""
+    """Return the plans' dry run as a Slurm task."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
     return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
 

@@ -46,7 +46,7 @@ GONE = 20.0  # seconds that the files of a job that left the queue may take to b
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What a Slurm job does: some jobs of plans that the root keeps. submitit pickles it; it holds no secret."""
+    """Some jobs of saved plans as a Slurm job. submitit pickles it, so it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
@@ -79,16 +79,16 @@ class SlurmTask:
 
     def fail(self, error: Exception, status: str = "failed") -> int:
         """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
-        known = refused(error) if isinstance(error, OSError) else error
-        mine = isinstance(known, HarnessError)
-        log.error(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
-        code = known.exit_code if isinstance(known, HarnessError) else 1
+        refusal = refused(error) if isinstance(error, OSError) else error
+        mine = isinstance(refusal, HarnessError)
+        log.error(f"harness: {refusal}" if mine else "".join(traceback.format_exception(error)))
+        code = refusal.exit_code if isinstance(refusal, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
             outcome = files.outcome()
             if outcome is None or outcome.status == "preempted":
                 files.folder.mkdir(parents=True, exist_ok=True)
-                files.write_outcome(Outcome(status, one_line(known), code))
+                files.write_outcome(Outcome(status, one_line(refusal), code))
         return code
 
     def checkpoint(self) -> Any:
@@ -117,9 +117,9 @@ def to_be_requeued(stop: Stopped, number: str) -> bool:
     if stop.number != signal.SIGTERM:
         return False
     for _ in range(ASKED):
-        known = _sbatch.queue([number])
-        if known is not None:
-            return number in known and known[number].state == "RUNNING"
+        states = _sbatch.queue([number])
+        if states is not None:
+            return number in states and states[number].state == "RUNNING"
         time.sleep(LOOK)
     return False
 
@@ -202,10 +202,10 @@ def hand_in(plan: Plan, options: RunOptions, launch: Sequence[Job], after: Seque
 def dry(plan: Plan, options: RunOptions) -> str:
     """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
     texts: list[str] = []
-    place: dict[Job, str] = {}
+    numbers: dict[Job, str] = {}
     for at, launch in enumerate(launches([job for job in plan.jobs if plan.state(job) != "done"]), 1):
-        after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
-        place |= dict.fromkeys(launch, f"<{at}>")
+        after = sorted({numbers[needed] for job in launch for needed in job.inputs if needed in numbers})
+        numbers |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
         texts.append(f"{head}\n{_sbatch.script(executor(plan, launch, options, after))}")
     return "\n".join(texts)
@@ -219,7 +219,7 @@ def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequ
 
 
 def task(plan: Plan, launch: Sequence[Job], options: RunOptions) -> SlurmTask:
-    """What a Slurm job is to do, as a value."""
+    """Return a launch as a Slurm task."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
     fingerprints = tuple(job.fingerprint for job in launch)
     return SlurmTask(plan.root.resolve(), digests, fingerprints, handed_on(options), str(plugins.PROJECT))
@@ -231,7 +231,7 @@ def handed_on(options: RunOptions) -> RunOptions:
 
 
 def log_path(plan: Plan, number: str) -> str:
-    """Where a Slurm job writes what it says."""
+    """Return the path of a Slurm job's log."""
     return str(plan.output.slurm_log(number))
 
 

@@ -1,4 +1,4 @@
-"""What of a plan is put into Slurm's queue: each launch once, and no more at a time than the queue takes."""
+"""Submit a plan to Slurm: each launch once, and no more at a time than the queue takes."""
 
 import logging
 import time

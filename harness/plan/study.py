@@ -171,12 +171,12 @@ class Study:
 
     def plan(self, params: Params, seed: int, root: Path) -> Plan:
         """A trial as a plan of one cell."""
-        cell = Cell("trial", self.said(params), self.job(params, seed))
+        cell = Cell("trial", self.label(params), self.job(params, seed))
         return Plan(
             (Experiment(f"search_{self.search}", self.title, "comparison", self.config, ((seed, cell),)),), root
         )
 
-    def said(self, params: Params) -> str:
+    def label(self, params: Params) -> str:
         """A trial's values for people: 'm=0.031 poly'."""
         words = []
         for key, axis in self.space.items():

@@ -40,11 +40,11 @@ def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> E
 
 def everything(root: Path) -> list[JsonObject]:
     """Return the provenance of every job of an output directory; one whose files are damaged is left out."""
-    found = []
+    provenances = []
     for files in OutputDir(root).job_dirs():
         with suppress(UnfitError):
-            found.append(records.provenance(files.folder))
-    return found
+            provenances.append(records.provenance(files.folder))
+    return provenances
 
 
 def classes(experiment: Experiment) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
 
 
 def provenance(directory: Path) -> dict[str, Any]:
-    """How a job was run: commit, versions, device; seconds of its launch, which the jobs `launch` share; peak bytes."""
+    """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes."""
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:

@@ -288,7 +288,7 @@ def holm(values: Sequence[float]) -> list[bool]:
 
 
 def lead(spread: float | None, seeds: int, tried: int, each: int = 1, differences: bool = False) -> float | None:
-    """What the best of `tried` equal settings, of `each` trainings, leads the default by in LEVEL of cases, at most.
+    """Return the lead over the default that the best of `tried` equal settings keeps under in LEVEL of cases.
 
     `spread`: standard deviation of the default over its `seeds`, from which alone the noise is known; None with one.
     With `differences` it is that of a setting's differences to the default, paired by seed: for a single setting of

@@ -69,7 +69,7 @@ def unlabelled(config: Config, split: str) -> bool:
 
 
 def check(path: Path, config: Config, split: str, progress: Progress = SILENT) -> list[str]:
-    """What the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
+    """Return what the server would refuse in a folder or .zip of masks, one line each; empty if it is complete.
 
     Raises UnfitError for what is no submission at all.
     """

@@ -1,4 +1,4 @@
-"""Where studies are stored: a journal file or a database, opened by Optuna.
+"""The storage of studies: a journal file or a database, opened by Optuna.
 
 Every failure of a storage is an UnfitError of one line without passwords.
 """
@@ -46,7 +46,7 @@ class FileTurn:
 
 
 class Storage:
-    """Where studies are kept: a journal file, or a database by its URL. Opened at the first need.
+    """The storage of studies: a journal file, or a database by its URL; opened at first use.
 
     Raises UsageError for a URL that Optuna has no storage for.
     """
@@ -71,8 +71,8 @@ class Storage:
         return absolute(self.url) if self.database else str(Path(self.url).resolve())
 
     @property
-    def place(self) -> str:
-        """Equal for two ways of saying the same place: `OWN`, an absolute path, or a URL without its password."""
+    def address(self) -> str:
+        """Return the normalised address: `OWN`, an absolute path, or a URL without its password."""
         return OWN if self.whole == str((self.folder / OWN).resolve()) else redact(self.whole)
 
     @contextmanager
@@ -141,5 +141,5 @@ class Storage:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What Optuna and those it stands on raise."""
+    """Return the exceptions that Optuna and its storage libraries raise."""
     return (OSError, ImportError, ValueError, *imported(*DATABASE, "optuna.exceptions.StorageInternalError"))

@@ -145,26 +145,26 @@ def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentSt
 
 
 def context(request: Request, study: Study) -> Context:
-    """What a report of the study says around its numbers."""
+    """Return the study's context for a report: identity, data and command."""
     (experiment,) = study.plan(study.default, study.config["seed"], Path(request.root)).experiments
     return rows.context(experiment, request.options.command)
 
 
 def settled(request: Request, study: Study) -> Storage:
-    """The study's storage. Raises UsageError where it was begun in another one, so that none begins anew unseen."""
+    """Return the study's storage, noted in its folder. Raise UsageError if the study was begun in another one."""
     storage = the_same(request, study)
     storage.folder.mkdir(parents=True, exist_ok=True)
     storage.open()  # before it is noted: a place that does not answer is none
-    (storage.folder / "storage").write_text(storage.place)
+    (storage.folder / "storage").write_text(storage.address)
     return storage
 
 
 def the_same(request: Request, study: Study) -> Storage:
-    """The storage that is asked for. Raises UsageError where the study was begun in another one."""
+    """Return the requested storage. Raise UsageError if the study was begun in another one."""
     storage = Storage(request.storage, request.folder(study.name))
     note = storage.folder / "storage"
-    begun = note.read_text() if note.is_file() else storage.place
-    if begun != storage.place:
+    begun = note.read_text() if note.is_file() else storage.address
+    if begun != storage.address:
         where = f"its own folder, {storage.folder}" if begun == OWN else begun
         again = "leave --storage out" if begun == OWN else "give --storage again"
         raise UsageError(f"the study '{study.name}' was begun in {where}: {again}, or a new name by --study")
@@ -172,7 +172,7 @@ def the_same(request: Request, study: Study) -> Storage:
 
 
 def dry(request: Request, workers: int) -> list[str]:
-    """What a run would do: trials, budget and cost. Makes nothing."""
+    """Return the lines of a dry run: trials, budget and cost. Nothing is written."""
     study = request.make()
     shared(request, workers)
     storage = the_same(request, study)

@@ -64,10 +64,10 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         trial_publisher = self.publisher.trial(plan, live)
-        progress = self.progress.headed(f"trial {live.number} {self.study.said(live.params)}")
+        progress = self.progress.headed(f"trial {live.number} {self.study.label(live.params)}")
         executed = 0
         for attempt in range(LOST):
             scheduler = Scheduler(plan, [job for job in plan.jobs if plan.state(job) != "done"])
@@ -91,7 +91,7 @@ class Worker:
         kind = "the default" if live.default else "repeated"
         seed = f" seed {live.seed}, {kind}" if live.default or live.repeated else ""
         log.info(
-            f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
+            f"trial {live.number} {self.study.label(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )
 
 

@@ -36,7 +36,7 @@ LOOK = 2.0  # seconds between two looks at the storage
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What a Slurm job does: be one worker of a study. submitit pickles it; it holds no secret."""
+    """One worker of a study as a Slurm job. submitit pickles it, so it holds no secret."""
 
     request: Request  # but for the storage and MLflow's address: a job learns them where it runs
 
@@ -81,7 +81,7 @@ def executor(request: Request, study: str) -> Any:
 
 
 def task(request: Request) -> SlurmTask:
-    """What a Slurm job is to do, as a value."""
+    """Return a worker's task without the storage's URL and MLflow's address."""
     root = str(Path(request.root).resolve())
     return SlurmTask(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
 
@@ -119,7 +119,7 @@ def submit(request: Request, workers: int, study: str, storage: Storage) -> list
 
 
 def log_path(request: Request, number: str) -> str:
-    """Where a Slurm job writes what it says."""
+    """Return the path of a Slurm job's log."""
     return str(OutputDir(Path(request.root)).slurm_log(number))
 
 
@@ -150,7 +150,7 @@ def accompany(request: Request, ids: Sequence[str], keeper: Keeper) -> None:
         for trial in trials:
             if trial.ended and trial.number not in ended:
                 ended.add(trial.number)
-                name = keeper.study.said(trial.params)
+                name = keeper.study.label(trial.params)
                 log.info(f"trial {trial.number} {name}: {in_words(trial)} ({len(ended)} of {request.total})")
         if len(ended) >= request.total:
             return

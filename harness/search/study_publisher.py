@@ -1,4 +1,4 @@
-"""What MLflow hears of a study: a parent run, and under it one run a trial, `trial-007 m=0.031 poly`.
+"""Publish a study to MLflow: a parent run with one child run per trial, `trial-007 m=0.031 poly`.
 
 A trial's run is its training's run too: the curve, the evaluations on the way and the final numbers stand in one
 place. Where another experiment has made the training, the trial has the numbers and says which run did the work.
@@ -73,16 +73,16 @@ class StudyPublisher(SilentStudyPublisher):
         if self._parent is None:
             study = self.study
             with self.store.lock:
-                place = self.tracking.experiment(self.experiment)
+                experiment_id = self.tracking.experiment(self.experiment)
                 run = self.tracking.parent(
-                    place,
+                    experiment_id,
                     name=f"{study.name} · {study.config.preset} · {study.digest[:7]}",
                     plan=study.digest,
                     tags={"harness.experiment": self.experiment, "harness.preset": study.config.preset},
                     params=text({**setting(study.config), "split": study.split, **study.identity["space"]}),
                     description=f"{study.title}. Children: one run per trial.",
                 )
-            self._parent = (place, run)
+            self._parent = (experiment_id, run)
         return self._parent
 
     def child(self, number: int, params: Mapping[str, object], seed: int) -> str:
@@ -93,7 +93,7 @@ class StudyPublisher(SilentStudyPublisher):
         with self.store.lock:
             return self.tracking.child(
                 *self.parent(),
-                name=f"trial-{number:03d} {self.study.said(params)}"
+                name=f"trial-{number:03d} {self.study.label(params)}"
                 + (f" seed {seed}" if self.default(params) or seed != self.study.config["seed"] else ""),
                 key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
                 tags={"harness.seed": str(seed), "harness.preset": config.preset},
@@ -134,11 +134,11 @@ class StudyPublisher(SilentStudyPublisher):
             looks = {part * every: value for part, value in trial.looks.items()}
             points += [(key, value, step, when) for step, value in looks.items() if (key, step) not in there]
         if trial.state == "complete":
-            found = records.read_evaluation(plan.directory(job))
-            if found.videos:
-                tags |= provenance_tags(found.provenance)
+            record = records.read_evaluation(plan.directory(job))
+            if record.videos:
+                tags |= provenance_tags(record.provenance)
                 when = self._when(plan.jobdir(job))
-                points += [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
+                points += [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
         self.tracking.log(run, points)
         self.tracking.tag(run, tags)
         self.tracking.finish(run, "FAILED" if trial.state == "failed" else "FINISHED")
@@ -150,18 +150,18 @@ class StudyPublisher(SilentStudyPublisher):
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Tell what the store lacks of trials that have ended."""
         names = {f"{self.study.name}.{trial.number}": trial for trial in trials if trial.ended}
-        known = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
+        runs = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
         for name, trial in names.items():
-            run = known.get(name)
+            run = runs.get(name)
             if run is None or FINGERPRINT not in run.tags or run.status == "RUNNING":  # the tag is close's alone
                 self.close(trial)
 
     def report(self, report: Report, folder: Path, status: str) -> str:
         """The report as artefacts of the study's run; returns where a person opens it."""
-        place, run = self.parent()
+        experiment_id, run = self.parent()
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             self.tracking.file(run, path, "report")
-        self.tracking.note(place, report_markdown(report))
+        self.tracking.note(experiment_id, report_markdown(report))
         self.mark(status)
         return self.tracking.link(run)
 

@@ -93,7 +93,7 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """How far a prediction has come: frames by name, each with the digest of its pixels, and what members know."""
+    """A prediction's progress: frames by name, each with the digest of its pixels, and the members' states."""
 
     weights: str
     frames: dict[str, str]

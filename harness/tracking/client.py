@@ -32,7 +32,7 @@ from harness.tracking.limits import (
     user,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told, turn
+from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredRun:
     """A run as the server knows it."""
 
     run_id: str
@@ -71,7 +71,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
+            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {error_message(error)}; {self.remedy}"
             raise UnfitError(message) from error
 
     update_wrapper(wrapped, method)
@@ -79,7 +79,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow and those it stands on raise."""
+    """Return the exceptions that MLflow and its libraries raise."""
     theirs = ("mlflow.exceptions.MlflowException", "requests.exceptions.RequestException")
     return (OSError, sqlite3.Error, ImportError, *imported(*DATABASE, *theirs))
 
@@ -104,7 +104,7 @@ class Tracking:
 
     @property
     def remedy(self) -> str:
-        """What a person can do when it fails."""
+        """Return what a person can do when the store fails."""
         if self.database:
             return f"check that {self.database} can be read and written"
         return "check MLFLOW_TRACKING_URI and that the server answers"
@@ -135,13 +135,13 @@ class Tracking:
         """The id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
         client, full = self.connect(), self.prefix + name
         with self._lock():
-            known = client.get_experiment_by_name(full)
-            if known is None:
-                place = str(self.database.parent / "mlruns" / full) if self.database else None
-                return str(client.create_experiment(full, artifact_location=place))
-        if known.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(full)
+            if experiment is None:
+                artifacts = str(self.database.parent / "mlruns" / full) if self.database else None
+                return str(client.create_experiment(full, artifact_location=artifacts))
+        if experiment.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
-        return str(known.experiment_id)
+        return str(experiment.experiment_id)
 
     @speaks
     def parent(
@@ -156,8 +156,8 @@ class Tracking:
         """The run of a plan, by its digest: made once, continued by the same plan."""
         self.connect()
         with self._lock():
-            known = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
-            own = [run for run in known if PARENT not in run.tags]
+            runs = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
+            own = [run for run in runs if PARENT not in run.tags]
             if own:
                 return own[0].run_id
             note = {NOTE: clip(description, TAG_CHARS)} if description else {}
@@ -231,8 +231,8 @@ class Tracking:
         client = self.connect()
         from mlflow.entities import Param
 
-        known = client.get_run(run_id).data.params
-        for batch in batches([Param(k, v) for k, v in wanted.items() if k not in known], ENTITIES):
+        current = client.get_run(run_id).data.params
+        for batch in batches([Param(k, v) for k, v in wanted.items() if k not in current], ENTITIES):
             client.log_batch(run_id, params=batch)
 
     @speaks
@@ -283,9 +283,9 @@ class Tracking:
     # --- what came out
 
     @speaks
-    def get(self, run_id: str) -> Found:
+    def get(self, run_id: str) -> StoredRun:
         """One run."""
-        return found(self.connect().get_run(run_id))
+        return to_stored_run(self.connect().get_run(run_id))
 
     @speaks
     def has(self, run_id: str) -> bool:
@@ -304,7 +304,7 @@ class Tracking:
     @speaks
     def find(
         self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
-    ) -> dict[str, Found]:
+    ) -> dict[str, StoredRun]:
         """The newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
@@ -315,7 +315,7 @@ class Tracking:
             return {}
         where = self._experiments(experiment)
         clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
-        answer: dict[str, Found] = {}
+        answer: dict[str, StoredRun] = {}
         for clause in clauses:
             status = "attributes.status = 'FINISHED' and " if ended else ""
             for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
@@ -326,15 +326,15 @@ class Tracking:
         return answer
 
     @speaks
-    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[StoredRun]:
         """The runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
         clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
-        known = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
-        return [run for run in known if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
+        runs = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
+        return [run for run in runs if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
-    def running(self, experiment: str | None = None) -> list[Found]:
+    def running(self, experiment: str | None = None) -> list[StoredRun]:
         """Runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
@@ -349,34 +349,34 @@ class Tracking:
 
     @speaks
     def link(self, run_id: str) -> str:
-        """Where a person sees the run: the server's page, or the command that opens a database."""
-        place = f"#/experiments/{self.get(run_id).experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        """Return a run's address: the server's page, or the command that opens a database."""
+        page = f"#/experiments/{self.get(run_id).experiment_id}/runs/{run_id}?workflowType=machine_learning"
         if self.uri.startswith("http"):
-            return f"{redact(self.uri).rstrip('/')}/{place}"
-        return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{place}"
+            return f"{redact(self.uri).rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{page}"
 
     def _experiments(self, name: str | None) -> list[str]:
         """Ids: of one experiment, or of all that carry the prefix."""
         client = self.connect()
         if name is not None:
-            known = client.get_experiment_by_name(self.prefix + name)
-            return [] if known is None else [known.experiment_id]
+            experiment = client.get_experiment_by_name(self.prefix + name)
+            return [] if experiment is None else [experiment.experiment_id]
         pages = paged(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
-        return [known.experiment_id for known in pages if known.name.startswith(self.prefix)]
+        return [experiment.experiment_id for experiment in pages if experiment.name.startswith(self.prefix)]
 
-    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[Found]:
+    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[StoredRun]:
         """Runs of some experiments, page by page."""
         client = self.connect()
         if experiments:
             search = client.search_runs
-            yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
+            yield from map(to_stored_run, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
 
 
-def found(run: Any) -> Found:
-    """MLflow's run as ours."""
+def to_stored_run(run: Any) -> StoredRun:
+    """Return an MLflow run as a StoredRun."""
     info, data = run.info, run.data
     name = info.run_name or ""
-    return Found(
+    return StoredRun(
         info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
     )
 

@@ -1,4 +1,4 @@
-"""What MLflow takes: its limits and its alphabet, as pure functions. Imports no mlflow."""
+"""MLflow's limits and alphabet as pure functions. Imports no mlflow."""
 
 import getpass
 import os
@@ -43,7 +43,7 @@ def word(value: str) -> str:
 
 
 def user() -> str:
-    """Who runs this; containers may know nobody."""
+    """Return the user's name, or their number where a container knows no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""How a store of MLflow's is opened: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
+"""Opening a store of MLflow's: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
 
 import hashlib
 import os
@@ -100,12 +100,12 @@ def probe(uri: str, database: Path | None) -> None:
 
 def imported(*names: str) -> list[type[Exception]]:
     """Exceptions by "module.Name", of modules that are imported by now: what is not cannot have raised."""
-    known = (name.rpartition(".") for name in names)
-    return [getattr(sys.modules[module], name) for module, _, name in known if module in sys.modules]
+    paths = (name.rpartition(".") for name in names)
+    return [getattr(sys.modules[module], name) for module, _, name in paths if module in sys.modules]
 
 
-def told(error: Exception) -> str:
-    """What a failure says, in one line: of nested network errors the innermost, of a missing driver its package."""
+def error_message(error: Exception) -> str:
+    """Return a failure in one line: of nested network errors the innermost, of a missing driver its package."""
     if isinstance(error, ImportError):
         return f"{one_line(error)}: a driver is not installed (for PostgreSQL: the extra `postgres`)"
     cause = re.search(r"Caused by (.*)", " ".join(str(error).split()))

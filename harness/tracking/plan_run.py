@@ -8,7 +8,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import PLAN, ROLE, Found, Tracking, speaks
+from harness.tracking.client import PLAN, ROLE, StoredRun, Tracking, speaks
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -91,10 +91,10 @@ class PlanRun:
         parent = self.find(ended=True)
         return parent is not None and parent.tags.get("harness.told") == self.done()
 
-    def find(self, ended: bool) -> Found | None:
+    def find(self, ended: bool) -> StoredRun | None:
         """Return the plan's run as the store has it; with `ended`, only a FINISHED one."""
-        found = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
-        return found.get(self.experiment.digest)
+        runs = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
+        return runs.get(self.experiment.digest)
 
     def correct(self, status: str) -> None:
         """Give a run that says another status than `status` the true one; one that is not there stays so."""
@@ -103,12 +103,12 @@ class PlanRun:
             self.mark(run.run_id, status)
 
     def link(self) -> str:
-        """Where a person opens the run; empty where it has not ended well."""
+        """Return the run's address; empty if it has not ended well."""
         run = self.find(ended=True)
         return "" if run is None else self.tracking.link(run.run_id)
 
     def pages(self) -> str:
-        """Where the store shows a run, up to its id; empty where it has no pages."""
+        """Return the address of the plan's runs, up to a run's id; empty if the store has no pages."""
         return view.pages(self.tracking, self.experiment.name)
 
     def cell_runs(self) -> dict[str, str]:
@@ -123,9 +123,9 @@ class PlanRun:
     def done(self) -> str:
         """A digest of what is done of the plan: equal while nothing is added or made anew."""
         done = [(seed, cell) for seed, cell in self.experiment.cells if self.plan.state(cell.job) == "done"]
-        made = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
-        scored = [found.fingerprint for _, found in score.scores(self.plan.root, self.experiment.config)]
-        return digest([[seed, cell.name] for seed, cell in done] + made + scored)
+        attempts = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
+        scored = [record.fingerprint for _, record in score.scores(self.plan.root, self.experiment.config)]
+        return digest([[seed, cell.name] for seed, cell in done] + attempts + scored)
 
 
 @speaks

@@ -1,4 +1,4 @@
-"""What makes MLflow a place to review: the paper's number and the gains beside ours, the view, the way of M.
+"""Publish a report to MLflow: the paper's number and the gains beside ours, the view, the movement of M.
 
 Told after the report, from its rows and the root's files; telling twice changes nothing.
 """
@@ -55,10 +55,10 @@ def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
                 values["delta/paper"] = each.miou - theirs
         if base is not None:
             values["delta/miou"] = each.miou - base
-        known = tracking.get(run).metrics
+        current = tracking.get(run).metrics
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
-        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
+        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if current.get(k) != v])
         tags = {"harness.verdict": row.verdict, "harness.power": needs.get(row.cell)}
         if any(tags.values()):
             tracking.tag(run, {key: text for key, text in tags.items() if text})

@@ -96,7 +96,7 @@ def final_points(record: RunRecord, written: Path) -> list[Point]:
 
 
 def units(experiment: Experiment, record: RunRecord) -> str:
-    """How many independent units a number rests on."""
+    """Return how many independent recordings a number rests on."""
     return str(len(set(input_digests.units(experiment.config, record.videos).values())))
 
 

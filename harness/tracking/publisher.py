@@ -31,7 +31,7 @@ PULSE = 60.0  # seconds between two looks that a run's tags give at how far it i
 
 @dataclass(frozen=True)
 class Published:
-    """What a store has of an experiment's finished work."""
+    """An experiment's finished work as the store has it."""
 
     runs: Mapping[str, str] = field(default_factory=dict)  # a cell's fingerprint -> run id
     pages: str = ""  # where the store shows a run, up to its id
@@ -69,7 +69,7 @@ class Silent:
         """The plan's run ends without a report, where it was opened here."""
 
     def link(self, experiment: Experiment) -> str:  # noqa: ARG002
-        """Where a person opens the plan's run; empty without a store."""
+        """Return the address of the plan's run; empty without a store."""
         return ""
 
 
@@ -82,7 +82,7 @@ class Publisher(Silent):
 
     def __init__(self, plan: Plan, store: Store, afresh: bool = False) -> None:
         self.plan, self.store = plan, store
-        self.plan_runs = {one.name: PlanRun(self.store, plan, one) for one in plan.experiments}
+        self.plan_runs = {experiment.name: PlanRun(self.store, plan, experiment) for experiment in plan.experiments}
         self._afresh = afresh
         self._late: set[Job] = set()  # trainings that began while the store was away
         self._runs: dict[Job, TrainingRun] = {}
@@ -126,8 +126,8 @@ class Publisher(Silent):
     def _run_of(self, job: Train) -> str:
         """Return the run that a training goes on in, made where there is none."""
         files = self.plan.jobdir(job)
-        plan_run = next(one for one in self.plan_runs.values() if job in one.experiment.jobs)
-        ids = plan_run.ids()
+        parent = next(plan_run for plan_run in self.plan_runs.values() if job in plan_run.experiment.jobs)
+        ids = parent.ids()
         return known_run(files, self.store) or self.store.tracking.child(
             *ids,
             name=f"train/{job.decoder}/seed{job.config['seed']}",
@@ -189,7 +189,7 @@ class Publisher(Silent):
         new = self._afresh or not plan_run.up_to_date()
         if new:
             for job in experiment.jobs:
-                if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told(job):
+                if isinstance(job, Train) and self.plan.state(job) == "done" and not self._uploaded(job):
                     outcome = self.plan.jobdir(job).outcome()
                     assert outcome is not None
                     self.begin(job)
@@ -197,7 +197,7 @@ class Publisher(Silent):
             publish_results.publish(plan_run)
         return Published(plan_run.cell_runs(), plan_run.pages(), new)
 
-    def _told(self, job: Train) -> bool:
+    def _uploaded(self, job: Train) -> bool:
         if self._afresh and job not in self._runs:
             return False
         files = self.plan.jobdir(job)
@@ -208,8 +208,8 @@ class Publisher(Silent):
         run = known_run(self.plan.jobdir(job), self.store)
         if run is None or (self._afresh and job not in self._runs):
             return None
-        found = self.store.tracking.get(run)
-        return found.status, found.tags.get("harness.outcome", "")
+        stored = self.store.tracking.get(run)
+        return stored.status, stored.tags.get("harness.outcome", "")
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
@@ -225,7 +225,7 @@ class Publisher(Silent):
         self.plan_runs[experiment.name].close(status)
 
     def link(self, experiment: Experiment) -> str:
-        """Where a person opens the plan's run."""
+        """Return the address of the plan's run."""
         return self.plan_runs[experiment.name].link()
 
 

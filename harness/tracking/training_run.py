@@ -26,7 +26,7 @@ BYTES = 32768  # of a node's samples at once: those of some minutes
 
 @dataclass(frozen=True)
 class Upload:
-    """What one store was told of a training: its run, whether all of it, else up to which step and bytes a node."""
+    """A training's upload to one store (mlflow.json): its run, `told` once all is there, else the step and bytes."""
 
     run: str | None = None
     told: bool = False

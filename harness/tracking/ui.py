@@ -32,7 +32,7 @@ TRIES = 20  # ports after the one wished for
 
 def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool) -> int:
     """Serve until Ctrl-C and return 0; for a store that is a server, only print where to look."""
-    where = place(tracking, experiment)
+    where = address(tracking, experiment)
     if tracking.uri.startswith("http"):
         print(f"{redact(tracking.uri).rstrip('/')}/{where}")
         return 0
@@ -82,13 +82,13 @@ def watch(
         end(server)
 
 
-def place(tracking: Tracking, experiment: str | None) -> str:
+def address(tracking: Tracking, experiment: str | None) -> str:
     """The view of an experiment's runs, of the store's newest where none is named; the front page without one."""
     name = experiment or newest(tracking)
-    found = view.shared(tracking, name) if name else None
-    if experiment and found is None:
+    page = view.shared(tracking, name) if name else None
+    if experiment and page is None:
         raise UnfitError(f"no runs of '{experiment}' in {redact(tracking.uri)}; run it first")
-    return view.place(*found) if found else "#/experiments?workflowType=machine_learning"
+    return view.address(*page) if page else "#/experiments?workflowType=machine_learning"
 
 
 def newest(tracking: Tracking) -> str | None:

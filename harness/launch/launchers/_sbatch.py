@@ -41,7 +41,7 @@ class Later(UnfitError):
 
 
 class State(NamedTuple):
-    """What squeue says of a job."""
+    """A job's state by squeue."""
 
     state: str  # PENDING, RUNNING, …
     reason: str = ""  # why it waits
@@ -125,13 +125,13 @@ def minutes(limit: object) -> int | None:
     text = str(limit)
     if text.upper() in ("INFINITE", "UNLIMITED"):
         return None
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
         raise UsageError(f"slurm option time={text}: minutes, hours:minutes:seconds or days-hours:minutes:seconds")
-    days, first, second, third = (int(part or 0) for part in found.groups())
-    if found[1]:
+    days, first, second, third = (int(part or 0) for part in match.groups())
+    if match[1]:
         seconds = 86400 * days + 3600 * first + 60 * second + third
-    elif found[4]:
+    elif match[4]:
         seconds = 3600 * first + 60 * second + third
     else:
         seconds = 60 * first + second
@@ -160,8 +160,8 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
 
         def _get_job_id_from_submission_command(self, string: bytes | str) -> str:
             text = string if isinstance(string, str) else string.decode()
-            found = re.search(r"job \d+ on cluster (\S+)", text)
-            self.chosen_cluster = found[1] if found else None
+            match = re.search(r"job \d+ on cluster (\S+)", text)
+            self.chosen_cluster = match[1] if match else None
             return str(super()._get_job_id_from_submission_command(text))
 
         def _make_submission_file_text(self, command: str, uid: str) -> str:
@@ -169,10 +169,14 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
             ours = text.replace("#SBATCH --wckey=submitit\n", "")
             return ours if "time" in options else re.sub(r"#SBATCH --time=.*\n", "", ours)
 
-    known = set(Executor._valid_parameters())
-    made = Executor(folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)), python=python_of(options))
-    given = {key: value for key, value in options.items() if key in known and key not in ("time", "max_num_timeout")}
-    rest = {key: value for key, value in options.items() if key not in known and key != "max_num_timeout"}
+    parameters = set(Executor._valid_parameters())
+    submitter = Executor(
+        folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)), python=python_of(options)
+    )
+    given = {
+        key: value for key, value in options.items() if key in parameters and key not in ("time", "max_num_timeout")
+    }
+    rest = {key: value for key, value in options.items() if key not in parameters and key != "max_num_timeout"}
     if "time" in options:
         given["time"] = minutes(options["time"]) or 525_600
         rest["time"] = options["time"]
@@ -183,7 +187,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
     if "cpus_per_task" in options:
         lead.append(f"--cpus-per-task={options['cpus_per_task']}")  # srun does not inherit it since 22.05
     try:
-        made.update_parameters(
+        submitter.update_parameters(
             **{
                 **given,
                 "job_name": options.get("job_name", name),
@@ -198,7 +202,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"slurm options: {one_line(error)}") from error
-    return made
+    return submitter
 
 
 def python_of(options: Mapping[str, Any]) -> str:
@@ -209,8 +213,8 @@ def python_of(options: Mapping[str, Any]) -> str:
 
 def variables(options: Mapping[str, Any]) -> list[str]:
     """Return the lines of a script that set what its sruns read, the first also after --export=NONE."""
-    told = {SRUN_ARGS: shlex.join(options.get("srun_args", [])), PYTHON: options.get("python", "")}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in told.items() if value]
+    values = {SRUN_ARGS: shlex.join(options.get("srun_args", [])), PYTHON: options.get("python", "")}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in values.items() if value]
     return ["export SLURM_EXPORT_ENV=ALL", *exports]
 
 
@@ -224,29 +228,29 @@ def warn(options: Mapping[str, Any]) -> None:
         )
 
 
-def script(made: Any) -> str:
+def script(submitter: Any) -> str:
     """The batch script that `submit` would hand to sbatch."""
-    return str(made._make_submission_file_text(made._submitit_command_str, "dry"))
+    return str(submitter._make_submission_file_text(submitter._submitit_command_str, "dry"))
 
 
-def submit(made: Any, work: Callable[[], Any]) -> str:
+def submit(submitter: Any, work: Callable[[], Any]) -> str:
     """Submit one job; its number. Raises Later where the queue is full, UnfitError, both with sbatch's own words."""
     if shutil.which("sbatch") is None:
         raise UnfitError("there is no sbatch on this machine: run this on a host of the cluster, or use --dry-run")
     try:
-        return str(made.submit(work).job_id)
+        return str(submitter.submit(work).job_id)
     except Exception as error:  # submitit wraps what sbatch printed
-        said = [line for line in str(error).splitlines() if "sbatch: error" in line] or [one_line(error)]
-        words = one_line(" ".join(said))
+        errors = [line for line in str(error).splitlines() if "sbatch: error" in line] or [one_line(error)]
+        words = one_line(" ".join(errors))
         if BUSY.search(words):
             raise Later(f"sbatch refused the job: {words}; wait, or give --max-jobs N") from error
         raise UnfitError(f"sbatch refused the job: {words}; check the slurm options") from error
 
 
-def identity(made: Any, number: str) -> SlurmJob:
-    """Return what tells a job that `made` has submitted from another of the same number."""
-    name = made.parameters["job_name"]
-    return SlurmJob(number, made.chosen_cluster or configuration().get("ClusterName"), user(), name)
+def identity(submitter: Any, number: str) -> SlurmJob:
+    """Return what tells a submitted job from another of the same number."""
+    name = submitter.parameters["job_name"]
+    return SlurmJob(number, submitter.chosen_cluster or configuration().get("ClusterName"), user(), name)
 
 
 def user() -> str:
@@ -288,12 +292,12 @@ def queue(ids: Iterable[str], cluster: str | None = None) -> dict[str, State] | 
     # what it says where it has none of them
     if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
         return None
-    found = {}
+    states = {}
     for line in answer.stdout.splitlines():
         if line.count("|") >= 5:  # not "CLUSTER: name"
             number, state, reason, left, owner, name = line.split("|", 5)
-            found[number] = State(state, "" if reason == "None" else reason, left, owner, name)
-    return found
+            states[number] = State(state, "" if reason == "None" else reason, left, owner, name)
+    return states
 
 
 def own_jobs() -> int | None:

@@ -121,7 +121,9 @@ def shown(config: Any) -> str:
     expect(dataclasses.is_dataclass(config), "expected a dataclass: put @dataclass(frozen=True) above it")
     for violation in ranges.violations(type(config), vars(config)):
         raise Broken(f"Config.{violation}")
-    return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
+    return (
+        ", ".join(f"{field.name}={getattr(config, field.name)}" for field in dataclasses.fields(config)) or "no fields"
+    )
 
 
 def line(result: CheckResult) -> str:

@@ -23,13 +23,13 @@ def network(path: Path, mounts: Path) -> str | None:
         rows = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
     except OSError:
         return None
-    place = existing(path).resolve()
+    target = existing(path).resolve()
     best: tuple[Path, str] | None = None
     for row in rows:
         if len(row) < 3:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), row[1]))
         # of mounts at one place the last one covers the others
-        if place.is_relative_to(point) and (best is None or len(point.parts) >= len(best[0].parts)):
+        if target.is_relative_to(point) and (best is None or len(point.parts) >= len(best[0].parts)):
             best = point, row[2]
     return f"{best[1]} at {best[0]}" if best and NETWORK.match(best[1]) else None

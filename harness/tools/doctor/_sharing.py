@@ -51,8 +51,8 @@ def problems_of(folder: Path, top: os.stat_result, files: dict[Path, os.stat_res
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield what lies under a folder, links apart; what cannot be listed is left out."""
-    for place, folders, files in os.walk(folder):
-        yield from (path for path in (Path(place, name) for name in [*folders, *files]) if not path.is_symlink())
+    for parent, folders, files in os.walk(folder):
+        yield from (path for path in (Path(parent, name) for name in [*folders, *files]) if not path.is_symlink())
 
 
 def open_to_group(status: os.stat_result, group: int) -> bool:

@@ -66,7 +66,7 @@ def installed(name: str) -> str | None:
 
 
 def tested(constraints: Path) -> Iterator[Finding]:
-    """How what is installed differs from the tested versions; a local part (+cu126) does not count."""
+    """Compare installed versions with the tested ones; a local part (+cu126) does not count."""
     try:
         text = constraints.read_text()
     except OSError:

@@ -23,7 +23,7 @@ def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
         return
     database = tracking.database
     if database is not None:
-        yield from place(database, mounts)
+        yield from mounted(database, mounts)
         if not database.exists():
             yield creatable(database)
             return
@@ -34,7 +34,7 @@ def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
     yield from answers(tracking)
 
 
-def place(database: Path, mounts: Path) -> Iterator[Finding]:
+def mounted(database: Path, mounts: Path) -> Iterator[Finding]:
     """A note where a SQLite file lies on a network file system."""
     where = network(database, mounts)
     if where:

@@ -1,4 +1,4 @@
-"""What only files in VSPW's layout show: the class list, published counts, files of 0 bytes, masks without image."""
+"""Check files in VSPW's layout: the class list, published counts, files of 0 bytes, masks without image."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def is_vspw(dataset: Any) -> bool:
 
 
 def class_list(dataset: Any) -> Iterator[Finding]:
-    """Where the class names come from."""
+    """Report the source of the class names where it is not the data's own file."""
     root = dataset.config.root
     folder = Path(root or "").expanduser()
     if root is not None and folder.is_dir() and not (folder / vspw.CLASS_LIST).is_file():

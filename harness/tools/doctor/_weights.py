@@ -94,7 +94,7 @@ def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Ite
 
 
 def kind(path: Path) -> tuple[str, str, str]:
-    """What a file is by its first bytes; else the problem and its remedy."""
+    """Return a file's format by its first bytes, or "" with the problem and its remedy."""
     with path.open("rb") as opened:
         head = opened.read(64)
     again = f"fetch it again; {WHERE}"
@@ -114,7 +114,7 @@ def kind(path: Path) -> tuple[str, str, str]:
 
 
 def damage(path: Path, header: int) -> str:
-    """What is wrong with a safetensors file: its header is no JSON, or the tensors end before they should."""
+    """Return what is wrong with a safetensors file: a header that is no JSON, or another length than it says."""
     with path.open("rb") as opened:
         opened.seek(8)
         try:
