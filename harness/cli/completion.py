@@ -13,7 +13,7 @@ Offers = list[tuple[str, str]]  # name, what it is
 
 
 def of_kinds(*kinds: str) -> Callable[[typer.Context, str], Offers]:
-    """Offers the plug-ins of some kinds, a person's own by --plugins or harness.yaml among them."""
+    """Offer the plug-ins of some kinds, a person's own by --plugins or harness.yaml among them."""
 
     def offer(context: typer.Context, incomplete: str) -> Offers:
         try:
@@ -26,12 +26,12 @@ def of_kinds(*kinds: str) -> Callable[[typer.Context, str], Offers]:
 
 
 def kinds(incomplete: str) -> Offers:
-    """Offers what `harness list` can list."""
+    """Offer what `harness list` can list."""
     return [(kind, "") for kind in (*plugins.KINDS, "presets") if kind.startswith(incomplete)]
 
 
 def presets(incomplete: str) -> Offers:
-    """Offers our presets, and .yaml files by their path."""
+    """Offer our presets, and .yaml files by their path."""
     path = Path(incomplete)
     folder = path if incomplete.endswith("/") else path.parent
     files = sorted(str(path) for path in folder.glob("*.yaml"))
@@ -40,7 +40,7 @@ def presets(incomplete: str) -> Offers:
 
 
 def folders(context: typer.Context) -> tuple[str, ...]:
-    """The plug-in folders of the command that is being typed."""
+    """Return the plug-in folders of the command that is being typed."""
     from harness.config import settings
 
     given = context.params.get("plugins")
@@ -48,12 +48,12 @@ def folders(context: typer.Context) -> tuple[str, ...]:
 
 
 def heads(kind: str, own: plugins.Folders = ()) -> dict[str, str]:
-    """Name -> first line of the docstring of every plug-in of a kind, or of every preset."""
+    """Return name -> first line of the docstring of every plug-in of a kind, or of every preset."""
     if kind == "presets":
         return preset_heads()
     return {name: plugins.headline(path) for name, path in plugins.paths(kind, own).items()}
 
 
 def preset_heads() -> dict[str, str]:
-    """Name -> first line of every preset."""
+    """Return name -> first line of every preset."""
     return {path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))}

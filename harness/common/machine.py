@@ -15,12 +15,12 @@ FILES, EACH = 64, 16  # open files of a rank itself, and for each of its loading
 
 
 def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
-    """The most ranks a node, one a GPU, that share a micro-batch evenly; at least one."""
+    """Return the most ranks a node, one a GPU, that share a micro-batch evenly; at least one."""
     return max((n for n in range(1, gpus + 1) if micro_batch % (n * nodes) == 0), default=1)
 
 
 def gpus() -> int:
-    """GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
+    """Return GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

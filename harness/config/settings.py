@@ -95,16 +95,16 @@ class Resolved:
 
 
 def find() -> Path | None:
-    """The harness.yaml that counts: the working directory's, else the user's."""
+    """Return the harness.yaml that counts: the working directory's, else the user's."""
     base = os.environ.get("XDG_CONFIG_HOME") or (os.path.expanduser("~/.config"))
     places = [Path(FILE), Path(base) / "harness" / FILE]
     return next((path for path in places if os.path.isfile(path)), None)  # False in a home that is another's
 
 
 def resolve(**flags: Any) -> Resolved:
-    """Flags that were given (not None), then harness.yaml, then the built-in defaults.
+    """Resolve settings: flags that were given (not None), then harness.yaml, then the built-in defaults.
 
-    Raises UsageError for a key that is not there, a wrong type, or a path key that would change a number.
+    Raise UsageError for a key that is not there, a wrong type, or a path key that would change a number.
     """
     path = find()
     values = {f.name: getattr(Settings(), f.name) for f in fields(Settings)}
@@ -130,7 +130,7 @@ def resolve(**flags: Any) -> Resolved:
 
 
 def read(path: Path) -> JsonObject:
-    """The keys that a file gives, typed, its relative paths made absolute. Raises UsageError."""
+    """Return the keys that a file gives, typed, its relative paths made absolute. Raise UsageError."""
     loaded = compose.read_preset(path, "settings")
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
@@ -168,7 +168,7 @@ def check_paths(settings: Settings, path: Path | None) -> None:
 
 
 def place_keys(folders: plugins.Folders) -> list[str]:
-    """All configuration keys that hold a path: marked `path`, or `content` for a file whose digest counts."""
+    """Return all configuration keys that hold a path: marked `path`, or `content` for a file whose digest counts."""
 
     def visit(cls: Any, prefix: str) -> list[str]:
         keys = []

@@ -58,7 +58,7 @@ def delete(path: Path) -> None:
 
 
 def latest(folder: Path, log: Callable[[str], None]) -> int | None:
-    """The newest step whose checkpoint is what was written.
+    """Return the newest step whose checkpoint is what was written.
 
     Each broken one is told to `log` and deleted: `save` would keep it, as a newer one, in place of a whole one.
     """
@@ -72,13 +72,13 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
 
 
 def load(folder: Path, step: int, device: torch.device) -> State:
-    """The state saved after `step` iterations; `latest` has verified it."""
+    """Return the state saved after `step` iterations; `latest` has verified it."""
     state: State = torch.load(path_of(folder, step), map_location=device, weights_only=True)
     return state
 
 
 def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A training's result and what its file says of itself. Raises UnfitError where it is absent or damaged."""
+    """Return a training's result and what its file says of itself. Raise UnfitError where it is absent or damaged."""
     path = JobDir(folder).weights_file
     if not path.is_file():
         raise UnfitError(f"{shown(folder)}: has no weights; is the training finished?")
@@ -130,7 +130,7 @@ def keep(written: Path, target: Path, allowed: Callable[[], None] = lambda: None
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is what `keep` was given."""
+    """Return whether a file is what `keep` was given."""
     return path.exists() and sidecar(path).exists() and sidecar(path).read_bytes() == sha256(path).encode()
 
 
@@ -140,7 +140,7 @@ def sidecar(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

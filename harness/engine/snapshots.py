@@ -32,7 +32,7 @@ def memory(folder: Path, model: nn.Module, step: int) -> None:
 
 
 def middle(names: tuple[str, ...]) -> str:
-    """The frame of a video whose mask is kept."""
+    """Return the frame of a video whose mask is kept."""
     return names[len(names) // 2]
 
 

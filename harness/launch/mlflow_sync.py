@@ -140,7 +140,7 @@ def end_rehearsal(root: Path, tracking: Tracking) -> None:
 
 
 def rehearsals(tracking: Tracking) -> Tracking:
-    """The same store, in which a rehearsal's experiments are rehearsal/…."""
+    """Return the same store, in which a rehearsal's experiments are rehearsal/…."""
     return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
 
 

@@ -81,7 +81,7 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
 
 @cache
 def answered(question: str) -> str:
-    """The first problem that the child finds; empty for none."""
+    """Return the first problem that the child finds; empty for none."""
     answer = ask("harness.engine.preflight", Problem, question)
     if answer.broken:
         return f"this plan's networks cannot be tried: {answer.broken}; `harness doctor` says more"

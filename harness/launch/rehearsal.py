@@ -50,7 +50,7 @@ class Rehearsal(Plan):
     """The plan, cut short."""
 
     def spec(self, job: Job) -> JobSpec:
-        """The job's spec with fewer steps or videos; its fingerprint stands, its directory is another root's."""
+        """Return the job's spec with fewer steps or videos; its fingerprint stands, its directory is another root's."""
         spec = super().spec(job)
         if isinstance(spec, TrainSpec):
             train = replace(spec.train, checkpoint_every=STEPS, log_every=1)
@@ -58,18 +58,18 @@ class Rehearsal(Plan):
         return replace(spec, launch=LaunchSpec(videos=VIDEOS))
 
     def videos(self, job: Evaluate) -> list[str]:
-        """The first two."""
+        """Return the first two."""
         return super().videos(job)[:VIDEOS]
 
 
 def rehearse(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
-    """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
+    """Run it and say what the plan will cost. Raise HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
         return rehearsed(plan, options, progress)
 
 
 def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
-    """The same, where no other is at work."""
+    """Return the lines of `rehearse`, while no other rehearsal runs."""
     short, tracking = prepared(plan, options)
     publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
     launcher, facts = choose(short, options)
@@ -95,7 +95,7 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """While a root's rehearsal is made or run. Raises UsageError where another one is."""
+    """Hold a root's rehearsal. Raise UsageError if another one is at work."""
     access.writable(root)
     output = OutputDir(root)
     lock = FileLock(output.rehearsal_lock)
@@ -110,9 +110,9 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | None]:
-    """The rehearsal of a plan in an empty folder, and the store.
+    """Return the rehearsal of a plan in an empty folder, and the store.
 
-    Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
+    Raise UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
     """
     root = plan.output.rehearsal
     if gc.at_work(OutputDir(root).jobs):
@@ -198,7 +198,7 @@ class SlurmTask:
 
 
 def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> list[str] | None:
-    """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
+    """Rehearse as a Slurm job, or follow the one that the same command has begun; None if it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
@@ -223,7 +223,7 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
 
 
 def begun(plan: Plan, options: RunOptions) -> SlurmJob:
-    """The Slurm job of the same command whose result nobody has seen; else a new one."""
+    """Return the Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
     record = read_json(output.rehearsal_file)
@@ -242,7 +242,7 @@ def begun(plan: Plan, options: RunOptions) -> SlurmJob:
 
 
 def executor(plan: Plan, options: RunOptions) -> Any:
-    """submitit's executor for it."""
+    """Return submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
     return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
 
@@ -254,5 +254,5 @@ def task(plan: Plan, options: RunOptions) -> SlurmTask:
 
 
 def dry(plan: Plan, options: RunOptions) -> str:
-    """The batch script that its sbatch would be given."""
+    """Return the batch script that its sbatch would be given."""
     return _sbatch.script(executor(plan, options))

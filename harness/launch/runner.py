@@ -65,7 +65,7 @@ class Results:
 
 
 def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
-    """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
+    """Run what is missing of a plan and report. Raise Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, options)
     if not todo and (closed := access.closed(plan)) is not None:
         return reprint(plan, options, closed)
@@ -184,7 +184,7 @@ def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
 
 
 def connected(options: RunOptions) -> Tracking | None:
-    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
+    """Return the store; None inside an allocation that cannot reach it. Raise UnfitError where it does not answer."""
     if options.offline:
         return None
     tracking = Tracking(options.tracking_uri, options.prefix)
@@ -218,7 +218,7 @@ def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
 def selected(plan: Plan, which: str) -> list[Job]:
     """Finished jobs that `which` names ('changed', or a cell), and the evaluations that rest on them.
 
-    Raises UsageError for a word that is neither.
+    Raise UsageError for a word that is neither.
     """
     jobs = [job for job in plan.jobs if plan.state(job) == "done"]
     if which == "changed":
@@ -235,7 +235,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
 def set_aside(plan: Plan, which: str) -> None:
     """Move finished jobs out of the way, so that they are run again; nothing is deleted.
 
-    Raises UsageError for a job that another run is at.
+    Raise UsageError for a job that another run is at.
     """
     chosen = selected(plan, which)
     for job in chosen:
@@ -258,7 +258,7 @@ def accept(plan: Plan) -> None:
 
 
 def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], options: RunOptions) -> str:
-    """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
+    """Return the status of a plan's run in MLflow: RUNNING while another process, or a Slurm job, has some of it."""
     lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
     running = [job for job in lacking if lease.current_holder(plan.directory(job)) is not None]
     others = [job for job in lacking if options.inside and job.fingerprint not in (options.only or ())]
@@ -340,7 +340,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
 
 
 def changed(plan: Plan, cell: Cell) -> list[str]:
-    """Sources of a cell's evaluation and trainings that are no longer what they ran with."""
+    """Return the sources of a cell's evaluation and trainings that are no longer what they ran with."""
     return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
 
 
@@ -351,7 +351,7 @@ def require_inputs(config: Config) -> None:
 
 
 def fetch(config: Config) -> None:
-    """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
+    """Bring the encoder's weights from the hub, where it names any. Raise UnfitError where they cannot be had."""
     name = config["encoder"]["name"]
     section = config["encoder"].get(name, {})
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
@@ -365,7 +365,7 @@ def fetch(config: Config) -> None:
 
 
 def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
-    """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
+    """Return the launcher and its provenance. Raise UsageError for a number of ranks that does not fit."""
     name, nproc = options.launcher, options.nproc
     if options.inside:  # what was asked of sbatch is here now
         name = "slurm" if options.node_count > 1 else "torchrun" if nproc != 1 else "inline"

@@ -43,7 +43,7 @@ class Scheduler:
         self._stalled: set[Job] = set()  # and run again, once
 
     def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
-        """Launch after launch until every job is finished or failed. Raises Stopped after a signal."""
+        """Launch after launch until every job is finished or failed. Raise Stopped after a signal."""
         while self.waiting:
             before = len(self.waiting)
             for launch in launches(self.waiting):
@@ -58,7 +58,7 @@ class Scheduler:
                     time.sleep(ASK)
 
     def able(self, launch: Sequence[Job]) -> list[Job]:
-        """The jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
+        """Return the jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
         able = []
         for job in launch:
             broken = [needed for needed in job.inputs if needed in self.failures]
@@ -69,7 +69,7 @@ class Scheduler:
         return able
 
     def take(self, jobs: Sequence[Job]) -> dict[Job, Lease]:
-        """Those that are ours to run; what another run has finished, or failed at while we waited, is taken from it."""
+        """Return leases of the jobs that are ours to run; what another run finished, or failed at, is taken from it."""
         leases: dict[Job, Lease] = {}
         for job in jobs:
             claim = self._claims[job]
@@ -109,7 +109,7 @@ class Scheduler:
                 self.fail(job, outcome.reason or outcome.status)
 
     def fail(self, job: Job, reason: str) -> None:
-        """Done with, without a result."""
+        """Note that a job ended without a result."""
         self.failures[job] = reason
         self.waiting.remove(job)
 

@@ -92,7 +92,7 @@ class SlurmTask:
         return code
 
     def checkpoint(self) -> Any:
-        """The same once more: what was reached lies in the root. submitit asks before it requeues."""
+        """Return the same once more: what was reached lies in the root. submitit asks before it requeues."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -108,7 +108,7 @@ def leave(stop: Stopped, number: str) -> NoReturn:
 
 
 def to_be_requeued(stop: Stopped, number: str) -> bool:
-    """After the signal before a time limit or a preemption, yes; after scancel, whose job runs no more, no.
+    """Return whether Slurm should run the job again: after a time limit or a preemption, not after scancel.
 
     A queue that does not answer is asked again; for good, no: the same command submits what is missing.
     """
@@ -125,7 +125,7 @@ def to_be_requeued(stop: Stopped, number: str) -> bool:
 
 
 def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -> None:
-    """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
+    """Mark jobs of this Slurm job that were never begun, since an input left no result, as cancelled, and why."""
     for job, reason in failures.items():
         if job.fingerprint in only and not plan.jobdir(job).outcome_file.exists():
             slurm_submit.cancelled(plan, job, reason)
@@ -147,7 +147,7 @@ def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
 def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, at most `max_jobs` at once, stay with it unless `detach`, and report.
 
-    Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
+    Raise UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
     missing = runner.missing(plan, options)
     if missing:
@@ -194,13 +194,13 @@ def probe(plan: Plan, options: RunOptions, missing: Sequence[Job]) -> None:
 
 
 def hand_in(plan: Plan, options: RunOptions, launch: Sequence[Job], after: Sequence[str]) -> SlurmJob:
-    """Submit one launch. Raises Later where the queue is full, UnfitError where sbatch refuses."""
+    """Submit one launch. Raise Later where the queue is full, UnfitError where sbatch refuses."""
     submitter = executor(plan, launch, options, after)
     return _sbatch.identity(submitter, _sbatch.submit(submitter, task(plan, launch, options)))
 
 
 def dry(plan: Plan, options: RunOptions) -> str:
-    """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
+    """Return the batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
     texts: list[str] = []
     numbers: dict[Job, str] = {}
     for at, launch in enumerate(launches([job for job in plan.jobs if plan.state(job) != "done"]), 1):
@@ -212,7 +212,7 @@ def dry(plan: Plan, options: RunOptions) -> str:
 
 
 def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
-    """submitit's executor for one launch."""
+    """Return submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
     sbatch = requeues.with_warning(plan, launch, options.slurm)
     return _sbatch.executor(plan.output.slurm_log("%j").parent, sbatch, f"harness {name}", after)
@@ -244,7 +244,7 @@ class Queued:
         self._asked, self._seen = -ASK, time.monotonic()
 
     def gone(self) -> bool:
-        """Whether for GONE seconds none of them was there; the queue is asked every ASK seconds, and may not answer."""
+        """Return whether none was there for GONE seconds; the queue is asked every ASK seconds, if it answers."""
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
             jobs = [entry if isinstance(entry, SlurmJob) else SlurmJob(entry) for entry in self.ids]
@@ -268,7 +268,7 @@ def accompany(
 ) -> None:
     """Show the plan's Slurm jobs until they are `over`, or none is left in the queue and none is `to_come`.
 
-    Raises Stopped after a signal, which touches none of them.
+    Raise Stopped after a signal, which touches none of them.
     """
     followed: dict[Job, JobProgress] = {}
     queued, silent = Queued(waiting), Silent()
@@ -286,15 +286,15 @@ def accompany(
 
 
 def ended_here(plan: Plan, job: Job) -> bool:
-    """Whether a job's files say that it is over and will not be taken up again by Slurm."""
+    """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
     outcome = plan.jobdir(job).outcome()
     return outcome is not None and outcome.status in OVER
 
 
 def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOptions:
-    """With the options of sbatch, and how many nodes and ranks they come to.
+    """Add sbatch's options, and how many nodes and ranks they come to.
 
-    Raises UsageError where they are not said, or do not divide the micro-batch.
+    Raise UsageError where they are not said, or do not divide the micro-batch.
     """
     sbatch = _sbatch.parse(flags, options.slurm)
     nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
@@ -311,7 +311,7 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
 
 
 def leave_running(root: Path) -> str:
-    """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
+    """Run this command once more in a session of its own, without --detach; return the path of its log."""
     access.writable(root)
     OutputDir(root).logs.mkdir(exist_ok=True)
     path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

@@ -45,7 +45,7 @@ class Status:
 
 
 def look(root: Path, everything: bool = False, now: float | None = None) -> list[Status]:
-    """Jobs that are at work or waiting, then those of the last day (`everything`: all), the youngest first."""
+    """Return the jobs that run or wait, then those of the last day (`everything`: all), the youngest first."""
     now = time.time() if now is None else now
     folders = [files for files in OutputDir(root).job_dirs() if files.job_file.exists() or files.slurm_file.exists()]
     recent = {files.name: age(files, now) for files in folders}
@@ -56,7 +56,7 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
 
 
 def rehearsing(root: Path) -> str | None:
-    """The Slurm job that is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
+    """Return the Slurm job that rehearses in a root, or may, if Slurm cannot be asked and it has left no result."""
     output = OutputDir(root)
     slurm_job = SlurmJob.of(read(output.rehearsal_file))
     if slurm_job is None or output.rehearsal_result(slurm_job.id).exists():
@@ -66,7 +66,7 @@ def rehearsing(root: Path) -> str | None:
 
 
 def examine(files: JobDir, queue: Queue, now: float) -> Status:
-    """One job, 'damaged' where one of its small files is."""
+    """Return a job's status, 'damaged' if one of its small files is."""
     try:
         return standing(files, queue, now)
     except UnfitError as error:
@@ -74,9 +74,9 @@ def examine(files: JobDir, queue: Queue, now: float) -> Status:
 
 
 def standing(files: JobDir, queue: Queue, now: float) -> Status:
-    """One job. What neither an outcome, a holder nor Slurm speaks for has died.
+    """Return a job's status. A job that neither an outcome, a holder nor Slurm speaks for has died.
 
-    Raises UnfitError for a damaged file.
+    Raise UnfitError for a damaged file.
     """
     spec, how, outcome, submitted = files.description(), files.how(), files.outcome(), files.submission()
     queued = None if submitted is None else queue.states.get(submitted.slurm_job)
@@ -112,7 +112,7 @@ def standing(files: JobDir, queue: Queue, now: float) -> Status:
 
 
 def read(path: Path) -> JsonObject:
-    """A small JSON file; {} also where it is damaged."""
+    """Return a small JSON file; {} also where it is damaged."""
     try:
         return read_json(path)
     except UnfitError:
@@ -120,7 +120,7 @@ def read(path: Path) -> JsonObject:
 
 
 def submission(files: JobDir) -> Submission | None:
-    """The Slurm job that a job was submitted as; None also where that file is damaged."""
+    """Return the Slurm job that a job was submitted as; None also where that file is damaged."""
     try:
         return files.submission()
     except UnfitError:
@@ -138,7 +138,7 @@ def died(directory: Path, submitted: Submission | None, queued: State | None) ->
 
 
 def called(spec: JsonObject, files: JobDir) -> str | None:
-    """A job's name for people, from its job.yaml; None before it was first started."""
+    """Return a job's name for people, from its job.yaml; None before it was first started."""
     if spec.get("kind") == "train":
         return f"train {spec['decoder']['name']} seed {spec['seed']}"
     if spec.get("kind") == "evaluate":
@@ -149,7 +149,7 @@ def called(spec: JsonObject, files: JobDir) -> str | None:
 
 
 def lines(statuses: list[Status]) -> Iterator[str]:
-    """A line a job, for people."""
+    """Yield a line a job, for people."""
     width = max((len(job.name) for job in statuses), default=0)
     for job in statuses:
         parts = [f"{job.step}/{job.steps} {job.unit}"] if job.steps else []
@@ -164,7 +164,7 @@ def lines(statuses: list[Status]) -> Iterator[str]:
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in its two largest units."""
+    """Return a length of time in its two largest units."""
     whole = round(seconds or 0)
     for size, unit, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
@@ -178,6 +178,6 @@ def as_json(statuses: list[Status]) -> JsonObject:
 
 
 def age(files: JobDir, now: float) -> float:
-    """Seconds since anything of a job was written."""
+    """Return the seconds since anything of a job was written."""
     written = [files.events_file, files.outcome_file, files.how_file, files.slurm_file]
     return now - max((path.stat().st_mtime for path in written if path.exists()), default=0.0)

@@ -56,7 +56,7 @@ class Launcher(Protocol):
         """Start a launch without waiting for it."""
 
     def running(self) -> bool:
-        """Whether it is still at work."""
+        """Return whether it is still at work."""
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""
@@ -75,7 +75,7 @@ class Watch:
         self._failed: float | None = None  # when all jobs had failed
 
     def __call__(self) -> str | None:
-        """'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
+        """Return 'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
         if any(lease.superseded for lease in self.launch.values()):
             return "superseded"
         now = time.monotonic()
@@ -110,7 +110,7 @@ def supervise(
 ) -> dict[Job, Outcome]:
     """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
 
-    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
+    Raise Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
     Where something goes wrong here the launch is ended, and the store is told that what has not ended has failed.
     """
@@ -126,7 +126,7 @@ def supervise(
 
 
 def left_by(plan: Plan, job: Job) -> Outcome | None:
-    """The outcome that the ranks have written; None where there is none, or none that can be read."""
+    """Return the outcome that the ranks have written; None where there is none, or none that can be read."""
     try:
         return plan.jobdir(job).outcome()
     except UnfitError:
@@ -141,7 +141,7 @@ def to_its_end(
     progress: Progress,
     how: JsonObject,
 ) -> dict[Job, Outcome]:
-    """The same, as far as all goes well."""
+    """Return the outcomes of `supervise` as long as no file fails."""
     followed = {job: JobProgress(job) for job in launch}
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
@@ -190,7 +190,7 @@ def end(launcher: Launcher) -> None:
 
 
 def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
-    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
+    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raise UnfitError."""
     files = plan.jobdir(job)
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,7 @@ def stop_launch(
 
 
 def grace(followed: Iterable[JobProgress]) -> float:
-    """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
+    """Return the seconds until ranks that were told to stop have finished the step at hand and saved it."""
     return GRACE + 2 * max(
         (progress.replay.pace for progress in followed if isinstance(progress.job, Train)), default=0.0
     )
@@ -313,7 +313,7 @@ def finish_evaluation(files: JobDir, videos: int) -> Outcome:
 
 
 def last_line(log: Path) -> str:
-    """The last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
+    """Return the last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     words = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
     return f"{one_line(words[-1], 200)} (see {log})" if words else f"it left no word (see {log})"

@@ -77,7 +77,7 @@ class Storage:
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Failures of the storage as an UnfitError of one line."""
+        """Turn failures of the storage into an UnfitError of one line."""
         try:
             yield
         except failures() as error:
@@ -88,12 +88,12 @@ class Storage:
             ) from error
 
     def open(self) -> Any:
-        """Optuna's storage; tables are made by one process."""
+        """Return Optuna's storage; tables are made by one process."""
         with self.speaking(), self.turn():
             return self._opened()
 
     def look(self) -> Any:
-        """Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
+        """Return Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
         with self.speaking():
             return self._opened() if self._exists() else None
 
@@ -135,7 +135,7 @@ class Storage:
         return self.url.replace("postgresql://", "postgresql+psycopg://", 1), options if server else {}
 
     def turn(self) -> Lock:
-        """Held for what one process may do at a time: making tables, and taking a trial."""
+        """Return the lock for what one process may do at a time: making tables, and taking a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return Lock(self.folder / "turn.lock")
 

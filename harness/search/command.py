@@ -49,7 +49,7 @@ class Done:
 
 
 def work(request: Request, index: int, progress: Progress) -> None:
-    """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
+    """Be one worker of a study until it has its trials. Raise Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     publisher = study_publisher_of(study, root, request.tracking())
@@ -62,7 +62,7 @@ def work(request: Request, index: int, progress: Progress) -> None:
 
 
 def run(request: Request, workers: int, progress: Progress) -> Done:
-    """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
+    """Take a study to its number of trials, tell MLflow and report. Raise Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     access.writable(root)
@@ -94,7 +94,7 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
-    """Each worker's part of this machine; none by Slurm. Raises UsageError for more workers than fit."""
+    """Return each worker's part of this machine; none by Slurm. Raise UsageError for more workers than fit."""
     if request.options.launcher != "slurm":
         return local_workers.share(workers, request.options.nproc)
     if workers < 1:
@@ -112,7 +112,7 @@ def broken_off(request: Request, study: Study, keeper: Keeper, publisher: Silent
 
 
 def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
-    """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
+    """Train the best and the default anew, compare them on val, and report again. Raise Stopped after a signal."""
     best = find(done.study, done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
@@ -195,7 +195,7 @@ def dry(request: Request, workers: int) -> list[str]:
 
 
 def costs(study: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:
-    """Hours that are left: by what trials have taken so far, pruned ones included, else by what the default takes."""
+    """Return the hours left in words: by what trials have taken so far, pruned ones included, else by the default's."""
     if not left:
         return "nothing is left to run"
     spent = [float(trial.facts["work"]) for trial in ended if trial.facts.get("executed")]

@@ -21,7 +21,7 @@ APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_vi
 
 
 def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
-    """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
+    """Return the default and the best, each with its seeds, as an experiment. Raise UsageError for fewer than one."""
     if seeds < 1:
         raise UsageError(f"--confirm {seeds}: must be at least 1")
     whole = adoption.resolve(study.config.with_values(APART), root, True, Progress())
@@ -39,7 +39,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 def run(
     study: Study, best: Trial, seeds: int, root: Path, options: RunOptions, progress: Progress
 ) -> tuple[Confirmation | None, runner.Results]:
-    """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
+    """Train, evaluate and compare; None where a cell is not done. Raise Stopped after a signal."""
     done = runner.run(plan(study, best, seeds, root), options, progress)
     (finished,) = done.finished
     rows = {row.cell: row for row in finished.rows}

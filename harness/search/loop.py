@@ -43,7 +43,7 @@ class Worker:
     progress: Progress
 
     def run(self, total: int) -> None:
-        """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
+        """Run trials until `total` of the study have ended. Raise Stopped after a signal."""
         while True:
             live = self.keeper.take(total)
             if live is not None:
@@ -56,7 +56,7 @@ class Worker:
                     time.sleep(ASK)
 
     def ended(self) -> int:
-        """Trials of the study that have ended."""
+        """Return the trials of the study that have ended."""
         return sum(trial.ended for trial in self.keeper.trials())
 
     def trial(self, live: Live, total: int) -> None:
@@ -96,7 +96,7 @@ class Worker:
 
 
 def how_it_went(plan: Plan) -> tuple[str, str | None]:
-    """'complete', 'pruned', 'failed' or 'lost', by the files; and why. Raises UnfitError where the machine is unfit."""
+    """Return 'complete', 'pruned', 'failed' or 'lost', by the files, and why. Raise UnfitError for an unfit machine."""
     for job in plan.jobs:
         outcome = plan.jobdir(job).outcome() or Outcome("lost")
         status, reason = outcome.status, outcome.reason
@@ -110,13 +110,13 @@ def how_it_went(plan: Plan) -> tuple[str, str | None]:
 
 
 def score(plan: Plan) -> float:
-    """The mIoU that a trial has come to, in percent."""
+    """Return the mIoU that a trial has come to, in percent."""
     ((_, cell),) = plan.experiments[0].cells
     return records.read_evaluation(plan.directory(cell.job)).final["miou"]
 
 
 def spent(plan: Plan) -> JsonObject:
-    """Iterations made of those planned, and seconds in training and evaluation."""
+    """Return the iterations made of those planned, and seconds in training and evaluation."""
     ((_, cell),) = plan.experiments[0].cells
     outcomes = {job: plan.jobdir(job).outcome() or Outcome("lost") for job in plan.jobs}
     trained = [outcomes[member] for member in cell.job.inputs]
@@ -129,7 +129,7 @@ def spent(plan: Plan) -> JsonObject:
 
 
 def in_words(trial: Trial) -> str:
-    """A trial's outcome in a few words."""
+    """Return a trial's outcome in a few words."""
     if trial.state == "complete":
         return f"{trial.value:.2f} mIoU"
     at = f" at iteration {trial.facts.get('step')} of {trial.facts.get('steps')}" if trial.state == "pruned" else ""

@@ -37,17 +37,17 @@ class SilentStudyPublisher:
         return PruningPublisher(Silent(), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
-        """A trial's last word: outcome, final numbers, and who did the work. Saying it again changes nothing."""
+        """Upload a trial's outcome, final numbers, and who did the work. Doing it again changes nothing."""
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Tell what the store lacks of trials that have ended."""
 
     def report(self, report: Report, folder: Path, status: str) -> str:  # noqa: ARG002
-        """The report as artefacts of the study's run; returns where a person opens it."""
+        """Log the report as artefacts of the study's run; return the run's address."""
         return ""
 
     def mark(self, status: str) -> None:
-        """The study's run is at work again, or has ended."""
+        """Give the study's run its status: at work again, or ended."""
 
 
 def study_publisher_of(study: Study, root: Path, tracking: Tracking | None) -> SilentStudyPublisher:
@@ -69,7 +69,7 @@ class StudyPublisher(SilentStudyPublisher):
         return f"search_{self.study.search}"
 
     def parent(self) -> tuple[str, str]:
-        """Ids of the experiment and of the study's run; made at the first need, continued by the same study."""
+        """Return ids of the experiment and of the study's run, created at first use, continued by the same study."""
         if self._parent is None:
             study = self.study
             with self.store.lock:
@@ -86,7 +86,7 @@ class StudyPublisher(SilentStudyPublisher):
         return self._parent
 
     def child(self, number: int, params: Mapping[str, object], seed: int) -> str:
-        """A trial's run."""
+        """Return a trial's run."""
         job = self.study.job(params, seed)
         config = job.config
         options = {key: value for member in job.members for key, value in config["decoder"][member.decoder].items()}
@@ -101,7 +101,7 @@ class StudyPublisher(SilentStudyPublisher):
             )
 
     def default(self, params: Mapping[str, object]) -> bool:
-        """Whether these are the configuration's own values."""
+        """Return whether these are the configuration's own values."""
         return dict(params) == self.study.default
 
     def trial(self, plan: Plan, live: Live) -> Silent:
@@ -157,7 +157,7 @@ class StudyPublisher(SilentStudyPublisher):
                 self.close(trial)
 
     def report(self, report: Report, folder: Path, status: str) -> str:
-        """The report as artefacts of the study's run; returns where a person opens it."""
+        """Log the report as artefacts of the study's run; return the run's address."""
         experiment_id, run = self.parent()
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             self.tracking.file(run, path, "report")
@@ -166,7 +166,7 @@ class StudyPublisher(SilentStudyPublisher):
         return self.tracking.link(run)
 
     def mark(self, status: str) -> None:
-        """The study's run is at work again, or has ended."""
+        """Give the study's run its status: at work again, or ended."""
         run = self.parent()[1]
         if status == "RUNNING":
             self.tracking.resume(run)
@@ -195,7 +195,7 @@ class PruningPublisher(Silent):
         self.publisher, self.study, self.plan, self.live = publisher, study, plan, live
 
     def begin(self, job: Job) -> None:
-        """A training goes on: what it has measured already is replayed."""
+        """Continue a training: replay what it has measured already."""
         self.publisher.begin(job)
         if isinstance(job, Train):
             self._ask(job, read_events(self.plan.jobdir(job).events_file)[0])

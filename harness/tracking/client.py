@@ -65,7 +65,7 @@ class StoredRun:
 
 
 def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
-    """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
+    """Turn failures of MLflow, its database, its server or its artefact store into an UnfitError of one line."""
 
     def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -111,7 +111,7 @@ class Tracking:
 
     @speaks
     def connect(self) -> Any:
-        """The client, after a first call that proves that it works; a fresh database is set up by one process."""
+        """Return the client after a first call that proves that it works; one process sets up a fresh database."""
         if self._client is None:
             quiet()
             with self._lock():
@@ -125,14 +125,14 @@ class Tracking:
         return self._client
 
     def _lock(self) -> AbstractContextManager[object]:
-        """Held for what only one process may do at a time."""
+        """Return the lock for what only one process may do at a time."""
         return turn(self.uri, self.database)
 
     # --- experiments and runs
 
     @speaks
     def experiment(self, name: str) -> str:
-        """The id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
+        """Return the id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
         client, full = self.connect(), self.prefix + name
         with self._lock():
             experiment = client.get_experiment_by_name(full)
@@ -153,7 +153,7 @@ class Tracking:
         params: Mapping[str, object] | None = None,
         description: str = "",
     ) -> str:
-        """The run of a plan, by its digest: made once, continued by the same plan."""
+        """Return the run of a plan, by its digest: made once, continued by the same plan."""
         self.connect()
         with self._lock():
             runs = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
@@ -173,7 +173,7 @@ class Tracking:
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
     ) -> str:
-        """The parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
+        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
         self.connect()
         with self._lock():
             for run in self.children(experiment_id, parent_id, key):
@@ -204,7 +204,7 @@ class Tracking:
 
     @speaks
     def log(self, run_id: str, points: Iterable[Point]) -> None:
-        """Metric points, in batches; a point that the run already has is not doubled, so a journal may be replayed."""
+        """Log metric points in batches; points that the run has are not doubled, so journals may be replayed."""
         client = self.connect()
         from mlflow.entities import Metric
 
@@ -247,32 +247,32 @@ class Tracking:
 
     @speaks
     def describe(self, run_id: str, markdown: str) -> None:
-        """The run's description, cut at MLflow's 8000 characters."""
+        """Set the run's description, cut at MLflow's 8000 characters."""
         self.connect().set_tag(run_id, NOTE, clip(markdown, TAG_CHARS))
 
     @speaks
     def note(self, experiment_id: str, markdown: str) -> None:
-        """The experiment's description, cut at MLflow's 20 000 characters; its first line is the banner's title."""
+        """Set the experiment's description, cut at MLflow's 20 000 characters; its first line is the banner's title."""
         self.connect().set_experiment_tag(experiment_id, NOTE, clip(markdown, NOTE_CHARS))
 
     @speaks
     def text(self, run_id: str, path: str, text: str) -> None:
-        """An artefact from a string; again replaces it."""
+        """Log a string as an artefact; logging it again replaces it."""
         self.connect().log_text(run_id, text, path)
 
     @speaks
     def json(self, run_id: str, path: str, value: Any) -> None:
-        """An artefact from a JSON value; again replaces it."""
+        """Log a JSON value as an artefact; logging it again replaces it."""
         self.connect().log_text(run_id, json.dumps(value, indent=1, allow_nan=False), path)
 
     @speaks
     def file(self, run_id: str, local: Path, folder: str | None = None) -> None:
-        """A file as an artefact, in a folder of the run; again replaces it."""
+        """Log a file as an artefact in a folder of the run; logging it again replaces it."""
         self.connect().log_artifact(run_id, str(local), folder)
 
     @speaks
     def table(self, run_id: str, path: str, frame: "pd.DataFrame") -> None:
-        """A frame as an artefact that MLflow shows as a table; again replaces it (MLflow's log_table would append)."""
+        """Log a frame as a table; logging it again replaces it (MLflow's log_table would append)."""
         client = self.connect()
         client.log_text(run_id, frame.to_json(orient="split", index=False), path)
         tables = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -284,12 +284,12 @@ class Tracking:
 
     @speaks
     def get(self, run_id: str) -> StoredRun:
-        """One run."""
+        """Return a run."""
         return to_stored_run(self.connect().get_run(run_id))
 
     @speaks
     def has(self, run_id: str) -> bool:
-        """Whether the store holds a run: it may have been emptied since."""
+        """Return whether the store holds a run: it may have been emptied since."""
         client = self.connect()
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -305,7 +305,7 @@ class Tracking:
     def find(
         self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
     ) -> dict[str, StoredRun]:
-        """The newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
+        """Return the newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
         the answer; a store that is not there yet answers {} and is not made.
@@ -327,7 +327,7 @@ class Tracking:
 
     @speaks
     def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[StoredRun]:
-        """The runs under a run whose tags hold all of `key`, oldest first."""
+        """Return the runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
         clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
         runs = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
@@ -335,7 +335,7 @@ class Tracking:
 
     @speaks
     def running(self, experiment: str | None = None) -> list[StoredRun]:
-        """Runs of ours that are RUNNING, or that nobody ended; oldest first."""
+        """Return runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
         clause = f"attributes.status = 'RUNNING' and tags.`{ROLE}` LIKE '%'"
@@ -343,7 +343,7 @@ class Tracking:
 
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
-        """An artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self.connect().download_artifacts(run_id, path, str(folder)))
 
@@ -356,7 +356,7 @@ class Tracking:
         return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{page}"
 
     def _experiments(self, name: str | None) -> list[str]:
-        """Ids: of one experiment, or of all that carry the prefix."""
+        """Return the ids: of one experiment, or of all that carry the prefix."""
         client = self.connect()
         if name is not None:
             experiment = client.get_experiment_by_name(self.prefix + name)
@@ -365,7 +365,7 @@ class Tracking:
         return [experiment.experiment_id for experiment in pages if experiment.name.startswith(self.prefix)]
 
     def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[StoredRun]:
-        """Runs of some experiments, page by page."""
+        """Yield runs of some experiments, page by page."""
         client = self.connect()
         if experiments:
             search = client.search_runs
@@ -382,7 +382,7 @@ def to_stored_run(run: Any) -> StoredRun:
 
 
 def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Everything that a search with page tokens finds."""
+    """Yield everything that a search with page tokens finds."""
     token = None
     while True:
         page = ask(token)

@@ -50,7 +50,7 @@ class PlanRun:
         return self.ids()[1]
 
     def resume(self) -> None:
-        """Jobs of the plan are about to be run."""
+        """Mark the plan's run as at work: jobs of it are about to be run."""
         self.tracking.resume(self.run)
 
     def tag_live(self, job: Job, tags: dict[str, str]) -> None:
@@ -65,7 +65,7 @@ class PlanRun:
                 self.mark(self.run, status)
 
     def report(self, report: Report, folder: Path, status: str) -> None:
-        """The report as artefacts, as the run's note and the experiment's; the run gets its true status."""
+        """Log the report as artefacts and as the run's and experiment's note; give the run its true status."""
         experiment_id, run = self.ids()
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
@@ -83,11 +83,11 @@ class PlanRun:
             self.tracking.finish(run, status)
 
     def complete(self) -> None:
-        """The store has been told all of the plan that is done: `up_to_date` from now on."""
+        """Note that all finished work of the plan is uploaded: `up_to_date` from now on."""
         self.tracking.tag(self.run, {"harness.told": self.done()})
 
     def up_to_date(self) -> bool:
-        """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
+        """Return whether the store already has all that is done of this plan: then an invocation creates nothing."""
         parent = self.find(ended=True)
         return parent is not None and parent.tags.get("harness.told") == self.done()
 
@@ -121,7 +121,7 @@ class PlanRun:
         return known_run(self.plan.jobdir(job), self.store)
 
     def done(self) -> str:
-        """A digest of what is done of the plan: equal while nothing is added or made anew."""
+        """Return a digest of what is done of the plan: equal while nothing is added or made anew."""
         done = [(seed, cell) for seed, cell in self.experiment.cells if self.plan.state(cell.job) == "done"]
         attempts = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
         scored = [record.fingerprint for _, record in score.scores(self.plan.root, self.experiment.config)]

@@ -17,7 +17,7 @@ LARGE = 50_000_000  # bytes that take a while to send
 
 
 def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
-    """Every plainly evaluated model of the plan as a version in the registry, members before their ensembles."""
+    """Register every plainly evaluated model of the plan as a version, members before their ensembles."""
     plan, tracking = plan_run.plan, plan_run.tracking
     runs = {run.fingerprint: run.run_id for row in rows for run in row.done if run.run_id is not None}
     cells = plan_run.experiment.cells
@@ -41,7 +41,7 @@ def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
 
 
 def plain(job: Evaluate) -> bool:
-    """Whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
+    """Return whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
     return job.split == "val" and job.prior is None and job.control is None and job.scales == (1.0,) and not job.flip
 
 
@@ -59,7 +59,7 @@ def model_key(plan: Plan, job: Evaluate) -> dict[str, str]:
 
 
 def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
-    """A model's card: what it is, its numbers, what they may be compared with, and how to use it."""
+    """Return a model's card: what it is, its numbers, what they may be compared with, and how to use it."""
     plan = plan_run.plan
     record = records.read_evaluation(plan.directory(job))
     facts = setting(job.config)

@@ -26,7 +26,7 @@ SNAPSHOTS = 16  # of M that are sent
 
 
 def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
-    """Tell the store all of it. Raises UnfitError where it does not answer."""
+    """Tell the store all of it. Raise UnfitError where it does not answer."""
     numbers(plan_run.tracking, rows, context)
     memories(plan_run)
     try:
@@ -38,7 +38,7 @@ def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
 
 
 def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
-    """paper/miou, delta/miou (over the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
+    """Log paper/miou, delta/miou (vs. the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
     done = [run for row in rows for run in row.done]
     needs = {need.cell: need.sentence for need in power.needs(aggregate(done), context)}
     miou = {(run.cell, run.seed): run.miou for run in done}
@@ -65,7 +65,7 @@ def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
 
 
 def memories(plan_run: PlanRun) -> None:
-    """M of every finished training on its run: memory.npz with steps (T,) and memory (T, K, C), the last one final."""
+    """Log M of every finished training on its run: memory.npz with steps (T,), memory (T, K, C), the last one final."""
     plan, tracking = plan_run.plan, plan_run.tracking
     for job in plan_run.experiment.jobs:
         files = plan.jobdir(job)
@@ -81,7 +81,7 @@ def memories(plan_run: PlanRun) -> None:
 
 
 def packed(snapshots: Mapping[int, NDArray[np.float32]]) -> bytes:
-    """Snapshots of M by step, in one compressed file."""
+    """Return snapshots of M by step, in one compressed file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.array(list(snapshots)), memory=np.stack(list(snapshots.values())))
     return buffer.getvalue()

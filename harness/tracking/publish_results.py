@@ -101,7 +101,7 @@ def units(experiment: Experiment, record: RunRecord) -> str:
 
 
 def per_class(experiment: Experiment, record: RunRecord) -> list[JsonObject]:
-    """Class, IoU in percent (None without truth) and pixels of truth."""
+    """Return the class, IoU in percent (None without truth) and pixels of truth."""
     classes = input_digests.build_dataset(experiment.config).classes
     confusion = record.confusion
     scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)

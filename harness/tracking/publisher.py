@@ -42,13 +42,13 @@ class Silent:
     """Says nothing; what a run without a store has, and the interface of those that tell one."""
 
     def open(self, jobs: Sequence[Job]) -> None:
-        """Jobs are about to be run: the plan's runs that hold them are at work again."""
+        """Mark the plan's runs that hold jobs about to be run as at work."""
 
     def probe(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
-        """Try that the plan's runs that hold these jobs take an artefact and give it back. Raises UnfitError."""
+        """Try that the plan's runs that hold these jobs take an artefact and give it back. Raise UnfitError."""
 
     def begin(self, job: Job) -> None:
-        """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
+        """Open a training's run, or go on with the one it has; replay the points that are already final."""
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
         """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
@@ -57,16 +57,16 @@ class Silent:
         """Close a training's run with its true status."""
 
     def catch_up(self, experiment: Experiment) -> Published:  # noqa: ARG002
-        """Tell what is done and was not told yet. Raises UnfitError where the store does not answer."""
+        """Tell what is done and was not told yet. Raise UnfitError where the store does not answer."""
         return Published()
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
     ) -> None:
-        """Tell the report, and end the plan's run with its true status. Raises UnfitError as `catch_up` does."""
+        """Tell the report, and end the plan's run with its true status. Raise UnfitError as `catch_up` does."""
 
     def close(self, experiment: Experiment, status: str) -> None:
-        """The plan's run ends without a report, where it was opened here."""
+        """End the plan's run without a report, if it was opened here."""
 
     def link(self, experiment: Experiment) -> str:  # noqa: ARG002
         """Return the address of the plan's run; empty without a store."""
@@ -204,7 +204,7 @@ class Publisher(Silent):
         return Upload.read(files, self.store).told and known_run(files, self.store) is not None
 
     def ending(self, job: Job) -> tuple[str, str] | None:
-        """Status and outcome that the store has of a training; None where it has none."""
+        """Return the status and outcome that the store has of a training; None where it has none."""
         run = known_run(self.plan.jobdir(job), self.store)
         if run is None or (self._afresh and job not in self._runs):
             return None

@@ -17,13 +17,13 @@ BEST, PROTOCOL = "best", "paper-protocol"  # aliases: the highest mIoU; the newe
 
 
 def registered(tracking: Tracking, name: str) -> str:
-    """A registered model's name, with the prefix, in MLflow's alphabet."""
+    """Return a registered model's name, with the prefix, in MLflow's alphabet."""
     return re.sub(r"[^\w+ -]", "-", tracking.prefix + name)
 
 
 @speaks
 def version(tracking: Tracking, name: str, key: Mapping[str, str]) -> str | None:
-    """The version whose tags hold all of `key`; None where there is none."""
+    """Return the version whose tags hold all of `key`; None where there is none."""
     clauses = [f"name = '{registered(tracking, name)}'", *(f"tags.`{k}` = '{word(v)}'" for k, v in key.items())]
     versions = tracking.connect().search_model_versions(" and ".join(clauses), max_results=1)
     return str(versions[0].version) if versions else None

@@ -36,7 +36,7 @@ class Review:
 def look_up(
     plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "", folder: Path | None = None
 ) -> list[Review]:
-    """Every experiment of a plan. Raises UnfitError where the store does not answer.
+    """Return every experiment of a plan. Raise UnfitError where the store does not answer.
 
     What its run has left to be shown, panels among it, is copied into FOLDER/EXPERIMENT where a folder is given.
 
@@ -66,7 +66,7 @@ def look_up(
 def scores(
     tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[StoredRun]
 ) -> list[tuple[str, records.RunRecord]]:
-    """Other people's masks by name: what the plan's run holds, and what is scored under the root but not told yet."""
+    """Return scores of other people's masks by name: those of the plan's run, and those under the root alone."""
     cell = of_plan(runs)
     children = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
     stored = {run.params["method"]: unpack(tracking, run) for run in children if run.status == "FINISHED"}
@@ -74,7 +74,7 @@ def scores(
 
 
 def of_plan(runs: Iterable[StoredRun]) -> StoredRun | None:
-    """The newest cell that belongs to a plan's run."""
+    """Return the newest cell that belongs to a plan's run."""
     return next((run for run in runs if PARENT in run.tags), None)
 
 
@@ -85,7 +85,7 @@ def unpack(tracking: Tracking, run: StoredRun) -> records.RunRecord:
 
 
 def fetch(tracking: Tracking, runs: Iterable[StoredRun], folder: Path | None) -> Evidence:
-    """The evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
+    """Return the evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
     cell = of_plan(runs)
     if cell is None:
         return Evidence()

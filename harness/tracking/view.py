@@ -20,13 +20,13 @@ COLUMNS = (
 
 
 def pages(tracking: Tracking, experiment: str) -> str:
-    """The address of an experiment's runs, up to a run's id; empty for a database, which has no address."""
+    """Return the address of an experiment's runs, up to a run's id; empty for a database, which has no address."""
     ids = tracking._experiments(experiment) if tracking.uri.startswith("http") else []
     return f"{redact(tracking.uri).rstrip('/')}/#/experiments/{ids[0]}/runs/" if ids else ""
 
 
 def address(experiment_id: str, key: str | None) -> str:
-    """The part of an address behind the server's: an experiment's runs, in the shared view where there is one."""
+    """Return the part of an address behind the server's: an experiment's runs, in the shared view if there is one."""
     shared = f"&viewStateShareKey={key}" if key else ""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{shared}"
 
@@ -55,14 +55,14 @@ def share(tracking: Tracking, experiment_id: str, expanded: Sequence[str]) -> st
 
 @speaks
 def shared(tracking: Tracking, experiment: str) -> tuple[str, str | None] | None:
-    """An experiment's id and the key of its view, None without a view; None where the store has no such experiment."""
+    """Return an experiment's id and the key of its view (None without one); None if there is no such experiment."""
     stored = tracking.connect().get_experiment_by_name(tracking.prefix + experiment)
     return None if stored is None else (str(stored.experiment_id), stored.tags.get("harness.view"))
 
 
 @speaks
 def newest(tracking: Tracking) -> str | None:
-    """The experiment of ours, without the prefix, that has a view and was changed last."""
+    """Return the experiment of ours, without the prefix, that has a view and was changed last."""
     client = tracking.connect()
     viewed = [each for each in client.search_experiments(max_results=1000) if "harness.view" in each.tags]
     own = [each for each in viewed if each.name.startswith(tracking.prefix)]

@@ -58,7 +58,7 @@ class State(NamedTuple):
 def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
     """Return the options of --slurm over those of harness.yaml: `key=value`, `key` alone for a switch; lists add up.
 
-    Raises UsageError for what the harness sets itself.
+    Raise UsageError for what the harness sets itself.
     """
     options: JsonObject = {key.replace("-", "_"): value for key, value in base.items()}
     options |= {key: items(key, options[key]) for key in LISTS if key in options}
@@ -85,7 +85,7 @@ def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
 
 
 def items(key: str, value: object) -> list[str]:
-    """Return a list option's lines, or words for srun_args. Raises UsageError for quotes that are left open."""
+    """Return a list option's lines, or words for srun_args. Raise UsageError for quotes that are left open."""
     if not isinstance(value, str):
         return [str(item) for item in (value if isinstance(value, Iterable) else [value])]
     try:
@@ -97,7 +97,7 @@ def items(key: str, value: object) -> list[str]:
 def ranks(options: Mapping[str, object]) -> int | None:
     """Return the GPUs of a node as the options ask for them; None where they ask for none.
 
-    Raises UsageError where a job's GPUs cannot be shared evenly by its nodes.
+    Raise UsageError where a job's GPUs cannot be shared evenly by its nodes.
     """
     for key in ("gpus_per_node", "gpus_per_task", "gres", "tres_per_node", "tres_per_task", "gpus"):
         number = gpus(str(options.get(key, "")), bare=key.startswith("gpus"))
@@ -121,7 +121,7 @@ def gpus(text: str, bare: bool) -> int | None:
 
 
 def minutes(limit: object) -> int | None:
-    """A time limit as sbatch reads it, in whole minutes; None for none. Raises UsageError."""
+    """Return a time limit as sbatch reads it, in whole minutes; None for none. Raise UsageError."""
     text = str(limit)
     if text.upper() in ("INFINITE", "UNLIMITED"):
         return None
@@ -139,7 +139,7 @@ def minutes(limit: object) -> int | None:
 
 
 def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequence[str] = ()) -> Any:
-    """submitit's executor for one job that starts when those in `after` have ended, however they ended."""
+    """Return submitit's executor for one job that starts when those in `after` have ended, however they ended."""
     try:
         import submitit
     except ImportError as error:
@@ -229,12 +229,12 @@ def warn(options: Mapping[str, Any]) -> None:
 
 
 def script(submitter: Any) -> str:
-    """The batch script that `submit` would hand to sbatch."""
+    """Return the batch script that `submit` would hand to sbatch."""
     return str(submitter._make_submission_file_text(submitter._submitit_command_str, "dry"))
 
 
 def submit(submitter: Any, work: Callable[[], Any]) -> str:
-    """Submit one job; its number. Raises Later where the queue is full, UnfitError, both with sbatch's own words."""
+    """Submit one job; its number. Raise Later where the queue is full, UnfitError, both with sbatch's own words."""
     if shutil.which("sbatch") is None:
         raise UnfitError("there is no sbatch on this machine: run this on a host of the cluster, or use --dry-run")
     try:
@@ -315,6 +315,6 @@ def cancel(ids: Sequence[str], cluster: str | None = None, name: str | None = No
 
 
 def nodes_of(nodelist: str) -> list[str]:
-    """Names of an allocation's nodes, in Slurm's order."""
+    """Return the names of an allocation's nodes, in Slurm's order."""
     done = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -65,7 +65,7 @@ def refused(message: str, path: str) -> str:
 
 
 def imports(path: str) -> list[str]:
-    """The names that a plain pickle would import, by disassembling it: nothing of it runs."""
+    """Return the names that a plain pickle would import, by disassembling it: nothing of it runs."""
     names: list[str] = []
     words: list[str] = []
     try:
@@ -83,7 +83,7 @@ def imports(path: str) -> list[str]:
 
 
 def layout(state: Mapping[str, Tensor]) -> str:
-    """Whose names the tensors have."""
+    """Return whose names the tensors have."""
     heads = {name.split(".", 1)[0] for name in state}
     if {"encoder", "decoder"} <= heads:
         return OURS
@@ -95,7 +95,7 @@ def layout(state: Mapping[str, Tensor]) -> str:
 
 
 def classes(state: Mapping[str, Tensor]) -> int | None:
-    """Classes of a checkpoint of ours: rows of its classifier's last weight."""
+    """Return the classes of a checkpoint of ours: rows of its classifier's last weight."""
     rows = [
         len(value)
         for name, value in state.items()
@@ -137,7 +137,7 @@ def build(question: Question) -> Networks:
 def fill(encoder: Any, again: Callable[[], Any]) -> str:
     """Load the encoder's weights, into one with numbers if it must be; what it says of it.
 
-    Raises ValueError where they do not fit.
+    Raise ValueError where they do not fit.
     """
     try:
         with warnings.catch_warnings():
@@ -150,12 +150,12 @@ def fill(encoder: Any, again: Callable[[], Any]) -> str:
 
 
 def settings(module: Any, section: Mapping[str, Any]) -> Any:
-    """A plug-in's Config of JSON, which has no tuples."""
+    """Return a plug-in's Config of JSON, which has no tuples."""
     return module.Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in section.items()})
 
 
 def parameters(module: torch.nn.Module) -> int:
-    """Numbers that training moves."""
+    """Return the numbers that training moves."""
     return sum(value.numel() for value in module.parameters())
 
 
@@ -178,7 +178,7 @@ def hub(options: Mapping[str, Any]) -> HubWeights | None:
 
 
 def short(error: Exception) -> str:
-    """An exception's first line."""
+    """Return an exception's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

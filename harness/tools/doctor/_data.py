@@ -64,7 +64,7 @@ class Sample:
 
 
 def examine(config: Config, thorough: bool) -> Iterator[Finding]:
-    """Findings of every split; trouble with the test split, which no table needs, is a note."""
+    """Yield findings of every split; trouble with the test split, which no table needs, is a note."""
     name = config["data"]["name"]
     try:
         dataset = input_digests.build_dataset(config)
@@ -101,7 +101,7 @@ def examine_split(
     splits: dict[str, _relations.Frames],
     images: dict[str, dict[str, set[bytes]]],
 ) -> Iterator[Finding]:
-    """The list, each video's frames, the files, and a sample of frames or all of them.
+    """Check the list, each video's frames, the files, and a sample of frames or all of them.
 
     Adds the split's frames to `splits` and digests of the images that were read to `images`.
     """
@@ -137,7 +137,7 @@ def examine_split(
 def list_frames(
     dataset: Dataset, split: str, videos: Sequence[str]
 ) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
-    """Frames by video, and by video why it has none."""
+    """Return the frames by video, and by video why it has none."""
     frames: dict[str, tuple[str, ...]] = {}
     broken: dict[str, str] = {}
     for video in videos:
@@ -149,7 +149,7 @@ def list_frames(
 
 
 def spread(pairs: Sequence[Pair], number: int) -> list[Pair]:
-    """Up to `number` frames at equal distances, the first and the last among them."""
+    """Return up to `number` frames at equal distances, the first and the last among them."""
     chosen = np.linspace(0, len(pairs) - 1, min(number, len(pairs))).round().astype(int)
     return [pairs[index] for index in dict.fromkeys(chosen.tolist())]
 
@@ -211,7 +211,7 @@ def check(frame: Frame, split: str, classes: int) -> str:
 
 
 def judge(split: str, stats: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
-    """Findings of the frames that were read."""
+    """Yield findings of the frames that were read."""
     which = frames_read(stats, thorough)
     if stats.broken:
         first = unfit(PART, UnfitError(stats.broken[0]), REMEDY)
@@ -238,12 +238,12 @@ def judge(split: str, stats: Sample, classes: int, thorough: bool) -> Iterator[F
 
 
 def frames_read(result: Sample, thorough: bool) -> str:
-    """Words for the frames that were read."""
+    """Return words for the frames that were read."""
     return "every frame" if thorough else f"a sample of {result.frames + len(result.broken)} frames"
 
 
 def judge_labels(split: str, result: Sample, names: Sequence[str], thorough: bool, every: bool) -> Iterator[Finding]:
-    """Notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
+    """Yield notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
     if not result.classes:
         return
     which = frames_read(result, thorough)

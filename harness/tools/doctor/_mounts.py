@@ -10,7 +10,7 @@ NETWORK = re.compile(
 
 
 def existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """Return the path itself, or the nearest folder above it that is there."""
     path = path.expanduser().absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -18,7 +18,7 @@ def existing(path: Path) -> Path:
 
 
 def network(path: Path, mounts: Path) -> str | None:
-    """Type and place of the network mount that a path lies on, `nfs4 at /home`; None for local or unknown ones."""
+    """Return the network mount that a path is on, `nfs4 at /home`; None for local or unknown ones."""
     try:
         rows = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
     except OSError:

@@ -56,7 +56,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def open_to_group(status: os.stat_result, group: int) -> bool:
-    """Whether members of a group can read and write a file, or list a folder and make files there."""
+    """Return whether members of a group can read and write a file, or list a folder and make files there."""
     need = stat.S_IRGRP | stat.S_IWGRP | (stat.S_IXGRP if stat.S_ISDIR(status.st_mode) else 0)
     return status.st_gid == group and status.st_mode & need == need
 

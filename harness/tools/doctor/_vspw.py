@@ -15,7 +15,7 @@ FRAMES = {"train": 198_244, "val": 24_502, "test": 28_887}  # of VSPW, as publis
 
 
 def is_vspw(dataset: Any) -> bool:
-    """Whether the classes are VSPW's, so that its published counts must be met."""
+    """Return whether the classes are VSPW's, so that its published counts must be met."""
     return tuple(dataset.classes) == _vspw_classes.NAMES
 
 
@@ -29,7 +29,7 @@ def class_list(dataset: Any) -> Iterator[Finding]:
 
 
 def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Finding]:
-    """Videos against data.vspw.expect_*, frames against VSPW's own; other data need not meet VSPW's counts."""
+    """Check videos against data.vspw.expect_*, frames against VSPW's own; other data need not meet VSPW's counts."""
     key = f"expect_{split}"
     wanted, published = getattr(dataset.config, key), getattr(vspw.Config(), key)
     if videos != wanted:
@@ -45,7 +45,7 @@ def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Fin
 
 
 def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
-    """Files of 0 bytes, and masks that no image belongs to."""
+    """Yield files of 0 bytes, and masks that no image belongs to."""
     data = Path(dataset.config.root).expanduser() / "data"
     empty: list[Path] = []
     stray: list[Path] = []
@@ -69,7 +69,7 @@ def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
 
 
 def listed(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Path]]:
-    """Stem -> picture of a folder by name, and the files that are none; nothing where the folder is not whole."""
+    """Return stem -> picture of a folder by name, and the files that are none; nothing if the folder is incomplete."""
     try:
         files = pictures.list_pictures(folder, suffixes)
         others = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
