@@ -212,8 +212,8 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     path = JobDir(folder).weights_file
     network = build.segmentor(job, num_classes)
     expected = network.state_dict()
-    weights, metadata = checkpoint.weights(folder)
-    owner = metadata.get("fingerprint", job.fingerprint)
+    weights, origin = checkpoint.weights(folder)
+    owner = origin.fingerprint or job.fingerprint
     if owner != job.fingerprint:
         raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
     odd = sorted(name for name in expected.keys() | weights.keys() if shape(expected, name) != shape(weights, name))

@@ -276,7 +276,7 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
         status = run(folder, trainer, dataset, start, stop, reporter)
         if status is not None:
             return jobs.stopped(*status)
-        finish(folder, trainer, reporter)
+        finish(folder, trainer, dataset.classes, reporter)
     return Ending("finished", trainer.plan.iterations)
 
 
@@ -364,7 +364,7 @@ def check(trainer: Trainer, step: int) -> None:
         )
 
 
-def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
+def finish(folder: Path, trainer: Trainer, classes: Sequence[str], reporter: Reporter) -> None:
     """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
     check(trainer, trainer.plan.iterations)
     if trainer.rank.first:
@@ -373,7 +373,8 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         checkpoint.save_weights(
             JobDir(folder).weights_file,
             trainer.model.state_dict(),
-            {"fingerprint": trainer.job.fingerprint},  # whose they are, if they are moved
+            trainer.job.fingerprint,
+            classes,
             jobs.ours(folder, trainer.job),
         )
         reporter.checkpoint(trainer.plan.iterations)

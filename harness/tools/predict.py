@@ -278,7 +278,7 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
         job = read(folder)
         if not isinstance(job, TrainSpec):
             raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
-        classes = tuple(build.dataset(job.data, job.plugins).classes)
+        classes = checkpoint.origin(folder).classes or tuple(build.dataset(job.data, job.plugins).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
         network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
