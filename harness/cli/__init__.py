@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fail(error: HarnessError) -> int:
-    """Say what is wrong, in one line; the exit code."""
+    """Print what is wrong in one line; return the exit code."""
     log.error(f"harness: {' '.join(str(error).split())}")
     return error.exit_code
 

@@ -192,7 +192,7 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
 
 
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
-    """Say what came of a run and where it lies; `bare`: MLflow's default store. Raises what the run ends with."""
+    """Print a run's results and where they are; `bare`: MLflow's default store. Raise what the run ends with."""
     for job, reason in results.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""

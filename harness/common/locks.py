@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import getpass
 import logging
 import os
 import socket
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.common.errors import UnfitError
+from harness.common.machine import user
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,4 @@ class Lock(threading.local):
 
 def us() -> str:
     """Return this process for people."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        user = str(os.getuid())
-    return f"{user}'s run on {socket.gethostname()} (process {os.getpid()})"
+    return f"{user()}'s run on {socket.gethostname()} (process {os.getpid()})"

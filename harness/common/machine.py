@@ -1,5 +1,6 @@
-"""Devices, cores and memory of this machine, asked without torch."""
+"""Devices, cores, memory and user of this machine, asked without torch."""
 
+import getpass
 import os
 import resource
 import shutil
@@ -53,3 +54,11 @@ def room_for_loading(workers: int, batch: int) -> None:
             f"{SHM} has {free / 2**20:.2f} MiB free and train.workers={workers} need {memory / 2**20:.2f}: "
             "give the container more (docker run --shm-size=8g, or --ipc=host), or train.workers=0 (no number moves)"
         )
+
+
+def user() -> str:
+    """Return this user's name, or number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return str(os.getuid())

@@ -307,7 +307,7 @@ class Sum:
         self.windows, self.exited = first.windows, first.exited
 
     def add(self, other: Prediction) -> "Sum":
-        """Take in a further member."""
+        """Add a member's probabilities."""
         assert self._total is not None
         self._total = self._total + other.probabilities
         self.windows += other.windows

@@ -55,7 +55,7 @@ class Stages:
         return {"index": self._index, "size": self._size, "previous": self._previous, "past": self._past}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Take up the video whose state was saved. Raise KeyError where it is no such state."""
+        """Resume the video whose state was saved. Raise KeyError if it is no such state."""
         self._index, self._size = state["index"], state["size"]
         self._previous, self._past = state["previous"], state["past"]
 
@@ -169,7 +169,7 @@ class Windows:
         return cache
 
     def _fits(self, value: Any) -> bool:
-        """Take room for a value, if there is enough."""
+        """Reserve memory for a value, if there is enough."""
         needed = nbytes(value)
         fits = needed <= self._room
         self._room -= needed if fits else 0

@@ -174,7 +174,7 @@ class Fusion:
         self._view = 0
 
     def add(self, tile: Tile, logits: Tensor) -> None:
-        """Take in a tile's logits (1, K, ·, ·): resized to the tile, padding cut off, softmax."""
+        """Add a tile's logits (1, K, ·, ·): resized to the tile, padding cut off, softmax."""
         if tile.view != self._view:
             self._finish_view()
             self._view = tile.view

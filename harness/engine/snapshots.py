@@ -18,7 +18,7 @@ from models.layers.feature_memory import FeatureMemory
 
 
 def memory(folder: Path, model: nn.Module, step: int) -> None:
-    """Keep M after `step` iterations; a model without one leaves nothing."""
+    """Save M after `step` iterations; a model without M saves nothing."""
     feature_memory = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
     if feature_memory is None:
         return

@@ -197,7 +197,7 @@ class Trainer:
         return torch.nn.utils.get_total_norm(gradients)[None]
 
     def _skip(self, iteration: int, values: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
-        """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
+        """Skip an iteration whose loss is not finite, with a smaller scale; raise if that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, values, names(bad))

@@ -8,7 +8,6 @@ keep), so a job is taken over once. The number is the attempt's token: a rank wh
 writes nothing.
 """
 
-import getpass
 import json
 import os
 import socket
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from harness.common.atomic_files import temporary
 from harness.common.errors import HarnessError
+from harness.common.machine import user
 from harness.jobdir.paths import JobDir
 
 RENEW = 5.0  # seconds between two counts of a holder
@@ -273,11 +273,3 @@ def birth(pid: int | None = None) -> str | None:
     except OSError:
         return None
     return "dead" if fields[0] in "ZX" else fields[19]  # state, starttime
-
-
-def user() -> str:
-    """Return this user's name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        return str(os.getuid())

@@ -275,7 +275,7 @@ def conclude(
     worked: bool,
     reports: Path | None = None,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root, or where `reports` says.
+    """Upload finished work, build the report and write it under the root, or where `reports` says.
 
     The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
     """
@@ -351,7 +351,7 @@ def require_inputs(config: Config) -> None:
 
 
 def fetch(config: Config) -> None:
-    """Bring the encoder's weights from the hub, where it names any. Raise UnfitError where they cannot be had."""
+    """Download the encoder's weights from the hub, if it names any. Raise UnfitError if they cannot be had."""
     name = config["encoder"]["name"]
     section = config["encoder"].get(name, {})
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):

@@ -93,7 +93,7 @@ class Scheduler:
         return leases
 
     def note(self, outcomes: Mapping[Job, Outcome]) -> None:
-        """Take a launch's outcomes in; a job that another run took over from us is waited for."""
+        """Record a launch's outcomes; a job that another run took over from us is waited for."""
         for job, outcome in outcomes.items():
             if outcome.status == "finished":
                 self.waiting.remove(job)

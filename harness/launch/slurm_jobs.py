@@ -32,7 +32,6 @@ from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
 from harness.plan import saved_plans
 from harness.plan.job import Job
-from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent, publisher_of
 
@@ -78,7 +77,7 @@ class SlurmTask:
             sys.exit(1)
 
     def fail(self, error: Exception, status: str = "failed") -> int:
-        """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
+        """Log what ended the run itself, write it as the outcome of jobs without one; return the exit code."""
         refusal = refused(error) if isinstance(error, OSError) else error
         mine = isinstance(refusal, HarnessError)
         log.error(f"harness: {refusal}" if mine else "".join(traceback.format_exception(error)))
@@ -132,7 +131,7 @@ def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -
 
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
-    """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
+    """Cancel Slurm jobs none of whose jobs can run any more, and write down why."""
     reasons = {job: slurm_submit.needs(job, failures) for job in plan.jobs if plan.state(job) != "done"}
     lost = {job: reason for job, reason in reasons.items() if reason is not None}
     for slurm_job, jobs in slurm_submit.by_slurm_job(plan).items():
@@ -163,7 +162,9 @@ def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = Fals
 
     def over() -> bool:
         submitter.submit_later()
-        return not submitter.left and all(ended_here(plan, job) for jobs in submitter.waiting.values() for job in jobs)
+        return not submitter.left and all(
+            slurm_submit.over(plan, job) for jobs in submitter.waiting.values() for job in jobs
+        )
 
     accompany(plan, submitter.waiting, progress, over, lambda: bool(submitter.left))
     no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
@@ -283,12 +284,6 @@ def accompany(
         numbers = ", ".join(map(str, waiting))
         log.info(f"the Slurm jobs go on ({numbers}); `harness status` shows them, scancel ends them")
         raise
-
-
-def ended_here(plan: Plan, job: Job) -> bool:
-    """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
-    outcome = plan.jobdir(job).outcome()
-    return outcome is not None and outcome.status in OVER
 
 
 def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOptions:

@@ -58,7 +58,7 @@ def agrees(job: SlurmJob, state: State) -> bool:
 
 
 def cancel(job: SlurmJob) -> bool:
-    """Take a job of ours out of the queue. One that cannot be told from another's is left alone; whether it was not."""
+    """Cancel a Slurm job of ours unless it cannot be told from another's; return whether it was cancelled."""
     if None in (job.cluster, job.name) or job.user != _sbatch.user():
         return False
     local = job.cluster == _sbatch.configuration().get("ClusterName")

@@ -141,7 +141,7 @@ class Submitter:
         return failures
 
     def _put_off(self, why: str) -> None:
-        """Say what waits, where that has changed."""
+        """Log what waits, if that has changed."""
         line = f"{len(self.left)} of {self._all} Slurm jobs are still to be submitted: {why}"
         if line != self._logged:
             self._logged = line

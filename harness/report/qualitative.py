@@ -62,7 +62,7 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
     try:
         dataset = input_digests.build_dataset(experiment.config)
         split = pair.ours.job.split
-        names = content_order(dataset, split, gains)
+        names = [video for video in dataset.videos(split) if video in gains]
         return [
             panel
             for number, (video, why) in enumerate(chosen(gains, names).items())
@@ -84,11 +84,6 @@ def gain_by_video(plan: Plan, pair: Pair) -> dict[str, float]:
     ours, base = (records.read_evaluation(plan.directory(cell.job)).videos for cell in pair)
     gains = {video: 100 * (metrics.miou(ours[video]) - metrics.miou(base[video])) for video in ours if video in base}
     return {video: gain for video, gain in gains.items() if np.isfinite(gain)}
-
-
-def content_order(dataset: Dataset, split: str, gains: Mapping[str, float]) -> list[str]:
-    """Return the videos that have a gain, in the split's order."""
-    return [video for video in dataset.videos(split) if video in gains]
 
 
 def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:

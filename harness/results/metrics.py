@@ -92,7 +92,7 @@ class Consistency:
         )  # official scores of the windows that end at the last frame so far
 
     def add(self, truth: Mask, mask: Mask) -> None:
-        """Take in the next frame."""
+        """Add the next frame."""
         if self._last is None or self._last[0].shape != truth.shape:  # frames of two sizes have no pixel in common
             self._runs = (np.ones(truth.shape, np.uint8), np.ones(truth.shape, np.uint8))
         else:

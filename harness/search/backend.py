@@ -41,7 +41,7 @@ class FileTurn:
         return True
 
     def release(self) -> None:
-        """Let the next one write."""
+        """Release the file to the next writer."""
         self._lock.__exit__(None, None, None)
 
 

@@ -62,7 +62,7 @@ def work(request: Request, index: int, progress: Progress) -> None:
 
 
 def run(request: Request, workers: int, progress: Progress) -> Done:
-    """Take a study to its number of trials, tell MLflow and report. Raise Stopped after a signal."""
+    """Run a study up to its number of trials, publish and report. Raise Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     access.writable(root)
@@ -129,7 +129,7 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
 
 
 def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
-    """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
+    """Upload what MLflow lacks and write the report; while others work on it, the study's run stays open."""
     trials = keeper.trials()
     importance = keeper.importance()
     summary = report_of.render(study, trials, importance, keeper.confirmed(), context(request, study))

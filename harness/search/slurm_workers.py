@@ -138,7 +138,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 def accompany(request: Request, ids: Sequence[str], keeper: Keeper) -> None:
-    """Say how trials end and what the queue says, until the study has its trials. Raise UnfitError."""
+    """Log how trials end and what the queue says, until the study has its trials. Raise UnfitError."""
     ended = {trial.number for trial in keeper.trials() if trial.ended}
     queued = slurm_jobs.Queued(ids)
     while True:

@@ -47,7 +47,7 @@ class Live:
         self._reported = set(keeper.frozen(self.number).intermediate_values)
 
     def look(self, part: int, value: float) -> bool:
-        """Take in the mIoU (percent) after a part of the training; whether the training shall be stopped.
+        """Record the mIoU (percent) after a part of the training; return whether to stop it.
 
         The default and repetitions are never stopped: they are compared by seed. A storage that is away for a moment is
         passed over.
@@ -213,7 +213,7 @@ class Keeper:
         return Confirmation(**stored) if stored else None
 
     def remember(self, confirmation: Confirmation) -> None:
-        """Keep with the study what its best is worth on other data."""
+        """Save the confirmation of the study's best with the study."""
         self.patiently(lambda: self.optuna.set_user_attr(CONFIRMED, asdict(confirmation)))
 
     def patiently(self, action: Callable[[], None]) -> None:
@@ -230,7 +230,7 @@ class Keeper:
                 time.sleep(AGAIN)
 
     def complain(self, error: UnfitError) -> None:
-        """Say once that the storage is away."""
+        """Warn once that the storage is away."""
         if not self._complained:
             self._complained = True
             log.warning(f"{error}; trying again")

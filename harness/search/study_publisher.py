@@ -40,7 +40,7 @@ class SilentStudyPublisher:
         """Upload a trial's outcome, final numbers, and who did the work. Doing it again changes nothing."""
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Tell what the store lacks of trials that have ended."""
+        """Upload what the store lacks of trials that have ended."""
 
     def report(self, report: Report, folder: Path, status: str) -> str:  # noqa: ARG002
         """Log the report as artefacts of the study's run; return the run's address."""
@@ -109,7 +109,7 @@ class StudyPublisher(SilentStudyPublisher):
         return PruningPublisher(TrialPublisher(self, plan, live), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
-        """Tell outcome, final numbers, and who did the work."""
+        """Upload outcome, final numbers, and who did the work."""
         seed = int(trial.facts.get("seed", self.study.config["seed"]))
         job = self.study.job(trial.params, seed)
         plan = self.study.plan(trial.params, seed, self.root)
@@ -148,7 +148,7 @@ class StudyPublisher(SilentStudyPublisher):
         return round(1000 * files.outcome_file.stat().st_mtime) if files.outcome_file.exists() else 0
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Tell what the store lacks of trials that have ended."""
+        """Upload what the store lacks of trials that have ended."""
         names = {f"{self.study.name}.{trial.number}": trial for trial in trials if trial.ended}
         runs = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
         for name, trial in names.items():
@@ -201,12 +201,12 @@ class PruningPublisher(Silent):
             self._ask(job, read_events(self.plan.jobdir(job).events_file)[0])
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
-        """Pass on what a journal has gained; an evaluation on the way is a question to the pruner."""
+        """Upload what a journal has gained; an evaluation on the way is a question to the pruner."""
         self.publisher.hear(job, events)
         self._ask(job, events)
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Pass on how a job has ended."""
+        """Upload a job's outcome."""
         self.publisher.end(job, outcome)
 
     def _ask(self, job: Job, events: Sequence[Event]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from harness.common.errors import UnfitError
+from harness.common.machine import user
 from harness.common.redaction import redact
 from harness.tracking.limits import (
     DIGEST_CHARS,
@@ -29,7 +30,6 @@ from harness.tracking.limits import (
     clip,
     key_of,
     strings,
-    user,
     word,
 )
 from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn

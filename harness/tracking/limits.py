@@ -1,7 +1,5 @@
 """MLflow's limits and alphabet as pure functions. Imports no mlflow."""
 
-import getpass
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -40,11 +38,3 @@ def word(value: str) -> str:
     if not re.fullmatch(r"[\w.:-]+", value):
         raise ValueError(f"'{value}' is no id or digest")
     return value
-
-
-def user() -> str:
-    """Return the user's name, or their number where a container knows no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

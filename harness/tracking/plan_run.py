@@ -54,7 +54,7 @@ class PlanRun:
         self.tracking.resume(self.run)
 
     def tag_live(self, job: Job, tags: dict[str, str]) -> None:
-        """Tell how far an evaluation is: its cell has no run before its number is there."""
+        """Tag an evaluation's progress on the plan's run: its cell has no run before its number is there."""
         if self.opened is not None and job in self.experiment.jobs:
             self.tracking.tag(self.run, {LIVE[0]: job.name, **tags})
 

@@ -26,7 +26,7 @@ SNAPSHOTS = 16  # of M that are sent
 
 
 def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
-    """Tell the store all of it. Raise UnfitError where it does not answer."""
+    """Publish all of it. Raise UnfitError if the store does not answer."""
     numbers(plan_run.tracking, rows, context)
     memories(plan_run)
     try:

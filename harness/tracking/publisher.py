@@ -51,19 +51,19 @@ class Silent:
         """Open a training's run, or go on with the one it has; replay the points that are already final."""
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
-        """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
+        """Upload a journal's final events in pieces, and now and then the job's progress."""
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """Close a training's run with its true status."""
 
     def catch_up(self, experiment: Experiment) -> Published:  # noqa: ARG002
-        """Tell what is done and was not told yet. Raise UnfitError where the store does not answer."""
+        """Upload finished work that the store lacks. Raise UnfitError if the store does not answer."""
         return Published()
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
     ) -> None:
-        """Tell the report, and end the plan's run with its true status. Raise UnfitError as `catch_up` does."""
+        """Upload the report and end the plan's run with its true status. Raise UnfitError as `catch_up` does."""
 
     def close(self, experiment: Experiment, status: str) -> None:
         """End the plan's run without a report, if it was opened here."""
@@ -168,7 +168,7 @@ class Publisher(Silent):
             plan_run.tag_live(job, pulse_tags(self._replays[job]))
 
     def drain(self, job: Job) -> None:
-        """Tell all that is final of a training that was begun, however much it is."""
+        """Upload all final events of a training that was begun, however many."""
         if job in self._runs and not self.store.resting:
             with self.store.asking():
                 self._runs[job].send_all()
@@ -184,7 +184,7 @@ class Publisher(Silent):
                 self._runs[job].end(job, outcome)
 
     def catch_up(self, experiment: Experiment) -> Published:
-        """Tell trainings that are done, then every cell with its final numbers."""
+        """Upload finished trainings, then every cell with its final numbers."""
         plan_run = self.plan_runs[experiment.name]
         new = self._afresh or not plan_run.up_to_date()
         if new:
@@ -214,7 +214,7 @@ class Publisher(Silent):
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
     ) -> None:
-        """Tell the report, and what a reviewer asks beside it."""
+        """Upload the report, and what a reviewer asks beside it."""
         plan_run = self.plan_runs[experiment.name]
         plan_run.report(report, folder, status)
         publish_report.review(plan_run, rows, facts)

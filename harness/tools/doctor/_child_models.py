@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.common.child import answer
 from harness.common.errors import UnfitError
 from harness.config import plugins
+from harness.config.compose import first_line
 from harness.engine import sliding_window
 from harness.engine.preflight import lightly
 from harness.tools.doctor._facts import HubWeights, Networks, Question, WeightsFile
@@ -32,7 +33,7 @@ def main() -> None:
         try:
             networks = build(question)
         except Exception as error:  # of an encoder, which may be a person's own
-            networks = Networks(error=short(error))
+            networks = Networks(error=first_line(error))
         files = {key: inspect(path) for key, path in question.files.items()}
         json.dump(asdict(replace(networks, files=files, hub=hub(question.options))), out)
 
@@ -43,7 +44,7 @@ def inspect(path: str) -> WeightsFile:
         state = _weights.read(path)
     except (OSError, ValueError) as error:
         cause = str(error.__cause__ or error)  # torch's own message names what the pickle imports
-        return WeightsFile(error=short(error), imports=refused(cause, path))
+        return WeightsFile(error=first_line(error), imports=refused(cause, path))
     kind = layout(state)
     return WeightsFile(
         tensors=len(state),
@@ -130,7 +131,7 @@ def build(question: Question) -> Networks:
             note = fill(alone, partial(encoder.Encoder, config, question.crop))
             misfit = ""
         except (OSError, ValueError) as error:
-            misfit = short(error)
+            misfit = first_line(error)
     return Networks(encoder=parameters(alone), parameters=sizes, window=window, misfit=misfit, note=note)
 
 
@@ -175,11 +176,6 @@ def hub(options: Mapping[str, Any]) -> HubWeights | None:
     names = ("model.safetensors", "pytorch_model.bin")
     cached = any(isinstance(try_to_load_from_cache(pretrained.hf_hub_id, name), str) for name in names)
     return HubWeights(pretrained.hf_hub_id, cached)
-
-
-def short(error: Exception) -> str:
-    """Return an exception's first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

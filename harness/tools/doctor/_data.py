@@ -47,7 +47,7 @@ class Sample:
     broken: list[str] = field(default_factory=list)
 
     def add(self, other: "Sample") -> None:
-        """Take in what another sample found."""
+        """Add another sample's statistics."""
         self.frames += other.frames
         self.pixels += other.pixels
         self.void += other.void
