@@ -67,7 +67,7 @@ def delete(path: Path) -> None:
 
 
 def latest(folder: Path, log: Callable[[str], None]) -> int | None:
-    """The newest step whose checkpoint is what was written.
+    """Return the newest step whose checkpoint is what was written.
 
     Each broken one is told to `log` and deleted: `save` would keep it, as a newer one, in place of a whole one.
     """
@@ -81,7 +81,7 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
 
 
 def load(folder: Path, step: int, device: torch.device) -> State:
-    """The state saved after `step` iterations; `latest` has verified it."""
+    """Return the state saved after `step` iterations; `latest` has verified it."""
     state: State = torch.load(path_of(folder, step), map_location=device, weights_only=True)
     return state
 
@@ -163,7 +163,7 @@ def keep(written: Path, target: Path, allowed: Callable[[], None] = lambda: None
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is what `keep` was given."""
+    """Return whether a file is what `keep` was given."""
     return path.exists() and sidecar(path).exists() and sidecar(path).read_bytes() == sha256(path).encode()
 
 

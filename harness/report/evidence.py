@@ -63,15 +63,15 @@ def options(job: Evaluate) -> dict[str, str]:
 
 def everything(root: Path) -> list[JsonObject]:
     """Return the provenance of every job of an output directory; one whose files are damaged is left out."""
-    found = []
+    provenances = []
     for files in OutputDir(root).job_dirs():
         with suppress(UnfitError):
-            found.append(records.provenance(files.folder))
-    return found
+            provenances.append(records.provenance(files.folder))
+    return provenances
 
 
 def classes(experiment: Experiment) -> tuple[str, ...]:
-    """Names of the classes; none where the data set cannot say."""
+    """Return the names of the classes; none where the data set cannot say."""
     try:
         return tuple(input_digests.build_dataset(experiment.config).classes)
     except HarnessError:
@@ -79,7 +79,7 @@ def classes(experiment: Experiment) -> tuple[str, ...]:
 
 
 def curve(directory: Path, job: Train) -> Curve | None:
-    """The losses as the attempts left them: what a later attempt did again replaces what was before."""
+    """Return the losses as the attempts left them: what a later attempt did again replaces what was before."""
     curves = Replay.of(JobDir(directory).events_file).curves
     main, split = curves.get(LOSS_MAIN, {}), job.config.train.evaluate_split
     kept = evidence.thin(sorted(curves.get(LOSS, {}).items()))
@@ -100,7 +100,7 @@ def curve(directory: Path, job: Train) -> Curve | None:
 
 
 def memory(directory: Path, job: Train) -> Memory | None:
-    """M's similarities and its way; None for a training that left no snapshot."""
+    """Return M's similarities and its way; None for a training that left no snapshot."""
     paths = JobDir(directory).memory_files()
     try:
         kept = [(int(path.stem.removeprefix("step-")), np.load(path, allow_pickle=False)) for path in paths]

@@ -150,7 +150,7 @@ def settings(rows: Sequence[Row], context: Context) -> Table:
 
 
 def whole(cell: str) -> str:
-    """A cell that breaks before its interval, and nowhere within a number."""
+    """Return a cell that breaks before its interval, and nowhere within a number."""
     return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
 
 
@@ -180,13 +180,13 @@ def costs(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def why_undone(row: Row) -> str:
-    """Status and reason of a row that is not wholly done."""
+    """Return the status and reason of a row that is not wholly done."""
     part = f"{row.seeds} of {row.planned} seeds, " if row.seeds else ""
     return part + ": ".join(filter(None, (row.status, row.reason)))
 
 
 def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, str]:
-    """A claim of the paper, ours, and the verdict, in words."""
+    """Return a claim of the paper, ours, and the verdict, in words."""
     labels = {row.cell: row.label for row in rows}
     mean, low, high, of = answer.ours.mean, *answer.ours.interval[:2], answer.ours.interval.of
     claim, verdict = answer.claim, answer.verdict
@@ -203,7 +203,7 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
 
 
 def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
-    """Those whose SVG is there, as pictures inside the page."""
+    """Return those whose SVG is there, as pictures inside the page."""
     pictures: list[dict[str, Any]] = []
     for name, figure in report.figures.items():
         path = folder / f"{stem(name)}.svg"
@@ -215,7 +215,7 @@ def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
 
 
 def panels(context: Context, folder: Path) -> list[dict[str, object]]:
-    """Those whose PNG is there, with the colours of the classes in them."""
+    """Return those whose PNG is there, with the colours of the classes in them."""
     classes = context.evidence.classes
     colours = palette(len(classes))
     pictures: list[dict[str, object]] = []
@@ -231,12 +231,12 @@ def panels(context: Context, folder: Path) -> list[dict[str, object]]:
 
 
 def inside(kind: str, data: bytes) -> str:
-    """A file as an address that holds it."""
+    """Return a file as an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def versions(results: Iterable[CellResult]) -> str:
-    """Library versions of the rows; where rows differ, each that stands anywhere."""
+    """Return the library versions of the rows; where rows differ, each that stands anywhere."""
     by_name: dict[str, set[str]] = {}
     for run in results:
         for name, version in run.versions.items():
@@ -245,7 +245,7 @@ def versions(results: Iterable[CellResult]) -> str:
 
 
 def runs(results: Iterable[CellResult], context: Context) -> Table:
-    """Every cell and seed with its run."""
+    """Return every cell and seed with its run."""
     columns = ("Row", "Seed", "Status", "mIoU", "Commit", "Device", "Precision", "Run")
     lines, links = [], {}
     for index, run in enumerate(results):
@@ -259,7 +259,7 @@ def runs(results: Iterable[CellResult], context: Context) -> Table:
 
 
 def jobs(context: Context) -> Table:
-    """Every finished job with its cost."""
+    """Return every finished job with its cost."""
     rows = []
     for job in context.evidence.jobs:
         ranks = f"{job['world']} ×" if job.get("world", 1) != 1 else ""
@@ -287,12 +287,12 @@ def again(results: Iterable[CellResult], context: Context) -> list[str]:
 
 
 def short(commits: str) -> str:
-    """Commits, one or several side by side (records.beside), cut to twelve digits each."""
+    """Return the commits, one or several side by side (records.beside), cut to twelve digits each."""
     return ", ".join(commit[:12] for commit in commits.split(", "))
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '5 min', '3.2 h'."""
+    """Return '42 s', '5 min', '3.2 h'."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
