@@ -41,7 +41,7 @@ Rehearse = Annotated[
 ]
 Rerun = Annotated[
     str | None,
-    typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+    typer.Option(metavar="ROW|changed", help="Run a row again, or all whose code changed; keeps the old results"),
 ]
 Accept = Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")]
 MaxJobs = Annotated[
@@ -86,7 +86,7 @@ def run(
     harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
 
     Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
-    machine unfit; 75 stopped by a signal, the same command goes on.
+    machine not usable; 75 stopped by a signal, the same command goes on.
     """
     if accept not in (None, "changed", "data"):
         raise UsageError(f"--accept {accept}: only 'changed' and 'data' can be accepted")
