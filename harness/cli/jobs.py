@@ -52,9 +52,7 @@ def sync(
     resolved = settings.resolve(root=root and str(root))
     output_dir = Path(resolved.root)
     if not OutputDir(output_dir).jobs.is_dir():
-        raise UnfitError(
-            f"{output_dir}: no output directory of the harness; give yours with --root DIR"
-        )
+        raise UnfitError(f"{output_dir}: no output directory of the harness; give yours with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking
 
