@@ -17,7 +17,7 @@ from harness.jobdir.lease import Claim, Lease
 from harness.jobdir.paths import Outcome
 from harness.launch.supervisor import Launcher, supervise
 from harness.plan.job import Job
-from harness.plan.outcome import FAILED
+from harness.plan.outcome import FAILED, failed_input
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent
 
@@ -61,9 +61,8 @@ class Scheduler:
         """Return the jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
         able = []
         for job in launch:
-            broken = [needed for needed in job.inputs if needed in self.failures]
-            if broken:
-                self.fail(job, f"needs '{broken[0].name}', which failed")
+            if (reason := failed_input(job, self.failures)) is not None:
+                self.fail(job, reason)
             elif not any(needed in self.waiting for needed in job.inputs):
                 able.append(job)
         return able

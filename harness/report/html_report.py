@@ -7,7 +7,6 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -117,15 +116,15 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
     }
 
 
-def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
+def figures(report: Report, folder: Path) -> list[dict[str, object]]:
     """Return those whose SVG is there, as pictures inside the page."""
-    pictures: list[dict[str, Any]] = []
+    pictures: list[dict[str, object]] = []
     for name, figure in report.figures.items():
         path = folder / f"{stem(name)}.svg"
         if path.is_file():
             source = inside("image/svg+xml", path.read_bytes())
-            pictures.append({"name": stem(name), "title": figure.title, "alt": figure.alt, "source": source})
-            pictures[-1]["folded"] = figure.folded
+            texts = {"name": stem(name), "title": figure.title, "alt": figure.alt}
+            pictures.append({**texts, "source": source, "folded": figure.folded})
     return pictures
 
 
