@@ -49,7 +49,7 @@ class Scheduler:
             for launch in launches(self.waiting):
                 leases = self.take(self.able(launch))
                 if leases:
-                    with lease.kept(leases.values()):
+                    with lease.heartbeat(leases.values()):
                         self.executed += len(leases)
                         outcomes = supervise(self.plan, leases, launcher, publisher, progress, facts)
                     self.note(outcomes)
@@ -76,14 +76,14 @@ class Scheduler:
             if awaited is not None and (reason := failed_in(awaited.number, job, self.plan)):
                 self.fail(job, f"{reason} (in {awaited.who})")
                 continue
-            got = None if self.plan.state(job) == "done" else claim.take()
+            acquired = None if self.plan.state(job) == "done" else claim.take()
             if self.plan.state(job) == "done":
-                if got is not None:
-                    got.renew(released=True)
+                if acquired is not None:
+                    acquired.renew(released=True)
                 self.elsewhere += 1
                 self.waiting.remove(job)
-            elif got is not None:
-                leases[job] = got
+            elif acquired is not None:
+                leases[job] = acquired
             else:
                 holder = claim.holder  # None where somebody was faster just now
                 if holder is not None and (job, holder.who) not in self._reported:
