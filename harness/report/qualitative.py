@@ -120,16 +120,17 @@ def panel_of(
     colours = palette(len(dataset.classes))
     ours, base = masks[pair.ours.name][1], masks[pair.baseline.name][1]
     mine, other = name(pair.ours), name(pair.baseline)
-    title = f"{mine} and {other} part"
-    tiles = [("frame", image), ("truth", colours[truth])]
+    title = f"{mine} vs. {other}: disagreement"
+    tiles = [("frame", image), ("ground truth", colours[truth])]
     tiles += [
         (f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in shown.items()
     ]
     tiles.append((title, disagreement(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
-        f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(shown)}, and where "
-        f"{mine} and {other} part: {mine} alone is right in {right} pixels, {other} alone in {wrong} of {truth.size}."
+        f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(shown)}, and where "
+        f"{mine} and {other} disagree: {mine} alone is correct in {right} pixels, {other} alone in {wrong} of "
+        f"{truth.size}."
     )
     present = tuple(int(index) for index in np.unique(truth) if index != VOID)
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
@@ -156,7 +157,7 @@ def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
 def score(truth: Pixels, mask: Pixels, classes: int) -> str:
     """Return the frame's pixel accuracy."""
     valid = (truth != VOID) & (truth < classes)
-    return f"{100 * (truth[valid] == mask[valid]).mean():.0f}% right" if valid.any() else ""
+    return f"accuracy {100 * (truth[valid] == mask[valid]).mean():.0f}%" if valid.any() else ""
 
 
 def disagreement(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:

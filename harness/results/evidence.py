@@ -92,6 +92,9 @@ class Evidence:
         default_factory=dict
     )  # a cell's config hash -> status, reason
     changed: Mapping[str, str] = field(default_factory=dict)  # config hash of a cell -> sources changed since it ran
+    settings: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # a cell's name -> what of its configuration differs from another cell's
 
     def to_json(self) -> JsonObject:
         """Return what evidence.json holds."""
@@ -120,6 +123,7 @@ class Evidence:
             total_hours=content.get("total_hours"),
             undone={config_hash: dict(why) for config_hash, why in content.get("undone", {}).items()},
             changed=dict(content.get("changed", {})),
+            settings={cell: dict(values) for cell, values in content.get("settings", {}).items()},
         )
 
 

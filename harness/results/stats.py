@@ -187,7 +187,9 @@ def interval(
         values = values - [each.miou for each in theirs]
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
-            return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
+            return Interval(
+                reason=f"{first.described}: fewer than {FEWEST} videos (or recordings) and fewer than {SEEDS} seeds"
+            )
         return seed_interval(values.tolist())
     shares = np.array([each.shares for each in ours])  # (S, U)
     if theirs:
@@ -269,7 +271,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if ours.of == CHECKPOINT_PAIR:
         return Verdict(ONE_PAIR, "one seed")
     if ours.of == THESE_VIDEOS:
-        return Verdict(None, f"fewer than {FEWEST} units: the interval speaks of these videos alone")
+        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval speaks of these videos alone")
     if ours.low <= 0 <= ours.high:
         return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
     if (ours.low > 0) != (theirs > 0):

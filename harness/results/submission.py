@@ -129,4 +129,4 @@ def of_cell(plan: Plan, cell: Cell) -> str:
             pack(folder, target)
         except OSError as error:
             return f"not packed: {shown(target)}: {error.strerror or error}"
-    return f"no truth to score by; checked and packed for the server as {shown(target)}"
+    return f"no ground truth to score by; checked and packed for the server as {shown(target)}"

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,3 +213,13 @@ def write(report: Report, folder: Path) -> list[Path]:
 def stem(name: str) -> str:
     """Return a table's or a figure's name as a file's."""
     return re.sub(r"[^\w-]", "_", name)
+
+
+def unique(labels: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Return labels as headers: one that stands twice, or is a header already, is numbered."""
+    times = Counter(taken)
+    headers = []
+    for label in labels:
+        times[label] += 1
+        headers.append(label if times[label] == 1 else f"{label} ({times[label]})")
+    return headers
