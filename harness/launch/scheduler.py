@@ -43,7 +43,7 @@ class Scheduler:
         self._stalled: set[Job] = set()  # and run again, once
 
     def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
-        """Launch after launch until every job is finished or failed. Raise Stopped after a signal."""
+        """Run launches until every job is finished or failed. Raise Stopped after a signal."""
         while self.waiting:
             before = len(self.waiting)
             for launch in launches(self.waiting):
