@@ -27,12 +27,12 @@ def report(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone, or from the root where there is no store.
+    """Print an experiment's table from MLflow alone, or from the output directory where there is no store.
 
     --open shows the whole report.
 
-    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
-    is needed, and what is not in the store is shown as missing.
+    Give it what `run` was given. Its rows are looked up in the store by their fingerprints: neither the output
+    directory nor torch is needed, and what is not in the store is shown as missing.
 
     \b
     harness report ablation_ensemble --json

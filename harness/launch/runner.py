@@ -227,7 +227,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
         cells = [cell for experiment in plan.experiments for _, cell in experiment.cells if cell.name == which]
         if not cells:
             names = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
-            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(names)}")
+            raise UsageError(f"'{which}' is neither 'changed' nor a row of this plan: {', '.join(names)}")
         chosen = {job for cell in cells for job in [*cell.job.inputs, cell.job]}
     return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
 

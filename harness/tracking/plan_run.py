@@ -39,7 +39,7 @@ class PlanRun:
                         "harness.preset": experiment.config.preset,
                     },
                     params=text(setting(experiment.config)),
-                    description=f"{experiment.title}. Children: one run per training, one per cell.",
+                    description=f"{experiment.title}. Children: one run per training, one per row.",
                 )
             self.opened = (experiment_id, run)
         return self.opened

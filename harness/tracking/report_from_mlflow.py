@@ -112,7 +112,7 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
     if not record.labelled:
         return {
             "status": "unlabelled",
-            "reason": f"masks of {len(record.videos)} videos, made under the root of its run",
+            "reason": f"masks of {len(record.videos)} videos, in the output directory of its run",
         }
     unit_of = input_digests.units(experiment.config, record.videos)
     return {
