@@ -1,11 +1,13 @@
 """The folder is the registry: a plug-in is one file, its name is the file's name, and it exposes fixed names.
 
 `VERSION` and `Config` are read from the source with ast, so that planning imports neither the file nor torch.
-A person's own folder joins as FOLDER/<kind>/<name>.py and may not hide a name of ours.
+A person's own folder joins as FOLDER/<kind>/<name>.py and may not hide a name of ours. It loads as a package, so that a
+plug-in may import files beside it: `from ._blocks import Gate`, `from ..layers import Gate`.
 """
 
 import ast
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -107,21 +110,44 @@ def load_named(kind: str, name: str, folders: Folders, needed: Sequence[str]) ->
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a file that lies outside the project, once. Raise UsageError where it does not import."""
-    key = "harness_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
-    if key in sys.modules:
-        return sys.modules[key]
-    spec = importlib.util.spec_from_file_location(key, path)
-    assert spec is not None  # a .py path always has one
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[key] = module
+    """Import a file that lies outside the project, once, as part of its folder's package.
+
+    Raise UsageError where it does not import.
+    """
+    importlib.invalidate_caches()  # a file may have been written since its folder was listed
     try:
-        spec.loader.exec_module(module)
+        key = f"{folder_package(path.parent.resolve())}.{path.stem.replace('.', '_')}"
+        if key in sys.modules:
+            return sys.modules[key]
+        spec = importlib.util.spec_from_file_location(key, path)
+        assert spec is not None  # a .py path always has one
+        assert spec.loader is not None
+        module = sys.modules[key] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[key]
+            raise
     except Exception as error:
-        del sys.modules[key]
-        raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}") from error
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        beside = name is not None and (path.parent / f"{name}.py").is_file()
+        remedy = f"; a file beside it is imported with a dot: from .{name} import …" if beside else ""
+        raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}{remedy}") from error
     return module
+
+
+def folder_package(folder: Path) -> str:
+    """Return the name under which a folder of plug-ins is imported: a package within its parent folder's.
+
+    A folder whose name is no identifier has no parent package.
+    """
+    root = folder.parent if folder.name.isidentifier() else folder
+    name = f"harness_plugins_{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(root)]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return name if root == folder else importlib.import_module(f"{name}.{folder.name}").__name__
 
 
 @contextmanager

@@ -150,6 +150,50 @@ def test_a_file_that_does_not_import_is_told_and_may_be_mended(tmp_path: Path) -
     assert plugins.load("reports", "mine", [tmp_path]).fine
 
 
+HELPED = "from . import _more\nfrom ._half import half\nfrom ..shared import TEN\nVALUE = half(TEN) + _more.ONE\n"
+
+
+def helped(folder: Path, ten: int) -> None:
+    put(folder, "decoders", "mine.py", HELPED)
+    put(folder, "decoders", "_half.py", "def half(x): return x / 2\n")
+    put(folder, "decoders", "_more.py", "ONE = 1\n")
+    (folder / "shared.py").write_text(f"TEN = {ten}\n")
+
+
+def test_files_beside_a_plug_in_are_its_folders(tmp_path: Path) -> None:
+    helped(tmp_path / "one", 10)
+    helped(tmp_path / "two", 20)
+    (tmp_path / "two" / "decoders" / "__init__.py").write_text("")
+    for folder, expected in (("one", 6), ("two", 11)):
+        assert expected == plugins.load("decoders", "mine", [tmp_path / folder]).VALUE
+        assert expected == plugins.load_named("decoders", str(tmp_path / folder / "decoders" / "mine.py"), (), ()).VALUE
+    assert "mine" not in sys.modules
+    assert "shared" not in sys.modules
+
+
+@pytest.mark.parametrize("path", ["odd-name/exp-1.py", "v1.0/exp.v2.py"])
+def test_files_beside_one_whose_name_is_no_identifier(tmp_path: Path, path: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir()
+    file.write_text("from ._x import x\n")
+    (file.parent / "_x.py").write_text("x = 3\n")
+    assert plugins.load_file(file).x == 3
+
+
+def test_a_plug_in_that_is_imported_by_another_is_the_same_module(tmp_path: Path) -> None:
+    put(tmp_path, "decoders", "base.py", "class Decoder: pass\n")
+    put(tmp_path, "decoders", "variant.py", "from .base import Decoder\n")
+    variant, base = (plugins.load("decoders", name, [tmp_path]) for name in ("variant", "base"))
+    assert variant.Decoder is base.Decoder
+
+
+def test_a_file_beside_it_that_is_imported_without_its_dot(tmp_path: Path) -> None:
+    put(tmp_path, "decoders", "mine.py", "from _half import half\n")
+    put(tmp_path, "decoders", "_half.py")
+    with pytest.raises(UsageError, match=r"does not import: .* is imported with a dot: from \._half import"):
+        plugins.load("decoders", "mine", [tmp_path])
+
+
 def test_a_folder_inside_the_project_is_ones_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "decoders", "mine.py", "found = True\n")
     (tmp_path / "models" / "decoders").mkdir(parents=True)

@@ -52,6 +52,54 @@ def test_a_changed_source_shows_only_on_the_jobs_that_use_it(full_plan: Plan):
     ]
 
 
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A decoder with helpers beside it, a folder above, in a package on Python's path, and a second hand away."""
+    outside = tmp_path / "outside"
+    files = {
+        "mine/decoders/mine.py": "import json, numpy, _loose\nfrom models import contract\nfrom . import _beside\n"
+        "from ..above import x\nfrom packed.deep.inner import y\n",
+        "mine/decoders/_beside.py": "def f():\n    from ._second import z\n",
+        "mine/decoders/_second.py": "z = 1\n",
+        "mine/decoders/_unused.py": "",
+        "mine/above.py": "x = 1\n",
+        "outside/packed/__init__.py": "",
+        "outside/packed/deep/__init__.py": "from .more import *\n",
+        "outside/packed/deep/inner.py": "y = 1\n",
+        "outside/packed/deep/more.py": "",
+        "outside/_loose.py": "print 'of another Python'\n",
+        "outside/site-packages/installed.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(outside)
+    return tmp_path
+
+
+def test_sources_follow_what_is_neither_installed_nor_pythons(mine: Path):
+    entry = mine / "mine" / "decoders" / "mine.py"
+    followed = source_changes.closure(entry)
+    inside = {path.relative_to(mine).as_posix() for path in followed if path.is_relative_to(mine)}
+    beside = {f"mine/decoders/{name}.py" for name in ("mine", "_beside", "_second")}
+    packed = {f"outside/packed/{name}.py" for name in ("__init__", "deep/__init__", "deep/inner", "deep/more")}
+    assert inside == {*beside, *packed, "mine/above.py", "outside/_loose.py"}
+    assert {source_changes.label(path) for path in followed if not path.is_relative_to(mine)} == {"models/contract.py"}
+
+
+def test_files_of_one_name_are_told_apart(full_plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    job = full_plan.jobs[0]
+    ran = {"/a/decoders/_x.py": "1", "/a/encoders/_x.py": "2"}
+    write_json(full_plan.directory(job) / "how.json", {"sources": ran})
+    for now, names in (
+        ({"/moved/decoders/_x.py": "1", "/moved/encoders/_x.py": "2"}, []),
+        ({"/a/decoders/_x.py": "3", "/a/encoders/_x.py": "2"}, ["_x.py"]),
+        ({"/a/decoders/_x.py": "1", "/a/encoders/_x.py": "3"}, ["_x.py"]),
+    ):
+        monkeypatch.setattr(source_changes, "digests", lambda job, now=now: now)
+        assert source_changes.changed(full_plan, job) == names
+
+
 def test_accepted_changes_are_not_marked(full_plan: Plan):
     job = full_plan.jobs[0]
     write_json(full_plan.directory(job) / "how.json", {"sources": {"models/decoders/upernet.py": "before"}})

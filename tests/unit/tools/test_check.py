@@ -128,6 +128,11 @@ def test_the_example_holds_with_two_real_ranks():
     assert float(end) < float(start)
 
 
+def test_the_example_made_of_files_beside_it_holds():
+    assert broken(run("cell_gate", [EXAMPLES], leave_out=[RANKS])) == {}
+    assert "docs/examples/decoders/cell_gate.py" in (EXAMPLES.parent / "OWN_DECODER.md").read_text()
+
+
 def test_the_example_reads_the_frame_before():
     module = plugins.load("decoders", "frame_difference", [EXAMPLES])
     decoder = module.Decoder((8, 8, 8, 8), 8, 4, module.Config(channels=8, aux_channels=8)).eval()
