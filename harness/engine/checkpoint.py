@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +31,7 @@ class State(TypedDict):
     model: StateDict
     optimizer: StateDict
     scaler: StateDict
+    supervision: NotRequired[dict[str, int]]  # counts of harness.engine.supervision; 0.1 kept none
 
 
 class Origin(NamedTuple):

@@ -10,6 +10,7 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
+from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
 from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
@@ -104,6 +106,7 @@ class Trainer:
         self.net: Any = self.model
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
+        self.supervision = Supervision()
 
     def start(self, state: State | None) -> str:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none; a line on these."""
@@ -124,6 +127,7 @@ class Trainer:
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
+            self.supervision = Supervision(**state.get("supervision", {}))  # 0.1 kept none
         return note
 
     def state(self) -> State:
@@ -132,6 +136,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "supervision": asdict(self.supervision),
         }
 
     def wild(self) -> list[str]:
@@ -319,6 +324,7 @@ def run(
         pixel = 3 + 1  # bytes: colours and label
         machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
+    micro_batches: list[Batch] = []
     for iteration in range(start, trainer.plan.iterations):
         stop.beat()
         runtime.seed_all(job.seed, iteration, rank.rank)
@@ -332,7 +338,11 @@ def run(
             if iteration > start:
                 save(folder, trainer, iteration, reporter)
             return ("cancelled" if cancelled else "preempted" if preempted else "pruned"), iteration
-        reporter.step(iteration + 1, trainer.step(iteration, micro_batches, valid))
+        values = trainer.step(iteration, micro_batches, valid)
+        reporter.step(iteration + 1, values)
+        trainer.supervision.add(valid, values)
+        if warning := trainer.supervision.warning(trainer.plan.iterations, job.data.name):
+            reporter.log(warning)
         if intermediate.due(iteration + 1, trainer.plan.iterations):
             miou = intermediate.miou(trainer.model, iteration + 1, stop)
             reporter.intermediate(iteration + 1, intermediate.split, miou)
@@ -341,6 +351,11 @@ def run(
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
+    nothing = trainer.supervision.nothing(job.data.name, names(micro_batches))  # equal on all ranks
+    if nothing and job.launch.pause is None:  # a rehearsal is too short to tell
+        if rank.first:
+            checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks
+        raise nothing
     return None
 
 

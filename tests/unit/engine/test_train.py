@@ -1,18 +1,25 @@
 import math
+import re
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny_jobs
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_jobs import ALONE, train_now, training
+from vspw_files import make_vspw
 
 from harness.common.errors import HarnessError, UnfitError
+from harness.config.compose import DataSpec
 from harness.engine import checkpoint, jobs, train, worker
 from harness.engine.runtime import Rank, Stop
+from harness.engine.supervision import Supervision
 from harness.jobdir.events import Begin, Checkpoint, Log, Metrics, read_events
 from harness.jobdir.lease import Claim
+from harness.jobdir.paths import JobDir
 from harness.jobdir.replay import Replay
 from harness.plan.spec import read
 from models.contract import Auxiliary, Output
@@ -424,3 +431,54 @@ def test_a_training_that_is_superseded_at_its_end_keeps_nothing(tmp_path, monkey
     assert not (folder / "memory" / "step-000000006.npy").exists()
     assert not (folder / "weights.safetensors").exists()
     assert not (folder / "outcome.json").exists()
+
+
+def void_training(root, labelled=()):
+    """A training of ten iterations on files whose training masks are void but for those of the named videos."""
+    data = make_vspw(root / "data", videos={"train": 6, "val": 1}, size=(32, 40))
+    for path in (data / "data").glob("train_*/mask/*.png"):
+        if path.parts[-3] not in labelled:
+            Image.fromarray(np.full((32, 40), 255, np.uint8)).save(path)
+    config = DataSpec("vspw", {"root": str(data)})
+    return training(root, decoder="upernet", data=config, batch=2, micro_batch=2, iterations=10, checkpoint_every=4)
+
+
+def messages(folder):
+    return [event.message for event in read_events(folder / "events.jsonl")[0] if isinstance(event, Log)]
+
+
+def test_a_training_without_any_label_ends_as_unfit_and_begins_anew(tmp_path, monkeypatch):
+    folder = void_training(tmp_path)
+    with monkeypatch.context() as patch:
+        assert train.train(folder, ALONE, stop_at(patch, 5)).status == "preempted"
+    assert worker.launch([folder], ALONE, Stop()) == 1  # counts of the first attempt are kept
+    outcome = JobDir(folder).outcome()
+    assert (outcome.status, outcome.exit_code) == ("failed", UnfitError.exit_code)
+    assert "no pixel was labelled in any of 10 iterations" in outcome.reason
+    assert "vspw" in outcome.reason
+    assert "train_0000" in outcome.reason
+    assert [message for message in messages(folder) if "10 of 10 iterations had no labelled pixel" in message]
+    assert not list((folder / "checkpoints").glob("*"))
+    assert not (folder / "weights.safetensors").exists()
+
+
+def test_a_training_with_few_labels_is_told_and_finishes(tmp_path):
+    folder = train_now(void_training(tmp_path, labelled=["train_00001"]))
+    (message,) = messages(folder)
+    assert re.match(r"[67] of 10 iterations had no labelled pixel", message)
+    assert messages(train_now(void_training(tmp_path / "whole", [f"train_{k:05d}" for k in range(6)]))) == []
+
+
+def test_warnings_come_when_iterations_have_doubled_and_at_the_end():
+    empty, zero = Supervision(), Supervision()
+    warned = {id(empty): [], id(zero): []}
+    for iteration in range(1, 51):
+        empty.add(0 if iteration % 3 else 7, {"loss": 0.5})
+        zero.add(7, {"loss": 0.0})
+        for counts in (empty, zero):
+            if text := counts.warning(50, "vspw"):
+                warned[id(counts)].append((iteration, text.split(" had")[0] if counts is empty else text))
+    assert warned[id(empty)] == [(k, f"{k - k // 3} of {k} iterations") for k in (10, 20, 40, 50)]
+    assert [k for k, text in warned[id(zero)] if "exactly 0" in text] == [10, 20, 40, 50]
+    assert empty.nothing("vspw", []) is zero.nothing("vspw", []) is None
+    assert Supervision().nothing("vspw", []) is None
