@@ -172,19 +172,30 @@ class Tracking:
         key: Mapping[str, str],
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
+        began: float | None = None,
     ) -> str:
-        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
+        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING.
+
+        `began`, in seconds since 1970, is when a new run's job began, now if it is not given.
+        """
         self.connect()
         with self._lock():
             for run in self.children(experiment_id, parent_id, key):
                 return run.run_id
-            return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params)
+            return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params, began)
 
     def _create(
-        self, experiment_id: str, name: str, tags: Mapping[str, object], params: Mapping[str, object] | None
+        self,
+        experiment_id: str,
+        name: str,
+        tags: Mapping[str, object],
+        params: Mapping[str, object] | None,
+        began: float | None = None,
     ) -> str:
         origin = {"mlflow.user": user(), "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-        run = self.connect().create_run(experiment_id, run_name=name, tags=origin | strings(tags, TAG_CHARS))
+        start = None if began is None else round(1000 * began)
+        tags = origin | strings(tags, TAG_CHARS)
+        run = self.connect().create_run(experiment_id, start_time=start, run_name=name, tags=tags)
         self.params(run.info.run_id, params or {})
         return str(run.info.run_id)
 
@@ -194,11 +205,14 @@ class Tracking:
         self.connect().update_run(run_id, status="RUNNING")
 
     @speaks
-    def finish(self, run_id: str, status: str) -> None:
-        """End a run: FINISHED, FAILED or KILLED; again with another status corrects it. MLflow has no 'pruned'."""
+    def finish(self, run_id: str, status: str, ended: float | None = None) -> None:
+        """End a run: FINISHED, FAILED or KILLED; again with another status corrects it. MLflow has no 'pruned'.
+
+        `ended`, in seconds since 1970, is when its job ended, now if it is not given.
+        """
         if status not in STATUSES:
             raise ValueError(f"status '{status}', not one of {', '.join(STATUSES)}")
-        self.connect().set_terminated(run_id, status)
+        self.connect().set_terminated(run_id, status, None if ended is None else round(1000 * ended))
 
     # --- what a run holds
 

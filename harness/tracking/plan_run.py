@@ -6,6 +6,7 @@ from pathlib import Path
 from harness.plan.job import Job, digest
 from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
+from harness.results.paper import count
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
 from harness.tracking.client import PLAN, ROLE, Found, Tracking, speaks
@@ -31,7 +32,7 @@ class PlanRun:
                 experiment_id = self.tracking.experiment(experiment.name)
                 run = self.tracking.parent(
                     experiment_id,
-                    name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
+                    name=title(experiment),
                     plan=experiment.digest,
                     tags={
                         ROLE: "plan",
@@ -70,7 +71,8 @@ class PlanRun:
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
         markdown = report_markdown(report)
-        self.tracking.note(experiment_id, markdown)
+        key = view.share(self.tracking, experiment_id, run)
+        self.tracking.note(experiment_id, f"[Open the table]({view.address(experiment_id, key)})\n\n{markdown}")
         self.tracking.describe(run, markdown)
         self.mark(run, status)
 
@@ -134,3 +136,10 @@ def untag(tracking: Tracking, run_id: str, keys: Iterable[str]) -> None:
     client = tracking.connect()
     for key in sorted(client.get_run(run_id).data.tags.keys() & set(keys)):
         client.delete_tag(run_id, key)
+
+
+def title(experiment: Experiment) -> str:
+    """Return a plan's run by name: 'Table 1 · demo · 10 epochs · 1 seed'."""
+    config = experiment.config
+    words = (experiment.title.partition(" – ")[0], config.preset, count(config.train.epochs, "epoch"))
+    return " · ".join((*words, count(len(config.seeds), "seed")))
