@@ -39,7 +39,6 @@ def report(
     MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
     """
     made, settings = make_plan(experiments, seeds, preset, root, plugins)
-    from harness.tracking import report_from_mlflow
     from harness.tracking.client import Tracking
 
     if show and folder is None:
@@ -51,6 +50,8 @@ def report(
         reviews = report_from_root.look_up(made, command_line(), store, folder)
         log.info(f"{store}: no such database, so this is what the files of {made.root} say")
     else:
+        from harness.tracking import report_from_mlflow
+
         reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
         from harness.report.folder import write_report
@@ -62,7 +63,7 @@ def report(
             log.info("written: " + ", ".join(map(str, paths)))
             if show:
                 ui.open_page(paths[-1])
-    print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
+    print_reports(reviews, as_json)
 
 
 def ui(

@@ -8,13 +8,11 @@ from pathlib import Path
 from harness.common.redaction import redact
 from harness.plan.plan import Experiment, Plan
 from harness.report import html_report, qualitative
-from harness.report.evidence import gather
+from harness.report.evidence import EVIDENCE, gather
 from harness.results import table
 from harness.results.evidence import Evidence
 from harness.results.rows import CellResult, Context, Row
 from harness.results.table import Report
-
-EVIDENCE = "evidence.json"
 
 
 def collect_evidence(
@@ -47,11 +45,3 @@ def write_report(report: Report, rows: Sequence[Row], context: Context, folder: 
     """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
     paths = table.write(report, folder)
     return [*paths, html_report.write(report, rows, context, folder)]
-
-
-def read_evidence(path: Path) -> Evidence:
-    """Evidence from a file; none where it is absent or was written by another version."""
-    try:
-        return Evidence.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Evidence()

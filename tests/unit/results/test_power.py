@@ -10,9 +10,8 @@ from scipy.stats import t as student
 
 from harness import cli
 from harness.config import compose as config
-from harness.launch import runner
 from harness.plan import plan
-from harness.results import power
+from harness.results import cells, power
 from harness.results import rows as results
 from harness.results.power import Need, Noise, needs, seeds_needed, smallest_gain
 from harness.results.rows import CellResult, Context, Gain, Row, aggregate
@@ -113,7 +112,7 @@ def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
     a = after["decoder_a", "upernet"]
     assert (a.seeds, a.noise.measured, a.noise.count) == (3, True, 24)
     measured = [
-        results.result(done.experiments[0], order, seed, cell, **runner.read(done, cell, {}))
+        results.result(done.experiments[0], order, seed, cell, **cells.read(done, cell, {}))
         for order, (seed, cell) in enumerate(done.experiments[0].cells)
     ]
     ours = next(row for row in aggregate(measured) if row.cell == "decoder_a").gain
