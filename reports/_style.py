@@ -80,7 +80,7 @@ RULES = {  # a white grid without ticks, as seaborn's "whitegrid" and "notebook"
 
 @contextmanager
 def house() -> Iterator[None]:
-    """Draw inside of it: our rules on the defaults of matplotlib, whatever a matplotlibrc says; nothing outside changes."""
+    """Draw inside of it: our rules on matplotlib's defaults, not on a matplotlibrc; nothing outside changes."""
     import matplotlib
 
     with matplotlib.rc_context():

@@ -178,7 +178,7 @@ def connected(options: RunOptions) -> Tracking | None:
         return None
     tracking = Tracking(options.tracking_uri, options.prefix)
     try:
-        tracking.connect()
+        tracking.check()
     except UnfitError as error:
         if not options.inside:
             raise

@@ -15,7 +15,8 @@ from harness.report.review import Review
 from harness.results import records, rows, score
 from harness.results.evidence import Evidence
 from harness.tracking import view
-from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Tracking
+from harness.tracking.runs import Found
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
@@ -31,7 +32,7 @@ def look_up(
     Where the data is not at hand, cells are found by their recipe: the newest run of the same configuration.
     """
     tracking = Tracking(uri, prefix)
-    tracking.connect()
+    tracking.check()
     blind = bool(plan.config.content.missing)
     reviews = []
     for experiment in plan.experiments:
