@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.common.redaction import redact
 from harness.plan.plan import Experiment, Plan
-from harness.report import html_report, qualitative
+from harness.report import figure_stamp, html_report, qualitative
 from harness.report.evidence import EVIDENCE, gather
 from harness.results import table
 from harness.results.evidence import Evidence
@@ -42,6 +42,13 @@ def collect_evidence(
 
 
 def write_report(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> list[Path]:
-    """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
-    paths = table.write(report, folder)
+    """Write tables, figures where they are not there as they are, and the page; return their paths, the page last.
+
+    Raise OSError.
+    """
+    inputs = figure_stamp.inputs(report, rows, context)
+    drawn = figure_stamp.current(report, inputs, folder)
+    paths = table.write(report, folder, draw=not drawn)
+    if not drawn:
+        figure_stamp.keep(report, inputs, folder)
     return [*paths, html_report.write(report, rows, context, folder)]

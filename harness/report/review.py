@@ -1,7 +1,7 @@
 """An experiment's numbers, and its tables and figures by its file of reports/."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.config import plugins
@@ -35,5 +35,6 @@ def render(experiment: Experiment, results: Sequence[CellResult], context: Conte
 
     folders = experiment.config.folders
     with plugins.blamed(plugins.find("reports", experiment.report, folders)):
-        report: Report = plugins.load("reports", experiment.report, folders).render(to_frame(results), context)
-        return report
+        module = plugins.load("reports", experiment.report, folders)
+        report: Report = module.render(to_frame(results), context)
+        return replace(report, source=module.__name__)

@@ -78,6 +78,7 @@ class Report:
     figures: Mapping[str, Figure] = field(default_factory=dict)
     appendix: Mapping[str, Table] = field(default_factory=dict)
     headline: str = ""  # what the tables come to, in one sentence
+    source: str = field(default="", compare=False)  # the module that made it
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -135,17 +136,24 @@ def to_csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     r"""A table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
-    import pandas as pd  # slow to import, and needed by few commands
-
+    header = [latex_text(column) for column in table.columns]
     rows = [
         [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_cell(cell) for j, cell in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
-    frame = pd.DataFrame(rows, columns=[latex_text(column) for column in table.columns], dtype=object)
-    body = frame.style.hide(axis="index").to_latex(hrules=True, column_format=table.align).rstrip()
     notes = [rf"\par\smallskip{{\footnotesize {latex_text(note)}}}" for note in table.notes]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", body, *notes, r"\end{table}"]
+    lines = [
+        *(r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}"),
+        *(rf"\begin{{tabular}}{{{table.align}}}", r"\toprule", latex_line(header), r"\midrule"),
+        *map(latex_line, rows),
+        *(r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def latex_line(cells: Sequence[str]) -> str:
+    r"""Cells between ampersands, ended by \\."""
+    return " & ".join(cells) + r" \\"
 
 
 def latex_cell(text: str) -> str:
@@ -193,10 +201,10 @@ def report_markdown(report: Report, appendix: bool = False) -> str:
     return "\n".join(parts)
 
 
-def write(report: Report, folder: Path) -> list[Path]:
+def write(report: Report, folder: Path, draw: bool = True) -> list[Path]:
     """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
 
-    Raises OSError.
+    Figures that are there already need not be drawn. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": report_markdown(report, appendix=True)}
@@ -205,8 +213,15 @@ def write(report: Report, folder: Path) -> list[Path]:
         texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    pictures = [path for name, each in report.figures.items() for path in figure.save(each, folder, stem(name))]
-    return [folder / name for name in texts] + pictures
+    if draw:
+        for name, each in report.figures.items():
+            figure.save(each, folder, stem(name))
+    return [folder / name for name in (*texts, *figure_files(report))]
+
+
+def figure_files(report: Report) -> list[str]:
+    """Names of the files of a report's figures."""
+    return [f"{stem(name)}.{form}" for name in report.figures for form in figure.FORMS]
 
 
 def stem(name: str) -> str:
