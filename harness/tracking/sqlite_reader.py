@@ -77,8 +77,7 @@ class SqliteReader:
         source = Path(row[0]) / path if row is not None and row[0].startswith("/") else None
         if source is None or not source.exists():
             return None
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = folder / source.name
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
