@@ -6,6 +6,7 @@ those that its evaluation kept (engine/snapshots: the middle frame of every vide
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,10 +203,11 @@ def cut_to_tile(caption: str, letters: Any) -> str:
 
 
 def font(size: int = 13) -> Any:
-    """DejaVu Sans, which matplotlib brings along."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    """DejaVu Sans, from matplotlib's folder; matplotlib itself is not imported."""
+    package = find_spec("matplotlib")
+    assert package is not None
+    assert package.origin is not None
+    return ImageFont.truetype(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
