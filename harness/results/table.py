@@ -9,13 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
 
-import tabulate as tables
-from tabulate import tabulate
-
 from harness.results import figure
 from harness.results.figure import Figure
 
-tables.MIN_PADDING = 0  # a header needs no more room than its letters
 WIDTH = 100  # columns of a terminal that a table should fit
 TEXT = 24  # columns that a text gets in a table that is too wide
 
@@ -105,14 +101,21 @@ def latex_text(text: str) -> str:
 def markdown(table: Table, headline: str = "") -> str:
     """A heading, the headline, a pipe table, notes as a list."""
     rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
-    names = {"l": "left", "c": "center", "r": "right"}
-    align = [names[letter] for letter in table.align] if rows else None
-    headers = [markdown_text(column) for column in table.columns]
-    body = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    body = grid([markdown_text(column) for column in table.columns], rows, table.align, "pipe")
     parts = [f"## {markdown_text(table.title)}", *([markdown_text(headline)] if headline else []), body]
     if table.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str, form: str) -> str:
+    """The cells in one of tabulate's forms, a letter of `align` a column."""
+    import tabulate
+
+    tabulate.MIN_PADDING = 0  # a header needs no more room than its letters
+    names = {"l": "left", "c": "center", "r": "right"}
+    aligned = [names[letter] for letter in align] if rows else None
+    return str(tabulate.tabulate(rows, headers=headers, tablefmt=form, colalign=aligned, disable_numparse=True))
 
 
 def markdown_cell(table: Table, row: int, column: int) -> str:
@@ -171,9 +174,7 @@ def plain(table: Table, width: int | None = None) -> str:
     if sum(max(map(len, column)) + 2 for column in columns) - 2 > (width or WIDTH):
         columns = [narrow(column, letter == "l") for column, letter in zip(columns, table.align, strict=True)]
     headers, *rows = zip(*columns, strict=True)
-    names = {"l": "left", "c": "center", "r": "right"}
-    align = [names[letter] for letter in table.align] if rows else None
-    body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    body = grid(headers, rows, table.align, "simple")
     notes = [f"  {clean(note)}" for note in table.notes]
     if width:
         notes = [fill(note, max(width, TEXT), subsequent_indent="    ") for note in notes]
