@@ -211,10 +211,23 @@ def font(size: int = 13) -> Any:
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
-    """Write every panel's PNG; returns what panels.json says of them. Raises OSError."""
+    """Write every panel's PNG that is not there yet, and no other; returns what panels.json says of them.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
+    for old in {*folder.glob("*.png")} - {folder / panel.file for panel in panels}:
         old.unlink()
     for panel in panels:
-        panel.image.save(folder / panel.file, optimize=True)
+        if not shows(folder / panel.file, panel.image):
+            panel.image.save(folder / panel.file, optimize=True)
     return [{"file": panel.file, "title": panel.title, "alt": panel.alt, "classes": panel.classes} for panel in panels]
+
+
+def shows(path: Path, image: Image.Image) -> bool:
+    """Return whether a file holds an image, pixel by pixel; to read a PNG takes a fraction of compressing it."""
+    try:
+        with Image.open(path) as there:
+            return (there.mode, there.size) == (image.mode, image.size) and there.tobytes() == image.tobytes()
+    except (OSError, SyntaxError):  # absent or damaged
+        return False
