@@ -27,32 +27,32 @@ def report(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone, or from the root where there is no store.
+    """Print an experiment's table from MLflow alone, or from the output directory where there is no store.
 
     --open shows the whole report.
 
-    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
-    is needed, and what is not in the store is shown as missing.
+    Give it what `run` was given. Its rows are looked up in the store by their fingerprints: neither the output
+    directory nor torch is needed, and what is not in the store is shown as missing.
 
     \b
     harness report ablation_ensemble --json
     MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
     """
-    made, settings = make_plan(experiments, seeds, preset, root, plugins)
+    planned, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness.tracking.client import Tracking
 
     if show and folder is None:
-        folder = made.root / "review"
+        folder = planned.root / "review"
     store = Tracking(settings.tracking_uri, settings.prefix).database
     if store is not None and not store.exists():
         from harness.launch import report_from_root
 
-        reviews = report_from_root.look_up(made, command_line(), store, folder)
-        log.info(f"{store}: no such database, so this is what the files of {made.root} say")
+        reviews = report_from_root.look_up(planned, command_line(), store, folder)
+        log.info(f"{store}: no such database, so this is what the files of {planned.root} say")
     else:
         from harness.tracking import report_from_mlflow
 
-        reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
+        reviews = report_from_mlflow.look_up(planned, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
         from harness.report.folder import write_report
         from harness.tracking import ui
@@ -85,8 +85,8 @@ def ui(
     from harness.tracking import ui as service
     from harness.tracking.client import Tracking
 
-    found = settings.resolve()
-    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse)
+    resolved = settings.resolve()
+    service.serve(Tracking(resolved.tracking_uri, resolved.prefix), experiment, port, browse)
 
 
 def predict(

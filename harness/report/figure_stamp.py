@@ -37,8 +37,8 @@ def inputs(report: Report, rows: Sequence[Row], context: Context) -> str | None:
 def current(report: Report, inputs: str | None, folder: Path) -> bool:
     """Return whether every figure is in the folder as it would be drawn."""
     try:
-        kept = read_json(folder / NAME)
-        return bool(kept) and kept == stamp(report, inputs, folder)
+        stored = read_json(folder / NAME)
+        return bool(stored) and stored == stamp(report, inputs, folder)
     except (OSError, UnfitError):
         return False
 

@@ -17,24 +17,26 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
     if plan.state(cell.job) == "done":
-        found = records.read_evaluation(directory)
-        if not found.labelled:
+        record = records.read_evaluation(directory)
+        if not record.labelled:
             return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
-        made = records.joined([*(records.provenance(plan.directory(job)) for job in cell.job.inputs), found.provenance])
-        unit_of = input_digests.units(cell.job.config, found.videos)
-        known = {key: made.get(key) for key in ("commit", "dirty", "device")}
+        provenance = records.joined(
+            [*(records.provenance(plan.directory(job)) for job in cell.job.inputs), record.provenance]
+        )
+        unit_of = input_digests.units(cell.job.config, record.videos)
+        facts = {key: provenance.get(key) for key in ("commit", "dirty", "device")}
         return {
             "status": "done",
-            "miou": found.final["miou"],
-            "metrics": found.final,
+            "miou": record.final["miou"],
+            "metrics": record.final,
             "units": len(set(unit_of.values())),
-            "videos": found.videos,
+            "videos": record.videos,
             "unit_of": unit_of,
-            "moved": found.moved,
-            "exited": found.exited,
-            "versions": made.get("versions") or {},
+            "moved": record.moved,
+            "exited": record.exited,
+            "versions": provenance.get("versions") or {},
             "changed": ", ".join(changed(plan, cell)) or None,
-            **known,
+            **facts,
         }
     if cell.job in failures:
         return {"status": "failed", "reason": failures[cell.job]}
@@ -45,5 +47,5 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
 
 
 def changed(plan: Plan, cell: Cell) -> list[str]:
-    """Sources of a cell's evaluation and trainings that are no longer what they ran with."""
+    """Return the sources of a cell's evaluation and trainings that are no longer what they ran with."""
     return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})

@@ -27,7 +27,7 @@ class Figure:
 
 
 def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
-    """The figure in each form; equal figures give equal bytes, whatever a matplotlibrc says."""
+    """Return the figure in each form; equal figures give equal bytes, whatever a matplotlibrc says."""
     import matplotlib
 
     data = {}
@@ -44,6 +44,6 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
 
 
 def save(figure: Figure, folder: Path, stem: str) -> None:
-    """Write STEM.png and STEM.svg. Raises OSError."""
+    """Write STEM.png and STEM.svg. Raise OSError."""
     for form, data in render(figure).items():
         (folder / f"{stem}.{form}").write_bytes(data)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredRun:
     """A run as the server knows it."""
 
     run_id: str
@@ -19,17 +19,17 @@ class Found:
     artifact_uri: str
 
 
-def found(run: Any) -> Found:
-    """MLflow's run as ours."""
+def to_stored_run(run: Any) -> StoredRun:
+    """Return an MLflow run as a StoredRun."""
     info, data = run.info, run.data
     name = info.run_name or ""
-    return Found(
+    return StoredRun(
         info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
     )
 
 
 def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Everything that a search with page tokens finds."""
+    """Yield everything that a search with page tokens finds."""
     token = None
     while True:
         page = ask(token)

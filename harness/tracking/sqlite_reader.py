@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from harness.tracking.runs import Found
+from harness.tracking.runs import StoredRun
 
 SCHEMAS = frozenset({"dc11669786a5"})  # alembic's revision: MLflow 3.17
 RUNS = "SELECT run_uuid, CAST(experiment_id AS TEXT), name, status, artifact_uri FROM runs WHERE "
@@ -33,19 +33,19 @@ class SqliteReader:
         self._close()
 
     def experiments(self, name: str | None, prefix: str) -> list[str]:
-        """Ids: of the experiment of that name, or of all that are not deleted and begin with the prefix."""
+        """Return the ids: of the experiment of that name, or of all that are not deleted and begin with the prefix."""
         if name is not None:
-            found = self._ask("SELECT experiment_id FROM experiments WHERE name = ?", (prefix + name,))
+            rows = self._ask("SELECT experiment_id FROM experiments WHERE name = ?", (prefix + name,))
         else:
-            found = self._ask(
+            rows = self._ask(
                 "SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active' AND substr(name, 1, ?) = ?",
                 (len(prefix), prefix),
             )
-        return [str(number) for (number,) in found]
+        return [str(number) for (number,) in rows]
 
     def runs(
         self, experiments: Sequence[str], status: str | None, tags: Mapping[str, str | None], newest_first: bool
-    ) -> Iterator[Found]:
+    ) -> Iterator[StoredRun]:
         """Yield runs that are not deleted, of a status, with tags (None: whatever value)."""
         clauses = ["lifecycle_stage = 'active'", f"experiment_id IN ({', '.join('?' * len(experiments))})"]
         values: list[object] = [int(each) for each in experiments]
@@ -59,17 +59,19 @@ class SqliteReader:
         for row in self._ask(f"{RUNS} {' AND '.join(clauses)} {order}", values).fetchall():
             yield self._whole(*row)
 
-    def run(self, run_id: str) -> Found | None:
+    def run(self, run_id: str) -> StoredRun | None:
         """Return one run; None where there is none."""
         row = self._ask(f"{RUNS} run_uuid = ?", (run_id,)).fetchone()
         return None if row is None else self._whole(*row)
 
-    def _whole(self, run_id: str, experiment_id: str, name: str | None, status: str, uri: str) -> Found:
+    def _whole(self, run_id: str, experiment_id: str, name: str | None, status: str, uri: str) -> StoredRun:
         tags = dict(self._ask("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,)))
         params = dict(self._ask("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)))
         points = self._ask("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run_id,))
         metrics = {key: math.nan if is_nan else value for key, value, is_nan in points}
-        return Found(run_id, experiment_id, name or tags.get("mlflow.runName", ""), status, metrics, params, tags, uri)
+        return StoredRun(
+            run_id, experiment_id, name or tags.get("mlflow.runName", ""), status, metrics, params, tags, uri
+        )
 
     def copy(self, run_id: str, path: str, folder: Path) -> Path | None:
         """Copy an artefact, or a folder of them, as MLflow does; None where it does not lie on this machine."""

@@ -49,7 +49,7 @@ def over_mlflow(measure: Measure, name: str, setting: str, command: Command, hig
     return Row(name, setting, shown(ours), f"import mlflow: {shown(floor)}", ours / floor, "times as long", high=high)
 
 
-def told(folder: Path) -> Path:
+def uploaded(folder: Path) -> Path:
     """A working directory with a finished Table 1 that a store was told of."""
     finished_root.make(folder / "runs")
     cpu_seconds((folder, ("-m", "harness", "run", *TABLE)))
@@ -59,7 +59,7 @@ def told(folder: Path) -> Path:
 def report_json(measure: Measure) -> Row:
     """`report --json` of a finished Table 1 from MLflow's store."""
     with tempfile.TemporaryDirectory() as place:
-        command = (told(Path(place)), ("-m", "harness", "report", *TABLE, "--json"))
+        command = (uploaded(Path(place)), ("-m", "harness", "report", *TABLE, "--json"))
         return over_mlflow(measure, "report --json", "Table 1, from MLflow's SQLite", command, 1.1)
 
 
@@ -74,7 +74,7 @@ def report_json_from_root(measure: Measure) -> Row:
 def nothing_to_do(measure: Measure) -> Row:
     """`run` of a finished Table 1 that the store was told of: plan, report, page and panels."""
     with tempfile.TemporaryDirectory() as place:
-        command = (told(Path(place)), ("-m", "harness", "run", *TABLE))
+        command = (uploaded(Path(place)), ("-m", "harness", "run", *TABLE))
         return over_mlflow(measure, "run, nothing to do", "Table 1", command, 1.3)
 
 

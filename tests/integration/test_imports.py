@@ -106,9 +106,9 @@ def watched(*words: str, cwd: Path) -> Work:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uploaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a finished Table 1 that a store was told of, by a run that had only to tell it."""
-    folder = tmp_path_factory.mktemp("told")
+    folder = tmp_path_factory.mktemp("uploaded")
     finished_root.make(folder / "runs", videos=3)
     first = watched("run", cwd=folder)
     assert first.code == 0
@@ -116,25 +116,25 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_report_as_json_loads_neither_mlflow_nor_what_makes_tables(told: Path) -> None:
-    work = watched("report", "--json", cwd=told)
+def test_a_report_as_json_loads_neither_mlflow_nor_what_makes_tables(uploaded: Path) -> None:
+    work = watched("report", "--json", cwd=uploaded)
     assert (work.code, work.processes) == (0, 0)
     assert not work.loaded & (MLFLOW | TORCH | DRAWING | TABLES | SLOW)
     assert work.counts == []  # they are in the store
     assert work.databases <= CONNECTIONS + 5  # and one for each of four cells' counts and the evidence
 
 
-def test_a_report_from_the_root_reads_each_file_of_counts_once(told: Path) -> None:
-    (told / "elsewhere").mkdir()
-    (told / "elsewhere" / "runs").symlink_to(told / "runs")
-    work = watched("report", "--json", cwd=told / "elsewhere")
+def test_a_report_from_the_root_reads_each_file_of_counts_once(uploaded: Path) -> None:
+    (uploaded / "elsewhere").mkdir()
+    (uploaded / "elsewhere" / "runs").symlink_to(uploaded / "runs")
+    work = watched("report", "--json", cwd=uploaded / "elsewhere")
     assert (work.code, work.processes, work.databases) == (0, 0, 0)
     assert not work.loaded & (MLFLOW | TORCH | DRAWING | TABLES | SLOW)
     assert len(work.counts) == len(set(work.counts)) == 4 * 3  # cells, videos
 
 
-def test_a_run_with_nothing_to_do_draws_nothing_and_loads_no_mlflow(told: Path) -> None:
-    work = watched("run", cwd=told)
+def test_a_run_with_nothing_to_do_draws_nothing_and_loads_no_mlflow(uploaded: Path) -> None:
+    work = watched("run", cwd=uploaded)
     assert (work.code, work.processes) == (0, 0)
     assert not work.loaded & (MLFLOW | TORCH | DRAWING | SLOW)
     assert work.databases <= CONNECTIONS
