@@ -27,7 +27,7 @@ from harness.plan import data_changes, saved_plans, source_changes
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
-from harness.report.folder import collect_evidence, write_report
+from harness.report.folder import collect_evidence, point, write_report
 from harness.report.review import render
 from harness.results import cells, rows, score
 from harness.results.rows import Context, Row
@@ -295,18 +295,21 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*measured, *score.rows(experiment, score.scores(plan.root, experiment.config))]
-    folder = (reports or plan.output.reports) / experiment.name
+    latest = (reports or plan.output.reports) / experiment.name
+    folder = latest if reports else plan.output.report_folder(experiment.name, experiment.digest)
     evidence = collect_evidence(plan, experiment, measured, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
     report = render(experiment, results, facts)
     table = rows.aggregate(results, facts)
     write_report(report, table, facts, folder)
+    if not reports:
+        point(latest, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)
         except UnfitError as error:
             away = str(error)
-    return Finished(experiment, table, facts, report, folder, away)
+    return Finished(experiment, table, facts, report, latest, away)
 
 
 def require_inputs(config: Config) -> None:

@@ -33,7 +33,7 @@ from harness.tracking.limits import (
     word,
 )
 from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn
-from harness.tracking.runs import StoredRun, paged, to_stored_run
+from harness.tracking.runs import Found, found, paged
 from harness.tracking.sqlite_reader import SqliteReader, reader
 
 if TYPE_CHECKING:
@@ -284,13 +284,13 @@ class Tracking:
     # --- what came out
 
     @speaks
-    def get(self, run_id: str) -> StoredRun:
+    def get(self, run_id: str) -> Found:
         """Return a run."""
         if (store := self._reader()) is not None:
             with store:
                 if (run := store.run(run_id)) is not None:
                     return run
-        return to_stored_run(self.connect().get_run(run_id))
+        return found(self.connect().get_run(run_id))
 
     @speaks
     def has(self, run_id: str) -> bool:
@@ -309,7 +309,7 @@ class Tracking:
     @speaks
     def find(
         self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
-    ) -> dict[str, StoredRun]:
+    ) -> dict[str, Found]:
         """Return the newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
@@ -320,7 +320,7 @@ class Tracking:
             return {}
         where = self._experiments(experiment)
         asked: list[str | None] = [*sorted(wanted)] if len(wanted) <= FEW else [None]
-        answer: dict[str, StoredRun] = {}
+        answer: dict[str, Found] = {}
         for each in asked:
             for run in self._search(where, {tag: each}, "FINISHED" if ended else None, newest_first=True):
                 value = run.tags[tag]
@@ -330,14 +330,14 @@ class Tracking:
         return answer
 
     @speaks
-    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[StoredRun]:
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
         """Return the runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
         runs = self._search([experiment_id], {PARENT: word(parent_id), **simple})
         return [run for run in runs if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
-    def running(self, experiment: str | None = None) -> list[StoredRun]:
+    def running(self, experiment: str | None = None) -> list[Found]:
         """Return runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
@@ -379,7 +379,7 @@ class Tracking:
         tags: Mapping[str, str | None],
         status: str | None = None,
         newest_first: bool = False,
-    ) -> Iterator[StoredRun]:
+    ) -> Iterator[Found]:
         """Yield runs of some experiments by their tags (None: whatever value) and status, page by page."""
         if not experiments:
             return
@@ -391,4 +391,4 @@ class Tracking:
         clauses = [f"tags.`{key}` " + ("LIKE '%'" if value is None else f"= '{value}'") for key, value in tags.items()]
         clause = " and ".join([*([f"attributes.status = '{status}'"] if status else []), *clauses])
         order = [f"attributes.start_time {'DESC' if newest_first else 'ASC'}"]
-        yield from map(to_stored_run, paged(lambda token: search(experiments, clause, 1, PAGE, order, token)))
+        yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, order, token)))

@@ -9,7 +9,7 @@ from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
 from harness.tracking.client import PLAN, ROLE, Tracking, speaks
-from harness.tracking.runs import StoredRun
+from harness.tracking.runs import Found
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -92,7 +92,7 @@ class PlanRun:
         parent = self.find(ended=True)
         return parent is not None and parent.tags.get("harness.told") == self.done()
 
-    def find(self, ended: bool) -> StoredRun | None:
+    def find(self, ended: bool) -> Found | None:
         """Return the plan's run as the store has it; with `ended`, only a FINISHED one."""
         runs = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
         return runs.get(self.experiment.digest)

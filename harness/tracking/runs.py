@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class Found:
     """A run as the server knows it."""
 
     run_id: str
@@ -19,11 +19,11 @@ class StoredRun:
     artifact_uri: str
 
 
-def to_stored_run(run: Any) -> StoredRun:
-    """Return an MLflow run as a StoredRun."""
+def found(run: Any) -> Found:
+    """Return an MLflow run as a Found."""
     info, data = run.info, run.data
     name = info.run_name or ""
-    return StoredRun(
+    return Found(
         info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
     )
 

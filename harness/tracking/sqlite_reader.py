@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from harness.tracking.runs import StoredRun
+from harness.tracking.runs import Found
 
 SCHEMAS = frozenset({"dc11669786a5"})  # alembic's revision: MLflow 3.17
 RUNS = "SELECT run_uuid, CAST(experiment_id AS TEXT), name, status, artifact_uri FROM runs WHERE "
@@ -45,7 +45,7 @@ class SqliteReader:
 
     def runs(
         self, experiments: Sequence[str], status: str | None, tags: Mapping[str, str | None], newest_first: bool
-    ) -> Iterator[StoredRun]:
+    ) -> Iterator[Found]:
         """Yield runs that are not deleted, of a status, with tags (None: whatever value)."""
         clauses = ["lifecycle_stage = 'active'", f"experiment_id IN ({', '.join('?' * len(experiments))})"]
         values: list[object] = [int(each) for each in experiments]
@@ -59,19 +59,17 @@ class SqliteReader:
         for row in self._ask(f"{RUNS} {' AND '.join(clauses)} {order}", values).fetchall():
             yield self._whole(*row)
 
-    def run(self, run_id: str) -> StoredRun | None:
+    def run(self, run_id: str) -> Found | None:
         """Return one run; None where there is none."""
         row = self._ask(f"{RUNS} run_uuid = ?", (run_id,)).fetchone()
         return None if row is None else self._whole(*row)
 
-    def _whole(self, run_id: str, experiment_id: str, name: str | None, status: str, uri: str) -> StoredRun:
+    def _whole(self, run_id: str, experiment_id: str, name: str | None, status: str, uri: str) -> Found:
         tags = dict(self._ask("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,)))
         params = dict(self._ask("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)))
         points = self._ask("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run_id,))
         metrics = {key: math.nan if is_nan else value for key, value, is_nan in points}
-        return StoredRun(
-            run_id, experiment_id, name or tags.get("mlflow.runName", ""), status, metrics, params, tags, uri
-        )
+        return Found(run_id, experiment_id, name or tags.get("mlflow.runName", ""), status, metrics, params, tags, uri)
 
     def copy(self, run_id: str, path: str, folder: Path) -> Path | None:
         """Copy an artefact, or a folder of them, as MLflow does; None where it does not lie on this machine."""
