@@ -28,6 +28,11 @@ TINY = {
     "second_look": {"files": 400},
     "second_plan": {"files": 400},
     "supervision": {"words": one_model.TINY},
+    "report_json": {},
+    "report_json_from_root": {},
+    "nothing_to_do": {},
+    "large_report": {"videos": 3, "classes": 8, "seeds": 2},
+    "rank_start": {},
 }
 
 

@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
     tracking = Tracking(store)
-    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC"))
+    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), {}))
     by_name = {run.name: run for run in cells}
     ours = by_name["decoder_a/seed0"]
     assert ours.metrics["paper/miou"] == 61.24
@@ -247,7 +247,7 @@ def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> No
             tracking = Tracking(store)
             parent = next(
                 run
-                for run in tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC")
+                for run in tracking._search(tracking._experiments("ablation_ensemble"), {})
                 if "harness.plan" in run.tags
             )
             address = link.partition("#")[0]
