@@ -20,7 +20,7 @@ from harness.results.table import Report, figure_files
 
 NAME = "figures.json"
 SOURCES = ("reports", "harness/results")
-LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow", "kiwisolver", "contourpy")
+LIBRARIES = ("matplotlib", "seaborn", "numpy", "pandas", "pillow", "kiwisolver", "contourpy")
 
 
 def inputs(report: Report, rows: Sequence[Row], context: Context) -> str | None:
