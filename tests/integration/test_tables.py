@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import TINY, all_runs, harness
+from command_line import TINY, all_runs
+from in_process import harness
 
 pytestmark = pytest.mark.long
 
