@@ -16,6 +16,7 @@ import one_model
 import pytest
 from command_line import TINY, all_runs, client, environment, tiny_run
 from in_process import harness
+from shadows import shadow
 
 pytestmark = pytest.mark.long
 
@@ -158,6 +159,7 @@ def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path, mlflow_tab
 
 
 def test_two_ranks_by_torchrun_fill_the_same_row(workspace: Path, tmp_path: Path):
+    shadow(tmp_path, "file")  # a models.py of the working directory hides ours from no rank
     done = harness(tmp_path, "run", one_model.FILE, *TINY, "--nproc", "2", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
