@@ -1,6 +1,7 @@
 """Every row of the benchmark at a tiny size: that it compares what it says, not how fast."""
 
 import json
+import tempfile
 
 import one_model
 import pytest
@@ -29,6 +30,11 @@ TINY = {
     "second_plan": {"files": 400},
     "supervision": {"words": one_model.TINY},
 }
+
+
+@pytest.fixture(autouse=True)
+def _folders_as_other_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.mark.parametrize("row", bench.ROWS, ids=lambda row: row.__name__)

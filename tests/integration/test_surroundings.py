@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,12 +100,13 @@ def limited(folder: Path, *shell: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_little_shared_memory_is_named(tmp_path: Path) -> None:
+def test_little_shared_memory_is_named() -> None:
     probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", "/dev/shm"]
     if os.getuid() or subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("a /dev/shm of its own cannot be mounted here")
     inside = 'unshare --mount sh -c \'mount -t tmpfs -o size=32k tmpfs /dev/shm && exec "$@"\' sh "$@"; exit $?'
-    done = limited(tmp_path, inside)
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, which may lie in the /dev/shm that is exchanged
+        done = limited(Path(folder), inside)
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: train")]
     assert "/dev/shm has 0.03 MiB free and train.workers=2 need " in line

@@ -54,10 +54,12 @@ def answered(question: str) -> str:
     return next(filter(None, problems), "")
 
 
-def harness(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """The exit code and the words of a command given in a folder."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        for name, value in env.items():
+            patch.setenv(name, value)
         patch.setattr(inline, "Launcher", Launcher)
         patch.setattr(preflight, "answered", answered)
         code = cli.main(list(words))
