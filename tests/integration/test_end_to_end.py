@@ -18,6 +18,9 @@ from command_line import TINY, all_runs, client, environment, tiny_run
 from in_process import harness
 from shadows import shadow
 
+from harness.common.atomic_files import read_json
+from harness.jobdir.replay import Replay
+
 pytestmark = pytest.mark.long
 
 CELLS = ["upernet", "decoder_a", "decoder_b", "decoder_ab"]
@@ -166,6 +169,10 @@ def test_two_ranks_by_torchrun_fill_the_same_row(workspace: Path, tmp_path: Path
     assert row["status"] == "done"
     upernet, *_ = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
     assert row["runs"][0]["fingerprint"] == upernet["runs"][0]["fingerprint"]
+    jobs = {read_json(path / "job.yaml")["kind"]: path for path in tmp_path.glob("runs/jobs/*")}
+    assert read_json(jobs["train"] / "outcome.json")["provenance"]["world"] == 2
+    assert len(list((jobs["evaluate"] / "videos").glob("*.npz"))) == 3
+    assert Replay.of(jobs["evaluate"] / "events.jsonl").attempts == 1  # one rank keeps the journal
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
