@@ -5,13 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow bench check format clean
+.PHONY: demo test test-slow bench check docs format clean
 
 demo: $(READY)
 	@$(BIN)/harness run ablation_ensemble
 	@echo
-	@echo "The report:  runs/reports/ablation_ensemble/index.html"
-	@echo "The runs:    $(BIN)/harness ui    or $(BIN)/mlflow ui, and open the address it prints"
+	@echo "Look at that page, and at the runs in MLflow:  $(BIN)/harness ui"
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -27,6 +26,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -22,8 +22,8 @@ def list_(
 ) -> None:
     """List experiments, presets, decoders and all else by name.
 
-    Each name is that of a file; beside it stands the first line of the file's docstring. A file of your own is listed
-    with --plugins DIR, where it lies as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+    Each name is that of a file; beside it is the first line of the file's docstring. A file of your own is listed
+    with --plugins DIR, as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
 
     \b
     harness list
@@ -35,11 +35,11 @@ def list_(
     if kind is not None and kind not in kinds:
         raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
     own = folders(plugins)
-    found = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
+    heads_of = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
     if as_json:
-        out(json.dumps({"schema": 1, **found}, indent=1))
+        out(json.dumps({"schema": 1, **heads_of}, indent=1))
         return
-    for each, heads in found.items():
+    for each, heads in heads_of.items():
         if heads:
             out(f"{each}:")
             for name, head in heads.items():
@@ -53,9 +53,7 @@ def plan(
     seeds: Seeds = 1,
     why: Annotated[
         str | None,
-        typer.Option(
-            metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
-        ),
+        typer.Option(metavar="ROW", help="Why is it not done? Names the nearest finished job and the keys that differ"),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
@@ -68,12 +66,12 @@ def plan(
 ) -> None:
     """Show what a run would do and what is done already; runs nothing.
 
-    Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
+    Prints the setting, the rows of every experiment with the paper's numbers, and every job with its fingerprint and
     state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
-    one like them is finished under the root. Needs neither torch nor data. Files of the data are not read: where some
+    one like them is finished there. Needs neither torch nor data. Files of the data are not read: where some
     have not been digested it says so, and --check-data (or --why) digests them.
 
-    --power adds how many seeds each gain takes, by the noise of what is finished under the root, else by an assumed one
+    --power adds how many seeds each gain takes, by the noise of what is finished there, else by an assumed one
     (0.5 points between trainings).
 
     \b
@@ -86,22 +84,26 @@ def plan(
     from harness.plan.explain import explain
     from harness.results import power as powers
 
-    made, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
+    planned, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None and as_json:
         raise UsageError("--why prints text; leave --json out")
     if why is not None:
-        out(explain(made, why))
+        out(explain(planned, why))
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be more than 0")
     ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
-    found = cost.costs(made, cost.count(made) if count else None, rate, ranks)
-    told = {one.name: powers.of_plan(made, one, found) for one in made.experiments} if power else {}
+    costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
+    needs_of = (
+        {experiment.name: powers.of_plan(planned, experiment, costs) for experiment in planned.experiments}
+        if power
+        else {}
+    )
     if as_json:
-        shown = {**plan_text.plan_json(made), "cost": cost.cost_json(found)}
-        needs = [{"experiment": name, **need.json} for name, needed in told.items() for need in needed]
+        shown = {**plan_text.plan_json(planned), "cost": cost.cost_json(costs)}
+        needs = [{"experiment": name, **need.json} for name, needed in needs_of.items() for need in needed]
         out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
         return
-    out("\n".join([plan_text.plan_text(made), *cost.cost_lines(found)]))
-    for experiment in made.experiments if power else ():
-        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(told[experiment.name], experiment, seeds)]))
+    out("\n".join([plan_text.plan_text(planned), *cost.cost_lines(costs)]))
+    for experiment in planned.experiments if power else ():
+        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(needs_of[experiment.name], experiment, seeds)]))

@@ -1,4 +1,4 @@
-"""What of a plan is put into Slurm's queue: each launch once, and no more at a time than the queue takes."""
+"""Submit a plan to Slurm: each launch once, and no more at a time than the queue takes."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import Later
 from harness.launch.slurm_queue import Queue
 from harness.plan.job import Job
-from harness.plan.outcome import FAILED, OVER
+from harness.plan.outcome import FAILED, OVER, failed_input
 from harness.plan.plan import Plan, launches
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Submitter:
     def submit(self) -> None:
         """Submit what the queue takes now; the rest stays in `left`.
 
-        Raises Later where the queue cannot be asked: what is in it would be submitted twice; UnfitError where sbatch
+        Raise Later where the queue cannot be asked: what is in it would be submitted twice; UnfitError where sbatch
         refuses for good.
         """
         self._tried = time.monotonic()
@@ -61,7 +61,7 @@ class Submitter:
                 self.left.pop(0)
 
     def submit_later(self) -> None:
-        """`submit` once more, if there is something left and the queue was not asked within ASK seconds."""
+        """Submit once more, if something is left and the queue was not asked within ASK seconds."""
         if self.left and time.monotonic() - self._tried >= ASK:
             try:
                 self.submit()
@@ -69,7 +69,7 @@ class Submitter:
                 self._put_off(str(error))
 
     def wait(self) -> None:
-        """Stay until all is submitted."""
+        """Wait until all is submitted."""
         while self.left:
             self.submit_later()
             time.sleep(1)
@@ -80,11 +80,13 @@ class Submitter:
         for job in launch:
             if job in queued and job not in self.waiting.get(queued[job], []):
                 self.waiting.setdefault(queued[job], []).append(job)
-            elif (reason := needs(job, failures)) is not None:
+            elif (reason := failed_input(job, failures)) is not None:
                 cancelled(self.plan, job, reason)
             elif job not in self.elsewhere and any(needed in self.elsewhere for needed in job.inputs):
                 self.elsewhere[job] = "what it needs is left to another's Slurm job; the same command goes on later"
-        todo = [job for job in launch if job not in queued and job not in self.elsewhere and not needs(job, failures)]
+        todo = [
+            job for job in launch if job not in queued and job not in self.elsewhere and not failed_input(job, failures)
+        ]
         if not todo:
             return None
         busy = len(set(queued.values()))
@@ -114,7 +116,7 @@ class Submitter:
         log.info(f"Slurm job {slurm_job}{behind}: {', '.join(job.name for job in jobs)}")
 
     def _leave_alone(self, submitted: Mapping[SlurmJob, list[Job]], queue: Queue) -> None:
-        """Set jobs apart whose Slurm job cannot be asked about and may be there. Raises Later where it is ours."""
+        """Set jobs apart whose Slurm job cannot be asked about and may be there. Raise Later where it is ours."""
         for slurm_job in queue.silent:
             missing = [job for job in submitted[slurm_job] if job in self.missing and job not in self.elsewhere]
             jobs = [job for job in missing if not over(self.plan, job)]
@@ -141,7 +143,7 @@ class Submitter:
         return failures
 
     def _put_off(self, why: str) -> None:
-        """Say what waits, where that has changed."""
+        """Log what waits, if that has changed."""
         line = f"{len(self.left)} of {self._all} Slurm jobs are still to be submitted: {why}"
         if line != self._logged:
             self._logged = line
@@ -159,15 +161,9 @@ def by_slurm_job(plan: Plan) -> dict[SlurmJob, list[Job]]:
 
 
 def over(plan: Plan, job: Job) -> bool:
-    """Whether a job's files say that it is over and will not be taken up again by Slurm."""
+    """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
     outcome = plan.jobdir(job).outcome()
     return outcome is not None and outcome.status in OVER
-
-
-def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
-    """Return which failed job stands in the way of another; None where none does."""
-    broken = [needed for needed in job.inputs if needed in failures]
-    return f"needs '{broken[0].name}', which failed" if broken else None
 
 
 def cancelled(plan: Plan, job: Job, reason: str) -> None:

@@ -19,8 +19,14 @@ FAILED = tuple(word for word, status in ENDED.items() if status == "FAILED")
 OVER = ("finished", "pruned", "cancelled", "failed", "lost")  # nobody takes it up by himself; what stalls goes on once
 
 
+def failed_input(job: Job, failed: Container[Job]) -> str | None:
+    """Return why a job can do nothing: which of its inputs has failed; None if none has."""
+    broken = [needed for needed in job.inputs if needed in failed]
+    return f"needs '{broken[0].name}', which failed" if broken else None
+
+
 def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job], to_come: Container[Job] = ()) -> str:
-    """The status of a plan's run in MLflow, by its jobs that are not done (inputs first).
+    """Return the status of a plan's run in MLflow, by its jobs that are not done (inputs first).
 
     `live` are at work or in a queue, `to_come` will be begun unless what they need has failed. What is nobody's and
     has not failed was left by somebody who was stopped.

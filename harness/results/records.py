@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.atomic_files import JsonObject
 from harness.jobdir.paths import JobDir
 from harness.results import metrics
 
@@ -26,7 +27,7 @@ OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
 }
 
 
-def joined(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joined(jobs: Sequence[Mapping[str, Any]]) -> JsonObject:
     """Return an evaluation's provenance, the last of `jobs`, with that of its trainings: what differs in a row."""
     whole = dict(jobs[-1])
     for key in ("commit", "device"):
@@ -42,7 +43,7 @@ def joined(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def beside(values: Iterable[Any]) -> str:
-    """Distinct values in a row; empty where none is known."""
+    """Return the distinct values in a row; empty where none is known."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
@@ -99,7 +100,7 @@ class RunRecord:
 
 
 def read_evaluation(directory: Path) -> RunRecord:
-    """A finished evaluation from its directory."""
+    """Return a finished evaluation from its directory."""
     videos, stages, vc = {}, [], {}
     for path in JobDir(directory).video_files():
         with np.load(path, allow_pickle=False) as saved:
@@ -113,7 +114,7 @@ def read_evaluation(directory: Path) -> RunRecord:
 
 
 def packed(record: RunRecord) -> bytes:
-    """All counts in one compressed file: names (V,), confusion (V, K, K), vc (V, ...) where all have it, a stage's."""
+    """Return all counts as a compressed file: names (V,), confusion (V, K, K), vc (V, ...) if all have it, stages."""
     buffer = io.BytesIO()
     names = list(record.videos)
     whole = {"vc": np.stack([record.vc[name] for name in names])} if record.vc.keys() >= set(names) else {}
@@ -124,7 +125,7 @@ def packed(record: RunRecord) -> bytes:
 
 
 def unpacked(data: bytes, run_id: str) -> RunRecord:
-    """The inverse of `packed`, as MLflow's run `run_id` holds it."""
+    """Return the inverse of `packed`, as MLflow's run `run_id` holds it."""
     with np.load(io.BytesIO(data), allow_pickle=False) as saved:
         names = saved["names"].tolist()
         vc = dict(zip(names, saved["vc"], strict=True)) if "vc" in saved else {}
@@ -132,8 +133,8 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
         return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, stage, vc)
 
 
-def provenance(directory: Path) -> dict[str, Any]:
-    """How a job was run: commit, versions, device; seconds of its launch, which the jobs `launch` share; peak bytes."""
+def provenance(directory: Path) -> JsonObject:
+    """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes."""
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:

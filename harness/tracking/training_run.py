@@ -26,7 +26,7 @@ BYTES = 32768  # of a node's samples at once: those of some minutes
 
 @dataclass(frozen=True)
 class Upload:
-    """What one store was told of a training: its run, whether all of it, else up to which step and bytes a node."""
+    """A training's upload to one store (mlflow.json): its run, `told` once all is there, else the step and bytes."""
 
     run: str | None = None
     told: bool = False
@@ -60,7 +60,7 @@ class TrainingRun:
         self._note(run=run, told=False, step=upload.step, samples=self.samples.offsets)
 
     def hear(self, events: Iterable[Event]) -> None:
-        """Take in what the journal has gained."""
+        """Replay what the journal has gained."""
         self.waiting += self.replay.hear(events)
 
     def send(self, most: int | None = None) -> None:
@@ -81,7 +81,7 @@ class TrainingRun:
             self.send()
 
     def pulse(self) -> None:
-        """Tell how far the training is, and some of what its GPUs have measured."""
+        """Upload the training's progress and some of its GPUs' samples."""
         self.store.tracking.tag(self.run, pulse_tags(self.replay))
         self.waiting += self.samples.read(BYTES)
         self.send(POINTS)

@@ -295,7 +295,9 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
     monkeypatch.setattr(search, "work", raising(error))
     with pytest.raises(type(error)):
         search.run(told, 1, Progress())
-    assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
+    folder = tmp_path / "runs" / "reports" / "search_momentum"
+    assert (folder / "report.md").is_file()
+    assert "every trial" in (folder / "index.html").read_text()
     assert parent(told).status == status
 
 
