@@ -1,11 +1,13 @@
 """A rehearsal: every job in short, with a resume; nothing of it counts, and its runs end however it does."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import in_process
 import one_model
 import pytest
 from mlflow_server import WITHOUT
@@ -19,7 +21,7 @@ from harness.config.settings import RunOptions
 from harness.jobdir.events import Begin, read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import OutputDir
-from harness.launch import rehearsal, slurm_jobs
+from harness.launch import preflight, rehearsal, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync, rehearsals
@@ -30,6 +32,11 @@ from harness.tracking.client import ROLE, Tracking
 from harness.tracking.publisher import publisher_of
 
 
+@pytest.fixture(autouse=True)
+def _networks_are_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "answered", in_process.answered)
+
+
 def statuses(store: Tracking) -> dict[str, str]:
     client = store.connect()
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -37,7 +44,8 @@ def statuses(store: Tracking) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
+def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path, mlflow_tables: Path) -> None:
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     words = [one_model.FILE, *one_model.TINY, "data.synthetic.val_videos=3"]
     command = [sys.executable, "-m", "harness.cli", "run", *words, "--rehearse"]
     env = {**WITHOUT, "HARNESS_THREADS": "1"}
