@@ -57,6 +57,7 @@ COMMANDS = (  # in the order of --help
     ("plan", plan.plan),
     ("run", run.run),
     ("status", jobs.status),
+    ("cancel", jobs.cancel),
     ("report", reports.report),
     ("ui", reports.ui),
     ("search", search.search),

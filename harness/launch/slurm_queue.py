@@ -51,16 +51,26 @@ def ask(jobs: Iterable[SlurmJob]) -> Queue:
     return Queue(states, frozenset(silent))
 
 
+def any_live(jobs: Iterable[SlurmJob]) -> bool:
+    """Whether one of some jobs waits or runs, as far as can be asked."""
+    jobs = list(jobs)
+    queue = ask(jobs)
+    return any(queue.live(job) for job in jobs)
+
+
 def agrees(job: SlurmJob, state: State) -> bool:
     """Whether what Slurm has under a job's number is that job, as far as both say."""
     pairs = ((job.user, state.user), (job.name, state.name))
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def cancel(job: SlurmJob) -> bool:
-    """Take a job of ours out of the queue. One that cannot be told from another's is left alone; whether it was not."""
+def cancel(job: SlurmJob, signal: str | None = None) -> bool:
+    """Take a job of ours out of the queue, or send its processes a signal ("INT").
+
+    One that cannot be told from another's is left alone; whether it was not.
+    """
     if None in (job.cluster, job.name) or job.user != _sbatch.user():
         return False
     local = job.cluster == _sbatch.configuration().get("ClusterName")
-    _sbatch.cancel([job.id], None if local else job.cluster, job.name)  # scancel compares user and name
+    _sbatch.cancel([job.id], None if local else job.cluster, job.name, signal)  # scancel compares user and name
     return True
