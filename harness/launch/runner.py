@@ -33,6 +33,7 @@ from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
 from harness.results.table import Report
+from harness.tracking import registry
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Published, Silent, publisher_of
 
@@ -83,9 +84,9 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 launcher, facts = worker
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
-                publisher.open(todo)
                 if not options.inside:
                     publisher.probe(todo, options.command)
+                publisher.open(todo)
                 try:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
@@ -174,10 +175,14 @@ def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
 
 
 def connected(options: RunOptions) -> Tracking | None:
-    """The store; None inside an allocation that cannot reach it. Raises UnfitError where it does not answer."""
+    """The store; None inside an allocation that cannot reach it.
+
+    Raises UnfitError where it does not answer, or where models would be registered elsewhere.
+    """
     if options.offline:
         return None
     tracking = Tracking(options.tracking_uri, options.prefix)
+    registry.check(tracking)
     try:
         tracking.connect()
     except UnfitError as error:

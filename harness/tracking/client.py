@@ -32,15 +32,17 @@ from harness.tracking.limits import (
     user,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, impatient, imported, probe, quiet, told, turn
+from harness.tracking.opening import DATABASE, absolute, check_artefacts, impatient, imported, probe, quiet, told, turn
 
 if TYPE_CHECKING:
     import pandas as pd
 
+EXPERIMENT = "harness.experiment"  # of a plan's or study's run: its experiment's name, without the prefix
 PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
 SOURCE = "harness.source"  # the run that did the work, where a cell shares it
 SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+PERMISSION = "ask for the right to write, or take experiments of your own: `prefix: NAME` in harness.yaml"
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 FEW = 16  # up to so many fingerprints are asked for one by one; tags know no IN
@@ -71,8 +73,9 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {told(error)}; {self.remedy}"
-            raise UnfitError(message) from error
+            what = told(error)
+            remedy = PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
+            raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
 
     update_wrapper(wrapped, method)
     return wrapped
@@ -141,6 +144,8 @@ class Tracking:
                 return str(client.create_experiment(full, artifact_location=place))
         if known.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
+        if self.database:
+            check_artefacts(full, known.artifact_location, self.database)
         return str(known.experiment_id)
 
     @speaks
@@ -286,20 +291,6 @@ class Tracking:
     def get(self, run_id: str) -> Found:
         """One run."""
         return found(self.connect().get_run(run_id))
-
-    @speaks
-    def has(self, run_id: str) -> bool:
-        """Whether the store holds a run: it may have been emptied since."""
-        client = self.connect()
-        from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
-        try:
-            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                return False
-            raise
 
     @speaks
     def find(

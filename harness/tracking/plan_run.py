@@ -8,7 +8,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import PLAN, ROLE, Found, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Found, Tracking, speaks
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -35,7 +35,7 @@ class PlanRun:
                     plan=experiment.digest,
                     tags={
                         ROLE: "plan",
-                        "harness.experiment": experiment.name,
+                        EXPERIMENT: experiment.name,
                         "harness.preset": experiment.config.preset,
                     },
                     params=text(setting(experiment.config)),
