@@ -145,7 +145,7 @@ class Tracking:
         if known.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
         if self.database:
-            check_artefacts(full, known.artifact_location, self.database)
+            check_artefacts(f"experiment '{full}'", known.artifact_location, self.database)
         return str(known.experiment_id)
 
     @speaks
@@ -335,6 +335,9 @@ class Tracking:
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """An artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        if self.database:
+            run = self.get(run_id)
+            check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self.connect().download_artifacts(run_id, path, str(folder)))
 

@@ -73,12 +73,12 @@ def readonly(database: Path) -> bool:
     return database.is_file() and os.access(database, os.R_OK) and not os.access(database, os.W_OK)
 
 
-def check_artefacts(experiment: str, location: str, database: Path) -> None:
-    """Raise UnfitError where an experiment's artefacts were kept in a folder that is gone, lest it is made again."""
+def check_artefacts(owner: str, location: str, database: Path) -> None:
+    """Raise UnfitError where artefacts of an experiment were kept in a folder that is gone, lest it is made again."""
     folder = Path(location.removeprefix("file://"))
     if folder.is_absolute() and not folder.parent.exists() and not folder.is_relative_to(database.parent):
         raise UnfitError(
-            f"MLflow experiment '{experiment}' keeps its artefacts in {folder}, which is gone: {database} was moved or "
+            f"MLflow {owner} keeps its artefacts in {folder}, which is gone: {database} was moved or "
             "copied; move it back, or put it aside: the next run or `harness sync` fills a new one from the "
             "output directory"
         )

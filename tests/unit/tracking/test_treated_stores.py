@@ -18,7 +18,7 @@ from harness.launch.mlflow_sync import Sync
 from harness.plan import plan as plans
 from harness.plan.job import Train
 from harness.plan.plan import Plan
-from harness.tracking import registry
+from harness.tracking import registry, report_from_mlflow
 from harness.tracking.client import PARENT, ROLE, Tracking
 from harness.tracking.publisher import Publisher, publisher_of
 from harness.tracking.store import Store
@@ -127,6 +127,8 @@ def test_a_moved_database_makes_no_folder_where_it_was(tmp_path: Path) -> None:
     publisher = publisher_of(there, store)
     with pytest.raises(UnfitError, match=rf"{before}/mlruns/one_model, which is gone: {after}/mlflow.db was moved"):
         publisher.probe(there.jobs, ("harness",))
+    with pytest.raises(UnfitError, match=rf"MLflow run '.*' keeps its artefacts in {before}/mlruns/one_model, which"):
+        report_from_mlflow.look_up(there, ("harness",), store.uri)
     assert not before.exists()
 
     fresh = Tracking(f"sqlite:///{after}/new.db")  # MLflow keeps the old one open in this process
