@@ -43,8 +43,8 @@ def controls_of_a(config: Config) -> list[Cell]:
         ("permuted", "A, evaluated with M permuted", Evaluate(a.members, control="permuted_memory")),
         ("uniform", "A, evaluated with P every class once", Evaluate(a.members, control="uniform_prior")),
         ("other", "A, evaluated with P of a random other frame", with_ground_truth["truth_other"]),
-        ("before", "A, evaluated with P = truth of N−1", with_ground_truth["truth_before"]),
-        ("truth", "A, evaluated with P = truth", with_ground_truth[TRUTH]),
+        ("before", "A, evaluated with P = ground truth of N−1", with_ground_truth["truth_before"]),
+        ("truth", "A, evaluated with P = ground truth", with_ground_truth[TRUTH]),
     ]
     return [Cell("decoder_a", "Decoder A", a, over="upernet"), *under("decoder_a", rows)]
 
@@ -58,7 +58,7 @@ def controls_of_b(config: Config) -> list[Cell]:
         ("no_tma", "B without TMA, A with its own mask", Evaluate((own,))),
         ("current_past", "B, the current frame as its past", trained(config, "decoder_b", "current_past")),
         ("past", "B, evaluated with the current frame as its past", Evaluate(b.members, control="current_past")),
-        ("truth", "B, evaluated with P = truth", Evaluate(b.members, prior=TRUTH)),
+        ("truth", "B, evaluated with P = ground truth", Evaluate(b.members, prior=TRUTH)),
     ]
     return [Cell("decoder_b", "Decoder B", b, over="upernet"), *under("decoder_b", rows)]
 

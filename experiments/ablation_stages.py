@@ -33,4 +33,4 @@ def table(config: Config, prefix: str, method: str, start: Evaluate) -> list[Cel
         for s, job in enumerate(stages(start, config["stages"]))
     ]
     truth = Evaluate(start.members, prior=TRUTH)
-    return [*rows, Cell(f"{prefix}truth", method, truth, over=zero, label=f"{method}, P = truth")]
+    return [*rows, Cell(f"{prefix}truth", method, truth, over=zero, label=f"{method}, P = ground truth")]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.results.evidence import Curve, Memory
 from harness.results.figure import Figure
-from harness.results.rows import Context, Row
+from harness.results.rows import Context, Row, class_iou
 from harness.results.stats import Interval
 from harness.results.table import signed
 from reports import _per_class
@@ -148,7 +148,7 @@ def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
     gains = {}
     for row in rows:
         baseline = by_cell.get(row.baseline or "")
-        ours, theirs = _per_class.scores(row), None if baseline is None else _per_class.scores(baseline)
+        ours, theirs = class_iou(row), None if baseline is None else class_iou(baseline)
         if ours is not None and theirs is not None and len(ours) == len(theirs):
             gains[row.cell] = ours - theirs
     if not gains:
@@ -282,7 +282,7 @@ def memory_similarity(memories: Sequence[Memory], classes: Sequence[str]) -> Fig
             return figure
 
     pairs = [f"{memory.label}: {closest(values, names)}" for memory, values in zip(first, maps, strict=True)]
-    return Figure("How alike the classes are in M at the end of training", f"Maps. {'; '.join(pairs)}.", draw)
+    return Figure("Similarity (cosine) of the classes in M at the end of training", f"Maps. {'; '.join(pairs)}.", draw)
 
 
 def closest(values: np.ndarray, names: Sequence[str]) -> str:
@@ -295,7 +295,7 @@ def closest(values: np.ndarray, names: Sequence[str]) -> str:
 
 
 def memory_drift(memories: Sequence[Memory]) -> Figure | None:
-    """Return a figure of how far M was from what it became, at every snapshot; none where there is only the end."""
+    """Return a figure of M's distance from its final state at every snapshot; none where there is only the last one."""
     ways = [memory for memory in memories if sum(value is not None for value in memory.drift) > 1]
     if not ways:
         return None
@@ -321,4 +321,6 @@ def memory_drift(memories: Sequence[Memory]) -> Figure | None:
         for memory in ways
         if (first := memory.drift[0]) is not None
     ]
-    return Figure("How far M is from its end, mean over classes", f"Lines falling to 0. {'; '.join(ends)}.", draw)
+    return Figure(
+        "Distance of M from its final state, mean over classes", f"Lines falling to 0. {'; '.join(ends)}.", draw
+    )

@@ -26,7 +26,7 @@ def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
     notes = ["In percent, means over seeds. mIoU, nanmean: a class that is only predicted counts as 0."]
     if any(key.startswith("mvc") for key in keys):
         official = "predictions need only be constant; a video's last window is left out, as in VSPW's script"
-        stricter = "every window; void is left out; predictions must be constant and right"
+        stricter = "every window; void is left out; predictions must be constant and correct"
         notes.append(f"mVC, {context.vc} variant: {stricter if strict else official}.")
     return Table(
         f"{title}: other metrics",

@@ -8,25 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.results.rows import Context, Row
-from harness.results.table import Table
+from harness.results.rows import Context, Row, class_iou
+from harness.results.table import Table, unique
 
 NONE = "–"
 Scores = NDArray[np.float64]
 
 
-def scores(row: Row) -> Scores | None:
-    """IoU in percent, the mean over seeds that are done; nan for a class without ground truth.  # (K,)"""
-    seeds = []
-    for sums in row.sums:
-        hit, truth, predicted = sums.sums.sum(axis=0)  # (K,) each
-        nothing = np.full_like(hit, np.nan)
-        seeds.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
-    return np.asarray(np.mean(seeds, axis=0)) if seeds else None
-
-
 def share(rows: Sequence[Row]) -> Scores | None:
-    """Each class's part of the labelled pixels, in percent.  # (K,)"""
+    """Return each class's share of the labelled pixels, in percent.  # (K,)"""
     for sums in (sums for row in rows for sums in row.sums):
         truth: Scores = sums.sums[:, 1].sum(axis=0)
         part: Scores = 100 * truth / max(truth.sum(), 1)
@@ -43,7 +33,7 @@ def names(context: Context, classes: int) -> list[str]:
 def table(rows: Sequence[Row], context: Context) -> Table | None:
     """Return one row a class, one column a cell that is done; None where no matrices are at hand."""
     labels = {row.cell: row.label for row in rows}
-    iou = {row.cell: values for row in rows if (values := scores(row)) is not None}
+    iou = {row.cell: values for row in rows if (values := class_iou(row)) is not None}
     part = share(rows)
     if not iou or part is None or len({len(values) for values in iou.values()}) > 1:
         return None
@@ -60,26 +50,16 @@ def table(rows: Sequence[Row], context: Context) -> Table | None:
         unrounded = {cell: None if np.isnan(value) else value for cell, value in zip(iou, numbers, strict=True)}
         raw.append({"class": name, "pixels_percent": float(part[index]), **unrounded})
     absent = sum(np.isnan(next(iter(iou.values()))))
-    notes = ["IoU in percent, mean over seeds; pixels: the class's part of the labelled pixels."]
+    notes = ["IoU in percent, mean over seeds; pixels: the class's share of the labelled pixels."]
     notes += [f"{absent} of {len(classes)} classes have no pixel in this split and are left out of mIoU."] * bool(
         absent
     )
     return Table(
         f"{context.title}: IoU by class",
-        ("Class", "pixels", *unique([labels[cell] for cell in iou])),
+        ("Class", "pixels", *unique([labels[cell] for cell in iou], taken=("Class", "pixels"))),
         tuple(lines),
         tuple(notes),
         "lr" + "r" * len(iou),
         frozenset(bold),
         tuple(raw),
     )
-
-
-def unique(labels: list[str]) -> list[str]:
-    """Labels as headers: one that stands twice, or is a header already, is numbered."""
-    times: dict[str, int] = {"Class": 1, "pixels": 1}
-    headers = []
-    for label in labels:
-        times[label] = times.get(label, 0) + 1
-        headers.append(label if times[label] == 1 else f"{label} ({times[label]})")
-    return headers

@@ -53,7 +53,7 @@ def sentence(points: list[Point]) -> str:
     """The best cell, its lead, and whether noise could make it, the best of several being chosen."""
     default = default_row(points)
     best = max(points, key=lambda point: point.miou).row
-    head = f"Best of {count(len(points), 'cell')}: {best.label}, {number(best.miou)} mIoU"
+    head = f"Best of {count(len(points), 'configuration')}: {best.label}, {number(best.miou)} mIoU"
     if default is None:
         return f"{head}."
     if best is default:
@@ -63,7 +63,7 @@ def sentence(points: list[Point]) -> str:
     noise = stats.lead(default.sd, default.seeds, len(points) - 1, best.gain.seeds)
     if noise is None or lead is None:
         return f"{comparison}; one seed, so the lead that noise alone gives is not known."
-    equal = count(len(points) - 1, "equal cell")
+    equal = count(len(points) - 1, "equal configuration")
     much = f"the best of {equal} leads by up to {noise:.2f}, by the spread over {count(default.seeds, 'seed')}"
     return f"{comparison}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
 

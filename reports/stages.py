@@ -15,8 +15,8 @@ WHY = (
     "stage acts through these counts alone."
 )
 COLUMNS = (
-    "Changed: share of pixels whose class is another than at the stage before (with P = truth: than at stage 0). "
-    "Exited: share of windows in which the counts stayed as they were, so that the logits do, exactly."
+    "Changed: share of pixels whose class differs from the stage before (with P = ground truth: than at stage 0). "
+    "Early exit: share of windows whose class counts did not change, so that their logits are exactly the same."
 )
 
 
@@ -33,14 +33,14 @@ def arrange(columns: list[Column]) -> list[Column]:
     }
     effect = [
         Column("changed", "r", lambda row: percent(row.moved)),
-        Column("exited", "r", lambda row: percent(row.exited)),
+        Column("early exit", "r", lambda row: percent(row.exited)),
     ]
     return [own.get(column.header, column) for column in columns] + effect
 
 
 def stage(row: Row) -> str:
     """As the paper writes it; masks of others have none."""
-    return {"truth": "P = truth", None: NONE}.get(row.stage, str(row.stage))
+    return {"truth": "P = ground truth", None: NONE}.get(row.stage, str(row.stage))
 
 
 def percent(value: float | None) -> str:

@@ -32,12 +32,12 @@ Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, m
 Your data:    harness doctor --preset paper data.vspw.root=DIR
 Your decoder: harness check mine --plugins DIR
 
-Defaults of a person or a site stand in harness.yaml; README.md shows one.""",
+Defaults of a person or a site stand in harness.yaml; docs/USAGE.md shows one.""",
 )
 
 
 def show_version(asked: bool) -> None:
-    """--version."""
+    """Print the version and exit."""
     if asked:
         out(f"harness {version('memory-vsp-harness')}")
         raise typer.Exit
@@ -49,7 +49,7 @@ def front(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None:
-    """What comes before a command."""
+    """Set up what holds for every command."""
 
 
 COMMANDS = (  # in the order of --help
@@ -75,7 +75,7 @@ for name, command in COMMANDS:
 
 @logging_to_stderr()
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point. A mistake that one line can explain ends with that line and its exit code."""
+    """Run a command; a mistake that one line can explain ends with that line and its exit code."""
     try:
         with stop_signals():
             answer: Any = app(args=arguments, standalone_mode=False, prog_name="harness")
@@ -97,13 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fail(error: HarnessError) -> int:
-    """Say what is wrong, in one line; the exit code."""
+    """Print what is wrong in one line; return the exit code."""
     log.error(f"harness: {' '.join(str(error).split())}")
     return error.exit_code
 
 
 def entry() -> None:
-    """The console script. A defect's traceback is shown without passwords."""
+    """Run the console script; a defect's traceback is shown without passwords."""
     in_utf8()
     never_refuse()
     try:

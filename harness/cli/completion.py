@@ -1,4 +1,4 @@
-"""What a shell offers after TAB: names of what there is, each with the first line of its docstring."""
+"""Shell completion: names of what can be given, each with the first line of its docstring."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,34 +13,34 @@ Offers = list[tuple[str, str]]  # name, what it is
 
 
 def of_kinds(*kinds: str) -> Callable[[typer.Context, str], Offers]:
-    """Offers the plug-ins of some kinds, a person's own by --plugins or harness.yaml among them."""
+    """Offer the plug-ins of some kinds, a person's own by --plugins or harness.yaml among them."""
 
     def offer(context: typer.Context, incomplete: str) -> Offers:
         try:
-            found = [heads(kind, folders(context)).items() for kind in kinds]
+            names = [heads(kind, folders(context)).items() for kind in kinds]
         except (HarnessError, OSError):  # a wrong folder is told when the command is given
             return []
-        return [(name, head) for items in found for name, head in items if name.startswith(incomplete)]
+        return [(name, head) for items in names for name, head in items if name.startswith(incomplete)]
 
     return offer
 
 
 def kinds(incomplete: str) -> Offers:
-    """Offers what `harness list` can list."""
+    """Offer what `harness list` can list."""
     return [(kind, "") for kind in (*plugins.KINDS, "presets") if kind.startswith(incomplete)]
 
 
 def presets(incomplete: str) -> Offers:
-    """Offers our presets, and .yaml files by their path."""
+    """Offer our presets, and .yaml files by their path."""
     path = Path(incomplete)
     folder = path if incomplete.endswith("/") else path.parent
-    files = sorted(str(found) for found in folder.glob("*.yaml"))
-    known = {**preset_heads(), **dict.fromkeys(files, "")}
-    return [(name, head) for name, head in known.items() if name.startswith(incomplete)]
+    files = sorted(str(path) for path in folder.glob("*.yaml"))
+    heads = {**preset_heads(), **dict.fromkeys(files, "")}
+    return [(name, head) for name, head in heads.items() if name.startswith(incomplete)]
 
 
 def folders(context: typer.Context) -> tuple[str, ...]:
-    """The plug-in folders of the command that is being typed."""
+    """Return the plug-in folders of the command that is being typed."""
     from harness.config import settings
 
     given = context.params.get("plugins")
@@ -48,12 +48,12 @@ def folders(context: typer.Context) -> tuple[str, ...]:
 
 
 def heads(kind: str, own: plugins.Folders = ()) -> dict[str, str]:
-    """Name -> first line of the docstring of every plug-in of a kind, or of every preset."""
+    """Return name -> first line of the docstring of every plug-in of a kind, or of every preset."""
     if kind == "presets":
         return preset_heads()
     return {name: plugins.headline(path) for name, path in plugins.paths(kind, own).items()}
 
 
 def preset_heads() -> dict[str, str]:
-    """Name -> first line of every preset."""
+    """Return name -> first line of every preset."""
     return {path.stem: path.read_text().splitlines()[0].lstrip("# ") for path in sorted(PRESETS.glob("*.yaml"))}

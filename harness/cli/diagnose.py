@@ -44,15 +44,15 @@ def check(
     kind, name, own = contract.find(plugin, folders(plugins))
     log.info(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
     tell = log.info if as_json else out
-    found = []
+    results = []
     for result in contract.checks(kind, name, own, contract.options(options or [])):
         tell(contract.line(result))
-        found.append(result)
-    broken = sum(not one.passed for one in found)
+        results.append(result)
+    broken = sum(not result.passed for result in results)
     if as_json:
-        rows = [{"what": one.what, "held": one.passed, "text": one.text} for one in found]
+        rows = [{"what": result.what, "held": result.passed, "text": result.text} for result in results]
         out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
-    log.info(f"{len(found) - broken} of {len(found)} promises hold")
+    log.info(f"{len(results) - broken} of {len(results)} promises hold")
     if broken:
         raise typer.Exit(1)
 
@@ -86,18 +86,18 @@ def doctor(
 
     names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
-    made, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
+    planned, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
     tell = log.info if as_json else out
     for key, source in settings.sources.items():
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
-    found = []
-    for one in physician.examine(
-        made.config, made.root, settings.tracking_uri, settings.prefix, plan=made, thorough=thorough
+    findings = []
+    for finding in physician.examine(
+        planned.config, planned.root, settings.tracking_uri, settings.prefix, plan=planned, thorough=thorough
     ):
-        tell(physician.line(one))
-        found.append(one)
+        tell(physician.line(finding))
+        findings.append(finding)
     if as_json:
         origins = {key: {"value": redacted(getattr(settings, key)), "source": s} for key, s in settings.sources.items()}
-        out(json.dumps({**physician.findings_json(found), "settings": origins}, indent=1))
-    if any(one.fit is False for one in found):
+        out(json.dumps({**physician.findings_json(findings), "settings": origins}, indent=1))
+    if any(finding.fit is False for finding in findings):
         raise typer.Exit(UnfitError.exit_code)

@@ -29,15 +29,15 @@ def status(
     """
     from harness.launch import status as jobs
 
-    place = Path(settings.resolve(root=root and str(root)).root)
-    found = jobs.look(place, everything)
+    output_dir = Path(settings.resolve(root=root and str(root)).root)
+    statuses = jobs.look(output_dir, everything)
     if as_json:
-        out(json.dumps(jobs.as_json(found), indent=1))
+        out(json.dumps(jobs.as_json(statuses), indent=1))
         return
-    for line in jobs.lines(found):
+    for line in jobs.lines(statuses):
         out(line)
-    if not found:
-        log.info(f"no job under {place} is at work or ended within a day; --all shows older ones")
+    if not statuses:
+        log.info(f"no job under {output_dir} is at work or ended within a day; --all shows older ones")
 
 
 def cancel(
@@ -57,7 +57,7 @@ def cancel(
 
     Exit codes: 0 nothing of the plan is at work or waits any more; 1 some of it goes on, and its line says why.
     """
-    plan, found = make_plan(experiments, seeds, preset, root, plugins, compute=False)
+    plan, resolved = make_plan(experiments, seeds, preset, root, plugins, compute=False)
     from harness.launch import cancel as cancelling
 
     results = cancelling.Canceller(plan).run()
@@ -73,7 +73,7 @@ def cancel(
         from harness.tracking.client import Tracking
 
         try:
-            correct(plan, Tracking(found.tracking_uri, found.prefix))
+            correct(plan, Tracking(resolved.tracking_uri, resolved.prefix))
         except UnfitError as error:
             log.warning(f"{error}; `harness sync` tells it later")
     if any(result.state == "left" for result in results):
@@ -90,22 +90,22 @@ def sync(
 
     What is dead is closed; `--all --to URI` fills an empty store.
     """
-    found = settings.resolve(root=root and str(root))
-    place = Path(found.root)
-    if not OutputDir(place).jobs.is_dir():
-        raise UnfitError(f"{place}: no root of the harness; give the one of your runs with --root DIR")
+    resolved = settings.resolve(root=root and str(root))
+    output_dir = Path(resolved.root)
+    if not OutputDir(output_dir).jobs.is_dir():
+        raise UnfitError(f"{output_dir}: no root of the harness; give the one of your runs with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking
 
-    tracking = Tracking(to or found.tracking_uri, found.prefix)
+    tracking = Tracking(to or resolved.tracking_uri, resolved.prefix)
     tracking.connect()
-    told = Sync(place, tracking, afresh=everything)
+    uploads = Sync(output_dir, tracking, afresh=everything)
     if follow:
-        told.follow()
+        uploads.follow()
     else:
-        told.once()
-    left = f"; {len(told.refused)} plan(s) left out" if told.refused else ""
-    log.info(f"{len(told.publishers)} plan(s) of {place} told to {redact(tracking.uri)}{left}")
+        uploads.once()
+    left = f"; {len(uploads.refused)} plan(s) left out" if uploads.refused else ""
+    log.info(f"{len(uploads.publishers)} plan(s) of {output_dir} told to {redact(tracking.uri)}{left}")
 
 
 def gc(
@@ -123,15 +123,15 @@ def gc(
     from harness.launch.status import rehearsing
     from harness.plan import gc
 
-    place = Path(settings.resolve(root=root and str(root)).root)
-    found = gc.garbage(place, rehearsing(place) is not None)
+    output_dir = Path(settings.resolve(root=root and str(root)).root)
+    items = gc.garbage(output_dir, rehearsing(output_dir) is not None)
     if as_json:
-        out(json.dumps({"schema": 1, "items": [{**vars(one), "path": str(one.path)} for one in found]}, indent=1))
+        out(json.dumps({"schema": 1, "items": [{**vars(item), "path": str(item.path)} for item in items]}, indent=1))
     else:
-        for one in found:
-            out(f"{one.bytes / 1e6:10.1f} MB  {one.path}  ({one.why})")
-    total = sum(one.bytes for one in found)
+        for item in items:
+            out(f"{item.bytes / 1e6:10.1f} MB  {item.path}  ({item.why})")
+    total = sum(item.bytes for item in items)
     if yes:
-        log.info(f"deleted: {gc.delete(place, found) / 1e6:.1f} MB")
+        log.info(f"deleted: {gc.delete(output_dir, items) / 1e6:.1f} MB")
     else:
-        log.info(f"{len(found)} item(s), {total / 1e6:.1f} MB; --yes deletes them")
+        log.info(f"{len(items)} item(s), {total / 1e6:.1f} MB; --yes deletes them")

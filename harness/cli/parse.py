@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def redacted(value: object) -> str:
-    """A setting for the eye: without passwords."""
+    """Return a setting for the eye: without passwords."""
     from harness.common.redaction import redact
 
     return redact(str(value))
@@ -50,7 +50,7 @@ def print_reports(reports: "Sequence[tuple[Sequence[Row], Context, Report]]", as
 
 
 def print_tables(report: "Report") -> None:
-    """A report's headline and tables, as wide as the terminal."""
+    """Print a report's headline and tables, as wide as the terminal."""
     from harness.results.table import plain
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -70,7 +70,7 @@ def make_plan(
     accept: bool = False,
     **flags: Any,
 ) -> "tuple[Plan, Resolved]":
-    """Experiments and key=value, in any order, as a plan; without `compute` no file of the data is digested."""
+    """Parse experiments and key=value, in any order, into a plan; without `compute` no data file is digested."""
     from harness.common.progress import Progress
     from harness.plan import plan
 
@@ -86,7 +86,7 @@ def make_plan(
 def make_config(
     overrides: list[str], preset: str | None, root: Path | None, folders: list[Path] | None, **flags: Any
 ) -> "tuple[Config, Resolved]":
-    """The configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
+    """Return the configuration: flags first, then harness.yaml, then what is built in; places before key=value."""
     from harness.config import compose as config
     from harness.config import settings
 
@@ -104,7 +104,7 @@ def run_options(settings: "Resolved", **more: Any) -> "RunOptions":
 
 
 def folders(given: list[Path] | None) -> tuple[str, ...]:
-    """The folders of plug-ins: by flag, else by harness.yaml."""
+    """Return the folders of plug-ins: by flag, else by harness.yaml."""
     from harness.config import settings
 
     return tuple(settings.resolve(plugins=given and tuple(map(str, given))).plugins)
@@ -122,7 +122,7 @@ def first_line(plan: "Plan") -> str:
 
 
 def command_line() -> tuple[str, ...]:
-    """The command as a person would give it again, without secrets: it is kept, logged and printed."""
+    """Return the command as a person would give it again, without secrets: it is kept, logged and printed."""
     return ("harness", *map(redacted, sys.argv[1:]))
 
 

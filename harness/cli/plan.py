@@ -35,11 +35,11 @@ def list_(
     if kind is not None and kind not in kinds:
         raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
     own = folders(plugins)
-    found = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
+    heads_of = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
     if as_json:
-        out(json.dumps({"schema": 1, **found}, indent=1))
+        out(json.dumps({"schema": 1, **heads_of}, indent=1))
         return
-    for each, heads in found.items():
+    for each, heads in heads_of.items():
         if heads:
             out(f"{each}:")
             for name, head in heads.items():
@@ -86,22 +86,26 @@ def plan(
     from harness.plan.explain import explain
     from harness.results import power as powers
 
-    made, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
+    planned, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None and as_json:
         raise UsageError("--why prints text; leave --json out")
     if why is not None:
-        out(explain(made, why))
+        out(explain(planned, why))
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be more than 0")
     ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
-    found = cost.costs(made, cost.count(made) if count else None, rate, ranks)
-    told = {one.name: powers.of_plan(made, one, found) for one in made.experiments} if power else {}
+    costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
+    needs_of = (
+        {experiment.name: powers.of_plan(planned, experiment, costs) for experiment in planned.experiments}
+        if power
+        else {}
+    )
     if as_json:
-        shown = {**plan_text.plan_json(made), "cost": cost.cost_json(found)}
-        needs = [{"experiment": name, **need.json} for name, needed in told.items() for need in needed]
+        shown = {**plan_text.plan_json(planned), "cost": cost.cost_json(costs)}
+        needs = [{"experiment": name, **need.json} for name, needed in needs_of.items() for need in needed]
         out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
         return
-    out("\n".join([plan_text.plan_text(made), *cost.cost_lines(found)]))
-    for experiment in made.experiments if power else ():
-        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(told[experiment.name], experiment, seeds)]))
+    out("\n".join([plan_text.plan_text(planned), *cost.cost_lines(costs)]))
+    for experiment in planned.experiments if power else ():
+        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(needs_of[experiment.name], experiment, seeds)]))

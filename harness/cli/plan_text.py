@@ -72,7 +72,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def after(plan: Plan, job: Job) -> str:
-    """How long a finished job took, and which of its sources have changed since."""
+    """Return how long a finished job took, and which of its sources have changed since."""
     seconds = provenance(plan.directory(job)).get("seconds")
     files = source_changes.changed(plan, job)
     took = f" in {seconds:.0f} s" if seconds is not None else ""
@@ -80,7 +80,7 @@ def after(plan: Plan, job: Job) -> str:
 
 
 def setting_lines(plan: Plan) -> list[str]:
-    """The setting in words."""
+    """Return the setting in words."""
     config, train, facts = plan.config, plan.config.train, setting(plan.config)
     micro = config.micro_batch
     ranks = f"; {paper.RANKS} ranks × {micro // paper.RANKS} on the paper's machine" if micro % paper.RANKS == 0 else ""
@@ -108,7 +108,7 @@ def setting_lines(plan: Plan) -> list[str]:
 
 
 def experiment_lines(experiment: Experiment) -> list[str]:
-    """An experiment's cells, and the paper's numbers for them."""
+    """Return an experiment's cells, and the paper's numbers for them."""
     lines = [f"{experiment.title}  [{experiment.name}]"]
     width = max(16, *(len(cell.label or cell.method) for _, cell in experiment.cells))
     for seed, cell in experiment.cells:
@@ -120,7 +120,7 @@ def experiment_lines(experiment: Experiment) -> list[str]:
 
 
 def sharing(batch: int, micro_batch: int, gpus: int) -> str:
-    """How a number of GPUs shares out a batch without another number, and what does with less memory."""
+    """Return how `gpus` share out a batch without changing a number, and a setting for less memory."""
     if gpus < 1:
         return "no GPU here; one process takes it whole"
     world = machine.ranks(micro_batch, gpus)
@@ -137,7 +137,7 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
 
 
 def masks(plan: Plan) -> str:
-    """Which masks the evaluations keep, and what that takes on disk, as far as it can be told before they ran."""
+    """Return which masks the evaluations keep, and their size on disk as far as it is known before they ran."""
     evaluations = [job for job in plan.jobs if isinstance(job, Evaluate)]
     if plan.config["evaluate"]["keep_masks"]:
         each = "every frame of every video, by far the most of the disk: about "

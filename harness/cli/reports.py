@@ -38,20 +38,20 @@ def report(
     harness report ablation_ensemble --json
     MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
     """
-    made, settings = make_plan(experiments, seeds, preset, root, plugins)
+    planned, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness.tracking import report_from_mlflow
     from harness.tracking.client import Tracking
 
     if show and folder is None:
-        folder = made.root / "review"
+        folder = planned.root / "review"
     store = Tracking(settings.tracking_uri, settings.prefix).database
     if store is not None and not store.exists():
         from harness.launch import report_from_root
 
-        reviews = report_from_root.look_up(made, command_line(), store, folder)
-        log.info(f"{store}: no such database, so this is what the files of {made.root} say")
+        reviews = report_from_root.look_up(planned, command_line(), store, folder)
+        log.info(f"{store}: no such database, so this is what the files of {planned.root} say")
     else:
-        reviews = report_from_mlflow.look_up(made, command_line(), settings.tracking_uri, settings.prefix, folder)
+        reviews = report_from_mlflow.look_up(planned, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
         from harness.report.folder import write_report
         from harness.tracking import ui
@@ -84,8 +84,8 @@ def ui(
     from harness.tracking import ui as service
     from harness.tracking.client import Tracking
 
-    found = settings.resolve()
-    service.serve(Tracking(found.tracking_uri, found.prefix), experiment, port, browse)
+    resolved = settings.resolve()
+    service.serve(Tracking(resolved.tracking_uri, resolved.prefix), experiment, port, browse)
 
 
 def predict(

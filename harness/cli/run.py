@@ -169,14 +169,14 @@ def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool)
 
 
 def dry(plan: "Plan", options: "RunOptions", rehearse: bool) -> str:
-    """What sbatch would be given."""
+    """Return the batch scripts that sbatch would be given."""
     from harness.launch import rehearsal, slurm_jobs
 
     return rehearsal.dry(plan, options) if rehearse else slurm_jobs.dry(plan, options)
 
 
 def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> None:
-    """What --rehearse measures, here or in a Slurm job."""
+    """Print what --rehearse measures, here or in a Slurm job."""
     from harness.common.progress import Progress
     from harness.launch import rehearsal as rehearse
 
@@ -192,7 +192,7 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
 
 
 def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
-    """Say what came of a run and where it lies; `bare`: MLflow's default store. Raises what the run ends with."""
+    """Print a run's results and where they are; `bare`: MLflow's default store. Raise what the run ends with."""
     for job, reason in results.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""

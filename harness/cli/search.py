@@ -141,7 +141,7 @@ def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
 
 
 def show(done: "Done", as_json: bool) -> None:
-    """The finding and the table; then what went wrong, with its exit code."""
+    """Print the finding and the table; then exit with the code of what went wrong."""
     if as_json:
         out(json.dumps(as_values(done), indent=1))
     else:

@@ -13,12 +13,12 @@ JsonObject = dict[str, Any]  # of open keys: an identity, a plug-in's options, a
 
 
 def temporary(target: Path) -> Path:
-    """Beside the target, and of this process alone: hosts that share a file system may have equal process ids."""
+    """Return a path beside the target, of this process alone: hosts that share a file system may share process ids."""
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def read_json(path: Path) -> JsonObject:
-    """A small JSON file that is written by rename; {} where it is not there. Raises UnfitError for a damaged one."""
+    """Return a small JSON file that is written by rename; {} if it is absent. Raise UnfitError if it is damaged."""
     try:
         loaded = json.loads(path.read_text())
     except FileNotFoundError:

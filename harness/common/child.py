@@ -34,7 +34,7 @@ def python(*words: str) -> list[str]:
 
 @contextmanager
 def answer() -> Iterator[TextIO]:
-    """The real stdout of a child that is asked; what libraries print meanwhile goes to stderr."""
+    """Yield the real stdout of a child process; what libraries print meanwhile goes to stderr."""
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         yield out

@@ -19,7 +19,7 @@ def never_refuse() -> None:
 
 
 def out(text: str = "") -> None:
-    """A result, on stdout. Raises OSError where it cannot be written, unless its reader has left (`… | head`)."""
+    """Print a result on stdout. Raise OSError if it cannot be written, unless its reader has left (`… | head`)."""
     try:
         _write(sys.stdout, text)
     except BrokenPipeError:

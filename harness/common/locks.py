@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import getpass
 import logging
 import os
 import socket
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.common.errors import UnfitError
+from harness.common.machine import user
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Lock(threading.local):
         """Wait for it; return the open file, None where the file system has no locks. Raise UnfitError, OSError."""
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            begun, told = time.monotonic(), False
+            begun, announced = time.monotonic(), False
             while not self._tried(file):
                 waited = time.monotonic() - begun
                 if waited >= self.patience:
@@ -64,8 +64,8 @@ class Lock(threading.local):
                         f"{self.path}: {self.holder()} has not given it back within {self.patience:.0f} s; wait for "
                         "that process or end it, and give the same command again"
                     )
-                if waited >= self.tell and not told:
-                    told = True
+                if waited >= self.tell and not announced:
+                    announced = True
                     log.info(f"waiting for {self.path}, which {self.holder()} has; at most {self.patience:.0f} s")
                 time.sleep(AGAIN)
             os.ftruncate(file, 0)
@@ -97,8 +97,4 @@ class Lock(threading.local):
 
 def us() -> str:
     """Return this process for people."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        user = str(os.getuid())
-    return f"{user}'s run on {socket.gethostname()} (process {os.getpid()})"
+    return f"{user()}'s run on {socket.gethostname()} (process {os.getpid()})"

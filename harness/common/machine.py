@@ -1,5 +1,6 @@
-"""What this machine has and allows, asked without torch."""
+"""Devices, cores, memory and user of this machine, asked without torch."""
 
+import getpass
 import os
 import resource
 import shutil
@@ -15,12 +16,12 @@ FILES, EACH = 64, 16  # open files of a rank itself, and for each of its loading
 
 
 def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
-    """The most ranks a node, one a GPU, that share a micro-batch evenly; at least one."""
+    """Return the most ranks a node, one a GPU, that share a micro-batch evenly; at least one."""
     return max((n for n in range(1, gpus + 1) if micro_batch % (n * nodes) == 0), default=1)
 
 
 def gpus() -> int:
-    """GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
+    """Return GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -53,3 +54,11 @@ def room_for_loading(workers: int, batch: int) -> None:
             f"{SHM} has {free / 2**20:.2f} MiB free and train.workers={workers} need {memory / 2**20:.2f}: "
             "give the container more (docker run --shm-size=8g, or --ipc=host), or train.workers=0 (no number moves)"
         )
+
+
+def user() -> str:
+    """Return this user's name, or number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return str(os.getuid())

@@ -21,5 +21,5 @@ def die_with_parent() -> None:
 
 
 def orphaned() -> bool:
-    """Whether the parent has died."""
+    """Return whether the parent has died."""
     return os.getppid() != PARENT

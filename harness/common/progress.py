@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: bars in a terminal, a line now and then elsewhere."""
+"""Progress of long work on stderr: bars in a terminal, a line now and then elsewhere."""
 
 import copy
 import logging

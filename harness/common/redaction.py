@@ -29,7 +29,7 @@ PATTERNS = (
 
 
 def redact(text: str) -> str:
-    """The text with *** for passwords of URLs, bearer tokens, values of secret-sounding keys, and MLflow's own."""
+    """Return the text with *** for passwords of URLs, bearer tokens, values of secret-sounding keys, MLflow's own."""
     for value in filter(None, map(os.environ.get, KNOWN)):
         if len(value) >= SHORT:
             text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASK, text)
@@ -39,6 +39,6 @@ def redact(text: str) -> str:
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """An exception's message as one redacted line of at most `limit` characters."""
+    """Return an exception's message as one redacted line of at most `limit` characters."""
     text = redact(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

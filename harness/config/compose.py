@@ -145,7 +145,7 @@ class Config:
         return PluginSpec(section["name"], section.get(section["name"], {}))
 
     def decoder(self, name: str) -> PluginSpec:
-        """A decoder with its values."""
+        """Return a decoder with its values."""
         return PluginSpec(name, self.tree["decoder"].get(name, {}))
 
     @property
@@ -159,36 +159,36 @@ class Config:
         return self.train.batch if self.train.micro_batch is None else self.train.micro_batch
 
     def with_seed(self, seed: int) -> "Config":
-        """The same with another seed."""
+        """Return the same with another seed."""
         return replace(self, tree={**self.tree, "seed": seed})
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
-        """The same with other values of some keys, dotted as in `key=value`. Raises UsageError for an unknown one."""
+        """Return a copy with other values of some dotted keys, as `key=value`. Raise UsageError if one is unknown."""
         tree = self.tree
         for key, value in values.items():
             tree = put(tree, key.split("."), value, key)
         return replace(self, tree=tree)
 
     def value(self, key: str) -> Any:
-        """The value of a dotted key. Raises UsageError for an unknown one."""
+        """Return the value of a dotted key. Raise UsageError for an unknown one."""
         value: Any = self.tree
         for name in key.split("."):
             value = pick(value, name, key)
         return value
 
     def next_seed(self) -> "Config | None":
-        """The same with the plan's next seed, for pairs of equal models; None after the last."""
+        """Return the same with the plan's next seed, for pairs of equal models; None after the last."""
         later = [seed for seed in self.seeds if seed > self.tree["seed"]]
         return self.with_seed(later[0]) if later else None
 
     def iterations(self) -> int:
-        """Optimiser steps: epochs × max(1, videos × frames_per_video // batch)."""
+        """Return the optimiser steps: epochs × max(1, videos × frames_per_video // batch)."""
         train, videos = self.train, self.content.videos["train"]
         return train.epochs * max(1, videos * train.frames_per_video // train.batch)
 
 
 def schema(folders: plugins.Folders = ()) -> type:
-    """The dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
+    """Return the dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
 
     `extra` (decoders that get a row of their own), `variants` (further ensembles) and `stages` (the last one of a table
     of stages) choose cells; no job depends on them.
@@ -233,8 +233,8 @@ def validate_schema(config: type, path: Path) -> None:
     try:
         OmegaConf.structured(config())
     except Exception as error:  # of OmegaConf, or of the class itself
-        said = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
-        raise UsageError(f"{path}: Config: {said}; each field needs a default of its type") from error
+        problem = explain(error) if isinstance(error, OmegaConfBaseException) else first_line(error)
+        raise UsageError(f"{path}: Config: {problem}; each field needs a default of its type") from error
     try:
         ranges.check(config, {entry.name: getattr(config(), entry.name) for entry in fields(config)})
     except (UsageError, ValueError) as error:
@@ -242,7 +242,7 @@ def validate_schema(config: type, path: Path) -> None:
 
 
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
-    """Schema, then preset, then `key=value`. Raises UsageError for an unknown preset or key, or a wrong type."""
+    """Compose schema, then preset, then `key=value`. Raise UsageError for an unknown preset or key, or a wrong type."""
     typed = schema(folders)
     node = OmegaConf.structured(typed)
     OmegaConf.set_readonly(node, False)
@@ -264,7 +264,7 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 
 
 def merge(node: Any, value: Any, source: str) -> Any:
-    """OmegaConf's merge; its errors in one line that names the source and the full key."""
+    """Merge by OmegaConf; its errors become one line that names the source and the full key."""
     if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
         raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
     try:
@@ -276,16 +276,16 @@ def merge(node: Any, value: Any, source: str) -> Any:
 
 
 def explain(error: OmegaConfBaseException) -> str:
-    """An OmegaConf error in one line that names the full key."""
+    """Return an OmegaConf error in one line that names the full key."""
     key = getattr(error, "full_key", None)
     message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
     return message + (f" (key {key})" if key and key not in message else "")
 
 
 def preset_chain(preset: str) -> list[Path]:
-    """The preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
+    """Return the preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
 
-    Raises UsageError where one is missing or they form a circle.
+    Raise UsageError where one is missing or they form a circle.
     """
     chain: list[Path] = []
     name: str | None = preset
@@ -306,7 +306,7 @@ def preset_chain(preset: str) -> list[Path]:
 
 
 def read_preset(path: Path, what: str = "preset") -> Any:
-    """A file's YAML as an OmegaConf node. Raises UsageError where it is not a mapping."""
+    """Return a file's YAML as an OmegaConf node. Raise UsageError where it is not a mapping."""
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:
@@ -338,7 +338,7 @@ def check(config: Config) -> None:
 
 
 def pick(tree: Any, name: str, key: str) -> Any:
-    """One step down a dotted key. Raises UsageError where there is no such key."""
+    """Take one step down a dotted key. Raise UsageError where there is no such key."""
     if not isinstance(tree, dict) or name not in tree:
         near = plugins.suggestion(name, list(tree) if isinstance(tree, dict) else [])
         raise UsageError(f"no key '{key}'{near}")
@@ -346,31 +346,31 @@ def pick(tree: Any, name: str, key: str) -> Any:
 
 
 def put(tree: JsonObject, names: Sequence[str], value: Any, key: str) -> JsonObject:
-    """A copy of a tree with one value changed."""
+    """Return a copy of a tree with one value changed."""
     below = pick(tree, names[0], key)
     return {**tree, names[0]: value if len(names) == 1 else put(below, names[1:], value, key)}
 
 
 def used(section: JsonObject, config_class: type | None) -> JsonObject:
-    """The part of a section that enters an identity: neither `where` nor None."""
+    """Return the part of a section that enters an identity: neither `where` nor None."""
     places = {f.name for f in fields(config_class) if f.metadata.get("where")} if is_dataclass(config_class) else set()
     return {key: value for key, value in section.items() if key not in places and value is not None}
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's first line."""
+    """Return an exception's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def leaves(tree: Any) -> list[Any]:
-    """The values of a plain tree."""
+    """Return the values of a plain tree."""
     if isinstance(tree, dict | list):
         return [leaf for value in (tree.values() if isinstance(tree, dict) else tree) for leaf in leaves(value)]
     return [tree]
 
 
 def hashable(tree: Any) -> Any:
-    """Lists as tuples, so that trees compare and a plug-in's Config can be hashed."""
+    """Return a tree with tuples for lists, so that trees compare and a plug-in's Config can be hashed."""
     if isinstance(tree, dict):
         return {key: hashable(value) for key, value in tree.items()}
     return tuple(hashable(value) for value in tree) if isinstance(tree, list) else tree

@@ -27,7 +27,7 @@ def resolve(
     progress: Progress = SILENT,
     only: Collection[str] = (*SPLITS, *OPTIONAL),
 ) -> Config:
-    """The configuration with its content known as far as it is there; `root` keeps the cache of file digests.
+    """Return the configuration with its content known as far as it is there; `root` keeps the cache of file digests.
 
     Files of the data (of `only` these splits) are read with `compute`, else their cached digests are taken. Missing
     data is not an error here, since planning works without it: Content.missing says what and why.
@@ -84,7 +84,7 @@ def _resolve(config: Config, root: Path | None, compute: bool, progress: Progres
 def manifest_of(
     config: Config, split: str, root: Path | None, compute: bool, progress: Progress = SILENT
 ) -> tuple[str | None, str]:
-    """The digest of a split's files, and why there is none; the manifest is kept under the root. Raises UnfitError."""
+    """Return the digest of a split's files, or why there is none; the root keeps the manifest. Raise UnfitError."""
     files = inventory(config, split, root, compute, progress)
     if files is None:
         return None, ""
@@ -97,7 +97,7 @@ def manifest_of(
 
 
 def data_folder(config: Config) -> Path | None:
-    """The folder that the data set is read from; None where its options name none, or several."""
+    """Return the folder that the data set is read from; None where its options name none, or several."""
     name = config["data"]["name"]
     cls: Any = plugins.read_schema(plugins.find("datasets", name, config.folders)).config
     keys = [f.name for f in fields(cls) if f.metadata.get("path")] if cls else []
@@ -113,7 +113,7 @@ def manifest_path(root: Path, digest: str) -> Path:
 def inventory(
     config: Config, split: str, root: Path | None, compute: bool, progress: Progress = SILENT
 ) -> manifest.Inventory | None:
-    """The files of a split; None for a data set that does not list any. Raises UnfitError."""
+    """Return the files of a split; None for a data set that does not list any. Raise UnfitError."""
     dataset, name = build_dataset(config), config["data"]["name"]
     files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(dataset, "split_files", None)
     if files is None:
@@ -126,7 +126,7 @@ def inventory(
 
 
 def build_dataset(config: Config) -> Dataset:
-    """The data set that a configuration names, with the split `dev` where it holds a part of `train` out."""
+    """Return the data set that a configuration names, with the split `dev` where it holds a part of `train` out."""
     name, share = config["data"]["name"], config["data"]["hold_out"]
     module = plugins.load_named("datasets", name, config.folders, ("VERSION", "Config", "Dataset"))
     dataset: Dataset = module.Dataset(module.Config(**config["data"][name]))
@@ -134,13 +134,13 @@ def build_dataset(config: Config) -> Dataset:
 
 
 def units(config: Config, videos: Iterable[str]) -> dict[str, str]:
-    """The unit that each video belongs to in an interval: itself, or the recording it was cut from."""
+    """Return the unit that each video belongs to in an interval: itself, or the recording it was cut from."""
     dataset = build_dataset(config)
     return {video: dataset.unit(video) for video in videos}
 
 
 def content_files(config: Config) -> dict[str, str]:
-    """Paths whose content enters the identity, by full key: only of the encoder in use."""
+    """Return the paths whose content enters the identity, by full key: only of the encoder in use."""
     name = config["encoder"]["name"]
     cls: Any = plugins.read_schema(plugins.find("encoders", name, config.folders)).config
     section = config["encoder"].get(name, {})
@@ -149,7 +149,7 @@ def content_files(config: Config) -> dict[str, str]:
 
 
 def file_digest(path: Path, root: Path | None) -> str:
-    """sha256 of a file, cached under the root. Raises OSError where it cannot be read, UnfitError for a folder."""
+    """Return a file's sha256, cached under the root. Raise OSError if it cannot be read, UnfitError for a folder."""
     with path.open("rb"):  # with the system's own words
         pass
     cache = None

@@ -55,7 +55,7 @@ def field_of(schema: Any, names: list[str]) -> "Field[Any] | None":
 
 
 def is_place(member: "Field[Any]") -> bool:
-    """Whether a field holds a text that says where something is."""
+    """Return whether a field holds a text that says where something is."""
     annotation = str(member.type)
     text = re.search(r"\bstr\b", annotation) is not None and "[" not in annotation
     return text and any(member.metadata.get(kind) for kind in PLACES)

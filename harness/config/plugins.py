@@ -45,7 +45,7 @@ class Schema:
 
 
 def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
-    """Name -> file of every plug-in of a kind. Raises UsageError where a folder is not there or two hold one name."""
+    """Return name -> file of every plug-in of a kind. Raise UsageError if a folder is absent or two hold one name."""
     for own in folders:
         if not Path(own).is_dir():
             raise UsageError(f"{own}: no such folder of plug-ins")
@@ -63,12 +63,12 @@ def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
 
 
 def names(kind: str, folders: Folders = ()) -> list[str]:
-    """Names of a kind, sorted."""
+    """Return the names of a kind, sorted."""
     return sorted(paths(kind, folders))
 
 
 def find(kind: str, name: str, folders: Folders = ()) -> Path:
-    """The file of a plug-in. Raises UsageError with a suggestion where there is none."""
+    """Return the file of a plug-in. Raise UsageError with a suggestion where there is none."""
     files = paths(kind, folders)
     if name not in files:
         near = suggestion(name, files)
@@ -78,7 +78,7 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """' (did you mean ...?)', or nothing where nothing is near."""
+    """Return ' (did you mean ...?)', or nothing where nothing is near."""
     near = get_close_matches(name, list(names), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
@@ -92,7 +92,7 @@ def load(kind: str, name: str, folders: Folders = ()) -> ModuleType:
 
 
 def load_named(kind: str, name: str, folders: Folders, needed: Sequence[str]) -> ModuleType:
-    """A plug-in by its name or by a .py file's path. Raises UsageError where it lacks one of the `needed` names."""
+    """Return a plug-in by its name or by a .py file's path. Raise UsageError if it lacks one of the `needed` names."""
     if not name.endswith(".py"):
         module = load(kind, name, folders)
     elif Path(name).is_file():
@@ -107,7 +107,7 @@ def load_named(kind: str, name: str, folders: Folders, needed: Sequence[str]) ->
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a file that lies outside the project, once. Raises UsageError where it does not import."""
+    """Import a file that lies outside the project, once. Raise UsageError where it does not import."""
     key = "harness_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
     if key in sys.modules:
         return sys.modules[key]
@@ -126,7 +126,7 @@ def load_file(path: Path) -> ModuleType:
 
 @contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """Whatever a person's own plug-in raises as a UsageError with its file and line; ours raise what they raise."""
+    """Turn what a person's own plug-in raises into a UsageError with its file and line; leave ours as they are."""
     try:
         yield
     except HarnessError:
@@ -142,7 +142,7 @@ def blamed(path: Path) -> Iterator[None]:
 
 @cache
 def read_schema(path: Path) -> Schema:
-    """VERSION and Config of a file, from its source alone. Raises UsageError where their values are not literal."""
+    """Return a file's VERSION and Config, from its source alone. Raise UsageError unless their values are literal."""
     tree = parse(path)
     version: int | None = None
     config: type | None = None
@@ -161,13 +161,13 @@ def read_schema(path: Path) -> Schema:
 
 
 def assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
-    """The names that an assignment gives a value."""
+    """Return the names that an assignment gives a value."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return [ast.unparse(target) for target in targets]
 
 
 def whole_number(node: ast.Assign | ast.AnnAssign, path: Path) -> int:
-    """The number that VERSION is. Raises UsageError where it is another thing."""
+    """Return the number that VERSION is. Raise UsageError where it is another thing."""
     value = node.value.value if isinstance(node.value, ast.Constant) else None
     if type(value) is not int:
         raise UsageError(f"{path}:{node.lineno}: VERSION must be a whole number, written out")
@@ -175,14 +175,14 @@ def whole_number(node: ast.Assign | ast.AnnAssign, path: Path) -> int:
 
 
 def version_of(module_path: str) -> int:
-    """The VERSION of one of our own modules, for example 'harness/engine/train.py'."""
+    """Return the VERSION of one of our own modules, for example 'harness/engine/train.py'."""
     version = read_schema(PROJECT / module_path).version
     assert version is not None
     return version
 
 
 def parse(path: Path) -> ast.Module:
-    """A file's syntax tree. Raises UsageError where it is no Python."""
+    """Return a file's syntax tree. Raise UsageError where it is no Python."""
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -194,12 +194,12 @@ def parse(path: Path) -> ast.Module:
 
 
 def docstring(path: Path) -> str:
-    """A plug-in's docstring, without importing it. Raises UsageError where it is no Python."""
+    """Return a plug-in's docstring, without importing it. Raise UsageError where it is no Python."""
     return ast.get_docstring(parse(path)) or ""
 
 
 def headline(path: Path) -> str:
-    """The first line of a plug-in's docstring; what is wrong where it is no Python."""
+    """Return the first line of a plug-in's docstring; what is wrong where it is no Python."""
     try:
         return (docstring(path).splitlines() or [""])[0]
     except UsageError as error:

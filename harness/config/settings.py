@@ -51,7 +51,7 @@ RANKS = ("stall", "deterministic")  # options that ranks hear of: how.json has t
 
 @dataclass(frozen=True)
 class RunOptions(LaunchOptions):
-    """How to run, never what: nothing of it enters a fingerprint."""
+    """Options of a run that no number depends on: nothing of it enters a fingerprint."""
 
     offline: bool = False
     rerun: str | None = None  # 'changed', or a cell's name
@@ -95,16 +95,16 @@ class Resolved:
 
 
 def find() -> Path | None:
-    """The harness.yaml that counts: the working directory's, else the user's."""
+    """Return the harness.yaml that counts: the working directory's, else the user's."""
     base = os.environ.get("XDG_CONFIG_HOME") or (os.path.expanduser("~/.config"))
     places = [Path(FILE), Path(base) / "harness" / FILE]
-    return next((place for place in places if os.path.isfile(place)), None)  # False in a home that is another's
+    return next((path for path in places if os.path.isfile(path)), None)  # False in a home that is another's
 
 
 def resolve(**flags: Any) -> Resolved:
-    """Flags that were given (not None), then harness.yaml, then the built-in defaults.
+    """Resolve settings: flags that were given (not None), then harness.yaml, then the built-in defaults.
 
-    Raises UsageError for a key that is not there, a wrong type, or a path key that would change a number.
+    Raise UsageError for a key that is not there, a wrong type, or a path key that would change a number.
     """
     path = find()
     values = {f.name: getattr(Settings(), f.name) for f in fields(Settings)}
@@ -130,7 +130,7 @@ def resolve(**flags: Any) -> Resolved:
 
 
 def read(path: Path) -> JsonObject:
-    """The keys that a file gives, typed, its relative paths made absolute. Raises UsageError."""
+    """Return the keys that a file gives, typed, its relative paths made absolute. Raise UsageError."""
     loaded = compose.read_preset(path, "settings")
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
@@ -142,42 +142,42 @@ def read(path: Path) -> JsonObject:
     given: JsonObject = {str(key): merged[key] for key in loaded}
     here = path.resolve().parent
 
-    def place(value: str) -> str:
+    def absolute(value: str) -> str:
         return str(here / os.path.expanduser(value))
 
     if "root" in given:
-        given["root"] = place(given["root"])
+        given["root"] = absolute(given["root"])
     if str(given.get("preset")).endswith((".yaml", ".yml")):
-        given["preset"] = place(given["preset"])
+        given["preset"] = absolute(given["preset"])
     if "plugins" in given:
-        given["plugins"] = tuple(map(place, given["plugins"]))
+        given["plugins"] = tuple(map(absolute, given["plugins"]))
     if "paths" in given:
-        given["paths"] = {key: place(value) for key, value in given["paths"].items()}
+        given["paths"] = {key: absolute(value) for key, value in given["paths"].items()}
     return given
 
 
 def check_paths(settings: Settings, path: Path | None) -> None:
     """Raise UsageError for a key under `paths` that is unknown or more than a place."""
-    known = place_keys(settings.plugins)
+    allowed = place_keys(settings.plugins)
     for key in settings.paths:
-        if key not in known:
+        if key not in allowed:
             raise UsageError(
-                f"{path}: paths: '{key}' is no key that says where{plugins.suggestion(key, known)}; known: "
-                f"{', '.join(known)}. What a number depends on belongs into a preset"
+                f"{path}: paths: '{key}' is no key that says where{plugins.suggestion(key, allowed)}; known: "
+                f"{', '.join(allowed)}. What a number depends on belongs into a preset"
             )
 
 
 def place_keys(folders: plugins.Folders) -> list[str]:
-    """All configuration keys that hold a path: marked `path`, or `content` for a file whose digest counts."""
+    """Return all configuration keys that hold a path: marked `path`, or `content` for a file whose digest counts."""
 
     def visit(cls: Any, prefix: str) -> list[str]:
-        found = []
+        keys = []
         for f in fields(cls):
             inner = f.default_factory if callable(f.default_factory) else None
             if is_dataclass(inner):
-                found += visit(inner, f"{prefix}{f.name}.")
+                keys += visit(inner, f"{prefix}{f.name}.")
             elif f.metadata.get("path") or f.metadata.get("content"):
-                found.append(prefix + f.name)
-        return found
+                keys.append(prefix + f.name)
+        return keys
 
     return visit(compose.schema(folders), "")

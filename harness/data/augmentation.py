@@ -46,7 +46,7 @@ class Box(NamedTuple):
 def augment(
     images: Tensor, labels: Tensor, crop: int, short_side: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A clip's training sample; the current frame is the last one.
+    """Return a clip's training sample; the current frame is the last one.
 
     images (T, 3, H, W) and labels (T, H, W), both uint8 -> (T, 3, c, c) and (T, c, c), both uint8
     """
@@ -64,14 +64,14 @@ def augment(
 
 
 def resized(size: tuple[int, ...], short_side: int, ratio: float) -> tuple[int, int]:
-    """Height and width after mmcv's keep-ratio resize into (4 × short_side, short_side) × ratio."""
+    """Return the height and width after mmcv's keep-ratio resize into (4 × short_side, short_side) × ratio."""
     short_limit, long_limit = int(short_side * ratio), int(LONG_SIDE * short_side * ratio)
     factor = min(long_limit / max(size), short_limit / min(size))
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
 def choose_box(label: Tensor, height: int, width: int, crop: int, rng: np.random.Generator) -> Box:
-    """A crop of the frame resized to height × width, in source pixels; drawn up to ten times until it is varied."""
+    """Return a crop of the frame resized to height × width, in source pixels; up to ten draws until it is varied."""
     for _ in range(TRIES):
         top, box_height = source_span(label.shape[0], height, crop, rng)
         left, box_width = source_span(label.shape[1], width, crop, rng)
@@ -88,13 +88,13 @@ def source_span(source: int, resized: int, crop: int, rng: np.random.Generator) 
 
 
 def is_varied(label: Tensor) -> bool:
-    """Whether there are two classes and none has 75 % of the valid pixels (mmseg's cat_max_ratio)."""
+    """Return whether there are two classes and none has 75 % of the valid pixels (mmseg's cat_max_ratio)."""
     counts = torch.bincount(label.flatten(), minlength=256)[:VOID]
     return bool((counts > 0).sum() > 1 and counts.max() < MAX_SHARE * counts.sum())
 
 
 def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """mmseg's PhotoMetricDistortion: each change by a coin, contrast before or after the colours.  # (3, h, w) uint8"""
+    """Distort as mmseg's PhotoMetricDistortion: each change by a coin, contrast first or last.  # (3, h, w) uint8"""
     if rng.random() < 0.5:
         image = image.add(rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clamp_(0, 255).to(torch.uint8)
     contrast_last = rng.random() < 0.5
@@ -140,7 +140,7 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
 
 
 def brightest(image: Tensor) -> tuple[Tensor, Tensor]:
-    """V of HSV, the largest channel, and the chroma, V minus the smallest.  # (h, w) float32 each"""
+    """Return V of HSV, the largest channel, and the chroma, V minus the smallest.  # (h, w) float32 each"""
     red, green, blue = image
     value = torch.maximum(torch.maximum(red, green), blue)
     return value.float(), (value - torch.minimum(torch.minimum(red, green), blue)).float()

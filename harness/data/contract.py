@@ -29,19 +29,19 @@ class Dataset(Protocol):
     classes: tuple[str, ...]  # K names
 
     def videos(self, split: str) -> tuple[str, ...]:
-        """Names of the split's videos, in the order of its list."""
+        """Return the names of the split's videos, in the order of its list."""
         ...
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
-        """Names of a video's frames in time."""
+        """Return the names of a video's frames in time."""
         ...
 
     def read(self, split: str, video: str, frame: str) -> Frame:
-        """One frame, decoded."""
+        """Return one frame, decoded."""
         ...
 
     def digest(self, split: str) -> str | None:
-        """Digest of what the split is (its list, the class names), never of where it lies; None if made, not read."""
+        """Return the digest of the split's list and class names, never of its path; None if made, not read."""
         ...
 
     # Optional: `split_files(split: str) -> Iterable[tuple[str, Path]]`, a name within the split and a path for each
@@ -49,11 +49,11 @@ class Dataset(Protocol):
     # without it by `digest` alone. Files in folders `origin` and `mask` are called images and masks in messages.
 
     def unit(self, video: str) -> str:
-        """The unit of an interval: the video itself, or the recording it was cut from."""
+        """Return the unit of an interval: the video itself, or the recording it was cut from."""
         ...
 
     def planned(self, split: str) -> int:
-        """Number of videos, also where the data is absent (then as published)."""
+        """Return the number of videos, also where the data is absent (then as published)."""
         ...
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 
 def numbers(names: Sequence[str]) -> list[int] | None:
-    """The number in which the names differ, of each name; None where it is not one number or a number comes twice."""
+    """Return each name's number in which the names differ; None if they differ in several, or a number comes twice."""
     parts = [re.split("([0-9]+)", name) for name in names]  # text, number, text, …
     if len({len(part) for part in parts}) != 1:
         return None
@@ -26,7 +26,7 @@ def numbers(names: Sequence[str]) -> list[int] | None:
 
 
 def in_time(names: Iterable[str]) -> list[str]:
-    """The names in time."""
+    """Return the names in time."""
     ordered = sorted(names)
     if len({len(name) for name in ordered}) < 2:
         return ordered  # numbers of one length are in order
@@ -35,7 +35,7 @@ def in_time(names: Iterable[str]) -> list[str]:
 
 
 def after_gaps(names: Sequence[str]) -> list[str]:
-    """The names, given in time, before which at least one number is left out, going by the video's usual step."""
+    """Return the names, given in time, before which at least one number is left out, by the video's usual step."""
     values = numbers(names)
     if values is None:
         return []

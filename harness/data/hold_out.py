@@ -36,33 +36,33 @@ class HoldOut:
         return dev_videos(self.inner.videos("train"), self.inner.unit, self.share)
 
     def videos(self, split: str) -> tuple[str, ...]:
-        """Names of the split's videos, in the order of its list. Raises UnfitError where nothing can be held out."""
+        """Return the split's videos by name, in the order of its list. Raise UnfitError if none can be held out."""
         if split not in ("train", SPLIT):
             return self.inner.videos(split)
         return tuple(video for video in self.inner.videos("train") if (video in self._dev_videos) == (split == SPLIT))
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
-        """Names of a video's frames in time."""
+        """Return the names of a video's frames in time."""
         return self.inner.frames(source(split), video)
 
     def starts(self, split: str, video: str) -> frozenset[str]:
-        """Frames of a video that no frame is before."""
+        """Return the frames of a video that no frame is before."""
         return contract.starts(self.inner, source(split), video)
 
     def read(self, split: str, video: str, frame: str) -> Frame:
-        """One frame, decoded."""
+        """Return one frame, decoded."""
         return self.inner.read(source(split), video, frame)
 
     def digest(self, split: str) -> str | None:
-        """Of the list that the split is taken from."""
+        """Return the digest of the list that the split is taken from."""
         return self.inner.digest(source(split))
 
     def unit(self, video: str) -> str:
-        """The unit of an interval."""
+        """Return the unit of an interval."""
         return self.inner.unit(video)
 
     def planned(self, split: str) -> int:
-        """Number of videos; where the list is absent, as if each video were a unit."""
+        """Return the number of videos; where the list is absent, as if each video were a unit."""
         if split not in ("train", SPLIT):
             return self.inner.planned(split)
         try:
@@ -74,7 +74,7 @@ class HoldOut:
 
 
 def dev_videos(videos: Sequence[str], unit: Callable[[str], str], share: float) -> frozenset[str]:
-    """The videos of as many units as make up the share; at least one is held out and at least one is left."""
+    """Return the videos of as many units as make up the share; at least one is held out and at least one is left."""
     units: dict[str, list[str]] = {}
     for video in videos:
         units.setdefault(unit(video), []).append(video)
@@ -99,5 +99,5 @@ def rank(unit: str) -> str:
 
 
 def source(split: str) -> str:
-    """The data set's own split that a split is taken from."""
+    """Return the data set's own split that a split is taken from."""
     return "train" if split == SPLIT else split

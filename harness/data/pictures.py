@@ -46,15 +46,15 @@ Read = Callable[[Path, ImageFile], Any]
 
 
 def shown(value: object) -> str:
-    """A path or a name as a message shows it: as it is, quoted and escaped where it holds what does not print."""
+    """Return a path or a name as a message shows it: as it is, quoted and escaped if it holds what does not print."""
     text = str(value)
     return text if text.isprintable() else repr(text)
 
 
 def list_pictures(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
-    """Stem -> file of a folder's pictures by their suffix in any case, unordered; hidden files are none.
+    """Return stem -> file of a folder's pictures by their suffix in any case, unordered; hidden files are none.
 
-    Raises OSError for a folder that cannot be read, UnfitError for a folder with a picture's name and for two pictures
+    Raise OSError for a folder that cannot be read, UnfitError for a folder with a picture's name and for two pictures
     of one stem.
     """
     pictures: dict[str, Path] = {}
@@ -74,25 +74,25 @@ def list_pictures(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str,
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image as RGB, upright.  # (H, W, 3)
+    """Return an image as RGB, upright.  # (H, W, 3)
 
-    Raises UnfitError for a file that is empty, cut off, too large or no image, and for transparent pixels.
+    Raise UnfitError for a file that is empty, cut off, too large or no image, and for transparent pixels.
     """
     image: NDArray[np.uint8] = decode(path, to_rgb)
     return image
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width of the upright image, from the file's header. Raises UnfitError."""
+    """Return the height and width of the upright image, from the file's header. Raise UnfitError."""
     size: tuple[int, int] = decode(path, to_size)
     return size
 
 
 def read_mask(path: Path, data: bytes | None = None, whole_bytes: bool = False) -> NDArray[np.integer]:
-    """A mask's stored numbers, 0 to 255; palette files give their indices.  # (H, W)
+    """Return a mask's stored numbers, 0 to 255; palette files give their indices.  # (H, W)
 
     `data`: the file's bytes where they are at hand; `whole_bytes` refuses 2 or 4 bits of grey, which other readers
-    rescale. Raises UnfitError for a file that is empty, cut off or no image, and for one whose numbers are not certain.
+    rescale. Raise UnfitError for a file that is empty, cut off or no image, and for one whose numbers are not certain.
     """
     mask: NDArray[np.integer] = decode(path, to_bytes if whole_bytes else to_numbers, data)
     return mask
@@ -101,9 +101,9 @@ def read_mask(path: Path, data: bytes | None = None, whole_bytes: bool = False) 
 def read_labels(
     path: Path, num_classes: int, data: bytes | None = None, stored: type[np.generic] | None = None
 ) -> NDArray[np.uint8]:
-    """A mask's class indices, of a file or of its bytes, `stored` with that type where it matters.  # (H, W)
+    """Return a mask's class indices, of a file or of its bytes, `stored` with that type where it matters.  # (H, W)
 
-    Raises UnfitError for a file that is no mask and for a label that is no class.
+    Raise UnfitError for a file that is no mask and for a label that is no class.
     """
     mask = read_mask(path, data, whole_bytes=stored is not None)
     if stored is not None and mask.dtype != stored:
@@ -116,7 +116,7 @@ def read_labels(
 
 
 def decode(path: Path, read: Read, data: bytes | None = None) -> Any:
-    """The result of `read` on the opened file. Raises UnfitError."""
+    """Return the result of `read` on the opened file. Raise UnfitError."""
     if data is None and not os.path.isfile(path):  # a pipe would be waited for
         what = "no picture" if os.path.lexists(path) else "no such file"
         raise UnfitError(f"{shown(path)}: {what}; complete the data")
@@ -130,7 +130,7 @@ def decode(path: Path, read: Read, data: bytes | None = None) -> Any:
 
 
 def to_rgb(path: Path, image: ImageFile) -> NDArray[np.uint8]:
-    """An opened image as RGB, upright.  # (H, W, 3)"""
+    """Return an opened image as RGB, upright.  # (H, W, 3)"""
     image.load()  # a PNG's EXIF may follow its pixels
     upright = TURNS.get(orientation(image))
     plain: Image.Image = image
@@ -147,21 +147,21 @@ def to_rgb(path: Path, image: ImageFile) -> NDArray[np.uint8]:
 
 
 def to_size(path: Path, image: ImageFile) -> tuple[int, int]:
-    """Height and width of an opened image, upright."""
+    """Return the height and width of an opened image, upright."""
     del path
     on_its_side = orientation(image) >= 5 and image.format != "TIFF"  # Pillow gives a TIFF upright
     return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
 def to_bytes(path: Path, image: ImageFile) -> NDArray[np.integer]:
-    """An opened mask's numbers. Raises UnfitError where a reader that rescales grey would take others."""
+    """Return an opened mask's numbers. Raise UnfitError where a reader that rescales grey would take others."""
     if raw_mode(image) in RESCALED:
         raise UnfitError(f"{shown(path)}: has less than 8 bits a pixel, which most readers rescale; save it with 8")
     return to_numbers(path, image)
 
 
 def to_numbers(path: Path, image: ImageFile) -> NDArray[np.integer]:
-    """An opened mask's numbers.  # (H, W)"""
+    """Return an opened mask's numbers.  # (H, W)"""
     raw, rescaled = raw_mode(image), any(tile[0].startswith("ppm") and tile[3] != ("L", 255) for tile in image.tile)
     turn = orientation(image)  # before the pixels are read: Pillow turns a TIFF with them
     if image.format not in LOSSLESS or any(word in str(image.info.get("compression")) for word in LOSSY_TIFF):
@@ -210,7 +210,7 @@ def raw_mode(image: ImageFile) -> str:
 
 
 def orientation(image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or its block is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged."""
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
         return int(turn) if turn in TURNS else UPRIGHT
@@ -219,7 +219,7 @@ def orientation(image: ImageFile) -> int:
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """One line on a file that does not decode."""
+    """Return one line on a file that does not decode."""
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return f"{shown(path)}: 0 bytes; fetch it again, or take its video off the list"
     if isinstance(error, Image.DecompressionBombError | MemoryError):

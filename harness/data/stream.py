@@ -77,7 +77,7 @@ class TrainStream(TorchDataset[Sample]):
             raise UnfitError(f"the {split} split has no video to train on")
 
     def video(self, position: int) -> str:
-        """Name of the video at a position."""
+        """Return the name of the video at a position."""
         cycle, index = divmod(position, len(self.videos))
         return self.videos[order(self.seed, cycle, len(self.videos))[index]]
 
@@ -94,7 +94,7 @@ class TrainStream(TorchDataset[Sample]):
         return Sample(images, labels, key, f"{video}/{names[current]}")
 
     def _read(self, video: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Images (T, 3, H, W) and labels (T, H, W) of a video's frames, each decoded once."""
+        """Return the images (T, 3, H, W) and labels (T, H, W) of a video's frames, each decoded once."""
         frames = {name: self.dataset.read(self.split, video, name) for name in dict.fromkeys(names)}
         if len({frame.image.shape for frame in frames.values()}) > 1:
             raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; make them alike")
@@ -107,14 +107,14 @@ class TrainStream(TorchDataset[Sample]):
 
 @lru_cache(maxsize=4)
 def order(seed: int, cycle: int, num_videos: int) -> tuple[int, ...]:
-    """The order of a cycle's videos."""
+    """Return the order of a cycle's videos."""
     return tuple(np.random.default_rng([seed, ORDER, cycle]).permutation(num_videos).tolist())
 
 
 def loader(
     stream: TrainStream, positions: Iterable[list[int]], workers: int = 0, *, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """A batch for each list of positions, the same for any number of workers.
+    """Yield a batch for each list of positions, the same for any number of workers.
 
     A HarnessError met by a worker is raised here as it is. Workers ignore SIGINT and SIGTERM: the parent decides, and
     they leave with it. `positions` may be endless; workers read ahead of it by two lists each.

@@ -23,7 +23,7 @@ def dataset(data: DataSpec, folders: plugins.Folders = ()) -> Dataset:
 def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
     """Return the network of a training, weights random.
 
-    Raises UnfitError where encoder and crop do not go together.
+    Raise UnfitError where encoder and crop do not go together.
     """
     encoder = plugins.load("encoders", job.encoder.name, job.plugins)
     decoder = plugins.load("decoders", job.decoder.name, job.plugins)
@@ -37,7 +37,7 @@ def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
 def load_pretrained(model: Segmentor, encoder: str) -> str:
     """Fill in the pre-trained weights of the encoder of that name; what was done to find them, in a line, or nothing.
 
-    Raises UnfitError where they are absent or do not fit.
+    Raise UnfitError where they are absent or do not fit.
     """
     network: Any = model.encoder  # models.segmentor.Encoder
     try:

@@ -4,10 +4,12 @@ The iteration is the whole position (randomness is a function of it), so a state
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +31,13 @@ class State(TypedDict):
     model: StateDict
     optimizer: StateDict
     scaler: StateDict
+
+
+class Origin(NamedTuple):
+    """What a file of weights says of the training that wrote it; None where an earlier version did not say."""
+
+    fingerprint: str | None
+    classes: tuple[str, ...] | None  # names of labels 0..K-1
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -58,7 +67,7 @@ def delete(path: Path) -> None:
 
 
 def latest(folder: Path, log: Callable[[str], None]) -> int | None:
-    """The newest step whose checkpoint is what was written.
+    """Return the newest step whose checkpoint is what was written.
 
     Each broken one is told to `log` and deleted: `save` would keep it, as a newer one, in place of a whole one.
     """
@@ -72,34 +81,58 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
 
 
 def load(folder: Path, step: int, device: torch.device) -> State:
-    """The state saved after `step` iterations; `latest` has verified it."""
+    """Return the state saved after `step` iterations; `latest` has verified it."""
     state: State = torch.load(path_of(folder, step), map_location=device, weights_only=True)
     return state
 
 
-def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A training's result and what its file says of itself. Raises UnfitError where it is absent or damaged."""
+def weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
+    """Return a training's result and what its file says of itself. Raise UnfitError where it is absent or damaged."""
+    path = JobDir(folder).weights_file
+    if sidecar(path).exists() and not whole(path):
+        raise UnfitError(f"{shown(path)}: is not what its training wrote (its sha256 differs); train it again")
+    with opened(folder) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, origin_of(file.metadata() or {})  # noqa: SIM118
+
+
+def origin(folder: Path) -> Origin:
+    """Return what a training's weights say of it; no tensor is read. Raise UnfitError where they cannot be read."""
+    with opened(folder) as file:
+        return origin_of(file.metadata() or {})
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """Open a training's weights. Raise UnfitError where they are absent or damaged."""
     path = JobDir(folder).weights_file
     if not path.is_file():
         raise UnfitError(f"{shown(folder)}: has no weights; is the training finished?")
     with path.open("rb"):  # what may not be read is no damage: raises PermissionError, which names it
         pass
-    if sidecar(path).exists() and not whole(path):
-        raise UnfitError(f"{shown(path)}: is not what its training wrote (its sha256 differs); train it again")
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+            yield file
     except (OSError, SafetensorError) as error:
         raise UnfitError(f"{shown(path)}: cannot be read ({error}); train it again") from error
 
 
+def origin_of(metadata: Mapping[str, str]) -> Origin:
+    """Return what a file's metadata says, as `save_weights` writes it; 0.1 wrote the fingerprint only."""
+    if "training" not in metadata:
+        return Origin(metadata.get("fingerprint"), None)
+    training = json.loads(metadata["training"])
+    return Origin(training["fingerprint"], tuple(training["classes"]))
+
+
 def save_weights(
-    target: Path, state: Mapping[str, Tensor], metadata: dict[str, str], allowed: Callable[[], None]
+    target: Path, state: Mapping[str, Tensor], fingerprint: str, classes: Sequence[str], allowed: Callable[[], None]
 ) -> None:
     """Write a training's result by rename, with its checksum, as readable as any file that is made there.
 
-    safetensors writes through a file of its own that nobody else may read.
+    safetensors writes through a file of its own that nobody else may read; it writes several keys of metadata in any
+    order, so there is one, and equal trainings leave equal bytes.
     """
+    metadata = {"training": json.dumps({"fingerprint": fingerprint, "classes": list(classes)})}
     written = temporary(target)
     written.touch()
     mode = written.stat().st_mode
@@ -130,7 +163,7 @@ def keep(written: Path, target: Path, allowed: Callable[[], None] = lambda: None
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is what `keep` was given."""
+    """Return whether a file is what `keep` was given."""
     return path.exists() and sidecar(path).exists() and sidecar(path).read_bytes() == sha256(path).encode()
 
 

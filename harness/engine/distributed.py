@@ -24,7 +24,7 @@ HANGS = timedelta(hours=1)  # of a collective; the supervisor's `stall` is short
 
 @contextmanager
 def process_group(rank: Rank) -> Iterator[None]:
-    """The group of all ranks, for as long as the block runs; without it where there is one rank.
+    """Join the group of all ranks for as long as the block runs; no group with one rank.
 
     Left without destroy_process_group gloo aborts the process, so it is destroyed on every way out.
     """
@@ -55,7 +55,7 @@ class _AllSum(torch.autograd.Function):
 
 
 def all_sum(value: Tensor) -> Tensor:
-    """Differentiable sum over the ranks; the value itself where there is one."""
+    """Return the differentiable sum over the ranks; the value itself where there is one."""
     return _AllSum.apply(value) if dist.is_initialized() else value
 
 
@@ -70,7 +70,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over all ranks' images, for gloo: torch's own refuses tensors on a CPU. Two passes, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W), of any B on each rank; the same normalisation as of the ranks' images in one batch."""
+        """Normalise x (B, C, H, W), of any B on each rank, as if the ranks' images were one batch."""
         if not self.training:
             return super().forward(x)
         wide = x.float()
@@ -107,7 +107,7 @@ class SyncBatchNormAct2d(SyncBatchNorm2d):
 
 
 def data_parallel(model: nn.Module) -> DistributedDataParallel:
-    """The model with gradients averaged over ranks; buffers stay each rank's own, which are equal by construction.
+    """Return the model with gradients averaged over ranks; buffers stay each rank's own, equal by construction.
 
     A plug-in may leave a parameter out of an iteration, so unused ones are looked for.
     """
@@ -117,7 +117,7 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel:
 
 
 def convert_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every BatchNorm2d made to share statistics over ranks; names and values stay as they were."""
+    """Return the model with every BatchNorm2d sharing its statistics over ranks; names and values stay as they were."""
     if device.type == "cuda":
         converted: nn.Module = timm.layers.convert_sync_batchnorm(model)
         return converted
@@ -142,7 +142,7 @@ def _shared(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
 
 
 def gather_sums(parts: Sequence[Any]) -> Any:
-    """Class sums of the global batch, merged in the order of its positions, so that all ranks hold bit-equal ones.
+    """Return the class sums of the global batch, merged in the order of its positions, so bit-equal on all ranks.
 
     `parts` holds one Sums for each micro-batch of this rank, or None where the decoder has no memory.
     """
@@ -167,7 +167,7 @@ def _of_every_rank(part: Any) -> list[Any]:
 
 
 def agree(*counts: int) -> list[int]:
-    """Sums over ranks of whole numbers that live on the CPU: no device is waited for."""
+    """Return the sums over ranks of whole numbers that live on the CPU: no device is waited for."""
     if not dist.is_initialized():
         return list(counts)
     total = torch.tensor(counts, dtype=torch.int64)
@@ -176,13 +176,13 @@ def agree(*counts: int) -> list[int]:
 
 
 def agreed(status: str | None) -> str | None:
-    """The word that all ranks stop with, if one of them was told to: 'cancelled' goes before 'preempted'."""
+    """Return the word that all ranks stop with, if one of them was told to: 'cancelled' goes before 'preempted'."""
     preempted, cancelled = agree(status == "preempted", status == "cancelled")
     return "cancelled" if cancelled else "preempted" if preempted else None
 
 
 def gather_words(words: Sequence[str]) -> list[str]:
-    """All ranks' words, in the ranks' order."""
+    """Return all ranks' words, in the ranks' order."""
     if not dist.is_initialized():
         return list(words)
     lists: list[Any] = [None] * dist.get_world_size()
@@ -191,7 +191,7 @@ def gather_words(words: Sequence[str]) -> list[str]:
 
 
 def same(module: nn.Module | None) -> bool:
-    """Whether a module's state has equal bits on all ranks."""
+    """Return whether a module's state has equal bits on all ranks."""
     if module is None or not dist.is_initialized():
         return True
     hashed = hashlib.sha256()
@@ -202,5 +202,5 @@ def same(module: nn.Module | None) -> bool:
 
 @torch.no_grad()
 def total(values: Tensor) -> Tensor:
-    """Sum over ranks of values that live on the device."""
+    """Return the sum over ranks of values that live on the device."""
     return all_sum(values)

@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 def reason(error: BaseException, job: JobSpec | None) -> str:
-    """The exception in a line; `job` is None where its job.yaml cannot be read."""
+    """Return the exception in a line; `job` is None where its job.yaml cannot be read."""
     message = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return message
@@ -42,7 +42,7 @@ def reason(error: BaseException, job: JobSpec | None) -> str:
 
 
 def out_of_memory(job: JobSpec | None) -> str:
-    """The peak, and the keys that lower it: first those that move no number."""
+    """Return the peak, and the keys that lower it: first those that move no number."""
     used = "an unknown peak"
     if torch.cuda.is_available():
         peak, whole = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
@@ -61,7 +61,7 @@ def out_of_memory(job: JobSpec | None) -> str:
 
 
 def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) -> HarnessError:
-    """A loss or gradient that is not finite, with the samples (video/frame) of the micro-batches that made it so."""
+    """Return a loss or gradient that is not finite in words, with the samples (video/frame) of its micro-batches."""
     kind = "loss" if "loss" in values else "gradient"
     listed = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
     return HarnessError(

@@ -97,7 +97,7 @@ class Result(NamedTuple):
 
 
 def task(folder: Path) -> Task:
-    """A job directory as a task. Raises UnfitError where job.yaml cannot be read or a member has no weights."""
+    """Return a job directory as a task. Raise UnfitError where job.yaml cannot be read or a member has no weights."""
     job = read_as(folder, EvaluateSpec)
     for member in job.members:
         if not JobDir(folder.parent / member).weights_file.is_file():
@@ -107,7 +107,7 @@ def task(folder: Path) -> Task:
 
 
 def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Tasks in groups that read the same split of the same data."""
+    """Return tasks in groups that read the same split of the same data."""
     groups: dict[str, list[Task]] = {}
     for task in tasks:
         key = json.dumps([asdict(task.job.data), task.job.split, task.job.plugins], sort_keys=True)
@@ -118,7 +118,7 @@ def same_frames(tasks: Sequence[Task]) -> list[list[Task]]:
 def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     """Compute this rank's missing videos of tasks that read the same frames.
 
-    Raises Stopped after a signal, at the next frame: videos that are finished stay, the one at hand is done again.
+    Raise Stopped after a signal, at the next frame: videos that are finished stay, the one at hand is done again.
     """
     job = tasks[0].job
     stop.check()
@@ -164,7 +164,7 @@ def dirty(dataset: Dataset) -> str:
 
 
 def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
-    """The videos of a rank: all videos longest first, each to the rank with least to do. Every rank agrees on it."""
+    """Return a rank's videos: all videos longest first, each to the rank with least to do. All ranks agree on it."""
     load = [0] * world
     mine = []
     for video in sorted(lengths, key=lambda video: (-lengths[video], video)):
@@ -176,7 +176,7 @@ def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
 
 
 def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[Worker, Stages]:
-    """Every distinct member of the tasks with its trained weights; one set of weights a member and control."""
+    """Return every distinct member of the tasks with its trained weights; one set of weights a member and control."""
     folders = {member: task.folder.parent / member for task in tasks for member in task.members}
     workers = dict.fromkeys(task.worker(member) for task in tasks for member in task.members)
     wanted = sorted(workers, key=lambda who: who.member)
@@ -186,7 +186,7 @@ def load(tasks: Sequence[Task], num_classes: int, device: torch.device) -> dict[
 
 
 def controlled(model: Segmentor, control: str | None) -> Segmentor:
-    """The model with a part of its decoder taken away. Raises UnfitError for a control that the decoder has not."""
+    """Return the model with a part of its decoder taken away. Raise UnfitError for a control the decoder has not."""
     decoder = model.decoder
     if control is not None:
         if control not in decoder.controls or decoder.control is not None:
@@ -197,7 +197,7 @@ def controlled(model: Segmentor, control: str | None) -> Segmentor:
 
 
 def model(folder: Path, num_classes: int) -> Segmentor:
-    """A member's network with its weights; its folder bears its fingerprint. Raises UnfitError as `filled` does."""
+    """Return a member's network with its weights; its folder's name is its fingerprint. Raise as `filled` does."""
     job = read_as(folder, TrainSpec)
     if job.fingerprint != folder.name:
         raise UnfitError(f"{shown(folder)}: belongs to the training {job.fingerprint}; put it back there")
@@ -205,15 +205,15 @@ def model(folder: Path, num_classes: int) -> Segmentor:
 
 
 def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
-    """A training's network with the weights that lie beside its job.yaml.
+    """Return a training's network with the weights that lie beside its job.yaml.
 
-    Raises UnfitError for weights that are damaged, another training's, or do not fit the job.
+    Raise UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
     path = JobDir(folder).weights_file
     network = build.segmentor(job, num_classes)
     expected = network.state_dict()
-    weights, metadata = checkpoint.weights(folder)
-    owner = metadata.get("fingerprint", job.fingerprint)
+    weights, origin = checkpoint.weights(folder)
+    owner = origin.fingerprint or job.fingerprint
     if owner != job.fingerprint:
         raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
     odd = sorted(name for name in expected.keys() | weights.keys() if shape(expected, name) != shape(weights, name))
@@ -228,7 +228,7 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
 
 
 def shape(state: Mapping[str, Tensor], name: str) -> str:
-    """A tensor's shape for people."""
+    """Return a tensor's shape for people."""
     return " × ".join(map(str, state[name].shape)) or "a number" if name in state else "absent"
 
 
@@ -307,7 +307,7 @@ class Sum:
         self.windows, self.exited = first.windows, first.exited
 
     def add(self, other: Prediction) -> "Sum":
-        """Take in a further member."""
+        """Add a member's probabilities."""
         assert self._total is not None
         self._total = self._total + other.probabilities
         self.windows += other.windows
@@ -315,12 +315,12 @@ class Sum:
         return self
 
     def mask(self) -> Tensor:
-        """The most probable classes.  # (H, W)"""
+        """Return the most probable classes.  # (H, W)"""
         return self._mask if self._total is None else sliding_window.labels(self._total)
 
 
 def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:
-    """A video's frames in time with their names; the next one is decoded while this one is looked at."""
+    """Yield a video's frames in time with their names; the next one is decoded while this one is looked at."""
     names = dataset.frames(split, video)
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(dataset.read, split, video, name) for name in names[:1]]
@@ -337,5 +337,5 @@ def save_mask(path: Path, mask: Tensor) -> None:
 
 
 def done(folder: Path) -> int:
-    """Videos of an evaluation whose counts are written."""
+    """Return the videos of an evaluation whose counts are written."""
     return len(JobDir(folder).video_files())

@@ -25,7 +25,7 @@ class Counts:
         self.stage: dict[str, Any] = {}  # what `compare` has counted
 
     def add(self, mask: Tensor, label: Tensor | None) -> None:
-        """Take in a frame's mask and labels, both (H, W)."""
+        """Count a frame's mask against its labels, both (H, W)."""
         self.frames += 1
         if label is not None:
             self.labelled += label.numel()
@@ -33,7 +33,7 @@ class Counts:
             self.consistency.add(label.cpu().numpy(), mask.to(torch.uint8).cpu().numpy())
 
     def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
-        """Take in how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
+        """Count how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""
         if before is not None:
             counts = {"pixels": mask.numel(), "moved": (mask != before).sum(), "windows": windows, "exited": exited}
             for key, value in counts.items():

@@ -9,7 +9,7 @@ from models.encoders import _weights
 
 
 def main(model: str) -> int:
-    """The exit code."""
+    """Return the exit code."""
     try:
         _weights.fetch(model)
     except FileNotFoundError as error:

@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def fake_model(job: TrainSpec, classes: int) -> tuple[Segmentor, FakeTensorMode]:
-    """The job's model without storage: built on meta, then said to be on the CPU."""
+    """Return the job's model without storage: built on meta, then said to be on the CPU."""
     with torch.device("meta"):
         model = build.segmentor(job, classes)
     mode = FakeTensorMode()
@@ -57,12 +57,12 @@ def fake_model(job: TrainSpec, classes: int) -> tuple[Segmentor, FakeTensorMode]
 
 
 def attention(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any) -> int:
-    """Of softmax(Q Kᵀ) V, shapes (B, heads, positions, channels): torch counts its CPU kernel as nothing."""
+    """Count softmax(Q Kᵀ) V, shapes (B, heads, positions, channels): torch counts its CPU kernel as nothing."""
     return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
 def counter() -> FlopCounterMode:
-    """Torch's counter, attention on a CPU included."""
+    """Return torch's counter, attention on a CPU included."""
     return FlopCounterMode(display=False, custom_mapping={KERNEL: attention})
 
 
@@ -74,7 +74,7 @@ class Flops(NamedTuple):
     predict: int
 
     def window(self, stages: int = 1) -> int:
-        """Of a window that is predicted for a number of stages."""
+        """Count a window that is predicted for a number of stages."""
         return self.features + self.encode + self.predict * stages
 
 
@@ -91,7 +91,7 @@ def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> F
 
 
 def training(job: TrainSpec, classes: int) -> dict[str, float]:
-    """Of one iteration."""
+    """Count one iteration."""
     model, mode = fake_model(job, classes)
     window = passes(model, mode, job.train.crop, job.train.crop)
     decoder = model.decoder
@@ -104,7 +104,7 @@ def training(job: TrainSpec, classes: int) -> dict[str, float]:
 
 
 def evaluation(job: EvaluateSpec, members: Sequence[TrainSpec], classes: int) -> dict[str, float]:
-    """Of one video: windows of its first frame, mean number of frames. Raises UnfitError without data."""
+    """Count one video: windows of its first frame, mean number of frames. Raise UnfitError without data."""
     dataset, split = build.dataset(job.data, job.plugins), job.split
     geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     videos = dataset.videos(split)

@@ -32,11 +32,11 @@ class IntermediateEvaluation:
             self.videos = spread(dataset.videos(self.split), job.train.evaluate_videos)
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether the model is evaluated after `step` of `steps` iterations; its end is for the evaluation itself."""
+        """Return whether the model is evaluated after `step` of `steps` iterations; never after the last one."""
         return self.every is not None and step % self.every == 0 and step < steps
 
     def miou(self, model: Segmentor, step: int, stop: Stop) -> float | None:
-        """mIoU of the model as it stands, in percent, the same on all ranks; None where a signal broke it off."""
+        """Return the model's mIoU in percent, the same on all ranks; None if a signal broke the evaluation off."""
         rank = self.rank
         runtime.seed_all(self.job.seed, step, rank.rank, STREAM)  # the next iteration seeds again
         geometry = sliding_window.geometry(self.job.evaluate)
@@ -66,7 +66,7 @@ class IntermediateEvaluation:
 
 
 def spread(videos: tuple[str, ...], most: int | None) -> tuple[str, ...]:
-    """At most so many videos, evenly from the whole list."""
+    """Return at most so many videos, evenly from the whole list."""
     if most is None or most >= len(videos):
         return videos
     return tuple(videos[index * len(videos) // most] for index in range(most))

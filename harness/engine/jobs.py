@@ -29,7 +29,7 @@ class Ending(NamedTuple):
 
 
 def ours(folder: Path, job: JobSpec) -> Callable[[], None]:
-    """A function that raises SupersededError once a later attempt has the job: to be called before anything is kept."""
+    """Return a function that raises SupersededError once a later attempt has the job; call it before writing."""
     return partial(lease.check, folder, job.launch.attempt)
 
 
@@ -60,7 +60,7 @@ def end(folder: Path, ending: Ending, seconds: float, rank: Rank) -> None:
 
 
 def failure(folder: Path, error: BaseException) -> Ending:
-    """The ending that an exception makes, in one line without passwords; its traceback is added to error.txt.
+    """Return the ending that an exception makes, in one line without passwords; its traceback is added to error.txt.
 
     Where that cannot be written the disk is what failed: torch and safetensors say so in words of their own.
     """
@@ -82,7 +82,7 @@ def failure(folder: Path, error: BaseException) -> Ending:
 
 
 def stopped(status: str, step: int) -> Ending:
-    """The ending that a signal makes, or a better training; the same command goes on from there."""
+    """Return the ending that a signal makes, or a better training; the same command goes on from there."""
     if status == "pruned":
         return Ending(status, step, f"pruned at step {step}: others were better by then")
     return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", PREEMPTED)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """Pixels by truth (rows) and prediction (columns); truth outside 0..K-1 is void and left out.  # (K, K) int64
+    """Count pixels by truth (rows) and prediction (columns); truth outside 0..K-1 is void, left out.  # (K, K) int64
 
     The prediction is an argmax over K, so it lies in 0..K-1 everywhere.
     """

@@ -56,7 +56,7 @@ class Monitor:
 
 
 def node() -> str:
-    """This node's name, as Slurm has it or as it calls itself."""
+    """Return this node's name, as Slurm has it or as it calls itself."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 

@@ -55,15 +55,15 @@ class Stages:
         return {"index": self._index, "size": self._size, "previous": self._previous, "past": self._past}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Take up the video whose state was saved. Raises KeyError where it is no such state."""
+        """Resume the video whose state was saved. Raise KeyError if it is no such state."""
         self._index, self._size = state["index"], state["size"]
         self._previous, self._past = state["previous"], state["past"]
 
     @torch.inference_mode()
     def predict(self, image: Tensor, last: int, priors: Sequence[Tensor] = ()) -> Iterator[Prediction]:
-        """Stages 0 to `last` of the next frame, image (1, 3, H, W) raw RGB; then one for each mask (H, W) given as P.
+        """Yield stages 0 to `last` of the next frame, image (1, 3, H, W) raw RGB; then one for each mask (H, W) as P.
 
-        Take all of them before the next frame: stage 0's mask is carried over. Raises UnfitError for a window that
+        Take all of them before the next frame: stage 0's mask is carried over. Raise UnfitError for a window that
         the encoder cannot take.
         """
         height, width = image.shape[-2:]
@@ -87,7 +87,7 @@ class Stages:
         self._forget()
 
     def _read(self, windows: "Windows", prior: Tensor | None, tiles: list[Tile], views: list[View]) -> Prediction:
-        """The frame for one P (H, W), fused over all windows and views."""
+        """Return the frame for one P (H, W), fused over all windows and views."""
         assert self._size is not None
         fusion, exited = Fusion(*self._size, self.geometry), 0
         masks = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
@@ -101,7 +101,7 @@ class Stages:
         return Prediction(fused, sliding_window.labels(fused), len(tiles), exited)
 
     def _encoder(self, image: Tensor, tiles: list[Tile], views: list[View]) -> Callable[[int], Any]:
-        """A function from a tile's index to its cache; features that later frames read are computed once."""
+        """Return a function from a tile's index to its cache; features that later frames read are computed once."""
         images = [sliding_window.see(image.float(), view) for view in views]
         now: dict[int, Features] = {}
         offsets = self.model.decoder.past
@@ -143,7 +143,7 @@ class Windows:
         self._keys: dict[int, Tensor] = {}
 
     def predict(self, index: int, prior: Tensor | None) -> tuple[Tensor, bool]:
-        """A tile's logits for P, and whether P says what the one before said: then the logits are those, unchanged."""
+        """Return a tile's logits for P, and whether P equals that of the stage before: then logits are unchanged."""
         cache = self.cache(index)
         key = self._decoder.prior_key(cache, prior)
         before = self._keys.get(index)
@@ -160,7 +160,7 @@ class Windows:
         return logits, same
 
     def cache(self, index: int) -> Any:
-        """All that does not depend on P, computed once if it can be held."""
+        """Return all that does not depend on P, computed once if it can be held."""
         if index in self._caches:
             return self._caches[index]
         cache = self._encode(index)
@@ -169,7 +169,7 @@ class Windows:
         return cache
 
     def _fits(self, value: Any) -> bool:
-        """Take room for a value, if there is enough."""
+        """Reserve memory for a value, if there is enough."""
         needed = nbytes(value)
         fits = needed <= self._room
         self._room -= needed if fits else 0
@@ -177,7 +177,7 @@ class Windows:
 
 
 def nbytes(value: Any) -> int:
-    """Bytes of all tensors in nested tuples, lists and dicts."""
+    """Return the bytes of all tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return value.nbytes
     if isinstance(value, dict):

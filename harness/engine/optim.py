@@ -16,7 +16,7 @@ WARMUP_RATIO = 1e-6  # of the scheduled rate, at iteration 0
 
 
 def lr_factor(iteration: int, iterations: int, warmup: int) -> float:
-    """Learning rate of an iteration over the base rate: linear warm-up times poly of power 1 down to 0."""
+    """Return the learning rate of an iteration over the base rate: linear warm-up times poly of power 1 down to 0."""
     poly = 1 - iteration / iterations
     if iteration >= warmup:
         return poly
@@ -24,7 +24,7 @@ def lr_factor(iteration: int, iterations: int, warmup: int) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[ParameterGroup]:
-    """Groups of equal decay and equal `lr_scale` = layer_decay^(num_layers + 1 - id) of a model with an `encoder`.
+    """Return groups of equal decay and `lr_scale` = layer_decay^(num_layers + 1 - id) of a model with an `encoder`.
 
     Vectors and biases get no weight decay; relative-position tables are matrices and do, as in unilm.
     """
@@ -42,7 +42,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
 
 
 def adamw(model: nn.Module, options: TrainConfig) -> AdamW:
-    """The optimiser, at the base rate; `set_lr` gives each iteration its own."""
+    """Return the optimiser, at the base rate; `set_lr` gives each iteration its own."""
     groups = parameter_groups(model, options.weight_decay, options.layer_decay)
     return AdamW(groups, lr=options.lr, betas=BETAS)
 

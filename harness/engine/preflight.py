@@ -81,7 +81,7 @@ def lightly(build: Callable[[], Any]) -> Any:
 
 
 def fill(model: Segmentor, job: TrainSpec, again: Callable[[], Segmentor]) -> None:
-    """Load the encoder's weights, into a network with numbers if it must be. Raises UnfitError."""
+    """Load the encoder's weights, into a network with numbers if it must be. Raise UnfitError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the meta device keeps no numbers
@@ -93,7 +93,7 @@ def fill(model: Segmentor, job: TrainSpec, again: Callable[[], Segmentor]) -> No
 
 
 def refuses(model: Segmentor, side: int, again: Callable[[], Segmentor]) -> str:
-    """Why the encoder does not take images of a side; empty where it does."""
+    """Return why the encoder does not take images of a side; empty where it does."""
     tries: list[tuple[Callable[[], Segmentor], str]] = [(lambda: model, "meta"), (again, "cpu")]
     for network, device in tries:
         if device == "cpu" and side > LARGEST:
@@ -123,7 +123,7 @@ def check_memory(job: TrainSpec, model: nn.Module, num_classes: int, ranks: int,
 
 
 def available() -> float:
-    """Bytes that a rank may use: of the smallest GPU, else of this machine or its container."""
+    """Return the bytes that a rank may use: of the smallest GPU, else of this machine or its container."""
     if torch.cuda.is_available():
         gpus = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
         return float(min(gpus))

@@ -24,7 +24,7 @@ from harness.plan.spec import EvaluateSpec
 def handed_in(job: EvaluateSpec) -> str | None:
     """Return the source of a P that is handed in: one of GIVEN, or a folder of masks; None for the stage before.
 
-    Raises UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
+    Raise UnfitError for masks of which nothing says whose they are. Those of another stage than a job's are not its.
     """
     if job.prior in GIVEN:
         return job.prior
@@ -36,7 +36,7 @@ def handed_in(job: EvaluateSpec) -> str | None:
 
 
 def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
-    """The frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
+    """Return the frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
 
     A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time.
     """
@@ -56,16 +56,16 @@ def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame
 
 
 def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A label at another size, nearest.  # (H, W)"""
+    """Return a label at another size, nearest.  # (H, W)"""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
     resized: NDArray[np.uint8] = label[rows[:, None], columns]
     return resized
 
 
 def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
-    """A P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, 255 void
+    """Return a P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, 255 void
 
-    Raises UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
+    Raise UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
     """
     if source in GIVEN:
         if frame.label is None:

@@ -34,7 +34,7 @@ class Reporter:
             self._journal.close()
 
     def begin(self, step: int, steps: int) -> None:
-        """Training stands at `step` of `steps`: metrics of later steps in the journal are void."""
+        """Note that training is at `step` of `steps`: metrics of later steps in the journal are void."""
         if self._rank.first:
             self._journal = jobs.begin(self._folder, self._rank, step, steps, "iterations", self._allowed)
         self._mark = (step, time.monotonic())
@@ -42,14 +42,14 @@ class Reporter:
             self.log(message)
 
     def log(self, message: str) -> None:
-        """A line for people; kept until `begin` where it comes before."""
+        """Log a line for people; one that comes before `begin` is kept until then."""
         if self._journal is None:
             self._messages.append(message)
         else:
             self._journal.write(Log(message=message))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Values after `step` iterations: metrics every log_every of them, progress at most every half second."""
+        """Note values after `step` iterations: metrics every log_every of them, progress at most every half second."""
         if self._journal is None:
             return
         named = {f"train/{name}": value for name, value in values.items()}
@@ -64,11 +64,11 @@ class Reporter:
             self._journal.write(Progress(step=step, values=named))
 
     def intermediate(self, step: int, split: str, miou: float | None) -> None:
-        """The mIoU of an evaluation after `step` iterations; None where it was broken off."""
+        """Note the mIoU of an evaluation after `step` iterations; None if it was broken off."""
         if self._journal is not None and miou is not None:
             self._journal.write(Metrics(step=step, values={f"{split}/miou": miou}))
 
     def checkpoint(self, step: int) -> None:
-        """A checkpoint covers everything up to `step`."""
+        """Note that a checkpoint covers everything up to `step`."""
         if self._journal is not None:
             self._journal.write(Checkpoint(step=step))

@@ -50,7 +50,7 @@ def this_rank() -> Rank:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -78,14 +78,14 @@ class ExactPool(nn.AdaptiveAvgPool2d):
     output_size: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, h, w) -> (B, C, side, side)."""
+        """Resize x.  # (B, C, h, w) -> (B, C, side, side)"""
         with torch.autocast(x.device.type, enabled=False):
             rows, columns = (_bins(length, self.output_size).to(x) for length in x.shape[2:])
             return rows @ x @ columns.T
 
 
 def _bins(length: int, side: int) -> Tensor:
-    """Each bin's equal shares of what lies in it.  # (side, length)"""
+    """Return each bin's equal shares of what lies in it.  # (side, length)"""
     low = torch.arange(side) * length // side
     high = -(-(torch.arange(side) + 1) * length // side)
     position = torch.arange(length)
@@ -107,14 +107,14 @@ def begin_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Most bytes that were in use since `begin_peak`: of the GPU's memory, or on a CPU of this process's, ever."""
+    """Return the most bytes in use since `begin_peak`: of the GPU's memory, or on a CPU of this process's, ever."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
 
 
 def mix(*key: int) -> int:
-    """One 63-bit seed of several non-negative numbers; equal keys, equal seed, whatever the process."""
+    """Return a 63-bit seed for several non-negative numbers; equal keys, equal seed, whatever the process."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -127,13 +127,13 @@ def seed_all(*key: int) -> None:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Raises UnfitError for fp16 on a CPU, where its gradients cannot be scaled."""
+    """Raise UnfitError for fp16 on a CPU, where its gradients cannot be scaled."""
     if precision == "fp16" and device.type != "cuda":
         raise UnfitError("precision=fp16 needs a GPU; use precision=bf16 or fp32 on a CPU")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The precision of a forward pass, as a context.
+    """Return the precision of a forward pass, as a context.
 
     Without autocast's cache: a weight cast in a pass under no_grad (frame N-1) would come back without gradient.
     """
@@ -141,7 +141,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that numbers depend on."""
     packages = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

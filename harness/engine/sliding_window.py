@@ -68,14 +68,14 @@ class WindowSize(NamedTuple):
 
 
 def geometry(options: EvaluateConfig, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> Geometry:
-    """The geometry of an evaluation whose window is set; the default stride is two thirds of it (341 of 512)."""
+    """Return the geometry of an evaluation whose window is set; the default stride is two thirds of it (341 of 512)."""
     assert options.window is not None  # job.yaml has the default filled in
     stride = options.stride or round(options.window * 2 / 3)
     return Geometry(options.window, stride, options.short_side, scales, flip, options.small_views == "enlarge")
 
 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:
-    """Every scale, and with `flip` every scale mirrored right after it; scales that come to one size are one view.
+    """Return every scale, and with `flip` each mirrored right after it; scales that come to one size are one view.
 
     Source of `geometry.enlarge`: unilm's `SETR_Resize`, whose short side is at least the window.
     """
@@ -90,7 +90,7 @@ def views(height: int, width: int, geometry: Geometry) -> list[View]:
 
 
 def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
-    """Windows that cover a view, row by row; the last of a row or column is moved back to end at the border.
+    """Return the windows that cover a view, row by row; the last of a row or column is moved back to end at the border.
 
     Source: mmsegmentation's `slide_inference`. A view smaller than the window has one box, the view itself.
     """
@@ -106,7 +106,7 @@ def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
 
 
 def tiles(height: int, width: int, geometry: Geometry, accepts: WindowSize) -> list[Tile]:
-    """All windows of all views of a frame. Raises UnfitError where the encoder cannot take the window."""
+    """Return all windows of all views of a frame. Raise UnfitError where the encoder cannot take the window."""
     window, stride = geometry.window, geometry.stride
     check_window(window, accepts)
     each = []
@@ -131,7 +131,7 @@ def check_window(window: int, accepts: WindowSize) -> None:
 
 
 def see(image: Tensor, view: View) -> Tensor:
-    """The image (B, 3, H, W) as a view shows it: mirrored, then resized.  # (B, 3, h, w)"""
+    """Return the image (B, 3, H, W) as a view shows it: mirrored, then resized.  # (B, 3, h, w)"""
     image = image.flip(-1) if view.flip else image
     if image.shape[-2:] == (view.height, view.width):
         return image
@@ -139,7 +139,7 @@ def see(image: Tensor, view: View) -> Tensor:
 
 
 def see_mask(mask: Tensor, view: View) -> Tensor:
-    """A mask (H, W) as a view shows it, by nearest neighbour, which is not its own mirror image.  # (h, w)"""
+    """Return a mask (H, W) as a view shows it, by nearest neighbour, which is not its own mirror image.  # (h, w)"""
     mask, size = mask.flip(-1) if view.flip else mask, (view.height, view.width)
     if mask.shape == size:
         return mask
@@ -147,7 +147,7 @@ def see_mask(mask: Tensor, view: View) -> Tensor:
 
 
 def cut(image: Tensor, tile: Tile, colour: Tensor) -> Tensor:
-    """A tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
+    """Return a tile of a view's image (B, 3, h, w), padded at the bottom and right by a colour (3, 1, 1)."""
     part = image[..., tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = colour.to(part).expand(*part.shape[:-2], tile.height, tile.width).clone()
     whole[..., : part.shape[-2], : part.shape[-1]] = part
@@ -155,7 +155,7 @@ def cut(image: Tensor, tile: Tile, colour: Tensor) -> Tensor:
 
 
 def cut_mask(mask: Tensor, tile: Tile) -> Tensor:
-    """A tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
+    """Return a tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
     part = mask[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
     whole = part.new_full((1, tile.height, tile.width), VOID)
     whole[0, : part.shape[-2], : part.shape[-1]] = part
@@ -174,7 +174,7 @@ class Fusion:
         self._view = 0
 
     def add(self, tile: Tile, logits: Tensor) -> None:
-        """Take in a tile's logits (1, K, ·, ·): resized to the tile, padding cut off, softmax."""
+        """Add a tile's logits (1, K, ·, ·): resized to the tile, padding cut off, softmax."""
         if tile.view != self._view:
             self._finish_view()
             self._view = tile.view
@@ -189,7 +189,7 @@ class Fusion:
         self._count[*part] += 1
 
     def probabilities(self) -> Tensor:
-        """The mean over scales and flips, after the last tile; each pixel sums to 1.  # (K, H, W)"""
+        """Return the mean over scales and flips, after the last tile; each pixel sums to 1.  # (K, H, W)"""
         self._finish_view()
         assert self._total is not None
         return self._total / sum(view.weight for view in self.views)
@@ -214,5 +214,5 @@ def _starts(length: int, window: int, stride: int) -> Iterator[int]:
 
 
 def labels(probabilities: Tensor) -> Tensor:
-    """The most probable class of every pixel; void never.  # (K, H, W) -> (H, W) int64"""
+    """Return the most probable class of every pixel; void never.  # (K, H, W) -> (H, W) int64"""
     return torch.argmax(probabilities, dim=0)

@@ -18,7 +18,7 @@ from models.layers.feature_memory import FeatureMemory
 
 
 def memory(folder: Path, model: nn.Module, step: int) -> None:
-    """Keep M after `step` iterations; a model without one leaves nothing."""
+    """Save M after `step` iterations; a model without M saves nothing."""
     feature_memory = next((module for module in model.modules() if isinstance(module, FeatureMemory)), None)
     if feature_memory is None:
         return
@@ -32,7 +32,7 @@ def memory(folder: Path, model: nn.Module, step: int) -> None:
 
 
 def middle(names: tuple[str, ...]) -> str:
-    """The frame of a video whose mask is kept."""
+    """Return the frame of a video whose mask is kept."""
     return names[len(names) // 2]
 
 

@@ -51,7 +51,7 @@ class Stop:
             raise SystemExit(PREEMPTED)
 
     def watch(self, path: Path, seconds: float) -> None:
-        """From now on every `beat` touches the file; after `seconds` without one all threads' stacks are written to it.
+        """Let every `beat` touch the file; after `seconds` without one all threads' stacks are written to it.
 
         A watchdog in C does that, so it works for a rank that hangs in a collective or with the interpreter locked.
         """
@@ -61,7 +61,7 @@ class Stop:
         self.beat()
 
     def unwatch(self) -> None:
-        """The work is done; an empty file is taken away."""
+        """End the watch; an empty file is taken away."""
         if self._stacks is None:
             return
         faulthandler.cancel_dump_traceback_later()
@@ -72,7 +72,7 @@ class Stop:
             path.unlink()
 
     def beat(self) -> None:
-        """One step of work is done. Ends an orphan at once, where the kernel has not (parent.die_with_parent)."""
+        """Note a step of work. Ends an orphan at once, where the kernel has not (parent.die_with_parent)."""
         if parent.orphaned():
             os._exit(1)
         now = time.monotonic()
@@ -82,7 +82,7 @@ class Stop:
             faulthandler.dump_traceback_later(self._stall, file=self._stacks)
 
     def check(self) -> None:
-        """A beat; raises Stopped if a signal has come."""
+        """Beat; raise Stopped if a signal has come."""
         self.beat()
         if self.status is not None:
             raise Stopped(self.status)

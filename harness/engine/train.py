@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def plan(job: TrainSpec, world: int) -> Plan:
-    """Return how a job's samples are shared out. Raises UnfitError where the batch cannot be shared out evenly."""
+    """Return how a job's samples are shared out. Raise UnfitError where the batch cannot be shared out evenly."""
     batch = job.train.batch
     micro_batch = job.train.micro_batch or batch
     if batch % micro_batch:
@@ -66,7 +66,7 @@ def plan(job: TrainSpec, world: int) -> Plan:
 
 
 def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
-    """Of this rank's samples in the training stream, a list for each micro-batch from iteration `start` on."""
+    """Yield the positions of this rank's samples in the training stream, by micro-batch, from iteration `start` on."""
     for iteration in range(start, plan.iterations):
         for micro in range(plan.accumulation):
             first = iteration * plan.batch + micro * plan.micro_batch + rank * plan.per_rank
@@ -74,7 +74,7 @@ def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
 
 
 def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
-    """Cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted,
+    """Return cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted,
     "loss_main" that of the logits.
 
     Labels are (B, H, W). The sum over these labels' pixels is divided by the number in the global batch, so that
@@ -135,7 +135,7 @@ class Trainer:
         }
 
     def wild(self) -> list[str]:
-        """Parts of the state that are not finite; a buffer may hold infinities, as masks do."""
+        """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
         moments = ((key, value) for state in self.optimizer.state.values() for key, value in state.items())
         fine = chain(
             ((name, value.isfinite()) for name, value in self.model.named_parameters()),
@@ -145,7 +145,7 @@ class Trainer:
         return list(dict.fromkeys(name for name, good in fine if not good.all()))
 
     def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
-        """One iteration on this rank's micro-batches; returns the global losses, lr and momentum.
+        """Run one iteration on this rank's micro-batches; return the global losses, lr and momentum.
 
         `valid` counts the labelled pixels of the global batch. A loss that is not finite reaches neither weights nor
         buffers, a gradient no weights: fp16's scaler may pass over SKIPS in a row, else HarnessError is raised. Losses
@@ -190,14 +190,14 @@ class Trainer:
         return report
 
     def _norm(self) -> Tensor:
-        """The gradients' norm, 0 with fp16, whose scaler looks at them itself.  # (1,)"""
+        """Return the gradients' norm, 0 with fp16, whose scaler looks at them itself.  # (1,)"""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if self.scaler.is_enabled() or not gradients:
             return torch.zeros(1, device=self.rank.device)
         return torch.nn.utils.get_total_norm(gradients)[None]
 
     def _skip(self, iteration: int, values: Mapping[str, float], bad: Sequence[Batch]) -> dict[str, float]:
-        """Pass over an iteration whose loss is not finite, with a smaller scale; raises where that is no remedy."""
+        """Skip an iteration whose loss is not finite, with a smaller scale; raise if that is no remedy."""
         self._skipped += 1
         if not self.scaler.is_enabled() or self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, values, names(bad))
@@ -224,7 +224,7 @@ class Trainer:
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 
     def _prior(self, frames: Tensor, labels: Tensor, progress: float) -> Tensor | None:
-        """P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, else their own."""
+        """Return P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, or theirs."""
         decoder = self.model.decoder
         if decoder.prior == "none":
             return None
@@ -235,18 +235,18 @@ class Trainer:
 
 
 def names(batches: Sequence[Batch]) -> list[str]:
-    """The samples (video/frame) of all ranks' micro-batches."""
+    """Return the samples (video/frame) of all ranks' micro-batches."""
     return distributed.gather_words([name for batch in batches for name in batch.names])
 
 
 def offsets(past: Sequence[int], prior: str) -> tuple[int, ...]:
-    """Frames a sample needs, relative to the current one, oldest first."""
+    """Return the frames a sample needs, relative to the current one, oldest first."""
     return tuple(sorted({*past, *([-1] if prior == "previous" else []), 0}))
 
 
 @torch.no_grad()
 def predict(model: Segmentor, images: Tensor) -> Tensor:
-    """Masks (B, H, W) of images (B, 3, H, W), each as if a video's first: eval mode, the decoder's own rule for P."""
+    """Return masks (B, H, W) of images (B, 3, H, W), each as a video's first: eval mode, the decoder's rule for P."""
     model.eval()
     features = model.features(images)
     cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
@@ -276,12 +276,12 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
         status = run(folder, trainer, dataset, start, stop, reporter)
         if status is not None:
             return jobs.stopped(*status)
-        finish(folder, trainer, reporter)
+        finish(folder, trainer, dataset.classes, reporter)
     return Ending("finished", trainer.plan.iterations)
 
 
 def through(folder: Path, reporter: Reporter) -> bool:
-    """Whether the weights are written; damaged ones are told of and made again."""
+    """Return whether the weights are written; damaged ones are told of and made again."""
     path = JobDir(folder).weights_file
     whole = checkpoint.whole(path)
     if path.exists() and not whole:
@@ -307,7 +307,7 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
 def run(
     folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
 ) -> tuple[str, int] | None:
-    """The iterations from `start` on; the status and step of a stop that all ranks agreed on, None at the end."""
+    """Run iterations from `start` on; return status and step of a stop that all ranks agreed on, None at the end."""
     job, rank, options = trainer.job, trainer.rank, trainer.job.train
     stream = TrainStream(
         dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
@@ -345,7 +345,7 @@ def run(
 
 
 def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank. Raises HarnessError for a state that must not be kept."""
+    """Write a checkpoint, by the first rank. Raise HarnessError for a state that must not be kept."""
     check(trainer, step)
     if trainer.rank.first:
         checkpoint.save(JobDir(folder).checkpoints, step, trainer.state(), jobs.ours(folder, trainer.job))
@@ -364,7 +364,7 @@ def check(trainer: Trainer, step: int) -> None:
         )
 
 
-def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
+def finish(folder: Path, trainer: Trainer, classes: Sequence[str], reporter: Reporter) -> None:
     """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
     check(trainer, trainer.plan.iterations)
     if trainer.rank.first:
@@ -373,7 +373,8 @@ def finish(folder: Path, trainer: Trainer, reporter: Reporter) -> None:
         checkpoint.save_weights(
             JobDir(folder).weights_file,
             trainer.model.state_dict(),
-            {"fingerprint": trainer.job.fingerprint},  # whose they are, if they are moved
+            trainer.job.fingerprint,
+            classes,
             jobs.ours(folder, trainer.job),
         )
         reporter.checkpoint(trainer.plan.iterations)

@@ -126,7 +126,7 @@ def check(allowed: Mapping[Path, Callable[[], None]], folders: Sequence[Path]) -
 
 
 def taken(allowed: Mapping[Path, Callable[[], None]], folder: Path) -> Ending | None:
-    """The ending of a job that a later attempt has, which is not written; None where it is still ours."""
+    """Return the ending of a job that a later attempt has, which is not written; None where it is still ours."""
     try:
         check(allowed, [folder])
     except SupersededError as late:

@@ -144,7 +144,7 @@ def parse_event(text: bytes | str) -> Event | None:
 
 
 def read_events(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]:
-    """Whole events among `size` bytes (-1: all) from `offset` on, and where to go on; a file not yet there has none."""
+    """Return whole events among `size` bytes (-1: all) from `offset` on, and the next offset; none without a file."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:

@@ -8,7 +8,6 @@ keep), so a job is taken over once. The number is the attempt's token: a rank wh
 writes nothing.
 """
 
-import getpass
 import json
 import os
 import socket
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from harness.common.atomic_files import temporary
 from harness.common.errors import HarnessError
+from harness.common.machine import user
 from harness.jobdir.paths import JobDir
 
 RENEW = 5.0  # seconds between two counts of a holder
@@ -81,7 +81,7 @@ class Lease:
         return self.holder.number
 
     def ours(self) -> bool:
-        """Whether no later attempt was made, by the files as they are now; `superseded` is set where one was."""
+        """Return whether no later attempt was made, by the files as they are now; `superseded` is set where one was."""
         self.superseded = self.superseded or latest(self.directory) != self.number
         return not self.superseded
 
@@ -105,7 +105,7 @@ class Claim:
         self._since = 0.0  # when what we see of the holder last changed
 
     def take(self) -> Lease | None:
-        """The lease, or None while another process holds the job."""
+        """Return the lease, or None while another process holds the job."""
         holder = latest_holder(self.directory)
         if holder is not None and not self._free(holder):
             return None
@@ -185,7 +185,7 @@ def stacks(directory: Path, number: int, rank: int) -> Path:
 
 
 def latest(directory: Path) -> int:
-    """The number of the last attempt; 0 where there was none."""
+    """Return the number of the last attempt; 0 where there was none."""
     try:
         names = os.listdir(JobDir(directory).attempts)
     except FileNotFoundError:
@@ -200,7 +200,7 @@ def latest_holder(directory: Path) -> Holder | None:
 
 
 def read(directory: Path, number: int) -> Holder:
-    """An attempt's file."""
+    """Return an attempt's file."""
     try:
         return Holder(**{**json.loads(path_of(directory, number).read_text()), "number": number})
     except (OSError, ValueError, TypeError):
@@ -216,7 +216,7 @@ def current_holder(directory: Path) -> Holder | None:
 
 
 def counts(directory: Path) -> bool:
-    """Whether the last attempt's file was written in the last DEAD seconds, by the file system's own clock."""
+    """Return whether the last attempt's file was written in the last DEAD seconds, by the file system's own clock."""
     probe = temporary(JobDir(directory).attempts / "now")
     try:
         probe.touch()  # first: whoever writes in a folder sees what others have made there
@@ -239,7 +239,7 @@ def check(directory: Path, number: int | None) -> None:
 
 @cache
 def machine() -> str | None:
-    """Names the kernel's boot and the process namespace; None where neither is known."""
+    """Return the names the kernel's boot and the process namespace; None where neither is known."""
     if sys.platform != "linux":
         return f"{socket.gethostname()}"
     try:
@@ -250,7 +250,7 @@ def machine() -> str | None:
 
 
 def dead(pid: int) -> bool:
-    """Whether there is no such process; one of another user's is there, also where /proc hides it (hidepid)."""
+    """Return whether there is no such process; one of another user's is there, also where /proc hides it (hidepid)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -261,7 +261,7 @@ def dead(pid: int) -> bool:
 
 
 def birth(pid: int | None = None) -> str | None:
-    """When a process (by default this one) started, in the kernel's ticks; None where that cannot be seen.
+    """Return a process's start (by default this one's) in the kernel's ticks; None if that cannot be seen.
 
     "dead" where the process has ended and waits for its parent.
     """
@@ -273,11 +273,3 @@ def birth(pid: int | None = None) -> str | None:
     except OSError:
         return None
     return "dead" if fields[0] in "ZX" else fields[19]  # state, starttime
-
-
-def user() -> str:
-    """Return this user's name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        return str(os.getuid())

@@ -69,7 +69,7 @@ class SlurmJob:
 
     @property
     def json(self) -> JsonObject:
-        """What `of` reads."""
+        """Return the object that `of` reads."""
         return {"id": self.id, "cluster": self.cluster, "user": self.user, "job_name": self.name}
 
 
@@ -120,7 +120,7 @@ class JobDir(Folder):
         return self.folder.name
 
     def outcome(self) -> Outcome | None:
-        """Return how the job ended, None where that is not written. Raises UnfitError for a damaged file."""
+        """Return how the job ended, None where that is not written. Raise UnfitError for a damaged file."""
         content = read_json(self.outcome_file)
         if "status" not in content:
             return None
@@ -132,15 +132,15 @@ class JobDir(Folder):
         write_json(self.outcome_file, content)
 
     def description(self) -> JsonObject:
-        """Return job.yaml's content, {} where it is not there. Raises UnfitError for a damaged file."""
+        """Return job.yaml's content, {} where it is not there. Raise UnfitError for a damaged file."""
         return read_json(self.job_file)
 
     def how(self) -> JsonObject:
-        """Return how the job was run last, {} where it was not. Raises UnfitError for a damaged file."""
+        """Return how the job was run last, {} where it was not. Raise UnfitError for a damaged file."""
         return read_json(self.how_file)
 
     def submission(self) -> Submission | None:
-        """Return the Slurm job that was submitted last, None without one. Raises UnfitError for a damaged file."""
+        """Return the Slurm job that was submitted last, None without one. Raise UnfitError for a damaged file."""
         content = read_json(self.slurm_file)
         slurm_job = SlurmJob.of(content)
         if slurm_job is None:

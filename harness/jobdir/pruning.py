@@ -14,10 +14,10 @@ def ask(directory: Path) -> None:
 
 
 def requested(directory: Path) -> bool:
-    """Whether the job is to stop."""
+    """Return whether the job is to stop."""
     return JobDir(directory).prune_file.exists()
 
 
 def forget(directory: Path) -> None:
-    """A new attempt begins."""
+    """Forget an earlier attempt's pruning."""
     JobDir(directory).prune_file.unlink(missing_ok=True)

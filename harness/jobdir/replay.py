@@ -197,7 +197,7 @@ class Samples:
     offsets: dict[str, int] = field(default_factory=dict)  # node -> bytes
 
     def read(self, size: int = -1) -> list[Point]:
-        """Points that have come since, of at most `size` bytes a node (-1: all).
+        """Return the points that have come since, of at most `size` bytes a node (-1: all).
 
         "system/<node>/<what>" are the names that MLflow has for its system metrics.
         """

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from harness.common import machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError
-from harness.jobdir import lease
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class StopRequest:
     """Who asks, and for which attempt; without one, for whoever waits."""
 
     attempt: int | None = None
-    user: str = field(default_factory=lease.user)
+    user: str = field(default_factory=machine.user)
     host: str = field(default_factory=socket.gethostname)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -54,6 +54,6 @@ class NewRequests:
         """Return one, if there is any."""
         for path, before in self._before.items():
             now = StopRequest.read(path)
-            if now is not None and now != before and now.user == lease.user():
+            if now is not None and now != before and now.user == machine.user():
                 return now
         return None

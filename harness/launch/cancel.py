@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
+from harness.common import machine
 from harness.common.atomic_files import JsonObject
 from harness.common.locks import Lock
 from harness.common.signals import stop_signals
@@ -38,7 +39,7 @@ MARGIN = 30.0  # seconds beside a supervisor's own grace: its look, its store, S
 
 @dataclass(frozen=True)
 class Cancellation:
-    """What has come of one job that was at work or waited."""
+    """The end of one job that was at work or waited."""
 
     fingerprint: str
     name: str
@@ -69,9 +70,10 @@ class Canceller:
         with Lock(self.plan.output.slurm_lock) if submitted else nullcontext():  # nothing is submitted meanwhile
             self._ask_waiting_runs()
             self._end_slurm_jobs(submitted, slurm_queue.ask(submitted))
-        for job in open_jobs:
-            if job not in self.results and job not in self.awaited:
-                self._end_holder(job)
+        left = [job for job in open_jobs if job not in self.results and job not in self.awaited]
+        holders = {job: holder for job in left if (holder := self._holder(job)) is not None}  # one run may have several
+        for job, holder in holders.items():
+            self._end_holder(job, holder)
         self._wait()
         return [self.results[job] for job in self.plan.jobs if job in self.results]
 
@@ -87,17 +89,17 @@ class Canceller:
     def _end_slurm_jobs(self, submitted: Mapping[SlurmJob, list[Job]], queue: Queue) -> None:
         """Take what waits out of the queue first, lest it begins when what it waits for ends."""
         live = {slurm_job: jobs for slurm_job, jobs in submitted.items() if queue.live(slurm_job)}
-        held = {job: holder for jobs in live.values() for job in jobs if (holder := self._holder(job)) is not None}
+        holders = {job: holder for jobs in live.values() for job in jobs if (holder := self._holder(job)) is not None}
         for slurm_job in sorted(live, key=lambda slurm_job: queue.states[slurm_job].state == "RUNNING"):
             jobs = live[slurm_job]
             self._slurm |= dict.fromkeys(jobs, slurm_job.id)
             running = queue.states[slurm_job].state == "RUNNING"
-            begun = running and any(held[job].user == slurm_job.user for job in jobs if job in held)
+            begun = running and any(holders[job].user == slurm_job.user for job in jobs if job in holders)
             ours = slurm_queue.cancel(slurm_job, "INT" if begun else None)
             self._begun += [slurm_job] if ours and begun else []
             for job in jobs:
-                if job in held:
-                    self.awaited |= {job: held[job]} if ours and begun else {}
+                if job in holders:
+                    self.awaited |= {job: holders[job]} if ours and begun else {}
                 elif ours:
                     cancelled(self.plan, job, by_request(StopRequest().who))
                     self._note(job, "cancelled", "taken out of Slurm's queue")
@@ -109,12 +111,9 @@ class Canceller:
                     self._slurm[job] = slurm_job.id
                     self._note(job, "left", f"Slurm cannot be asked here about job {slurm_job.whose}")
 
-    def _end_holder(self, job: Job) -> None:
-        """Ask whoever holds a job to end."""
-        holder = self._holder(job)
-        if holder is None:
-            return
-        if holder.alive and holder.user == lease.user() and self._signal(holder):
+    def _end_holder(self, job: Job, holder: Holder) -> None:
+        """Have whoever holds a job end."""
+        if holder.alive and holder.user == machine.user() and self._signal(holder):
             self.awaited[job] = holder
             return
         path = self.plan.jobdir(job).stop_file
@@ -128,7 +127,7 @@ class Canceller:
             self.awaited[job] = holder
 
     def _signal(self, holder: Holder) -> bool:
-        """Send a process what Ctrl-C does, once; whether that was ours to do."""
+        """Send a process what Ctrl-C does, once; return whether that was ours to do."""
         process = (holder.pid, holder.born)
         if process not in self._signalled:
             try:
@@ -161,12 +160,12 @@ class Canceller:
                 time.sleep(4 * LOOK)
 
     def _patience(self, jobs: list[Job]) -> float:
-        """Seconds that the slowest of some jobs may take to save."""
+        """Return the seconds that the slowest of some jobs may take to save."""
         replays = [tail(self.plan.jobdir(job).events_file, TAIL) for job in jobs]
         return GRACE + MARGIN + 2 * max((replay.pace for replay in replays), default=0.0)
 
     def _standing(self, job: Job, now: Holder | None) -> str:
-        """Where a job stands that its run has let go."""
+        """Return how far a job is that its run has let go."""
         outcome = self.plan.jobdir(job).outcome()
         if outcome is not None and outcome.status == "finished":
             return "it had just finished"
@@ -192,7 +191,7 @@ def whose_right(slurm_job: SlurmJob) -> str:
 
 
 def lines(results: list[Cancellation]) -> Iterator[str]:
-    """A line a job, for people."""
+    """Yield a line a job, for people."""
     width = max((len(result.name) for result in results), default=0)
     for result in results:
         number = f"Slurm {result.slurm}: " if result.slurm else ""
@@ -200,5 +199,5 @@ def lines(results: list[Cancellation]) -> Iterator[str]:
 
 
 def as_json(results: list[Cancellation]) -> JsonObject:
-    """What `cancel --json` prints."""
+    """Return what `cancel --json` prints."""
     return {"schema": 1, "jobs": [asdict(result) for result in results]}

@@ -1,4 +1,4 @@
-"""What a root holds and MLflow does not: told now, from the files alone, on any host that sees both.
+"""Upload to MLflow what it lacks of an output directory: from the files alone, on any host that sees both.
 
 Trainings that nobody runs any more get their true status; finished work and reports that the store lacks are told;
 with `follow`, what is at work is told as it goes. Saying it twice changes nothing.
@@ -45,8 +45,8 @@ class Sync:
     concluded: dict[str, object] = field(default_factory=dict)  # by the plan's digest: as what its report was told
 
     def once(self) -> int:
-        """Tell all that is there; how many jobs are at work or waiting. Raises UnfitError where the store is away."""
-        statuses = {one.fingerprint: one for one in look(self.root, everything=True)}
+        """Upload all that is there; return how many jobs run or wait. Raise UnfitError if the store is away."""
+        statuses = {status.fingerprint: status for status in look(self.root, everything=True)}
         for plan, why in saved_plans.plans(self.root):
             why = why if plan is None else damage(plan, statuses)
             if plan is not None and not why:
@@ -56,10 +56,10 @@ class Sync:
                 log.warning(f"left out: {why}")
         self.close_strays(statuses)
         end_rehearsal(OutputDir(self.root).rehearsal, self.tracking)
-        return sum(one.state in LIVE for one in statuses.values())
+        return sum(status.state in LIVE for status in statuses.values())
 
     def follow(self, every: float = EVERY) -> None:
-        """Again and again until nothing is at work or waiting; a store that is away is asked again."""
+        """Repeat `once` until nothing runs or waits; a store that is away is asked again."""
         while True:
             try:
                 live = self.once()
@@ -70,34 +70,34 @@ class Sync:
             time.sleep(every)
 
     def tell(self, plan: Plan, statuses: dict[str, Status]) -> None:
-        """One plan: live trainings as far as they are, dead ones with their end, then what is done and the report."""
+        """Upload a plan: live trainings as far as they are, dead ones with their end, finished jobs and the report."""
         (experiment,) = plan.experiments
         publisher = self.publishers.setdefault(
             experiment.digest, Publisher(plan, Store(self.tracking, self.root), self.afresh)
         )
         lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
-        known = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
-        live = {job for job, one in known.items() if one.state in LIVE}
-        failures = failed(lacking, known)
-        for job, one in known.items():
-            if one.state == "running":
+        current = {job: statuses[job.fingerprint] for job in lacking if job.fingerprint in statuses}
+        live = {job for job, status in current.items() if status.state in LIVE}
+        failures = failed(lacking, current)
+        for job, status in current.items():
+            if status.state == "running":
                 self.tell_live(plan, publisher, job)
-            elif one.state not in LIVE:
+            elif status.state not in LIVE:
                 self.offsets.pop(job, None)
-                self.tell_dead(plan, publisher, job, one)
+                self.tell_dead(plan, publisher, job, status)
         for job in [job for job in self.offsets if job in experiment.jobs and job not in lacking]:
             del self.offsets[job]
-        status = of_plan(lacking, failures, live)
-        state = (status, publisher.plan_runs[experiment.name].done(), dict(failures))
-        begun = known or len(lacking) < len(experiment.jobs)
+        plan_status = of_plan(lacking, failures, live)
+        state = (plan_status, publisher.plan_runs[experiment.name].done(), dict(failures))
+        begun = current or len(lacking) < len(experiment.jobs)
         if begun and self.concluded.get(experiment.digest) != state:
             options = RunOptions(command=tuple(saved_plans.facts(self.root, experiment.digest).get("command", ())))
-            made = runner.conclude(plan, experiment, publisher, failures, options, status, worked=False)
-            self.concluded[experiment.digest] = state if made.away is None else None
-        publisher.plan_runs[experiment.name].correct(status)
+            report = runner.conclude(plan, experiment, publisher, failures, options, plan_status, worked=False)
+            self.concluded[experiment.digest] = state if report.away is None else None
+        publisher.plan_runs[experiment.name].correct(plan_status)
 
     def tell_live(self, plan: Plan, publisher: Publisher, job: Job) -> None:
-        """What a job that is at work has written since the last look."""
+        """Upload what a running job has written since the last call."""
         path = plan.jobdir(job).events_file
         if job not in self.offsets:
             publisher.begin(job)
@@ -105,8 +105,8 @@ class Sync:
         publisher.hear(job, events)
         publisher.drain(job)
 
-    def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, known: Status) -> None:
-        """A training that ended without a result, or that nobody ended: its points, and its true status."""
+    def tell_dead(self, plan: Plan, publisher: Publisher, job: Job, dead: Status) -> None:
+        """Upload a training that ended without a result, or that nobody ended: its points and its true status."""
         if not isinstance(job, Train) or not plan.jobdir(job).how_file.exists():
             return
         outcome = plan.jobdir(job).outcome() or Outcome("lost", LOST)
@@ -115,21 +115,21 @@ class Sync:
             return
         publisher.begin(job)
         publisher.end(job, outcome)
-        log.info(f"{known.name}: {outcome.status}, {status} in MLflow now")
+        log.info(f"{dead.name}: {outcome.status}, {status} in MLflow now")
 
     def close_strays(self, statuses: dict[str, Status]) -> None:
-        """Runs of this root's jobs that say RUNNING though their job is over; runs of other roots are left alone."""
+        """Close runs of this root's jobs that are RUNNING though their job is over; others are left alone."""
         for run in self.tracking.running():
-            known = statuses.get(run.tags.get(FINGERPRINT, ""))
-            if known is None or known.state in (*LIVE, DAMAGED):
+            status = statuses.get(run.tags.get(FINGERPRINT, ""))
+            if status is None or status.state in (*LIVE, DAMAGED):
                 continue
-            if OutputDir(self.root).job(known.fingerprint).how().get("made") == run.tags.get("harness.made"):
-                self.tracking.finish(run.run_id, ENDED.get(known.state, "FAILED"))
-                log.info(f"{known.name}: a run that was left RUNNING is closed")
+            if OutputDir(self.root).job(status.fingerprint).how().get("made") == run.tags.get("harness.made"):
+                self.tracking.finish(run.run_id, ENDED.get(status.state, "FAILED"))
+                log.info(f"{status.name}: a run that was left RUNNING is closed")
 
 
 def correct(plan: Plan, tracking: Tracking) -> None:
-    """Give the plan's runs that the store has their true status. Raises UnfitError where the store does not answer."""
+    """Give the plan's runs that the store has their true status. Raise UnfitError where the store does not answer."""
     queue = slurm_queue.ask(by_slurm_job(plan))
     for experiment in plan.experiments:
         lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
@@ -143,34 +143,34 @@ def end_rehearsal(root: Path, tracking: Tracking) -> None:
     """End the runs that say RUNNING of a rehearsal in `root` that was killed; its files say which they are."""
     own = set(saved_plans.digests(root))
     output = OutputDir(root)
-    made = {read(files.how_file).get("made") for files in output.job_dirs()} - {None}
+    attempts = {read(files.how_file).get("made") for files in output.job_dirs()} - {None}
     if not own or gc.at_work(output.jobs):
         return
     for run in rehearsals(tracking).running():
-        if run.tags.get(PLAN) in own or run.tags.get("harness.made") in made:
+        if run.tags.get(PLAN) in own or run.tags.get("harness.made") in attempts:
             tracking.finish(run.run_id, "KILLED")
             log.info(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
 
 
 def rehearsals(tracking: Tracking) -> Tracking:
-    """The same store, in which a rehearsal's experiments are rehearsal/…."""
+    """Return the same store, in which a rehearsal's experiments are rehearsal/…."""
     return Tracking(tracking.uri, f"{tracking.prefix}rehearsal")
 
 
 def damage(plan: Plan, statuses: Mapping[str, Status]) -> str:
-    """Which damaged file keeps a plan from being told; empty where none does."""
-    found = (statuses.get(job.fingerprint) for job in plan.jobs)
-    return next((str(one.reason) for one in found if one is not None and one.state == DAMAGED), "")
+    """Return which damaged file keeps a plan from being uploaded; empty if none does."""
+    states = (statuses.get(job.fingerprint) for job in plan.jobs)
+    return next((str(status.reason) for status in states if status is not None and status.state == DAMAGED), "")
 
 
-def failed(lacking: Sequence[Job], known: Mapping[Job, Status]) -> dict[Job, str]:
-    """Why jobs have failed, or can do nothing without one that has; `lacking`: those not done, inputs first."""
-    found: dict[Job, str] = {}
+def failed(lacking: Sequence[Job], statuses: Mapping[Job, Status]) -> dict[Job, str]:
+    """Return why jobs have failed, or wait on one that has; `lacking`: those not done, inputs first."""
+    failures: dict[Job, str] = {}
     for job in lacking:
-        one = known.get(job)
-        broken = [needed for needed in job.inputs if needed in found]
-        if one is not None and one.state in ("died", *FAILED):
-            found[job] = one.reason or one.state
-        elif broken and (one is None or one.state not in LIVE):
-            found[job] = f"needs '{broken[0].name}', which failed"
-    return found
+        status = statuses.get(job)
+        broken = [needed for needed in job.inputs if needed in failures]
+        if status is not None and status.state in ("died", *FAILED):
+            failures[job] = status.reason or status.state
+        elif broken and (status is None or status.state not in LIVE):
+            failures[job] = f"needs '{broken[0].name}', which failed"
+    return failures

@@ -21,7 +21,7 @@ EVENTS = {"FINISHED": "done", "FAILED": "failed"}  # by the status of the plan's
 
 
 def notify_of_results(plan: Plan, options: RunOptions, failures: Mapping[Job, str]) -> None:
-    """Tell that a plan is done, failed or stuck; nothing while some of it is at work, queued, or was stopped."""
+    """Notify that a plan is done, failed or stuck; not while some of it is at work, queued, or was stopped."""
     statuses = {runner.ended(plan, experiment, failures, options) for experiment in plan.experiments}
     if not options.notify or not statuses <= set(EVENTS):
         return

@@ -1,4 +1,4 @@
-"""What would end a plan's trainings or evaluations at their start, asked before any of them is run."""
+"""Checks, before any job runs, of what would end a plan's trainings or evaluations at their start."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ Answer = TypeVar("Answer", bound=_Answer)
 
 @dataclass(frozen=True)
 class Problem:
-    """What a plan's networks lack, empty for nothing; `broken` says why there is no answer."""
+    """A defect of a plan's networks, empty for none; `broken` says why there is no answer."""
 
     problem: str = ""
     broken: str = ""
@@ -81,7 +81,7 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
 
 @cache
 def answered(question: str) -> str:
-    """The first problem that the child finds; empty for none."""
+    """Return the first problem that the child finds; empty for none."""
     answer = ask("harness.engine.preflight", Problem, question)
     if answer.broken:
         return f"this plan's networks cannot be tried: {answer.broken}; `harness doctor` says more"

@@ -1,4 +1,4 @@
-"""How far a job is, by its journal."""
+"""A job's progress by its journal."""
 
 import logging
 from dataclasses import dataclass, field

@@ -49,7 +49,7 @@ class Rehearsal(Plan):
     """The plan, cut short."""
 
     def spec(self, job: Job) -> JobSpec:
-        """The job's spec with fewer steps or videos; its fingerprint stands, its directory is another root's."""
+        """Return the job's spec with fewer steps or videos; its fingerprint stands, its directory is another root's."""
         spec = super().spec(job)
         if isinstance(spec, TrainSpec):
             train = replace(spec.train, checkpoint_every=STEPS, log_every=1)
@@ -57,18 +57,18 @@ class Rehearsal(Plan):
         return replace(spec, launch=LaunchSpec(videos=VIDEOS))
 
     def videos(self, job: Evaluate) -> list[str]:
-        """The first two."""
+        """Return the first two."""
         return super().videos(job)[:VIDEOS]
 
 
 def rehearse(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
-    """Run it and say what the plan will cost. Raises HarnessError for a job that fails, Stopped after a signal."""
+    """Run it and say what the plan will cost. Raise HarnessError for a job that fails, Stopped after a signal."""
     with alone(plan.root):
         return rehearsed(plan, options, progress)
 
 
 def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
-    """The same, where no other is at work."""
+    """Return the lines of `rehearse`, while no other rehearsal runs."""
     short, tracking = prepared(plan, options)
     publisher = publisher_of(short, None if tracking is None else rehearsals(tracking))
     launcher, facts = choose(short, options)
@@ -86,21 +86,21 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
         for experiment in short.experiments:
             publisher.close(experiment, status)
     if scheduler.failures:
-        told = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
-        raise HarnessError(f"the rehearsal failed: {told}")
-    found = [one for launch in launches(plan.jobs) for one in measured(plan, short, launch)]
-    return [line for line, _ in found] + cost_lines([cost for _, cost in found])
+        failures = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
+        raise HarnessError(f"the rehearsal failed: {failures}")
+    measurements = [measurement for launch in launches(plan.jobs) for measurement in measured(plan, short, launch)]
+    return [line for line, _ in measurements] + cost_lines([cost for _, cost in measurements])
 
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """While a root's rehearsal is made or run. Raises UsageError where another one is."""
+    """Hold a root's rehearsal. Raise UsageError if another one is at work."""
     access.writable(root)
     output = OutputDir(root)
     lock = Lock(output.rehearsal_lock, patience=0)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(lock)
+            stack.enter_context(lock)
         except UnfitError as error:
             where = f"{output.rehearsal} ({lock.holder()})"
             raise UsageError(f"a rehearsal is at work in {where}; wait for it or end it") from error
@@ -108,9 +108,9 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | None]:
-    """The rehearsal of a plan in an empty folder, and the store.
+    """Return the rehearsal of a plan in an empty folder, and the store.
 
-    Raises UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
+    Raise UsageError beside another rehearsal, UnfitError for data, weights or a store that are not there.
     """
     root = plan.output.rehearsal
     if gc.at_work(OutputDir(root).jobs):
@@ -135,13 +135,13 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
 
 
 def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[str, Cost]]:
-    """What a launch's rehearsal says: peak memory and pace, and the cost of the whole."""
+    """Return what a launch's rehearsal measured: peak memory and pace as a line, and the cost of the whole."""
     job, files = launch[0], short.jobdir(launch[0])
     outcome, replay = files.outcome(), Replay.of(files.events_file)
     assert outcome is not None
     assert outcome.peak is not None
     world, peak = (outcome.provenance or {}).get("world", 1), f"peak {outcome.peak / GIB:.2f} GiB a rank"
-    names = tuple(one.fingerprint for one in launch)
+    names = tuple(evaluation.fingerprint for evaluation in launch)
     if isinstance(job, Train):
         speed = replay.values[ITERATIONS_PER_SECOND]
         seconds = job.config.iterations() / speed
@@ -156,7 +156,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
     each = (replay.time - replay.loaded) * min(world, tried) / tried  # a rank takes a video
     seconds = replay.loaded - replay.begin.time + each * videos / world
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    kept = sum(gc.size(short.directory(one)) for one in launch) * videos // tried
+    kept = sum(gc.size(short.directory(evaluation)) for evaluation in launch) * videos // tried
     line = f"{name}: {peak}, {1000 * each:.0f} ms a video"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
 
@@ -166,7 +166,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What the Slurm job does: rehearse plans that root/rehearsal keeps. submitit pickles it; it holds no secret."""
+    """The dry run of plans saved in root/rehearsal as a Slurm job. submitit pickles it, so it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
@@ -174,29 +174,29 @@ class SlurmTask:
 
     @logging_to_stderr()
     def __call__(self) -> None:
-        """Run inside the allocation; what came of it is left beside the job's log. Ends with an error's exit code.
+        """Run inside the allocation and write the result beside the job's log. Exits with an error's exit code.
 
         A signal leaves nothing: Slurm may run it again.
         """
         output = OutputDir(self.root)
-        found: JsonObject
+        result: JsonObject
         try:
             plan = Plan(tuple(saved_plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             options = replace(self.options, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Progress() as progress:
-                found = {"lines": rehearse(plan, options, progress)}
+                result = {"lines": rehearse(plan, options, progress)}
         except Stopped as stop:
             log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
         except HarnessError as error:
-            found = {"reason": str(error), "exit_code": error.exit_code}
-        write_json(output.rehearsal_result(os.environ["SLURM_JOB_ID"]), found)
-        out("\n".join(found.get("lines", [found.get("reason", "")])))
-        sys.exit(found.get("exit_code", 0))
+            result = {"reason": str(error), "exit_code": error.exit_code}
+        write_json(output.rehearsal_result(os.environ["SLURM_JOB_ID"]), result)
+        out("\n".join(result.get("lines", [result.get("reason", "")])))
+        sys.exit(result.get("exit_code", 0))
 
 
 def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> list[str] | None:
-    """The same as a Slurm job, or the one that the same command has begun; None where it is left alone (`detach`).
+    """Rehearse as a Slurm job, or follow the one that the same command has begun; None if it is left alone (`detach`).
 
     Raises what `rehearse` raises there, HarnessError for a job that left no word, Stopped after a signal, which
     touches no Slurm job.
@@ -209,24 +209,24 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     if detach and not left.exists():
         return None
     slurm_jobs.accompany(short, {slurm_job: plan.jobs}, progress, left.exists)
-    found = read_json(left)
+    result = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
-    if "lines" not in found:
+    if "lines" not in result:
         log_path = slurm_jobs.log_path(plan, number)
-        why = found.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
+        why = result.get("reason") or f"Slurm job {number} ended without a result, see {log_path}"
         raise next(
-            (kind for kind in (UsageError, UnfitError) if kind.exit_code == found.get("exit_code")), HarnessError
+            (kind for kind in (UsageError, UnfitError) if kind.exit_code == result.get("exit_code")), HarnessError
         )(why)
-    return list(found["lines"])
+    return list(result["lines"])
 
 
 def begun(plan: Plan, options: RunOptions) -> SlurmJob:
-    """The Slurm job of the same command whose result nobody has seen; else a new one."""
+    """Return the Slurm job of the same command whose result nobody has seen; else a new one."""
     asked = digest([[experiment.digest for experiment in plan.experiments], dict(options.slurm)])
     output = plan.output
-    known = read_json(output.rehearsal_file)
-    slurm_job = SlurmJob.of(known)
-    if slurm_job is not None and known.get("asked") == asked:
+    record = read_json(output.rehearsal_file)
+    slurm_job = SlurmJob.of(record)
+    if slurm_job is not None and record.get("asked") == asked:
         over = output.rehearsal_result(slurm_job.id).exists()
         if over or rehearsing(plan.root):
             return slurm_job
@@ -240,17 +240,17 @@ def begun(plan: Plan, options: RunOptions) -> SlurmJob:
 
 
 def executor(plan: Plan, options: RunOptions) -> Any:
-    """submitit's executor for it."""
+    """Return submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
     return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
 
 
 def task(plan: Plan, options: RunOptions) -> SlurmTask:
-    """What the Slurm job is to do, as a value."""
+    """Return the plans' dry run as a Slurm task."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
     return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
 
 
 def dry(plan: Plan, options: RunOptions) -> str:
-    """The batch script that its sbatch would be given."""
+    """Return the batch script that its sbatch would be given."""
     return _sbatch.script(executor(plan, options))

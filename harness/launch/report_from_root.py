@@ -15,7 +15,7 @@ from harness.tracking.report_from_mlflow import Review
 
 
 def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None = None) -> list[Review]:
-    """Return every experiment of a plan. Raises UnfitError where the root has nothing either."""
+    """Return every experiment of a plan. Raise UnfitError where the root has nothing either."""
     if not plan.output.jobs.is_dir():
         raise UnfitError(
             f"{store}: no such database, and {plan.root} has no results: give MLFLOW_TRACKING_URI of the store, or "
@@ -25,7 +25,7 @@ def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None
 
 
 def review(plan: Plan, experiment: Experiment, command: Sequence[str], folder: Path | None) -> Review:
-    """Return one experiment as the root has it; panels are drawn into FOLDER/EXPERIMENT where a folder is given."""
+    """Return an experiment as the root has it; panels are drawn into FOLDER/EXPERIMENT where a folder is given."""
     cells = [
         rows.result(experiment, order, seed, cell, **runner.read(plan, cell, {}))
         for order, (seed, cell) in enumerate(experiment.cells)

@@ -49,7 +49,7 @@ def idle(plan: Plan, fingerprints: Sequence[str], number: str) -> str | None:
 def with_warning(plan: Plan, launch: Sequence[Job], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with the signal before the time limit as early as start-up and a checkpoint ask for.
 
-    Raises UsageError where the time limit is shorter than that.
+    Raise UsageError where the time limit is shorter than that.
     """
     given = int(options.get("signal_delay_s", WARNING))
     roots = (plan.output, OutputDir(plan.output.rehearsal))

@@ -54,7 +54,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Results:
-    """What an invocation came to."""
+    """The results of an invocation."""
 
     finished: tuple[Finished, ...]
     executed: int  # jobs run now to their end
@@ -66,7 +66,7 @@ class Results:
 
 
 def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
-    """Run what is missing of a plan and report. Raises Stopped after a signal, UnfitError before anything is run."""
+    """Run what is missing of a plan and report. Raise Stopped after a signal, UnfitError before anything is run."""
     todo = missing(plan, options)
     if not todo and (closed := access.closed(plan)) is not None:
         return reprint(plan, options, closed)
@@ -98,12 +98,20 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 finally:
                     launcher.close()
             finished = tuple(
-                conclude(plan, one, publisher, failures, options, ended(plan, one, failures, options), bool(todo))
-                for one in plan.experiments
+                conclude(
+                    plan,
+                    experiment,
+                    publisher,
+                    failures,
+                    options,
+                    ended(plan, experiment, failures, options),
+                    bool(todo),
+                )
+                for experiment in plan.experiments
             )
     if stopped is not None:
         raise stopped
-    away = next((one.away for one in finished if one.away), None)
+    away = next((result.away for result in finished if result.away), None)
     where = "" if away else publisher.link(plan.experiments[0])
     executed = scheduler.executed - scheduler.broken
     return Results(finished, executed, already, scheduler.elsewhere, failures, where, away)
@@ -113,13 +121,15 @@ def reprint(plan: Plan, options: RunOptions, closed: Path) -> Results:
     """Return the results of a finished plan whose output directory is another person's: only looking."""
     log.warning(f"{closed}: not yours to write: the table is printed, and neither kept there nor told to MLflow")
     reports = Path(tempfile.mkdtemp(prefix="harness-reports-"))
-    finished = tuple(conclude(plan, one, Silent(), {}, options, "FINISHED", False, reports) for one in plan.experiments)
+    finished = tuple(
+        conclude(plan, experiment, Silent(), {}, options, "FINISHED", False, reports) for experiment in plan.experiments
+    )
     return Results(finished, 0, len(plan.jobs), 0, {}, "", None)
 
 
 @contextmanager
 def ready(plan: Plan, options: RunOptions, todo: Sequence[Job]) -> Iterator[tuple[Launcher, JsonObject] | None]:
-    """What runs the jobs, getting ready while the store is asked, and its provenance; None where nothing is to do."""
+    """Yield the launcher, warming up while the store is asked, and its provenance; None if there is nothing to do."""
     if not todo:
         yield None
         return
@@ -133,7 +143,7 @@ def ready(plan: Plan, options: RunOptions, todo: Sequence[Job]) -> Iterator[tupl
 
 @contextmanager
 def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], options: RunOptions) -> Iterator[None]:
-    """Where something goes wrong, or a signal comes at the report, the plan's runs in MLflow end all the same."""
+    """End the plan's runs in MLflow also after an error or a signal."""
     try:
         yield
     except (Exception, Stopped) as error:
@@ -144,20 +154,20 @@ def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], options:
 
 
 def missing(plan: Plan, options: RunOptions) -> list[Job]:
-    """What is to be run here. Raises UnfitError where data or the root is unfit."""
+    """Return the jobs to run here. Raise UnfitError if the data or the output directory cannot be used."""
     if options.rerun is not None:
         preflight(plan, options)  # before anything is moved
         set_aside(plan, options.rerun)
     wanted = [job for job in plan.jobs if options.only is None or job.fingerprint in options.only]
-    found = [job for job in wanted if plan.state(job) != "done"]
-    if found:
+    jobs = [job for job in wanted if plan.state(job) != "done"]
+    if jobs:
         access.check(plan)
         require_inputs(plan.config)
         data_changes.check(plan, options.inside)
-        try_networks(plan, options, found)
-        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in found):
+        try_networks(plan, options, jobs)
+        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in jobs):
             fetch(plan.config)
-    return found
+    return jobs
 
 
 def preflight(plan: Plan, options: RunOptions) -> None:
@@ -175,9 +185,9 @@ def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
 
 
 def connected(options: RunOptions) -> Tracking | None:
-    """The store; None inside an allocation that cannot reach it.
+    """Return the store; None inside an allocation that cannot reach it.
 
-    Raises UnfitError where it does not answer, or where models would be registered elsewhere.
+    Raise UnfitError where it does not answer, or where models would be registered elsewhere.
     """
     if options.offline:
         return None
@@ -196,24 +206,24 @@ def connected(options: RunOptions) -> Tracking | None:
 
 
 def blocked(plan: Plan, todo: Sequence[Job]) -> dict[Job, str]:
-    """Why jobs cannot be had: they ended badly, or need a job that is neither done nor run here."""
-    found: dict[Job, str] = {}
+    """Return why jobs cannot run: they ended badly, or need a job that is neither done nor run here."""
+    reasons: dict[Job, str] = {}
     for job in plan.jobs:
         outcome = plan.jobdir(job).outcome()
         absent = [needed for needed in job.inputs if plan.state(needed) != "done" and needed not in todo]
         if plan.state(job) == "done":
             continue
         if job not in todo and outcome is not None and outcome.status in (*FAILED, "cancelled"):
-            found[job] = outcome.reason or outcome.status
+            reasons[job] = outcome.reason or outcome.status
         elif job in todo and absent:
-            found[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in found else 'was not run'}"
-    return found
+            reasons[job] = f"needs '{absent[0].name}', which {'failed' if absent[0] in reasons else 'was not run'}"
+    return reasons
 
 
 def selected(plan: Plan, which: str) -> list[Job]:
     """Finished jobs that `which` names ('changed', or a cell), and the evaluations that rest on them.
 
-    Raises UsageError for a word that is neither.
+    Raise UsageError for a word that is neither.
     """
     jobs = [job for job in plan.jobs if plan.state(job) == "done"]
     if which == "changed":
@@ -221,8 +231,8 @@ def selected(plan: Plan, which: str) -> list[Job]:
     else:
         cells = [cell for experiment in plan.experiments for _, cell in experiment.cells if cell.name == which]
         if not cells:
-            known = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
-            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(known)}")
+            names = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
+            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(names)}")
         chosen = {job for cell in cells for job in [*cell.job.inputs, cell.job]}
     return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
 
@@ -230,7 +240,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
 def set_aside(plan: Plan, which: str) -> None:
     """Move finished jobs out of the way, so that they are run again; nothing is deleted.
 
-    Raises UsageError for a job that another run is at.
+    Raise UsageError for a job that another run is at.
     """
     chosen = selected(plan, which)
     for job in chosen:
@@ -253,11 +263,11 @@ def accept(plan: Plan) -> None:
 
 
 def ended(plan: Plan, experiment: Experiment, failures: Mapping[Job, str], options: RunOptions) -> str:
-    """The status of a plan's run in MLflow: RUNNING while another process, or a Slurm job to come, has some of it."""
+    """Return the status of a plan's run in MLflow: RUNNING while another process, or a Slurm job, has some of it."""
     lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
-    held = [job for job in lacking if lease.current_holder(plan.directory(job)) is not None]
+    running = [job for job in lacking if lease.current_holder(plan.directory(job)) is not None]
     others = [job for job in lacking if options.inside and job.fingerprint not in (options.only or ())]
-    return of_plan(lacking, failures, held, others)
+    return of_plan(lacking, failures, running, others)
 
 
 def conclude(
@@ -270,7 +280,7 @@ def conclude(
     worked: bool,
     reports: Path | None = None,
 ) -> Finished:
-    """Tell the store what is done, build the report and write it under the root, or where `reports` says.
+    """Upload finished work, build the report and write it under the root, or where `reports` says.
 
     The plan's run in MLflow ends with `status`; where nothing was run (`worked`) and nothing is new it is left alone.
     """
@@ -335,7 +345,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
 
 
 def changed(plan: Plan, cell: Cell) -> list[str]:
-    """Sources of a cell's evaluation and trainings that are no longer what they ran with."""
+    """Return the sources of a cell's evaluation and trainings that are no longer what they ran with."""
     return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
 
 
@@ -346,7 +356,7 @@ def require_inputs(config: Config) -> None:
 
 
 def fetch(config: Config) -> None:
-    """Bring the encoder's weights from the hub, where it names any. Raises UnfitError where they cannot be had."""
+    """Download the encoder's weights from the hub, if it names any. Raise UnfitError if they cannot be had."""
     name = config["encoder"]["name"]
     section = config["encoder"].get(name, {})
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
@@ -360,7 +370,7 @@ def fetch(config: Config) -> None:
 
 
 def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
-    """The launcher, and what is recorded of how it runs. Raises UsageError for a number of ranks that does not fit."""
+    """Return the launcher and its provenance. Raise UsageError for a number of ranks that does not fit."""
     name, nproc = options.launcher, options.nproc
     if options.inside:  # what was asked of sbatch is here now
         name = "slurm" if options.node_count > 1 else "torchrun" if nproc != 1 else "inline"

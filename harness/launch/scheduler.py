@@ -30,7 +30,7 @@ ASK = 1.0  # seconds between two looks at jobs that others run
 
 @dataclass
 class Scheduler:
-    """What has come of a plan's missing jobs so far; true at any moment, also after a signal."""
+    """The state of a plan's missing jobs; valid at any moment, also after a signal."""
 
     plan: Plan
     waiting: list[Job]
@@ -41,20 +41,20 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self._claims = {job: Claim(self.plan.directory(job)) for job in self.waiting}
-        self._told: set[tuple[Job, str]] = set()
+        self._reported: set[tuple[Job, str]] = set()
         self._stalled: set[Job] = set()  # and run again, once
         self._requests = NewRequests(self.plan.stop_files)
 
     def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
-        """Launch after launch until every job is finished or failed. Raises Stopped after a signal or a request."""
+        """Launch after launch until every job is finished or failed. Raise Stopped after a signal or a request."""
         while self.waiting:
             before = len(self.waiting)
             for launch in launches(self.waiting):
-                held = self.take(self.able(launch))
-                if held:
-                    with lease.kept(held.values()):
-                        self.executed += len(held)
-                        outcomes = supervise(self.plan, held, launcher, publisher, progress, facts)
+                leases = self.take(self.able(launch))
+                if leases:
+                    with lease.kept(leases.values()):
+                        self.executed += len(leases)
+                        outcomes = supervise(self.plan, leases, launcher, publisher, progress, facts)
                     self.note(outcomes)
             if len(self.waiting) == before:
                 if (request := self._requests()) is not None:
@@ -64,7 +64,7 @@ class Scheduler:
                     time.sleep(ASK)
 
     def able(self, launch: Sequence[Job]) -> list[Job]:
-        """The jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
+        """Return the jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
         able = []
         for job in launch:
             broken = [needed for needed in job.inputs if needed in self.failures]
@@ -75,8 +75,8 @@ class Scheduler:
         return able
 
     def take(self, jobs: Sequence[Job]) -> dict[Job, Lease]:
-        """Those that are ours to run; what another run has finished, or failed at while we waited, is taken from it."""
-        held: dict[Job, Lease] = {}
+        """Return leases of the jobs that are ours to run; what another run finished, or failed at, is taken from it."""
+        leases: dict[Job, Lease] = {}
         for job in jobs:
             claim = self._claims[job]
             awaited = claim.holder
@@ -90,16 +90,16 @@ class Scheduler:
                 self.elsewhere += 1
                 self.waiting.remove(job)
             elif got is not None:
-                held[job] = got
+                leases[job] = got
             else:
-                seen = claim.holder  # None where somebody was faster just now
-                if seen is not None and (job, seen.who) not in self._told:
-                    self._told.add((job, seen.who))
-                    log.info(f"{job.name}: {seen.who} has it; its result is taken when it is there")
-        return held
+                holder = claim.holder  # None where somebody was faster just now
+                if holder is not None and (job, holder.who) not in self._reported:
+                    self._reported.add((job, holder.who))
+                    log.info(f"{job.name}: {holder.who} has it; its result is taken when it is there")
+        return leases
 
     def note(self, outcomes: Mapping[Job, Outcome]) -> None:
-        """Take a launch's outcomes in; a job that another run took over from us is waited for."""
+        """Record a launch's outcomes; a job that another run took over from us is waited for."""
         for job, outcome in outcomes.items():
             if outcome.status == "finished":
                 self.waiting.remove(job)
@@ -115,18 +115,18 @@ class Scheduler:
                 self.fail(job, outcome.reason or outcome.status)
 
     def fail(self, job: Job, reason: str) -> None:
-        """Done with, without a result."""
+        """Note that a job ended without a result."""
         self.failures[job] = reason
         self.waiting.remove(job)
 
 
 def failed_in(attempt: int, job: Job, plan: Plan) -> str | None:
-    """Why the attempt that we waited for has failed; None where it has not, or where a later one was made.
+    """Return why the attempt that we waited for has failed; None if it has not, or if there is a later one.
 
     What stalled is nobody's failure yet: whoever comes first goes on with it.
     """
-    seen = lease.latest_holder(plan.directory(job))
-    if seen is None or not seen.released or seen.number != attempt:
+    holder = lease.latest_holder(plan.directory(job))
+    if holder is None or not holder.released or holder.number != attempt:
         return None
     outcome = plan.jobdir(job).outcome()
     if outcome is None or outcome.status not in FAILED or outcome.status == "stalled":

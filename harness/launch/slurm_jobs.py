@@ -32,7 +32,6 @@ from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
 from harness.plan import saved_plans
 from harness.plan.job import Job
-from harness.plan.outcome import OVER
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent, publisher_of
 
@@ -46,7 +45,7 @@ GONE = 20.0  # seconds that the files of a job that left the queue may take to b
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What a Slurm job does: some jobs of plans that the root keeps. submitit pickles it; it holds no secret."""
+    """Some jobs of saved plans as a Slurm job. submitit pickles it, so it holds no secret."""
 
     root: Path
     plans: tuple[str, ...]
@@ -78,21 +77,21 @@ class SlurmTask:
             sys.exit(1)
 
     def fail(self, error: Exception, status: str = "failed") -> int:
-        """Say what ended the run itself, also as the outcome of its jobs that have none; the exit code."""
-        known = refused(error) if isinstance(error, OSError) else error
-        mine = isinstance(known, HarnessError)
-        log.error(f"harness: {known}" if mine else "".join(traceback.format_exception(error)))
-        code = known.exit_code if isinstance(known, HarnessError) else 1
+        """Log what ended the run itself, write it as the outcome of jobs without one; return the exit code."""
+        refusal = refused(error) if isinstance(error, OSError) else error
+        mine = isinstance(refusal, HarnessError)
+        log.error(f"harness: {refusal}" if mine else "".join(traceback.format_exception(error)))
+        code = refusal.exit_code if isinstance(refusal, HarnessError) else 1
         for fingerprint in self.only:
             files = OutputDir(self.root).job(fingerprint)
             outcome = files.outcome()
             if outcome is None or outcome.status == "preempted":
                 files.folder.mkdir(parents=True, exist_ok=True)
-                files.write_outcome(Outcome(status, one_line(known), code))
+                files.write_outcome(Outcome(status, one_line(refusal), code))
         return code
 
     def checkpoint(self) -> Any:
-        """The same once more: what was reached lies in the root. submitit asks before it requeues."""
+        """Return the same once more: what was reached lies in the root. submitit asks before it requeues."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -108,7 +107,7 @@ def leave(stop: Stopped, number: str) -> NoReturn:
 
 
 def to_be_requeued(stop: Stopped, number: str) -> bool:
-    """After the signal before a time limit or a preemption, yes; after scancel, whose job runs no more, no.
+    """Return whether Slurm should run the job again: after a time limit or a preemption, not after scancel.
 
     A queue that does not answer is asked again; for good, no: the same command submits what is missing.
     """
@@ -117,22 +116,22 @@ def to_be_requeued(stop: Stopped, number: str) -> bool:
     if stop.number != signal.SIGTERM:
         return False
     for _ in range(ASKED):
-        known = _sbatch.queue([number])
-        if known is not None:
-            return number in known and known[number].state == "RUNNING"
+        states = _sbatch.queue([number])
+        if states is not None:
+            return number in states and states[number].state == "RUNNING"
         time.sleep(LOOK)
     return False
 
 
 def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -> None:
-    """Jobs of this Slurm job that were never begun, since one before it left no result: cancelled, and why."""
+    """Mark jobs of this Slurm job that were never begun, since an input left no result, as cancelled, and why."""
     for job, reason in failures.items():
         if job.fingerprint in only and not plan.jobdir(job).outcome_file.exists():
             slurm_submit.cancelled(plan, job, reason)
 
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
-    """Take Slurm jobs out of the queue none of whose jobs can run any more, and write down why."""
+    """Cancel Slurm jobs none of whose jobs can run any more, and write down why."""
     reasons = {job: slurm_submit.needs(job, failures) for job in plan.jobs if plan.state(job) != "done"}
     lost = {job: reason for job, reason in reasons.items() if reason is not None}
     for slurm_job, jobs in slurm_submit.by_slurm_job(plan).items():
@@ -147,7 +146,7 @@ def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
 def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = False) -> runner.Results | None:
     """Submit what is missing, at most `max_jobs` at once, stay with it unless `detach`, and report.
 
-    Raises UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
+    Raise UnfitError before anything is submitted, Stopped after a signal, which leaves the Slurm jobs alone.
     """
     missing = runner.missing(plan, options)
     if missing:
@@ -163,7 +162,9 @@ def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = Fals
 
     def over() -> bool:
         submitter.submit_later()
-        return not submitter.left and all(ended_here(plan, job) for jobs in submitter.waiting.values() for job in jobs)
+        return not submitter.left and all(
+            slurm_submit.over(plan, job) for jobs in submitter.waiting.values() for job in jobs
+        )
 
     accompany(plan, submitter.waiting, progress, over, lambda: bool(submitter.left))
     no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
@@ -194,32 +195,32 @@ def probe(plan: Plan, options: RunOptions, missing: Sequence[Job]) -> None:
 
 
 def hand_in(plan: Plan, options: RunOptions, launch: Sequence[Job], after: Sequence[str]) -> SlurmJob:
-    """Submit one launch. Raises Later where the queue is full, UnfitError where sbatch refuses."""
+    """Submit one launch. Raise Later where the queue is full, UnfitError where sbatch refuses."""
     submitter = executor(plan, launch, options, after)
     return _sbatch.identity(submitter, _sbatch.submit(submitter, task(plan, launch, options)))
 
 
 def dry(plan: Plan, options: RunOptions) -> str:
-    """The batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
+    """Return the batch scripts that `submit` would hand to sbatch; numbers that are not known yet stand as <1>, <2>."""
     texts: list[str] = []
-    place: dict[Job, str] = {}
+    numbers: dict[Job, str] = {}
     for at, launch in enumerate(launches([job for job in plan.jobs if plan.state(job) != "done"]), 1):
-        after = sorted({place[needed] for job in launch for needed in job.inputs if needed in place})
-        place |= dict.fromkeys(launch, f"<{at}>")
+        after = sorted({numbers[needed] for job in launch for needed in job.inputs if needed in numbers})
+        numbers |= dict.fromkeys(launch, f"<{at}>")
         head = f"# <{at}>: {', '.join(job.name for job in launch)}"
         texts.append(f"{head}\n{_sbatch.script(executor(plan, launch, options, after))}")
     return "\n".join(texts)
 
 
 def executor(plan: Plan, launch: Sequence[Job], options: RunOptions, after: Sequence[str]) -> Any:
-    """submitit's executor for one launch."""
+    """Return submitit's executor for one launch."""
     name = launch[0].name if len(launch) == 1 else f"{launch[0].name} and {len(launch) - 1} more"
     sbatch = requeues.with_warning(plan, launch, options.slurm)
     return _sbatch.executor(plan.output.slurm_log("%j").parent, sbatch, f"harness {name}", after)
 
 
 def task(plan: Plan, launch: Sequence[Job], options: RunOptions) -> SlurmTask:
-    """What a Slurm job is to do, as a value."""
+    """Return a launch as a Slurm task."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
     fingerprints = tuple(job.fingerprint for job in launch)
     return SlurmTask(plan.root.resolve(), digests, fingerprints, handed_on(options), str(plugins.PROJECT))
@@ -231,7 +232,7 @@ def handed_on(options: RunOptions) -> RunOptions:
 
 
 def log_path(plan: Plan, number: str) -> str:
-    """Where a Slurm job writes what it says."""
+    """Return the path of a Slurm job's log."""
     return str(plan.output.slurm_log(number))
 
 
@@ -244,7 +245,7 @@ class Queued:
         self._asked, self._seen = -ASK, time.monotonic()
 
     def gone(self) -> bool:
-        """Whether for GONE seconds none of them was there; the queue is asked every ASK seconds, and may not answer."""
+        """Return whether none was there for GONE seconds; the queue is asked every ASK seconds, if it answers."""
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
             queue = slurm_queue.ask(self.jobs)
@@ -267,7 +268,7 @@ def accompany(
 ) -> None:
     """Show the plan's Slurm jobs until they are `over`, or none is left in the queue and none is `to_come`.
 
-    Raises Stopped after a signal, which touches none of them.
+    Raise Stopped after a signal, which touches none of them.
     """
     followed: dict[Job, JobProgress] = {}
     queued, silent = Queued(waiting), Silent()
@@ -284,16 +285,10 @@ def accompany(
         raise
 
 
-def ended_here(plan: Plan, job: Job) -> bool:
-    """Whether a job's files say that it is over and will not be taken up again by Slurm."""
-    outcome = plan.jobdir(job).outcome()
-    return outcome is not None and outcome.status in OVER
-
-
 def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOptions:
-    """With the options of sbatch, and how many nodes and ranks they come to.
+    """Add sbatch's options, and how many nodes and ranks they come to.
 
-    Raises UsageError where they are not said, or do not divide the micro-batch.
+    Raise UsageError where they are not said, or do not divide the micro-batch.
     """
     sbatch = _sbatch.parse(flags, options.slurm)
     nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
@@ -310,7 +305,7 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
 
 
 def leave_running(root: Path) -> str:
-    """The command that is running, once more in a session of its own, without --detach; where it says what it does."""
+    """Run this command once more in a session of its own, without --detach; return the path of its log."""
     access.writable(root)
     OutputDir(root).logs.mkdir(exist_ok=True)
     path = OutputDir(root).logs / f"detached-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

@@ -20,7 +20,7 @@ class Queue:
     silent: frozenset[SlurmJob] = frozenset()  # those that cannot be asked about
 
     def live(self, job: SlurmJob) -> bool:
-        """Whether a job waits or runs, as far as can be asked."""
+        """Return whether a job waits or runs, as far as can be asked."""
         return job in self.states and self.states[job].live
 
 
@@ -52,22 +52,22 @@ def ask(jobs: Iterable[SlurmJob]) -> Queue:
 
 
 def any_live(jobs: Iterable[SlurmJob]) -> bool:
-    """Whether one of some jobs waits or runs, as far as can be asked."""
+    """Return whether one of some jobs waits or runs, as far as can be asked."""
     jobs = list(jobs)
     queue = ask(jobs)
     return any(queue.live(job) for job in jobs)
 
 
 def agrees(job: SlurmJob, state: State) -> bool:
-    """Whether what Slurm has under a job's number is that job, as far as both say."""
+    """Return whether what Slurm has under a job's number is that job, as far as both say."""
     pairs = ((job.user, state.user), (job.name, state.name))
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def cancel(job: SlurmJob, signal: str | None = None) -> bool:
-    """Take a job of ours out of the queue, or send its processes a signal ("INT").
+    """Cancel a Slurm job of ours, or send its processes a signal ("INT"), unless it cannot be told from another's.
 
-    One that cannot be told from another's is left alone; whether it was not.
+    Return whether that was done.
     """
     if None in (job.cluster, job.name) or job.user != _sbatch.user():
         return False

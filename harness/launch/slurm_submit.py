@@ -1,4 +1,4 @@
-"""What of a plan is put into Slurm's queue: each launch once, and no more at a time than the queue takes."""
+"""Submit a plan to Slurm: each launch once, and no more at a time than the queue takes."""
 
 import logging
 import time
@@ -46,7 +46,7 @@ class Submitter:
     def submit(self) -> None:
         """Submit what the queue takes now; the rest stays in `left`.
 
-        Raises Later where the queue cannot be asked: what is in it would be submitted twice; UnfitError where sbatch
+        Raise Later where the queue cannot be asked: what is in it would be submitted twice; UnfitError where sbatch
         refuses for good.
         """
         self._tried = time.monotonic()
@@ -66,7 +66,7 @@ class Submitter:
                 self.left.pop(0)
 
     def submit_later(self) -> None:
-        """`submit` once more, if there is something left and the queue was not asked within ASK seconds."""
+        """Submit once more, if something is left and the queue was not asked within ASK seconds."""
         if self.left and time.monotonic() - self._tried >= ASK:
             try:
                 self.submit()
@@ -74,7 +74,7 @@ class Submitter:
                 self._put_off(str(error))
 
     def wait(self) -> None:
-        """Stay until all is submitted."""
+        """Wait until all is submitted."""
         while self.left:
             self.submit_later()
             time.sleep(1)
@@ -119,7 +119,7 @@ class Submitter:
         log.info(f"Slurm job {slurm_job}{behind}: {', '.join(job.name for job in jobs)}")
 
     def _leave_alone(self, submitted: Mapping[SlurmJob, list[Job]], queue: Queue) -> None:
-        """Set jobs apart whose Slurm job cannot be asked about and may be there. Raises Later where it is ours."""
+        """Set jobs apart whose Slurm job cannot be asked about and may be there. Raise Later where it is ours."""
         for slurm_job in queue.silent:
             missing = [job for job in submitted[slurm_job] if job in self.missing and job not in self.elsewhere]
             jobs = [job for job in missing if not over(self.plan, job)]
@@ -153,7 +153,7 @@ class Submitter:
         self.left.clear()
 
     def _put_off(self, why: str) -> None:
-        """Say what waits, where that has changed."""
+        """Log what waits, if that has changed."""
         line = f"{len(self.left)} of {self._all} Slurm jobs are still to be submitted: {why}"
         if line != self._logged:
             self._logged = line
@@ -171,7 +171,7 @@ def by_slurm_job(plan: Plan) -> dict[SlurmJob, list[Job]]:
 
 
 def over(plan: Plan, job: Job) -> bool:
-    """Whether a job's files say that it is over and will not be taken up again by Slurm."""
+    """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
     outcome = plan.jobdir(job).outcome()
     return outcome is not None and outcome.status in OVER
 

@@ -1,4 +1,4 @@
-"""What runs and what died, from the root's files and Slurm's queue alone: neither torch nor MLflow is asked."""
+"""Jobs that run and jobs that died, by the output directory and Slurm's queue: neither torch nor MLflow is asked."""
 
 import time
 from collections.abc import Iterator
@@ -45,18 +45,18 @@ class Status:
 
 
 def look(root: Path, everything: bool = False, now: float | None = None) -> list[Status]:
-    """Jobs that are at work or waiting, then those of the last day (`everything`: all), the youngest first."""
+    """Return the jobs that run or wait, then those of the last day (`everything`: all), the youngest first."""
     now = time.time() if now is None else now
     folders = [files for files in OutputDir(root).job_dirs() if files.job_file.exists() or files.slurm_file.exists()]
     recent = {files.name: age(files, now) for files in folders}
     queue = slurm_queue.ask({sent.slurm_job for files in folders if (sent := submission(files)) is not None})
-    found = [(examine(files, queue, now), recent[files.name]) for files in folders]
-    shown = [(one, old) for one, old in found if everything or one.state in LIVE or old < RECENT]
-    return [one for one, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
+    statuses = [(examine(files, queue, now), recent[files.name]) for files in folders]
+    shown = [(status, old) for status, old in statuses if everything or status.state in LIVE or old < RECENT]
+    return [status for status, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
 
 
 def rehearsing(root: Path) -> str | None:
-    """The Slurm job that is to rehearse in a root, or may be, where Slurm cannot be asked and it has left no word."""
+    """Return the Slurm job that rehearses in a root, or may, if Slurm cannot be asked and it has left no result."""
     output = OutputDir(root)
     slurm_job = SlurmJob.of(read(output.rehearsal_file))
     if slurm_job is None or output.rehearsal_result(slurm_job.id).exists():
@@ -66,7 +66,7 @@ def rehearsing(root: Path) -> str | None:
 
 
 def examine(files: JobDir, queue: Queue, now: float) -> Status:
-    """One job, 'damaged' where one of its small files is."""
+    """Return a job's status, 'damaged' if one of its small files is."""
     try:
         return standing(files, queue, now)
     except UnfitError as error:
@@ -74,23 +74,23 @@ def examine(files: JobDir, queue: Queue, now: float) -> Status:
 
 
 def standing(files: JobDir, queue: Queue, now: float) -> Status:
-    """One job. What neither an outcome, a holder nor Slurm speaks for has died.
+    """Return a job's status. A job that neither an outcome, a holder nor Slurm speaks for has died.
 
-    Raises UnfitError for a damaged file.
+    Raise UnfitError for a damaged file.
     """
     spec, how, outcome, submitted = files.description(), files.how(), files.outcome(), files.submission()
-    known = None if submitted is None else queue.states.get(submitted.slurm_job)
+    queued = None if submitted is None else queue.states.get(submitted.slurm_job)
     holder = lease.current_holder(files.folder)
     replay = tail(files.events_file, TAIL)
     state, reason = (None, None) if outcome is None else (outcome.status, outcome.reason)
     if holder is not None:
         state, reason = "running", None
-    elif known is not None and known.live and state != "finished":
-        state, reason = "queued" if known.state != "RUNNING" else "running", None
+    elif queued is not None and queued.live and state != "finished":
+        state, reason = "queued" if queued.state != "RUNNING" else "running", None
     elif submitted is not None and submitted.slurm_job in queue.silent and state is None:
         state, reason = "queued", f"Slurm cannot be asked here about job {submitted.slurm_job.whose}"
     elif state == "lost" or state not in ENDED:
-        state, reason = "died", reason or died(files.folder, submitted, known)
+        state, reason = "died", reason or died(files.folder, submitted, queued)
     return Status(
         fingerprint=files.name,
         name=called(spec, files) or (submitted and submitted.name) or files.name,
@@ -106,13 +106,13 @@ def standing(files: JobDir, queue: Queue, now: float) -> Status:
         host=how.get("host"),
         holder=None if holder is None else holder.who,
         slurm=None if submitted is None else submitted.id,
-        queue=None if known is None else " ".join(part for part in (known.state, known.reason, known.left) if part),
+        queue=None if queued is None else " ".join(part for part in (queued.state, queued.reason, queued.left) if part),
         quiet=None if replay.time is None else max(0.0, now - replay.time),
     )
 
 
 def read(path: Path) -> JsonObject:
-    """A small JSON file; {} also where it is damaged."""
+    """Return a small JSON file; {} also where it is damaged."""
     try:
         return read_json(path)
     except UnfitError:
@@ -120,25 +120,25 @@ def read(path: Path) -> JsonObject:
 
 
 def submission(files: JobDir) -> Submission | None:
-    """The Slurm job that a job was submitted as; None also where that file is damaged."""
+    """Return the Slurm job that a job was submitted as; None also where that file is damaged."""
     try:
         return files.submission()
     except UnfitError:
         return None
 
 
-def died(directory: Path, submitted: Submission | None, known: State | None) -> str:
-    """What can be said of a job that left no outcome."""
-    seen = lease.latest_holder(directory)
-    who = f"{seen.who} is gone" if seen is not None else "nobody has it"
-    slurm = f"; Slurm job {submitted.id}: {known.state if known else 'no longer known'}" if submitted else ""
+def died(directory: Path, submitted: Submission | None, queued: State | None) -> str:
+    """Return the reason of a job that left no outcome."""
+    holder = lease.latest_holder(directory)
+    who = f"{holder.who} is gone" if holder is not None else "nobody has it"
+    slurm = f"; Slurm job {submitted.id}: {queued.state if queued else 'no longer known'}" if submitted else ""
     if submitted is not None and submitted.log is not None and Path(submitted.log).is_file():
         slurm += f", whose log ends: {last_line(Path(submitted.log))}"
     return f"no outcome, and {who}{slurm}; the same command goes on"
 
 
 def called(spec: JsonObject, files: JobDir) -> str | None:
-    """A job's name for people, from its job.yaml; None before it was first started."""
+    """Return a job's name for people, from its job.yaml; None before it was first started."""
     if spec.get("kind") == "train":
         return f"train {spec['decoder']['name']} seed {spec['seed']}"
     if spec.get("kind") == "evaluate":
@@ -148,23 +148,23 @@ def called(spec: JsonObject, files: JobDir) -> str | None:
     return None
 
 
-def lines(found: list[Status]) -> Iterator[str]:
-    """A line a job, for people."""
-    width = max((len(one.name) for one in found), default=0)
-    for one in found:
-        parts = [f"{one.step}/{one.steps} {one.unit}"] if one.steps else []
-        parts += [f"loss {one.loss:.3f}"] if one.loss is not None and one.state == "running" else []
-        parts += [f"{one.rate:.2f} a second"] if one.rate else []
-        parts += [f"{span(one.eta)} to go"] if one.eta is not None else []
-        parts += [f"quiet for {span(one.quiet)}"] if one.state == "running" and (one.quiet or 0) > 60 else []
-        parts += [one.launcher] if one.launcher else []
-        parts += [f"Slurm {one.slurm}: {one.queue}"] if one.slurm and one.queue else []
-        parts += [one.reason] if one.reason else []
-        yield f"{one.fingerprint}  {one.state:<9}  {one.name:<{width}}  {', '.join(parts)}".rstrip()
+def lines(statuses: list[Status]) -> Iterator[str]:
+    """Yield a line a job, for people."""
+    width = max((len(job.name) for job in statuses), default=0)
+    for job in statuses:
+        parts = [f"{job.step}/{job.steps} {job.unit}"] if job.steps else []
+        parts += [f"loss {job.loss:.3f}"] if job.loss is not None and job.state == "running" else []
+        parts += [f"{job.rate:.2f} a second"] if job.rate else []
+        parts += [f"{span(job.eta)} to go"] if job.eta is not None else []
+        parts += [f"quiet for {span(job.quiet)}"] if job.state == "running" and (job.quiet or 0) > 60 else []
+        parts += [job.launcher] if job.launcher else []
+        parts += [f"Slurm {job.slurm}: {job.queue}"] if job.slurm and job.queue else []
+        parts += [job.reason] if job.reason else []
+        yield f"{job.fingerprint}  {job.state:<9}  {job.name:<{width}}  {', '.join(parts)}".rstrip()
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in its two largest units."""
+    """Return a length of time in its two largest units."""
     whole = round(seconds or 0)
     for size, unit, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
@@ -172,12 +172,12 @@ def span(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def as_json(found: list[Status]) -> JsonObject:
-    """What `status --json` prints."""
-    return {"schema": 1, "jobs": [asdict(one) for one in found]}
+def as_json(statuses: list[Status]) -> JsonObject:
+    """Return the document that `status --json` prints."""
+    return {"schema": 1, "jobs": [asdict(status) for status in statuses]}
 
 
 def age(files: JobDir, now: float) -> float:
-    """Seconds since anything of a job was written."""
+    """Return the seconds since anything of a job was written."""
     written = [files.events_file, files.outcome_file, files.how_file, files.slurm_file]
     return now - max((path.stat().st_mtime for path in written if path.exists()), default=0.0)

@@ -46,7 +46,7 @@ STALL = 10.0  # minutes without a step after which a launch is ended
 
 
 class Launcher(Protocol):
-    """What a file of harness/launch/launchers provides as its class Launcher(nproc, logs)."""
+    """The contract of a file in harness/launch/launchers: its class Launcher(nproc, logs)."""
 
     log: Path
 
@@ -57,7 +57,7 @@ class Launcher(Protocol):
         """Start a launch without waiting for it."""
 
     def running(self) -> bool:
-        """Whether it is still at work."""
+        """Return whether it is still at work."""
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""
@@ -76,7 +76,7 @@ class Watch:
         self._failed: float | None = None  # when all jobs had failed
 
     def __call__(self) -> str | None:
-        """'superseded', 'asked', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
+        """Return 'superseded', 'asked', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
         if any(lease.superseded for lease in self.launch.values()):
             return "superseded"
         now = time.monotonic()
@@ -98,7 +98,7 @@ class Watch:
         return None
 
     def _asked_to_end(self, job: Job, lease: Lease) -> bool:
-        """Whether somebody wants this attempt's run to end (`harness cancel`)."""
+        """Return whether somebody wants this attempt's run to end (`harness cancel`)."""
         request = StopRequest.read(self.plan.jobdir(job).stop_file)
         if request is None or request.attempt != lease.number:
             return False
@@ -107,7 +107,7 @@ class Watch:
 
 
 def stacks(plan: Plan, job: Job, lease: Lease) -> list[Path]:
-    """What the ranks touch while they work, and leave their threads' stacks in if they stall."""
+    """Return the files that ranks touch while they work, and write their threads' stacks to if they stall."""
     return sorted(plan.jobdir(job).stacks.glob(f"attempt-{lease.number}-*.txt"))
 
 
@@ -121,7 +121,7 @@ def supervise(
 ) -> dict[Job, Outcome]:
     """Run one launch, whose jobs this process holds, to its end and return every job's outcome.
 
-    Raises Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
+    Raise Stopped after a signal, once the worker has left its checkpoints and the store knows of it. A job whose
     lease was lost (this process slept, and another took it for dead) is 'superseded': nothing more is written of it.
     Where something goes wrong here the launch is ended, and the store is told that what has not ended has failed.
     """
@@ -137,7 +137,7 @@ def supervise(
 
 
 def left_by(plan: Plan, job: Job) -> Outcome | None:
-    """The outcome that the ranks have written; None where there is none, or none that can be read."""
+    """Return the outcome that the ranks have written; None where there is none, or none that can be read."""
     try:
         return plan.jobdir(job).outcome()
     except UnfitError:
@@ -152,7 +152,7 @@ def to_its_end(
     progress: Progress,
     how: JsonObject,
 ) -> dict[Job, Outcome]:
-    """The same, as far as all goes well."""
+    """Return the outcomes of `supervise` as long as no file fails."""
     followed = {job: JobProgress(job) for job in launch}
     stall = 60 * float(how.get("stall", STALL))
     stopped: Stopped | None = None
@@ -203,7 +203,7 @@ def end(launcher: Launcher) -> None:
 
 
 def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
-    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raises UnfitError."""
+    """Write a job's directory for the worker; an outcome of an earlier attempt is taken away. Raise UnfitError."""
     files = plan.jobdir(job)
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -213,8 +213,8 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
         options = {**{name: how[name] for name in RANKS if name in how}, "stall": 60 * how.get("stall", STALL)}
         spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, **options))
         write_json(files.job_file, to_json(spec))  # JSON is YAML
-        made = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run
-        write_json(files.how_file, {**how, "made": made, "sources": source_changes.digests(job)})
+        attempt_id = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run
+        write_json(files.how_file, {**how, "made": attempt_id, "sources": source_changes.digests(job)})
     except OSError as error:
         raise refused(error, files.folder) from error
 
@@ -274,8 +274,10 @@ def stop_launch(
 
 
 def grace(followed: Iterable[JobProgress]) -> float:
-    """Seconds until ranks that were told to stop have finished the step at hand and saved it."""
-    return GRACE + 2 * max((one.replay.pace for one in followed if isinstance(one.job, Train)), default=0.0)
+    """Return the seconds until ranks that were told to stop have finished the step at hand and saved it."""
+    return GRACE + 2 * max(
+        (progress.replay.pace for progress in followed if isinstance(progress.job, Train)), default=0.0
+    )
 
 
 def follow(plan: Plan, publisher: Silent, progress: Progress, followed: JobProgress) -> None:
@@ -289,7 +291,7 @@ def follow(plan: Plan, publisher: Silent, progress: Progress, followed: JobProgr
 
 
 def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> Outcome:
-    """How a job ended; an end that cannot be written down is none, for the next run would not know of it."""
+    """Return a job's outcome; one that cannot be written is a failure, for the next run could not read it."""
     try:
         return outcome_of(plan, job, launcher, stopped, stalled)
     except OSError as error:
@@ -298,7 +300,7 @@ def conclude(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, 
 
 
 def outcome_of(plan: Plan, job: Job, launcher: Launcher, stopped: Stopped | None, stalled: str | None) -> Outcome:
-    """How a job ended, by its files; an evaluation is finished when every video of its split is there."""
+    """Return a job's outcome by its files; an evaluation is finished when every video of its split is there."""
     files = plan.jobdir(job)
     outcome = files.outcome()
     if isinstance(job, Evaluate):
@@ -324,12 +326,12 @@ def finish_evaluation(files: JobDir, videos: int) -> Outcome:
 
 
 def last_line(log: Path) -> str:
-    """The last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
+    """Return the last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
-    return f"{one_line(said[-1], 200)} (see {log})" if said else f"it left no word (see {log})"
+    words = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
+    return f"{one_line(words[-1], 200)} (see {log})" if words else f"it left no word (see {log})"
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:
-    """How a launch is run: provenance, never identity. `more`: the source's commit, the ranks' options."""
+    """Return a launch's provenance, never identity. `more`: the source's commit, the ranks' options."""
     return {"launcher": launcher, "nproc": nproc, "command": " ".join(command), "host": os.uname().nodename, **more}

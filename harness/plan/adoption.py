@@ -42,7 +42,7 @@ def resolve(
     accept: bool = False,
     only: Collection[str] = (*input_digests.SPLITS, *input_digests.OPTIONAL),
 ) -> Config:
-    """The configuration with its content known (input_digests.resolve), results of 0.1 adopted where that is right.
+    """Return the configuration with its content (input_digests.resolve), results of 0.1 adopted where that is right.
 
     `accept`: also where the files have changed since, or may have.
     """
@@ -100,7 +100,7 @@ def keep(path: Path, adopted: Mapping[str, Any]) -> None:
 
 
 def planned(config: Config, split: str, root: Path) -> str | None:
-    """The digest of a split's files that a plan was made of; None where it has none."""
+    """Return the digest of a split's files that a plan was made of; None where it has none."""
     own = config.content.manifests.get(split)
     if own is None and split in config.content.adopted:
         own = read_json(record(root)).get(key_of(config, split), {}).get("digest")
@@ -108,7 +108,7 @@ def planned(config: Config, split: str, root: Path) -> str | None:
 
 
 def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
-    """Jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
+    """Yield the jobs, begun or done, and scores of the root that read a split's list and know nothing of its files."""
     name, content = config["data"]["name"], {split: config.content.splits[split]}
     output = OutputDir(root)
     for files in output.job_dirs():

@@ -25,7 +25,7 @@ class Cell:
 
 
 def stages(start: Evaluate, last: int) -> list[Evaluate]:
-    """Stages 0 to `last` of an evaluation, each with the one before as its prior."""
+    """Return the stages 0 to `last` of an evaluation, each with the one before as its prior."""
     chain = [start]
     for _ in range(last):
         chain.append(replace(start, prior=chain[-1]))

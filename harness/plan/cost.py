@@ -57,7 +57,7 @@ def costs(
     rate: float = RATE,
     ranks: int | None = None,
 ) -> list[Cost]:
-    """The cost of every launch that is missing; `counted` are `count`'s answers.
+    """Return the cost of every launch that is missing; `counted` are `count`'s answers.
 
     What is counted is shared by so many ranks; None: as many as a run takes here.
     """
@@ -97,7 +97,7 @@ def _launch(
 
 
 def units(plan: Plan, launch: Sequence[Job]) -> float | None:
-    """Iterations that a training still needs, or videos of an evaluation; None where the data are not at hand."""
+    """Return the iterations that a training still needs, or videos of an evaluation; None without the data."""
     job = launch[0]
     if isinstance(job, Train):
         return job.config.iterations() - max(plan.jobdir(job).checkpoint_steps(), default=0)
@@ -121,7 +121,7 @@ def finished(root: Path) -> dict[str, UnitCost]:
 
 
 def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
-    """Equal for jobs whose units cost the same: of a job.yaml's content, seeds and schedules left out."""
+    """Return a key, equal for jobs whose units cost the same, of a job.yaml's content without seeds and schedules."""
     identity = without_content(spec["identity"])
     if spec["kind"] == "train":
         train = {key: value for key, value in identity["train"].items() if key not in SCHEDULE}
@@ -135,7 +135,7 @@ def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
 
 
 def count(plan: Plan) -> dict[str, dict[str, float]]:
-    """FLOPs a unit and parameters of every missing job, counted in a child process. Raises UnfitError."""
+    """Return FLOPs a unit and parameters of every missing job, counted in a child process. Raise UnfitError."""
     wanted = []
     for job in plan.jobs:
         if plan.state(job) != "done":

@@ -25,18 +25,18 @@ class Finished:
 
 
 def splits_of(job: Job) -> set[str]:
-    """The data set's own splits that a job depends on."""
+    """Return the data set's own splits that a job depends on."""
     own = hold_out.source(job.split) if isinstance(job, Evaluate) else "train"
     return {own}.union(*map(splits_of, job.inputs))
 
 
 def splits(plan: Plan) -> set[str]:
-    """The data set's own splits that a plan's jobs read."""
+    """Return the data set's own splits that a plan's jobs read."""
     return set().union(*map(splits_of, plan.jobs))
 
 
 def undigested(plan: Plan) -> dict[str, str]:
-    """Splits that a plan's jobs read and whose files are not digested, with the reason."""
+    """Return the splits that a plan's jobs read and whose files are not digested, with the reason."""
     read = splits(plan)
     return {split: why for split, why in plan.config.content.undigested.items() if split in read}
 
@@ -58,7 +58,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def finished(plan: Plan) -> dict[str, list[Finished]]:
-    """The finished jobs of a plan's root by recipe: all that their fingerprints depend on but data and weights.
+    """Return the finished jobs of a plan's root by recipe: all that their fingerprints depend on but data and weights.
 
     Empty where no data has files, or nothing is missing.
     """
@@ -74,7 +74,7 @@ def finished(plan: Plan) -> dict[str, list[Finished]]:
 
 
 def changed(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> str:
-    """In words how the data of a job differs from that of the youngest finished job that is else the same.
+    """Return in words how the data of a job differs from that of the youngest finished job that is else the same.
 
     Empty where there is none, where the data is the same, or where it is not digested.
     """
@@ -90,7 +90,7 @@ def changed(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> str:
 
 
 def _whole(content: Mapping[str, str], name: str, adopted: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of an identity, and of what was adopted for it."""
+    """Return the digests of an identity, and of what was adopted for it."""
     files = {f"{key}.files": adopted.get(f"{name}:{digest}", {}).get("digest") for key, digest in content.items()}
     return {**{key: digest for key, digest in files.items() if digest}, **content}
 
@@ -124,7 +124,7 @@ def check(plan: Plan, submitted: bool = False) -> None:
 
 
 def since_planned(plan: Plan) -> str:
-    """In words which files that a plan's jobs read are no longer those that it was made of; empty for none."""
+    """Return in words which files that a plan's jobs read are no longer those it was made of; empty for none."""
     changes = []
     for split in sorted(splits(plan)):
         wanted = adoption.planned(plan.config, split, plan.root)

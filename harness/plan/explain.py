@@ -20,7 +20,7 @@ class Difference(NamedTuple):
 
 
 def explain(plan: Plan, cell: str) -> str:
-    """Return why a cell is not filled by the results in the root. Raises UsageError for an unknown cell."""
+    """Return why a cell is not filled by the results in the root. Raise UsageError for an unknown cell."""
     cells = [row for experiment in plan.experiments for _, row in experiment.cells]
     jobs = [row.job for row in cells if row.name == cell]
     if not jobs:
@@ -33,7 +33,7 @@ def explain(plan: Plan, cell: str) -> str:
 
 
 def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[str]:
-    """One job: done, or its nearest finished relative with the keys that differ; data in words."""
+    """Explain a job: done, or its nearest finished relative with the keys that differ; data in words."""
     head = f"{job.fingerprint}  {job.name}: {plan.state(job)}"
     if plan.state(job) == "done":
         return [head]
@@ -51,7 +51,7 @@ def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[st
 
 
 def nearest(plan: Plan, job: Job) -> tuple[str, list[Difference]] | None:
-    """The finished job of the same kind with the fewest differing keys."""
+    """Return the finished job of the same kind with the fewest differing keys."""
     wanted = dict(flat({key: value for key, value in job.identity.items() if key != "recipes"}))
     candidates = []
     for files in plan.output.job_dirs():
@@ -69,7 +69,7 @@ def nearest(plan: Plan, job: Job) -> tuple[str, list[Difference]] | None:
 
 
 def flat(tree: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of an identity by dotted key."""
+    """Yield the leaves of an identity by dotted key."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")

@@ -26,7 +26,7 @@ class Item:
 
 
 def referred(root: Path) -> set[str]:
-    """Fingerprints that some plan names."""
+    """Return the fingerprints that some plan names."""
     return {name for path in OutputDir(root).plans.rglob("*.json") for name in read_json(path).get("jobs", ())}
 
 
@@ -40,7 +40,7 @@ def refer(root: Path, name: str, jobs: list[str]) -> None:
 def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
     """Return the files that may go, largest first. `rehearsing`: a rehearsal is to come, though no job of it is begun.
 
-    Raises UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
+    Raise UnfitError where no plan is kept beside jobs: nobody can say then what is referred to.
     """
     output = OutputDir(root)
     if any(files.job_file.exists() for files in output.job_dirs()) and not output.plans.is_dir():
@@ -95,12 +95,12 @@ def _begun(root: Path, path: Path) -> bool:
 
 
 def at_work(jobs: Path) -> bool:
-    """Whether somebody is at work on one of the jobs in a folder."""
+    """Return whether somebody is at work on one of the jobs in a folder."""
     return any(lease.current_holder(job) is not None for job in jobs.glob("*/"))
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
     if path.is_file():
         return path.stat().st_size
     return sum(below.stat().st_size for below in path.rglob("*") if below.is_file())

@@ -232,7 +232,7 @@ Job = Train | Evaluate
 
 
 def plugin_identity(config: Config, section: str, kind: str, plugin: PluginSpec) -> JsonObject:
-    """Name, VERSION, options and file digests of one plug-in: the other plug-ins' sections never enter."""
+    """Return the name, VERSION, options and file digests of one plug-in: the other plug-ins' sections never enter."""
     schema = plugins.read_schema(plugins.find(kind, plugin.name, config.folders))
     identity = {"name": plugin.name, "version": schema.version, "options": used(plugin.config, schema.config)}
     prefix = f"{section}.{plugin.name}."
@@ -241,7 +241,7 @@ def plugin_identity(config: Config, section: str, kind: str, plugin: PluginSpec)
 
 
 def data_identity(config: Config, split: str) -> JsonObject:
-    """The data set by name, VERSION, options and the digest of one split; what is held out, where that matters."""
+    """Return the data set by name, VERSION, options and the digest of one split; what is held out, if it matters."""
     identity = plugin_identity(config, "data", "datasets", config.data)
     source, share = hold_out.source(split), config.data.hold_out
     if share is not None and source == "train":
@@ -252,13 +252,13 @@ def data_identity(config: Config, split: str) -> JsonObject:
 
 
 def digest(value: Any) -> str:
-    """16 hex digits of the sha256 of a value's canonical JSON."""
+    """Return 16 hex digits of the sha256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def without_content(identity: Any) -> Any:
-    """An identity as it is where neither data nor weights are at hand."""
+    """Return an identity as it is where neither data nor weights are at hand."""
     if isinstance(identity, dict):
         dropped = ("content", "members") if identity.get("prior") in GIVEN else ("content", "members", "prior")
         rest = {key: without_content(value) for key, value in identity.items() if key not in dropped}

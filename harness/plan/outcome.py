@@ -20,7 +20,7 @@ OVER = ("finished", "pruned", "cancelled", "failed", "lost")  # nobody takes it 
 
 
 def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job], to_come: Container[Job] = ()) -> str:
-    """The status of a plan's run in MLflow, by its jobs that are not done (inputs first).
+    """Return the status of a plan's run in MLflow, by its jobs that are not done (inputs first).
 
     `live` are at work or in a queue, `to_come` will be begun unless what they need has failed. What is nobody's and
     has not failed was left by somebody who was stopped.

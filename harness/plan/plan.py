@@ -79,16 +79,16 @@ class Plan:
         return job.spec()
 
     def videos(self, job: Evaluate) -> list[str]:
-        """The videos that an evaluation needs."""
+        """Return the videos that an evaluation needs."""
         return list(input_digests.build_dataset(job.config).videos(job.split))
 
     def state(self, job: Job) -> str:
-        """'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
+        """Return 'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""
         return state(self.jobdir(job))
 
 
 def state(folder: JobDir) -> str:
-    """The state of a job's directory: 'done', 'resumable' or 'missing'."""
+    """Return the state of a job's directory: 'done', 'resumable' or 'missing'."""
     outcome = folder.outcome()
     if outcome is not None and outcome.status == "finished":
         return "done"
@@ -96,7 +96,7 @@ def state(folder: JobDir) -> str:
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs and their inputs, each once; trainings, then evaluations stage by stage, else in the order of the cells."""
+    """Return the jobs and their inputs, each once: trainings, evaluations by stage, else in the order of the cells."""
     each: dict[Job, None] = {}
 
     def visit(job: Job) -> None:
@@ -118,7 +118,7 @@ def make(
     accept: bool = False,
     progress: Progress = SILENT,
 ) -> Plan:
-    """Plan experiments by name or by the path of a .py file. Raises UsageError for unknown names.
+    """Plan experiments by name or by the path of a .py file. Raise UsageError for unknown names.
 
     With `compute` files of the data are digested where their digests are not cached: what is to be run needs that.
     `accept` takes results of 0.1 for those of today's files (adoption.resolve).
@@ -138,7 +138,7 @@ def make(
 
 
 def check_batches(plan: Plan) -> None:
-    """Raises UsageError for a training to come whose batch norm would see one image at a time."""
+    """Raise UsageError for a training to come whose batch norm would see one image at a time."""
     for job in plan.jobs:
         if isinstance(job, Train) and job.config.micro_batch == 1 and plan.state(job) == "missing":
             key = "batch" if job.config.train.batch == 1 else "micro_batch"
@@ -181,7 +181,7 @@ def check_prior_masks(plan: Plan) -> None:
 
 
 def shown(value: str | tuple[str, ...]) -> str:
-    """A split, or fingerprints, in a message."""
+    """Return a split, or fingerprints, in a message."""
     return value if isinstance(value, str) else ", ".join(value)
 
 
@@ -194,7 +194,7 @@ def unlike(data: JsonObject, wanted: JsonObject) -> str:
 
 
 def experiment(name: str, config: Config) -> Experiment:
-    """One experiment with its cells for every seed of the configuration. Raises UsageError."""
+    """Return an experiment with its cells for every seed of the configuration. Raise UsageError."""
     module = plugins.load_named("experiments", name, config.folders, ("TITLE", "REPORT", "cells"))
     plugins.find("reports", module.REPORT, config.folders)
     path = Path(module.__file__ or name)
@@ -214,7 +214,7 @@ def experiment(name: str, config: Config) -> Experiment:
 
 
 def launches(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Missing jobs as launches: a training alone; evaluations that read the same frames together."""
+    """Return missing jobs as launches: a training alone; evaluations that read the same frames together."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.frames if isinstance(job, Evaluate) else job.fingerprint, []).append(job)

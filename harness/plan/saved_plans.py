@@ -37,12 +37,12 @@ def keep(plan: Plan, command: Sequence[str]) -> None:
 
 
 def digests(root: Path) -> list[str]:
-    """The plans that the root keeps, in the order in which they were last run."""
+    """Return the plans that the root keeps, in the order in which they were last run."""
     return [path.stem for path in sorted(OutputDir(root).plans.glob("*.json"), key=lambda path: path.stat().st_mtime)]
 
 
 def facts(root: Path, digest: str) -> JsonObject:
-    """Return the content of one plan's file. Raises UnfitError where it cannot be read."""
+    """Return the content of one plan's file. Raise UnfitError where it cannot be read."""
     path = OutputDir(root).plan_file(digest)
     try:
         loaded: JsonObject = json.loads(path.read_text())
@@ -52,7 +52,7 @@ def facts(root: Path, digest: str) -> JsonObject:
 
 
 def restore(root: Path, digest: str) -> Experiment:
-    """One experiment as it was planned. Raises UnfitError where today's code or plug-ins make other jobs of it."""
+    """Return an experiment as it was planned. Raise UnfitError if today's code or plug-ins make other jobs of it."""
     saved = facts(root, digest)
     try:
         content = {**saved["content"], "missing": tuple(saved["content"]["missing"])}
@@ -73,7 +73,7 @@ def restore(root: Path, digest: str) -> Experiment:
 
 
 def plans(root: Path) -> Iterator[tuple[Plan | None, str]]:
-    """Every plan of the root, one experiment each, oldest first; (None, why) where it cannot be made again."""
+    """Yield every plan of the root, one experiment each, oldest first; (None, why) where it cannot be made again."""
     for digest in digests(root):
         try:
             yield Plan((restore(root, digest),), root), ""
@@ -82,6 +82,6 @@ def plans(root: Path) -> Iterator[tuple[Plan | None, str]]:
 
 
 def name_of(saved: JsonObject) -> str:
-    """A saved plan's name for people."""
+    """Return a saved plan's name for people."""
     source = str(saved.get("experiment"))
     return f"{Path(source).stem if source.endswith('.py') else source}, preset {saved.get('preset')}"

@@ -35,11 +35,11 @@ class Uniform:
             raise UsageError(f"{key}: [{self.low:g}, {self.high:g}] is no range")
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be drawn."""
+        """Return whether a value can be drawn."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def description(self) -> str:
-        """For people, and to compare by."""
+        """Return the axis for people, and to compare by."""
         return f"{'log-' if self.log else ''}uniform in [{self.low:g}, {self.high:g}]"
 
 
@@ -51,11 +51,11 @@ class Whole(Uniform):
     high: int
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be drawn."""
+        """Return whether a value can be drawn."""
         return isinstance(value, int) and super().holds(value)
 
     def description(self) -> str:
-        """For people, and to compare by."""
+        """Return the axis for people, and to compare by."""
         return f"whole, {super().description()}"
 
 
@@ -72,11 +72,11 @@ class Choice:
             raise UsageError(f"{key}: {list(self.options)} leaves nothing to choose")
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be drawn."""
+        """Return whether a value can be drawn."""
         return value in self.options
 
     def description(self) -> str:
-        """For people, and to compare by."""
+        """Return the axis for people, and to compare by."""
         return f"one of {', '.join(map(str, self.options))}"
 
 

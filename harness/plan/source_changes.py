@@ -31,7 +31,7 @@ EQUAL = Path(__file__).with_name("equal_sources.json")
 
 
 def digests(job: Job) -> dict[str, str]:
-    """File -> 12 hex digits of the sha256 of its text, for all sources of a job; our own files by relative path."""
+    """Return file -> 12 hex digits of its text's sha256, for all sources of a job; our own files by relative path."""
     return {label(path): digest(path) for path in sorted(closure(*entries(job)))}
 
 
@@ -49,7 +49,7 @@ def entries(job: Job) -> list[Path]:
 
 
 def closure(*paths: Path) -> set[Path]:
-    """Files and, as far as they lie WITHIN, all that they import."""
+    """Return the files and, as far as they lie WITHIN, all that they import."""
     files: set[Path] = set()
     waiting = list(paths)
     while waiting:
@@ -62,7 +62,7 @@ def closure(*paths: Path) -> set[Path]:
 
 @cache
 def imports(path: Path) -> tuple[Path, ...]:
-    """The project's files that a file imports."""
+    """Return the project's files that a file imports."""
     files = []
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
@@ -79,12 +79,12 @@ def imports(path: Path) -> tuple[Path, ...]:
 
 @cache
 def digest(path: Path) -> str:
-    """12 hex digits of the sha256 of a file."""
+    """Return 12 hex digits of the sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def label(path: Path) -> str:
-    """A file's path inside the project, or its own path for a person's own plug-in."""
+    """Return a file's path inside the project, or its own path for a person's own plug-in."""
     return path.relative_to(plugins.PROJECT).as_posix() if path.is_relative_to(plugins.PROJECT) else str(path)
 
 

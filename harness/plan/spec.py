@@ -78,7 +78,7 @@ def to_json(spec: JobSpec) -> JsonObject:
 
 
 def from_json(content: JsonObject) -> JobSpec:
-    """Return the spec that job.yaml's content describes. Raises KeyError for a missing key, ValueError for the kind."""
+    """Return the spec that job.yaml's content describes. Raise KeyError for a missing key, ValueError for the kind."""
     kinds: dict[str, type[JobSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
     if content["kind"] not in kinds:
         raise ValueError(f"no job is of the kind {content['kind']!r}")
@@ -86,7 +86,7 @@ def from_json(content: JsonObject) -> JobSpec:
 
 
 def read(folder: Path) -> JobSpec:
-    """Return the spec in a job's directory. Raises UnfitError where there is none, or none of a job."""
+    """Return the spec in a job's directory. Raise UnfitError where there is none, or none of a job."""
     path = JobDir(folder).job_file
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -97,7 +97,7 @@ def read(folder: Path) -> JobSpec:
 
 
 def read_as(folder: Path, kind: type[Kind]) -> Kind:
-    """Return the spec in a job's directory, which must be of a kind. Raises UnfitError."""
+    """Return the spec in a job's directory, which must be of a kind. Raise UnfitError."""
     spec = read(folder)
     if not isinstance(spec, kind):
         raise UnfitError(f"{JobDir(folder).job_file}: is no job of the kind {kind.kind}; plan the job again")
@@ -105,7 +105,7 @@ def read_as(folder: Path, kind: type[Kind]) -> Kind:
 
 
 def _build(cls: type[T], content: JsonObject) -> T:
-    """A dataclass of the keys that are its fields; a key that is absent must be optional, or move no number."""
+    """Return a dataclass of the keys that are its fields; a key that is absent must be optional, or move no number."""
     values: JsonObject = {}
     for f in fields(cls):  # type: ignore[arg-type]
         if f.type is LaunchSpec:

@@ -166,18 +166,18 @@ class Study:
         return self.config.iterations()
 
     def job(self, params: Params, seed: int) -> Evaluate:
-        """A trial's evaluation."""
+        """Return a trial's evaluation."""
         return self.objective(self.config.with_values(params).with_seed(seed), self.split)
 
     def plan(self, params: Params, seed: int, root: Path) -> Plan:
-        """A trial as a plan of one cell."""
-        cell = Cell("trial", self.said(params), self.job(params, seed))
+        """Return a trial as a plan of one cell."""
+        cell = Cell("trial", self.label(params), self.job(params, seed))
         return Plan(
             (Experiment(f"search_{self.search}", self.title, "comparison", self.config, ((seed, cell),)),), root
         )
 
-    def said(self, params: Params) -> str:
-        """A trial's values for people: 'm=0.031 poly'."""
+    def label(self, params: Params) -> str:
+        """Return a trial's values for people: 'm=0.031 poly'."""
         words = []
         for key, axis in self.space.items():
             if key in params:
@@ -197,7 +197,7 @@ def make(
     compute: bool = False,
     progress: Progress = SILENT,
 ) -> Study:
-    """A study of a search by name or by the path of a .py file. Raises UsageError for what does not fit."""
+    """Return a study of a search by name or by the path of a .py file. Raise UsageError for what does not fit."""
     module = plugins.load_named("searches", name, config.folders, NEEDED)
     typed = schema(config.folders)
     for key, axis in module.SPACE.items():
@@ -241,13 +241,13 @@ def repeats(module: ModuleType, name: str) -> int:
 
 
 def split_of(words: Sequence[str]) -> tuple[str, list[str]]:
-    """`split=…` taken out of key=value words: what trials are scored on, and the other words."""
+    """Take `split=…` out of key=value words; return what trials are scored on, and the other words."""
     splits = [word.partition("=")[2] for word in words if word.partition("=")[0] == "split"]
     return (splits[-1] if splits else hold_out.SPLIT), [word for word in words if word.partition("=")[0] != "split"]
 
 
 def differences(ours: JsonObject, theirs: JsonObject) -> list[Difference]:
-    """The keys in which two identities differ."""
+    """Return the keys in which two identities differ."""
     mine, other = dict(flat(ours)), dict(flat(theirs))
     keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]  # preset and space come first
     return [Difference(key, mine.get(key), other.get(key)) for key in keys]

@@ -12,8 +12,8 @@ from harness.common.errors import HarnessError, UnfitError
 from harness.config import input_digests
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.jobdir.replay import LOSS, LOSS_MAIN, SCORE, Replay
-from harness.plan.job import Job, Train
-from harness.plan.plan import Experiment, Plan
+from harness.plan.job import GIVEN, Evaluate, Job, Train
+from harness.plan.plan import Experiment, Plan, setting
 from harness.results import evidence, records
 from harness.results.evidence import Curve, Evidence, Memory
 
@@ -34,21 +34,44 @@ def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> E
         jobs=tuple(provenance(plan.directory(job), job) for job in done),
         data=experiment.config.content.data,
         command=shlex.join(command),
+        settings=differing(experiment),
         total_hours=None if (total := evidence.compute(everything(plan.root))) is None else total.device_hours,
     )
 
 
+def differing(experiment: Experiment) -> dict[str, dict[str, str]]:
+    """Return cell -> key -> value for the keys whose values differ between the cells of the first seed."""
+    settings = {cell.name: options(cell.job) for seed, cell in experiment.cells if seed == experiment.cells[0][0]}
+    keys = dict.fromkeys(key for values in settings.values() for key in values)
+    differ = [key for key in keys if len({values.get(key) for values in settings.values()}) > 1]
+    return {cell: {key: values[key] for key in differ if key in values} for cell, values in settings.items()}
+
+
+def options(job: Evaluate) -> dict[str, str]:
+    """Return what a cell is made by: its setting, its decoders' options, the stage and whose mask P is."""
+    members = sorted(job.members, key=lambda member: member.decoder)
+    own = {
+        f"{member.decoder}.{key}": value
+        for member in members
+        for key, value in member.config["decoder"].get(member.decoder, {}).items()
+    }
+    prior = job.prior if job.prior in GIVEN else "stage before" if job.stage else "decoder's own"
+    decoders = " + ".join(member.decoder for member in members)
+    values = {"decoder": decoders, **setting(job.config), **own, "stage": job.stage, "prior": prior}
+    return {key: str(value) for key, value in values.items()}
+
+
 def everything(root: Path) -> list[JsonObject]:
     """Return the provenance of every job of an output directory; one whose files are damaged is left out."""
-    found = []
+    provenances = []
     for files in OutputDir(root).job_dirs():
         with suppress(UnfitError):
-            found.append(records.provenance(files.folder))
-    return found
+            provenances.append(records.provenance(files.folder))
+    return provenances
 
 
 def classes(experiment: Experiment) -> tuple[str, ...]:
-    """Names of the classes; none where the data set cannot say."""
+    """Return the names of the classes; none where the data set cannot say."""
     try:
         return tuple(input_digests.build_dataset(experiment.config).classes)
     except HarnessError:
@@ -56,7 +79,7 @@ def classes(experiment: Experiment) -> tuple[str, ...]:
 
 
 def curve(directory: Path, job: Train) -> Curve | None:
-    """The losses as the attempts left them: what a later attempt did again replaces what was before."""
+    """Return the losses as the attempts left them: what a later attempt did again replaces what was before."""
     curves = Replay.of(JobDir(directory).events_file).curves
     main, split = curves.get(LOSS_MAIN, {}), job.config.train.evaluate_split
     kept = evidence.thin(sorted(curves.get(LOSS, {}).items()))
@@ -77,7 +100,7 @@ def curve(directory: Path, job: Train) -> Curve | None:
 
 
 def memory(directory: Path, job: Train) -> Memory | None:
-    """M's similarities and its way; None for a training that left no snapshot."""
+    """Return M's similarities and its way; None for a training that left no snapshot."""
     paths = JobDir(directory).memory_files()
     try:
         kept = [(int(path.stem.removeprefix("step-")), np.load(path, allow_pickle=False)) for path in paths]

@@ -50,7 +50,7 @@ def write_report(report: Report, rows: Sequence[Row], context: Context, folder: 
 
 
 def read_evidence(path: Path) -> Evidence:
-    """Evidence from a file; none where it is absent or was written by another version."""
+    """Return evidence from a file; none where it is absent or was written by another version."""
     try:
         return Evidence.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,30 +1,37 @@
-"""One page that holds a whole report: no network, no script, figures and panels inside of it, every name escaped.
+"""One page that holds a whole report: no network, one script of its own, figures and panels inside, names escaped.
 
 It is made from the report, its rows and context, and the files beside it (figures as SVG, panels as PNG).
 """
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
 
-from harness.results import stats
+from harness.results import stats, table
 from harness.results.evidence import Evidence, compute, device_seconds
 from harness.results.palette import palette
-from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
+from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, class_iou, in_order
 from harness.results.table import Report, Table, clean, signed, stem
 
 NAME = "index.html"
+TEMPLATES = Path(__file__).parent / "templates"
+NOTES = 3  # of a table that are shown
 TONES = {
     stats.REPRODUCED: "good",
     stats.SAME_SIGN: "mild",
     stats.UNDECIDED: "open",
     stats.CONTRADICTED: "bad",
 }
-NO_PANELS = "they need a finished pair of rows to compare, the data at hand, and masks kept by the evaluations"
+NO_PANELS = "they need two finished rows to compare, the data set, and masks that the evaluations kept"
 
 
 def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> Path:
@@ -37,13 +44,16 @@ def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -
 def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> str:
     """Return the page's text; figures and panels that are not in the folder are left out."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=False,
     )
     environment.filters["whole"] = whole
     results = in_order(run for row in rows for run in row.runs)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    pictures, shown, differing = figures(report, folder), panels(context, folder), settings(rows, context)
+    comparison = compared_rows(rows, context)
     return environment.get_template("report.html.j2").render(
         report=report,
         context=context,
@@ -51,8 +61,16 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         undone=[f"{row.label}: {why_undone(row)}" for row in rows if row.status != "done"],
         cards=[card(claim, rows, context.margin) for claim in claims(rows)],
         rule=stats.RULE.format(margin=context.margin),
-        figures=figures(report, folder),
-        panels=panels(context, folder),
+        figures=pictures,
+        panels=shown,
+        settings=differing,
+        comparison=comparison,
+        unit_name="recording" if any(sums.recordings for row in rows for sums in row.sums) else "video",
+        copies=copies,
+        notes=notes,
+        script=Markup(script),
+        script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        contents=contents(report, bool(pictures), bool(comparison), bool(differing.rows)),
         no_panels=NO_PANELS,
         first_seed=min((run.seed for run in results), default=""),
         data=context.evidence.data,
@@ -64,8 +82,75 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
     )
 
 
+def contents(report: Report, figures: bool, comparison: bool, settings: bool) -> list[tuple[str, str]]:
+    """Return anchor and name of each section, in the page's order."""
+    sections = [("tables", "Results"), ("verdicts", "Verdicts")]
+    sections += [("figures", "Figures")] if figures else []
+    sections += [(name, capitalised(each.title.rpartition(": ")[2])) for name, each in report.appendix.items()]
+    sections += [("compare", "Compare two rows")] if comparison else []
+    sections += [("settings", "Configurations")] if settings else []
+    return [*sections, ("panels", "Qualitative results"), ("provenance", "Provenance"), ("again", "Reproduce")]
+
+
+def capitalised(text: str) -> str:
+    """Return a heading with a capital first letter; 'mIoU' and 'IoU' stay as they are."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
+def notes(shown: Table) -> tuple[list[str], list[str]]:
+    """Return a table's notes, those that are shown and those that are folded; the banner has the setting already."""
+    texts = [note for note in shown.notes if not note.startswith("Not the paper's setting")]
+    return (texts, []) if len(texts) <= NOTES + 1 else (texts[:NOTES], texts[NOTES:])
+
+
+def copies(shown: Table) -> list[tuple[str, str]]:
+    """Return a table as a person pastes it: format and text."""
+    return [("Markdown", table.markdown(shown)), ("CSV", table.to_csv(shown)), ("LaTeX", table.latex(shown))]
+
+
+def compared_rows(rows: Sequence[Row], context: Context) -> Markup | None:
+    """Return the IoU of every class and the mIoU of every unit by row, as JSON; None for fewer than two such rows.
+
+    Percent, the mean over seeds; null without ground truth. Rows must have the first one's classes and units.
+    """
+    complete = [(row, iou) for row in rows if (iou := class_iou(row)) is not None]
+    if not complete:
+        return None
+    first, classes = complete[0][0].sums[0], context.evidence.classes
+    values = [
+        {
+            "label": row.label,
+            "classes": rounded(iou),
+            "units": rounded(np.mean([100 * stats.miou(each.sums) for each in row.sums], axis=0)),
+        }
+        for row, iou in complete
+        if all(each.names == first.names and each.sums.shape == first.sums.shape for each in row.sums)
+    ]
+    if len(values) < 2:
+        return None
+    number = first.sums.shape[2]
+    names = classes if len(classes) == number else [f"class {index}" for index in range(number)]
+    text = json.dumps({"classes": list(names), "units": list(first.names), "rows": values}, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def rounded(values: NDArray[np.float64]) -> list[float | None]:
+    """Two digits, and None for nan."""
+    return [None if np.isnan(value) else round(float(value), 2) for value in values]
+
+
+def settings(rows: Sequence[Row], context: Context) -> Table:
+    """Return the configuration keys whose values differ between rows, one column a row."""
+    by_cell = context.evidence.settings
+    shown = [row for row in rows if row.cell in by_cell]
+    keys = dict.fromkeys(key for row in shown for key in by_cell[row.cell])
+    lines = tuple((key, *(by_cell[row.cell].get(key, "–") for row in shown)) for key in keys)
+    labels = table.unique([row.label for row in shown], taken=("Key",))
+    return Table("Where configurations differ", ("Key", *labels), lines)
+
+
 def whole(cell: str) -> str:
-    """A cell that breaks before its interval, and nowhere within a number."""
+    """Return a cell that breaks before its interval, and nowhere within a number."""
     return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
 
 
@@ -74,9 +159,9 @@ def facts(rows: Sequence[Row], context: Context) -> list[tuple[str, str]]:
     done, planned = sum(row.seeds for row in rows), sum(row.planned for row in rows)
     seeds = len({run.seed for row in rows for run in row.runs})
     units = [row.units for row in rows if row.units]
-    pairs = [("preset", context.preset), ("data", context.dataset), ("cells done", f"{done} of {planned}")]
+    pairs = [("preset", context.preset), ("data", context.dataset), ("results", f"{done} of {planned}")]
     pairs += [("seeds", str(seeds))] if seeds else []
-    pairs += [("units behind an interval", str(min(units)))] if units else []
+    pairs += [("videos or recordings", str(min(units)))] if units else []
     return pairs + costs(context.evidence)
 
 
@@ -95,13 +180,13 @@ def costs(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def why_undone(row: Row) -> str:
-    """Status and reason of a row that is not wholly done."""
+    """Return the status and reason of a row that is not wholly done."""
     part = f"{row.seeds} of {row.planned} seeds, " if row.seeds else ""
     return part + ": ".join(filter(None, (row.status, row.reason)))
 
 
 def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, str]:
-    """A claim of the paper, ours, and the verdict, in words."""
+    """Return a claim of the paper, ours, and the verdict, in words."""
     labels = {row.cell: row.label for row in rows}
     mean, low, high, of = answer.ours.mean, *answer.ours.interval[:2], answer.ours.interval.of
     claim, verdict = answer.claim, answer.verdict
@@ -118,7 +203,7 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
 
 
 def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
-    """Those whose SVG is there, as pictures inside the page."""
+    """Return those whose SVG is there, as pictures inside the page."""
     pictures: list[dict[str, Any]] = []
     for name, figure in report.figures.items():
         path = folder / f"{stem(name)}.svg"
@@ -130,7 +215,7 @@ def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
 
 
 def panels(context: Context, folder: Path) -> list[dict[str, object]]:
-    """Those whose PNG is there, with the colours of the classes in them."""
+    """Return those whose PNG is there, with the colours of the classes in them."""
     classes = context.evidence.classes
     colours = palette(len(classes))
     pictures: list[dict[str, object]] = []
@@ -146,12 +231,12 @@ def panels(context: Context, folder: Path) -> list[dict[str, object]]:
 
 
 def inside(kind: str, data: bytes) -> str:
-    """A file as an address that holds it."""
+    """Return a file as an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def versions(results: Iterable[CellResult]) -> str:
-    """Library versions of the rows; where rows differ, each that stands anywhere."""
+    """Return the library versions of the rows; where rows differ, each that stands anywhere."""
     by_name: dict[str, set[str]] = {}
     for run in results:
         for name, version in run.versions.items():
@@ -160,7 +245,7 @@ def versions(results: Iterable[CellResult]) -> str:
 
 
 def runs(results: Iterable[CellResult], context: Context) -> Table:
-    """Every cell and seed with its run."""
+    """Return every cell and seed with its run."""
     columns = ("Row", "Seed", "Status", "mIoU", "Commit", "Device", "Precision", "Run")
     lines, links = [], {}
     for index, run in enumerate(results):
@@ -174,7 +259,7 @@ def runs(results: Iterable[CellResult], context: Context) -> Table:
 
 
 def jobs(context: Context) -> Table:
-    """Every finished job with its cost."""
+    """Return every finished job with its cost."""
     rows = []
     for job in context.evidence.jobs:
         ranks = f"{job['world']} ×" if job.get("world", 1) != 1 else ""
@@ -202,12 +287,12 @@ def again(results: Iterable[CellResult], context: Context) -> list[str]:
 
 
 def short(commits: str) -> str:
-    """Commits, one or several side by side (records.beside), cut to twelve digits each."""
+    """Return the commits, one or several side by side (records.beside), cut to twelve digits each."""
     return ", ".join(commit[:12] for commit in commits.split(", "))
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '5 min', '3.2 h'."""
+    """Return '42 s', '5 min', '3.2 h'."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

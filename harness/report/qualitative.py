@@ -52,7 +52,7 @@ class Panel:
 
 
 def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
-    """The panels of the first seed; none where no gain is known, or the data is not at hand."""
+    """Return the panels of the first seed; none where no gain is known, or the data is not at hand."""
     cells = [cell for seed, cell in experiment.cells if seed == experiment.cells[0][0]]
     done = [cell for cell in cells if plan.state(cell.job) == "done"]
     pair = compared(done)
@@ -62,7 +62,7 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
     try:
         dataset = input_digests.build_dataset(experiment.config)
         split = pair.ours.job.split
-        names = content_order(dataset, split, gains)
+        names = [video for video in dataset.videos(split) if video in gains]
         return [
             panel
             for number, (video, why) in enumerate(chosen(gains, names).items())
@@ -73,26 +73,21 @@ def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
 
 
 def compared(done: Sequence[Cell]) -> Pair | None:
-    """The last row that has a baseline, with it: in Table 1 the ensemble over UPerNet. A row that is told P is none."""
+    """Return the last row with a baseline, and that: in Table 1 the ensemble and UPerNet; no row that is given P."""
     names = {cell.name: cell for cell in done}
     pairs = [Pair(cell, names[cell.over]) for cell in done if cell.over in names and cell.job.prior not in GIVEN]
     return pairs[-1] if pairs else None
 
 
 def gain_by_video(plan: Plan, pair: Pair) -> dict[str, float]:
-    """mIoU of a video less that of the baseline, in percent; a video without truth is left out."""
+    """Return mIoU of a video less that of the baseline, in percent; a video without truth is left out."""
     ours, base = (records.read_evaluation(plan.directory(cell.job)).videos for cell in pair)
     gains = {video: 100 * (metrics.miou(ours[video]) - metrics.miou(base[video])) for video in ours if video in base}
     return {video: gain for video, gain in gains.items() if np.isfinite(gain)}
 
 
-def content_order(dataset: Dataset, split: str, gains: Mapping[str, float]) -> list[str]:
-    """Videos that have a gain, in the split's order."""
-    return [video for video in dataset.videos(split) if video in gains]
-
-
 def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
-    """Video -> why it is shown; each once."""
+    """Return video -> why it is shown; each once."""
     if not names:
         return {}
     ranked = sorted(names, key=lambda video: (-gains[video], video))
@@ -109,7 +104,7 @@ def chosen(gains: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
 def panel_of(
     plan: Plan, done: Sequence[Cell], pair: Pair, dataset: Dataset, split: str, video: str, why: str, number: int
 ) -> Panel | None:
-    """The panel of a video; None where its evaluations kept no mask of it."""
+    """Return the panel of a video; None where its evaluations kept no mask of it."""
     masks = {cell.name: mask for cell in done if (mask := saved_mask(plan.jobdir(cell.job).samples / video))}
     if pair.ours.name not in masks or pair.baseline.name not in masks:
         return None
@@ -125,16 +120,17 @@ def panel_of(
     colours = palette(len(dataset.classes))
     ours, base = masks[pair.ours.name][1], masks[pair.baseline.name][1]
     mine, other = name(pair.ours), name(pair.baseline)
-    title = f"{mine} and {other} part"
-    tiles = [("frame", image), ("truth", colours[truth])]
+    title = f"{mine} vs. {other}: disagreement"
+    tiles = [("frame", image), ("ground truth", colours[truth])]
     tiles += [
         (f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in shown.items()
     ]
     tiles.append((title, parted(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
-        f"Video {video}, frame {frame}: the frame, its truth, the masks of {', '.join(shown)}, and where "
-        f"{mine} and {other} part: {mine} alone is right in {right} pixels, {other} alone in {wrong} of {truth.size}."
+        f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(shown)}, and where "
+        f"{mine} and {other} disagree: {mine} alone is correct in {right} pixels, {other} alone in {wrong} of "
+        f"{truth.size}."
     )
     present = tuple(int(index) for index in np.unique(truth) if index != VOID)
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
@@ -143,12 +139,12 @@ def panel_of(
 
 
 def name(cell: Cell) -> str:
-    """As the table's first column has it."""
+    """Return the title of the table's first column."""
     return cell.label or cell.method
 
 
 def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
-    """The frame and the mask that an evaluation kept of a video."""
+    """Return the frame and the mask that an evaluation kept of a video."""
     for path in sorted(folder.glob("*.png")):
         try:
             with Image.open(path) as picture:
@@ -159,13 +155,13 @@ def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
 
 
 def score(truth: Pixels, mask: Pixels, classes: int) -> str:
-    """The frame's share of right pixels."""
+    """Return the frame's pixel accuracy."""
     valid = (truth != VOID) & (truth < classes)
-    return f"{100 * (truth[valid] == mask[valid]).mean():.0f}% right" if valid.any() else ""
+    return f"accuracy {100 * (truth[valid] == mask[valid]).mean():.0f}%" if valid.any() else ""
 
 
 def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
-    """The frame in faint grey; where the two differ, green: ours is right, orange: the other is, yellow: neither."""
+    """Return the frame in faint grey; where masks disagree, green: ours is correct, orange: the other, yellow: none."""
     grey = image.mean(axis=2, keepdims=True)
     scene: Pixels = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
     differ = (ours != base) & (truth != VOID)
@@ -177,7 +173,7 @@ def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
 
 
 def mosaic(tiles: Sequence[tuple[str, Pixels]]) -> Image.Image:
-    """Captioned tiles, COLUMNS a row; small frames are enlarged without smoothing, large ones reduced."""
+    """Return captioned tiles, COLUMNS a row; small frames are enlarged without smoothing, large ones reduced."""
     height, width = tiles[0][1].shape[:2]
     size = (TILE, max(1, round(TILE * height / width)))
     how = Image.Resampling.NEAREST
@@ -194,7 +190,7 @@ def mosaic(tiles: Sequence[tuple[str, Pixels]]) -> Image.Image:
 
 
 def cut_to_tile(caption: str, letters: Any) -> str:
-    """A caption cut to its tile."""
+    """Return a caption cut to its tile."""
     short = " ".join(caption.split())
     while letters.getlength(short) > TILE and len(short) > 1:
         short = short[:-2].rstrip() + "…"
@@ -202,14 +198,14 @@ def cut_to_tile(caption: str, letters: Any) -> str:
 
 
 def font(size: int = 13) -> Any:
-    """DejaVu Sans, which matplotlib brings along."""
+    """Return DejaVu Sans, which matplotlib brings along."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
-    """Write every panel's PNG; returns what panels.json says of them. Raises OSError."""
+    """Write every panel's PNG; returns what panels.json says of them. Raise OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()

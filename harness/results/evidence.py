@@ -92,14 +92,17 @@ class Evidence:
         default_factory=dict
     )  # a cell's config hash -> status, reason
     changed: Mapping[str, str] = field(default_factory=dict)  # config hash of a cell -> sources changed since it ran
+    settings: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # a cell's name -> what of its configuration differs from another cell's
 
     def to_json(self) -> JsonObject:
-        """As evidence.json holds it."""
+        """Return what evidence.json holds."""
         return {"schema": 1, **asdict(self)}
 
     @classmethod
     def from_json(cls, content: JsonObject) -> "Evidence":
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        """Return the inverse of `to_json`. Raise KeyError, TypeError or ValueError for anything else."""
         if content["schema"] != 1:
             raise ValueError(f"evidence of schema {content['schema']}")
 
@@ -120,18 +123,19 @@ class Evidence:
             total_hours=content.get("total_hours"),
             undone={config_hash: dict(why) for config_hash, why in content.get("undone", {}).items()},
             changed=dict(content.get("changed", {})),
+            settings={cell: dict(values) for cell, values in content.get("settings", {}).items()},
         )
 
 
 def thin(points: Sequence[Any], most: int = POINTS) -> list[Any]:
-    """At most so many, evenly spread, the first and the last among them."""
+    """Return at most so many, evenly spread, the first and the last among them."""
     if len(points) <= most:
         return list(points)
     return [points[index] for index in np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))]
 
 
 def similarity(memory: NDArray[Any]) -> tuple[tuple[float | None, ...], ...]:
-    """Cosine between every two rows of M (K, C); rows of nan stand for classes never seen.  # (K, K)"""
+    """Return the cosine between every two rows of M (K, C); rows of nan stand for classes never seen.  # (K, K)"""
     rows = unit(memory)
     return tuple(tuple(rounded(value) for value in row) for row in (rows @ rows.T).tolist())
 
@@ -144,7 +148,7 @@ def drift(memory: NDArray[Any], end: NDArray[Any]) -> float | None:
 
 
 def unit(memory: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows at length 1; a row of zeros or nan becomes nan.  # (K, C)"""
+    """Return the rows at length 1; a row of zeros or nan becomes nan.  # (K, C)"""
     rows = memory.astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     unit_rows: NDArray[np.float64] = np.divide(rows, length, out=np.full_like(rows, np.nan), where=length > 0)
@@ -152,5 +156,5 @@ def unit(memory: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def rounded(value: float) -> float | None:
-    """Four decimals; None for what is no number."""
+    """Return Four decimals; None for what is no number."""
     return round(value, 4) if np.isfinite(value) else None

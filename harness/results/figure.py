@@ -27,7 +27,7 @@ class Figure:
 
 
 def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
-    """The figure in each form; equal figures give equal bytes."""
+    """Return the figure in each form; equal figures give equal bytes."""
     import matplotlib
 
     drawing = figure.draw()
@@ -42,7 +42,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write STEM.png and STEM.svg; returns their paths. Raises OSError."""
+    """Write STEM.png and STEM.svg; returns their paths. Raise OSError."""
     paths = []
     for form, data in render(figure).items():
         paths.append(folder / f"{stem}.{form}")

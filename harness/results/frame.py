@@ -23,7 +23,7 @@ SUMMARY = (
 
 
 def to_frame(results: Iterable[CellResult]) -> pd.DataFrame:
-    """Return the frame that report files receive (COLUMNS): one line per cell and seed, with the paper's numbers."""
+    """Return the frame that report files receive (COLUMNS): a line per cell and seed, with the paper's numbers."""
     records = []
     for each in in_order(results):
         published = paper.published(each.experiment, each.cell)

@@ -18,14 +18,14 @@ VARIANTS = ("", "_strict")
 
 
 def iou(confusion: Counts) -> Scores:
-    """Intersection over union of each class; nan for a class in neither truth nor prediction.  # (K,)"""
+    """Return the intersection over union of each class; nan for a class in neither truth nor prediction.  # (K,)"""
     hit = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hit
     return _ratio(hit, union)
 
 
 def miou(confusion: Counts) -> float:
-    """Mean over the classes that have truth; one that is only predicted is left out. nan if no class has truth.
+    """Return the mean over the classes with truth; one only predicted is left out. nan if no class has truth.
 
     Source: `Evaluator.Mean_Intersection_over_Union` of VSPW_baseline.
     """
@@ -33,13 +33,13 @@ def miou(confusion: Counts) -> float:
 
 
 def miou_nanmean(confusion: Counts) -> float:
-    """Mean over the classes with truth or prediction, as mmsegmentation averages: one only predicted counts as 0."""
+    """Return the mean over classes with truth or prediction, as mmsegmentation does: one only predicted counts as 0."""
     scores = iou(confusion)
     return _mean(scores[~np.isnan(scores)])
 
 
 def fwiou(confusion: Counts) -> float:
-    """Intersection over union weighted by the share of truth; nan if there is none.
+    """Return the intersection over union weighted by the share of truth; nan if there is none.
 
     Source: `Evaluator.Frequency_Weighted_Intersection_over_Union` of VSPW_baseline.
     """
@@ -51,12 +51,12 @@ def fwiou(confusion: Counts) -> float:
 
 
 def accuracy(confusion: Counts) -> float:
-    """Share of pixels that are right; nan without pixels."""
+    """Return the share of pixels that are right; nan without pixels."""
     return float(np.trace(confusion) / confusion.sum()) if confusion.sum() else float("nan")
 
 
 def mean_accuracy(confusion: Counts) -> float:
-    """Mean recall over the classes that have truth; nan if none has."""
+    """Return the mean recall over the classes that have truth; nan if none has."""
     truth = confusion.sum(axis=1)
     recall = _ratio(np.diagonal(confusion).astype(np.float64), truth)
     return _mean(recall[truth > 0])
@@ -92,7 +92,7 @@ class Consistency:
         )  # official scores of the windows that end at the last frame so far
 
     def add(self, truth: Mask, mask: Mask) -> None:
-        """Take in the next frame."""
+        """Add the next frame."""
         if self._last is None or self._last[0].shape != truth.shape:  # frames of two sizes have no pixel in common
             self._runs = (np.ones(truth.shape, np.uint8), np.ones(truth.shape, np.uint8))
         else:
@@ -117,7 +117,7 @@ class Consistency:
 
 
 def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> dict[str, float]:
-    """mVC by name (mvc8, mvc16, mvc8_strict, ...) from the totals of videos: a mean over all windows of all videos.
+    """Return mVC by name (mvc8, mvc16, mvc8_strict, ...) from videos' totals: a mean over all windows of all videos.
 
     A name without any window is left out.
     """
@@ -131,6 +131,6 @@ def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> d
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> tuple[float, int]:
-    """A window's score and that it counts; neither where no pixel of truth is constant."""
+    """Return a window's score and that it counts; neither where no pixel of truth is constant."""
     pixels = np.count_nonzero(whole)
     return (np.count_nonzero(part) / pixels, 1) if pixels else (0.0, 0)

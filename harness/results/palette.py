@@ -7,7 +7,7 @@ VOID_COLOUR = (235, 235, 235)
 
 
 def palette(classes: int) -> NDArray[np.uint8]:
-    """Colours of classes 0..K-1, well apart for neighbours: Pascal VOC's bit pattern, made lighter.  # (256, 3)
+    """Return colours of classes 0..K-1, well apart for neighbours: Pascal VOC's bit pattern, lighter.  # (256, 3)
 
     Rows from `classes` on, void's among them, are light grey.
     """

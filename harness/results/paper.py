@@ -73,17 +73,17 @@ REQUIRED = ("batch", "micro_batch", "crop")  # silence about these is no agreeme
 
 
 def published(experiment: str, cell: str) -> Published | None:
-    """The paper's number for a cell; None where it prints none."""
+    """Return the paper's number for a cell; None where it prints none."""
     return CELLS.get((experiment, cell))
 
 
 def claims(experiment: str) -> tuple[Claim, ...]:
-    """The paper's claims that an experiment bears on; none for an experiment that the paper does not have."""
+    """Return the paper's claims that an experiment bears on; none for an experiment that the paper does not have."""
     return tuple(claim for claim in CLAIMS if claim.experiment == experiment)
 
 
 def backbone(encoder: str) -> str:
-    """A backbone's name as tables print it: the paper's word for the paper's, a plain one for the tiny sibling."""
+    """Return a backbone's name as tables print it: the paper's for the paper's, a plain name for the tiny sibling."""
     return {ENCODER: BACKBONE, "tiny": "tiny BEiT"}.get(encoder, encoder)
 
 
@@ -129,5 +129,5 @@ def _schedule(setting: Mapping[str, object]) -> list[str]:
 
 
 def count(number: int, noun: str) -> str:
-    """'1 epoch', '3 epochs'."""
+    """Return '1 epoch', '3 epochs'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -90,7 +90,7 @@ class Need:
 
 
 def power(gain: float, noise: Noise, seeds: int) -> float:
-    """The probability that the interval from so many seeds excludes 0 on the gain's side; 0 for one seed."""
+    """Return the probability that the interval from so many seeds excludes 0 on the gain's side; 0 for one seed."""
     if seeds < 2:
         return 0.0
     parts = [(noise.seeds**2 / seeds, seeds - 1.0)]
@@ -104,12 +104,12 @@ def power(gain: float, noise: Noise, seeds: int) -> float:
 
 
 def seeds_needed(gain: float, noise: Noise) -> int | None:
-    """The fewest seeds whose interval excludes 0 in POWER of the cases; None where MOST do not."""
+    """Return the fewest seeds whose interval excludes 0 in POWER of the cases; None where MOST do not."""
     return next((seeds for seeds in range(2, MOST + 1) if power(gain, noise, seeds) >= POWER), None)
 
 
 def smallest_gain(noise: Noise, seeds: int) -> float | None:
-    """The gain that so many seeds show in POWER of the cases; None for one seed."""
+    """Return the gain that so many seeds show in POWER of the cases; None for one seed."""
     scale = noise.seeds + (noise.units or 0.0)
     if seeds < 2 or scale == 0:
         return None if seeds < 2 else 0.0

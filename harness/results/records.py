@@ -42,7 +42,7 @@ def joined(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def beside(values: Iterable[Any]) -> str:
-    """Distinct values in a row; empty where none is known."""
+    """Return the distinct values in a row; empty where none is known."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
@@ -99,7 +99,7 @@ class RunRecord:
 
 
 def read_evaluation(directory: Path) -> RunRecord:
-    """A finished evaluation from its directory."""
+    """Return a finished evaluation from its directory."""
     videos, stages, vc = {}, [], {}
     for path in JobDir(directory).video_files():
         with np.load(path, allow_pickle=False) as saved:
@@ -113,7 +113,7 @@ def read_evaluation(directory: Path) -> RunRecord:
 
 
 def packed(record: RunRecord) -> bytes:
-    """All counts in one compressed file: names (V,), confusion (V, K, K), vc (V, ...) where all have it, a stage's."""
+    """Return all counts as a compressed file: names (V,), confusion (V, K, K), vc (V, ...) if all have it, stages."""
     buffer = io.BytesIO()
     names = list(record.videos)
     whole = {"vc": np.stack([record.vc[name] for name in names])} if record.vc.keys() >= set(names) else {}
@@ -124,7 +124,7 @@ def packed(record: RunRecord) -> bytes:
 
 
 def unpacked(data: bytes, run_id: str) -> RunRecord:
-    """The inverse of `packed`, as MLflow's run `run_id` holds it."""
+    """Return the inverse of `packed`, as MLflow's run `run_id` holds it."""
     with np.load(io.BytesIO(data), allow_pickle=False) as saved:
         names = saved["names"].tolist()
         vc = dict(zip(names, saved["vc"], strict=True)) if "vc" in saved else {}
@@ -133,7 +133,7 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
 
 
 def provenance(directory: Path) -> dict[str, Any]:
-    """How a job was run: commit, versions, device; seconds of its launch, which the jobs `launch` share; peak bytes."""
+    """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes."""
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:

@@ -203,7 +203,7 @@ class Row:
         return self.claim.verdict if self.claim else None
 
     def values(self, names: Iterable[str]) -> dict[str, object]:
-        """Plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
+        """Return plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
         return {name: null(attrgetter(NESTED.get(name, name))(self)) for name in names}
 
 
@@ -313,7 +313,7 @@ def _row(runs: list[CellResult], baseline: list[CellResult]) -> Row:
 
 
 def gain(ours: Row, baseline: Row) -> Gain:
-    """Return one row's difference to another of the same experiment."""
+    """Return a row's difference to another of the same experiment."""
     return _gain(ours.done, baseline.done)
 
 
@@ -329,7 +329,7 @@ def _gain(ours: Sequence[CellResult], baseline: Sequence[CellResult]) -> Gain:
 def _interval(
     ours: Sequence[CellResult], baseline: Sequence[CellResult] = (), same_checkpoints: bool = False
 ) -> stats.Interval:
-    """In percent. Rows of pairs of models may share trainings between seeds: these are no independent seeds."""
+    """Return the interval in percent. Rows of pairs of models may share trainings: no independent seeds."""
     trainings = [set(run.members) for run in ours]
     trainings = [own | set(run.members) for own, run in zip(trainings, baseline or ours, strict=True)]
     if sum(map(len, trainings)) > len(set().union(*trainings)):
@@ -355,7 +355,7 @@ def claims(rows: Iterable[Row]) -> list[ClaimResult]:
 
 
 def reasons(context: Context) -> tuple[str, ...]:
-    """Why a context's numbers may not stand beside the paper's; never empty where they may not."""
+    """Return why a context's numbers may not stand beside the paper's; never empty where they may not."""
     return () if context.comparable else context.reasons or ("not the paper's setting",)
 
 
@@ -370,13 +370,13 @@ def _sd(values: Iterable[float | None]) -> float | None:
 
 
 def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the numbers that all seeds have, in the order of the first."""
+    """Return the means of the numbers that all seeds have, in the order of the first."""
     shared = [key for key in (seeds[0] if seeds else {}) if all(key in numbers for numbers in seeds)]
     return {key: float(np.mean([numbers[key] for numbers in seeds])) for key in shared}
 
 
 def _reason(runs: Sequence[CellResult]) -> str | None:
-    """Why seeds are not done: once where it is the same for all, else seed by seed."""
+    """Return why seeds are not done: once where it is the same for all, else seed by seed."""
     undone = [run for run in runs if run.status != "done"]
     texts = [run.reason or run.status for run in undone]
     if not texts:
@@ -393,3 +393,13 @@ def null(value: Any) -> Any:
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value
+
+
+def class_iou(row: Row) -> NDArray[np.float64] | None:
+    """Return IoU in percent, the mean over seeds that are done; nan for a class without ground truth.  # (K,)"""
+    seeds = []
+    for sums in row.sums:
+        hit, truth, predicted = sums.sums.sum(axis=0)  # (K,) each
+        nothing = np.full_like(hit, np.nan)
+        seeds.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
+    return np.asarray(np.mean(seeds, axis=0)) if seeds else None

@@ -77,7 +77,7 @@ class Score:
 def score(folder: Path, name: str, config: Config, root: Path, split: str = "val", progress: Progress = SILENT) -> Path:
     """Score a folder of masks; returns the score's directory. Equal masks are scored once, videos done stay done.
 
-    A video is two steps: its masks are read and checked, then compared with the ground truth. Raises UsageError for a
+    A video is two steps: its masks are read and checked, then compared with the ground truth. Raise UsageError for a
     name that is unfit or taken, UnfitError for masks that are missing, damaged or of another size, for a label that is
     no class, and for data that is not there or has no labels.
     """
@@ -107,7 +107,7 @@ def score(folder: Path, name: str, config: Config, root: Path, split: str = "val
 
 
 def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, RunRecord]]:
-    """Name and record of each finished score of the configuration's data, by name; none where the data is absent."""
+    """Return name and record of each finished score of the configuration's data, by name; none without the data."""
     try:
         if not config.content.splits:
             config = adoption.resolve(config, root, only=(hold_out.source(split),))
@@ -164,7 +164,7 @@ def identity(config: Config, dataset: Dataset, split: str) -> dict[str, object]:
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError for a name that would not stand in one cell of a table."""
+    """Raise UsageError for a name that would not stand in one cell of a table."""
     if not name.strip():
         raise UsageError("--name is empty: say what made the masks, for example --name PSPNet")
     for unfit, why in (
@@ -198,7 +198,7 @@ def finished(root: Path) -> Iterator[tuple[Path, Score]]:
 
 
 def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, ...]]:
-    """Frames of each video of the split. Raises UnfitError where the folder lacks some or the split has no labels."""
+    """Return the frames of each video of the split. Raise UnfitError if the folder lacks some or has no labels."""
     if not os.path.isdir(folder):
         raise UnfitError(f"{shown(folder)}: no such folder; it should hold VIDEO/FRAME.png for the {split} split")
     videos = dataset.videos(split)
@@ -222,7 +222,7 @@ def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, .
 
 
 def digest_of(folder: Path, video: str, stems: tuple[str, ...], num_classes: int) -> str:
-    """sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
+    """Return sha256 of a video's masks: frames, sizes and pixels in time, however the files store them."""
     digester = hashlib.sha256(json.dumps(video).encode())
     for stem in stems:
         add_pixels(digester, stem, read_labels(folder / video / f"{stem}.png", num_classes))

@@ -135,9 +135,9 @@ class UnitSums:
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:
-    """Confusion matrices by video (K, K; rows are truth), summed by unit; a video is its own unit without `unit_of`.
+    """Sum confusion matrices by video (K, K; rows are truth) by unit; a video is its own unit without `unit_of`.
 
-    Raises ValueError without videos, for matrices of different shapes, and for a video that `unit_of` lacks.
+    Raise ValueError without videos, for matrices of different shapes, and for a video that `unit_of` lacks.
     """
     unit_of = {video: video for video in videos} if unit_of is None else unit_of
     unassigned = sorted(set(videos) - set(unit_of))
@@ -155,7 +155,7 @@ def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str
 
 
 def miou(sums: Floats) -> Floats:
-    """The official mIoU, classes without ground truth left out; nan where there is none.  # (..., 3, K) -> (...,)"""
+    """Return the official mIoU, classes without ground truth left out; nan without any.  # (..., 3, K) -> (...,)"""
     hit, truth, predicted = np.moveaxis(sums, -2, 0)  # (..., K)
     there = truth > 0
     iou = np.divide(hit, truth + predicted - hit, out=np.zeros_like(hit), where=there)
@@ -167,7 +167,7 @@ def miou(sums: Floats) -> Floats:
 def interval(
     cells: Sequence[UnitSums | None], baseline: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
 ) -> Interval:
-    """LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed; less that of `baseline`, paired by seed.
+    """Return the LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed, less `baseline`'s, paired by seed.
 
     None stands for an evaluation whose matrices are not at hand. `same_checkpoints`: both evaluate the same trainings.
     """
@@ -187,7 +187,9 @@ def interval(
         values = values - [each.miou for each in theirs]
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
-            return Interval(reason=f"{first.described}: fewer than {FEWEST} units, and fewer than {SEEDS} seeds")
+            return Interval(
+                reason=f"{first.described}: fewer than {FEWEST} videos (or recordings) and fewer than {SEEDS} seeds"
+            )
         return seed_interval(values.tolist())
     shares = np.array([each.shares for each in ours])  # (S, U)
     if theirs:
@@ -210,7 +212,7 @@ def interval(
 
 
 def tail_df(shares: Floats) -> float:
-    """Degrees of freedom of the variance of `shares`: fewer than U - 1 where a few units have most of it.
+    """Return the degrees of freedom of the variance of `shares`: fewer than U - 1 where a few units have most of it.
 
     That of the chi-square with the same variance: of s² it is σ⁴ (2 / (U - 1) + κ / U), κ the excess kurtosis.
     """
@@ -228,7 +230,7 @@ def seed_interval(values: Sequence[float]) -> Interval:
 
 
 def around(mean: float, of_seeds: Parts, of_units: Parts, of: str, spread: float | None = None) -> Interval:
-    """The interval around a mean, from its variance due to seeds and due to units; `spread` as in `quantile`."""
+    """Return the interval around a mean, from its variance due to seeds and due to units; `spread` as in `quantile`."""
     parts = [*of_seeds, *of_units]
     factor, df = quantile(parts, (1 + LEVEL) / 2, spread)
     half = factor * sum(variance for variance, _ in parts) ** 0.5
@@ -238,7 +240,7 @@ def around(mean: float, of_seeds: Parts, of_units: Parts, of: str, spread: float
 
 
 def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[float, float]:
-    """The factor of a standard error whose square is the sum of `parts`; and the df of the Student's t that has it.
+    """Return the factor of a standard error whose square is the sum of `parts`, and the df of its Student's t.
 
     WEIGHT of Cochran and Cox's, Student's quantiles weighted by variance; the rest of Satterthwaite's. `spread` is half
     the variance of the sum, where it is not that of its parts: the sum of variance²/df over all that it is made from.
@@ -258,7 +260,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     """Return what our interval of a gain says of the paper's gain, in points (RULE in words). The interval is closed.
 
     `reasons`: why our setting is not the paper's (`paper.not_the_papers`).
-    Raises ValueError where the paper's gain is 0, which has no side.
+    Raise ValueError where the paper's gain is 0, which has no side.
     """
     if theirs == 0:
         raise ValueError("a gain of 0 has no side")
@@ -269,7 +271,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if ours.of == CHECKPOINT_PAIR:
         return Verdict(ONE_PAIR, "one seed")
     if ours.of == THESE_VIDEOS:
-        return Verdict(None, f"fewer than {FEWEST} units: the interval speaks of these videos alone")
+        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval speaks of these videos alone")
     if ours.low <= 0 <= ours.high:
         return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
     if (ours.low > 0) != (theirs > 0):
@@ -278,7 +280,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
 
 
 def holm(values: Sequence[float]) -> list[bool]:
-    """Which of several p-values are below 1 - LEVEL with all of them read together (Holm 1979)."""
+    """Return which of several p-values are below 1 - LEVEL with all of them read together (Holm 1979)."""
     rejections = [False] * len(values)
     for rank, index in enumerate(np.argsort(values, kind="stable")):
         if values[index] * (len(values) - rank) >= 1 - LEVEL:
@@ -288,7 +290,7 @@ def holm(values: Sequence[float]) -> list[bool]:
 
 
 def lead(spread: float | None, seeds: int, tried: int, each: int = 1, differences: bool = False) -> float | None:
-    """What the best of `tried` equal settings, of `each` trainings, leads the default by in LEVEL of cases, at most.
+    """Return the lead over the default that the best of `tried` equal settings keeps under in LEVEL of cases.
 
     `spread`: standard deviation of the default over its `seeds`, from which alone the noise is known; None with one.
     With `differences` it is that of a setting's differences to the default, paired by seed: for a single setting of

@@ -41,7 +41,7 @@ class Masks:
             self.names = {name for name in self._zip.namelist() if not name.endswith("/")}
 
     def data(self, name: str) -> bytes | None:
-        """A file's bytes where it is packed; None in a folder. Raises UnfitError for a damaged one."""
+        """Return a file's bytes where it is packed; None in a folder. Raise UnfitError for a damaged one."""
         if self._zip is None:
             return None
         try:
@@ -51,7 +51,7 @@ class Masks:
 
 
 def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files below a folder, links followed; one that leads back to a folder `above` is passed over."""
+    """Yield all files below a folder, links followed; one that leads back to a folder `above` is passed over."""
     for path in sorted(folder.iterdir()):
         if not os.path.isdir(path):
             yield path
@@ -60,7 +60,7 @@ def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def unlabelled(config: Config, split: str) -> bool:
-    """Whether a split has frames but no labels. Raises UnfitError where its data is not there."""
+    """Return whether a split has frames but no labels. Raise UnfitError where its data is not there."""
     dataset = input_digests.build_dataset(config)
     videos = dataset.videos(split)
     if not videos:
@@ -69,15 +69,15 @@ def unlabelled(config: Config, split: str) -> bool:
 
 
 def check(path: Path, config: Config, split: str, progress: Progress = SILENT) -> list[str]:
-    """What the server would refuse in a folder or .zip of masks, one line each; empty where it is whole.
+    """Return what the server would refuse in a folder or .zip of masks, one line each; empty if it is complete.
 
-    Raises UnfitError for what is no submission at all.
+    Raise UnfitError for what is no submission at all.
     """
     return list(problems(Masks(path), input_digests.build_dataset(config), split, progress))
 
 
 def problems(masks: Masks, dataset: Dataset, split: str, progress: Progress) -> Iterator[str]:
-    """Missing frames, wrong sizes, labels that are no class, files that are none: video by video, then what is left."""
+    """Yield missing frames, wrong sizes, labels that are no class, other files: by video, then the rest."""
     videos, expected = dataset.videos(split), set()
     task = progress.task("", "videos")
     for done, video in enumerate(videos):
@@ -102,7 +102,7 @@ def problems(masks: Masks, dataset: Dataset, split: str, progress: Progress) -> 
 
 
 def pack(masks: Path, target: Path) -> None:
-    """Zip a folder of masks with VIDEO/FRAME.png at its top, by rename. Raises OSError."""
+    """Zip a folder of masks with VIDEO/FRAME.png at its top, by rename. Raise OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary(target)
     with zipfile.ZipFile(partial, "w") as packed:  # stored: a PNG is compressed already
@@ -112,7 +112,7 @@ def pack(masks: Path, target: Path) -> None:
 
 
 def of_cell(plan: Plan, cell: Cell) -> str:
-    """Pack the masks of a finished evaluation without labels into the root, once and checked; where they lie, in words.
+    """Pack the masks of a finished evaluation without labels into the root, once, checked; return where, in words.
 
     Names the first problem where they are not what the server takes.
     """
@@ -129,4 +129,4 @@ def of_cell(plan: Plan, cell: Cell) -> str:
             pack(folder, target)
         except OSError as error:
             return f"not packed: {shown(target)}: {error.strerror or error}"
-    return f"no truth to score by; checked and packed for the server as {shown(target)}"
+    return f"no ground truth to score by; checked and packed for the server as {shown(target)}"

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,28 +82,28 @@ class Report:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with a sign and a real minus; what rounds to nothing has none."""
+    """Return a number with a sign and a real minus; what rounds to nothing has none."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def clean(text: str) -> str:
-    """One line without control characters: no name moves a cursor, breaks a row or hides what follows."""
+    """Return one line without control characters: no name moves a cursor, breaks a row or hides what follows."""
     return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Return text that Markdown shows as it is."""
     return MARKDOWN.sub(r"\\\1", clean(text)).replace("&", "&amp;")
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Return text that LaTeX sets as it is."""
     return clean(text).translate(LATEX)
 
 
 def markdown(table: Table, headline: str = "") -> str:
-    """A heading, the headline, a pipe table, notes as a list."""
+    """Return a heading, the headline, a pipe table, notes as a list."""
     rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
     names = {"l": "left", "c": "center", "r": "right"}
     align = [names[letter] for letter in table.align] if rows else None
@@ -115,7 +116,7 @@ def markdown(table: Table, headline: str = "") -> str:
 
 
 def markdown_cell(table: Table, row: int, column: int) -> str:
-    """A cell's text, bold for the best, a link where it leads somewhere."""
+    """Return a cell's text, bold for the best, a link where it leads somewhere."""
     text = markdown_text(table.rows[row][column])
     text = f"**{text}**" if (row, column) in table.bold else text
     link = table.links.get((row, column))
@@ -123,7 +124,7 @@ def markdown_cell(table: Table, row: int, column: int) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The raw values, full precision, empty where not known; the display strings where a table has no raw values."""
+    """Return the raw values, full precision, empty if not known; the display strings if a table has no raw values."""
     out = io.StringIO()
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     raw = [dict(row) for row in table.raw] or rows
@@ -134,7 +135,7 @@ def to_csv(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
+    r"""Return a table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
     import pandas as pd  # slow to import, and needed by few commands
 
     rows = [
@@ -149,13 +150,13 @@ def latex(table: Table) -> str:
 
 
 def latex_cell(text: str) -> str:
-    r"""A cell's text; behind the \\ of the row before, a [ or a * at its start would be an argument of it."""
+    r"""Return a cell's text; behind the \\ of the row before, a [ or a * at its start would be an argument of it."""
     escaped = latex_text(text)
     return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
 
 
 def plain(table: Table, width: int | None = None) -> str:
-    """For a terminal of `width` columns, or for a log: None, where notes stay whole so that they can be searched for.
+    """Return the text for a terminal of `width` columns, or for a log (None: notes stay whole, to be searched for).
 
     A table that is too wide gets headers and texts of several lines; a number is never broken.
     """
@@ -173,7 +174,7 @@ def plain(table: Table, width: int | None = None) -> str:
 
 
 def narrow(column: Sequence[str], text: bool) -> list[str]:
-    """A column, header first, in lines: words of at most TEXT characters, a header no wider than what it heads."""
+    """Return a column, header first, in lines: at most TEXT characters wide, a header no wider than its values."""
     header, *cells = column
     if text:
         cells = [fill(cell, TEXT) for cell in cells]
@@ -182,7 +183,7 @@ def narrow(column: Sequence[str], text: bool) -> list[str]:
 
 
 def report_markdown(report: Report, appendix: bool = False) -> str:
-    """The report; where it is one table of the same title, the title stands once."""
+    """Return the report; where it is one table of the same title, the title stands once."""
     titles = {table.title for table in report.tables.values()}
     parts = [] if titles == {report.title} else [f"# {markdown_text(report.title)}\n"]
     parts += [f"{markdown_text(note)}\n" for note in report.notes]
@@ -196,7 +197,7 @@ def report_markdown(report: Report, appendix: bool = False) -> str:
 def write(report: Report, folder: Path) -> list[Path]:
     """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
 
-    Raises OSError.
+    Raise OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": report_markdown(report, appendix=True)}
@@ -210,5 +211,15 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 
 def stem(name: str) -> str:
-    """A table's or a figure's name as a file's."""
+    """Return a table's or a figure's name as a file's."""
     return re.sub(r"[^\w-]", "_", name)
+
+
+def unique(labels: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Return labels as headers: one that stands twice, or is a header already, is numbered."""
+    times = Counter(taken)
+    headers = []
+    for label in labels:
+        times[label] += 1
+        headers.append(label if times[label] == 1 else f"{label} ({times[label]})")
+    return headers

@@ -1,4 +1,4 @@
-"""Where studies are stored: a journal file or a database, opened by Optuna.
+"""The storage of studies: a journal file or a database, opened by Optuna.
 
 Every failure of a storage is an UnfitError of one line without passwords.
 """
@@ -41,12 +41,12 @@ class FileTurn:
         return True
 
     def release(self) -> None:
-        """Let the next one write."""
+        """Release the file to the next writer."""
         self._lock.__exit__(None, None, None)
 
 
 class Storage:
-    """Where studies are kept: a journal file, or a database by its URL. Opened at the first need.
+    """The storage of studies: a journal file, or a database by its URL; opened at first use.
 
     Raises UsageError for a URL that Optuna has no storage for.
     """
@@ -71,13 +71,13 @@ class Storage:
         return absolute(self.url) if self.database else str(Path(self.url).resolve())
 
     @property
-    def place(self) -> str:
-        """Equal for two ways of saying the same place: `OWN`, an absolute path, or a URL without its password."""
+    def address(self) -> str:
+        """Return the normalised address: `OWN`, an absolute path, or a URL without its password."""
         return OWN if self.whole == str((self.folder / OWN).resolve()) else redact(self.whole)
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Failures of the storage as an UnfitError of one line."""
+        """Turn failures of the storage into an UnfitError of one line."""
         try:
             yield
         except failures() as error:
@@ -88,12 +88,12 @@ class Storage:
             ) from error
 
     def open(self) -> Any:
-        """Optuna's storage; tables are made by one process."""
+        """Return Optuna's storage; tables are made by one process."""
         with self.speaking(), self.turn():
             return self._opened()
 
     def look(self) -> Any:
-        """Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
+        """Return Optuna's storage as `open` has it, or None where there is none yet: nothing is made."""
         with self.speaking():
             return self._opened() if self._exists() else None
 
@@ -135,11 +135,11 @@ class Storage:
         return self.url.replace("postgresql://", "postgresql+psycopg://", 1), options if server else {}
 
     def turn(self) -> Lock:
-        """Held for what one process may do at a time: making tables, and taking a trial."""
+        """Return the lock for what one process may do at a time: making tables, and taking a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return Lock(self.folder / "turn.lock")
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What Optuna and those it stands on raise."""
+    """Return the exceptions that Optuna and its storage libraries raise."""
     return (OSError, ImportError, ValueError, *imported(*DATABASE, "optuna.exceptions.StorageInternalError"))

@@ -49,7 +49,7 @@ class Done:
 
 
 def work(request: Request, index: int, progress: Progress) -> None:
-    """Be one worker of a study until it has its trials. Raises Stopped after a signal."""
+    """Be one worker of a study until it has its trials. Raise Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     publisher = study_publisher_of(study, root, request.tracking())
@@ -62,7 +62,7 @@ def work(request: Request, index: int, progress: Progress) -> None:
 
 
 def run(request: Request, workers: int, progress: Progress) -> Done:
-    """Take a study to its number of trials, tell MLflow and report. Raises Stopped after a signal."""
+    """Run a study up to its number of trials, publish and report. Raise Stopped after a signal."""
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     access.writable(root)
@@ -94,7 +94,7 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
-    """Each worker's part of this machine; none by Slurm. Raises UsageError for more workers than fit."""
+    """Return each worker's part of this machine; none by Slurm. Raise UsageError for more workers than fit."""
     if request.options.launcher != "slurm":
         return local_workers.share(workers, request.options.nproc)
     if workers < 1:
@@ -112,7 +112,7 @@ def broken_off(request: Request, study: Study, keeper: Keeper, publisher: Silent
 
 
 def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
-    """Train the best and the default anew, compare them on val, and report again. Raises Stopped after a signal."""
+    """Train the best and the default anew, compare them on val, and report again. Raise Stopped after a signal."""
     best = find(done.study, done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
@@ -129,7 +129,7 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
 
 
 def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
-    """Tell MLflow what it lacks, and write the report; while others are at it, the study's run goes on."""
+    """Upload what MLflow lacks and write the report; while others work on it, the study's run stays open."""
     trials = keeper.trials()
     importance = keeper.importance()
     summary = report_of.render(study, trials, importance, keeper.confirmed(), context(request, study))
@@ -145,26 +145,26 @@ def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentSt
 
 
 def context(request: Request, study: Study) -> Context:
-    """What a report of the study says around its numbers."""
+    """Return the study's context for a report: identity, data and command."""
     (experiment,) = study.plan(study.default, study.config["seed"], Path(request.root)).experiments
     return rows.context(experiment, request.options.command)
 
 
 def settled(request: Request, study: Study) -> Storage:
-    """The study's storage. Raises UsageError where it was begun in another one, so that none begins anew unseen."""
+    """Return the study's storage, noted in its folder. Raise UsageError if the study was begun in another one."""
     storage = the_same(request, study)
     storage.folder.mkdir(parents=True, exist_ok=True)
     storage.open()  # before it is noted: a place that does not answer is none
-    (storage.folder / "storage").write_text(storage.place)
+    (storage.folder / "storage").write_text(storage.address)
     return storage
 
 
 def the_same(request: Request, study: Study) -> Storage:
-    """The storage that is asked for. Raises UsageError where the study was begun in another one."""
+    """Return the requested storage. Raise UsageError if the study was begun in another one."""
     storage = Storage(request.storage, request.folder(study.name))
     note = storage.folder / "storage"
-    begun = note.read_text() if note.is_file() else storage.place
-    if begun != storage.place:
+    begun = note.read_text() if note.is_file() else storage.address
+    if begun != storage.address:
         where = f"its own folder, {storage.folder}" if begun == OWN else begun
         again = "leave --storage out" if begun == OWN else "give --storage again"
         raise UsageError(f"the study '{study.name}' was begun in {where}: {again}, or a new name by --study")
@@ -172,7 +172,7 @@ def the_same(request: Request, study: Study) -> Storage:
 
 
 def dry(request: Request, workers: int) -> list[str]:
-    """What a run would do: trials, budget and cost. Makes nothing."""
+    """Return the lines of a dry run: trials, budget and cost. Nothing is written."""
     study = request.make()
     shared(request, workers)
     storage = the_same(request, study)
@@ -195,7 +195,7 @@ def dry(request: Request, workers: int) -> list[str]:
 
 
 def costs(study: Study, root: Path, ended: list[Trial], left: int, workers: int) -> str:
-    """Hours that are left: by what trials have taken so far, pruned ones included, else by what the default takes."""
+    """Return the hours left in words: by what trials have taken so far, pruned ones included, else by the default's."""
     if not left:
         return "nothing is left to run"
     spent = [float(trial.facts["work"]) for trial in ended if trial.facts.get("executed")]

@@ -1,4 +1,4 @@
-"""What the best of a search is worth: it and the default trained on all training videos with several seeds, on val.
+"""Confirm a search: its best setting and the default, trained on all training videos with several seeds, on val.
 
 A search's best value is biased upwards, so its lead is taken from new trainings on data that no trial has seen. The two
 are cells like those of any experiment; where another experiment has trained one of them, it is done.
@@ -21,7 +21,7 @@ APART = {"data.hold_out": None, "train.evaluate_every": None, "train.evaluate_vi
 
 
 def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
-    """The default and the best, each with its seeds, as an experiment. Raises UsageError for fewer than one."""
+    """Return the default and the best, each with its seeds, as an experiment. Raise UsageError for fewer than one."""
     if seeds < 1:
         raise UsageError(f"--confirm {seeds}: must be at least 1")
     whole = adoption.resolve(study.config.with_values(APART), root, True, Progress())
@@ -31,7 +31,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
     for seed in config.seeds:
         for name, params, baseline in (("default", study.default, None), ("best", best.params, "default")):
             job = study.objective(config.with_values(params).with_seed(seed), "val")
-            cells.append((seed, Cell(name, f"{name} ({study.said(params)})", job, over=baseline)))
+            cells.append((seed, Cell(name, f"{name} ({study.label(params)})", job, over=baseline)))
     title = f"{study.title}: its best against the default, on val"
     return Plan((Experiment(f"search_{study.search}_confirmed", title, "comparison", config, tuple(cells)),), root)
 
@@ -39,7 +39,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
 def run(
     study: Study, best: Trial, seeds: int, root: Path, options: RunOptions, progress: Progress
 ) -> tuple[Confirmation | None, runner.Results]:
-    """Train, evaluate and compare; None where a cell is not done. Raises Stopped after a signal."""
+    """Train, evaluate and compare; None where a cell is not done. Raise Stopped after a signal."""
     done = runner.run(plan(study, best, seeds, root), options, progress)
     (finished,) = done.finished
     rows = {row.cell: row for row in finished.rows}
@@ -51,7 +51,7 @@ def run(
     assert default.miou is not None
     assert gain.mean is not None
     confirmation = Confirmation(
-        best=study.said(best.params),
+        best=study.label(best.params),
         trial=best.number,
         seeds=seeds,
         ahead=sum(value > 0 for value in gain.by_seed.values()),

@@ -43,7 +43,7 @@ class Member:
 
 
 def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
-    """Each worker's part of the machine, as its environment. Raises UsageError for more than there are GPUs for."""
+    """Return each worker's part of the machine, as its environment. Raise UsageError for more workers than GPUs."""
     gpus, each = machine.gpus(), nproc or 1
     if workers < 1:
         raise UsageError(f"--workers {workers}: must be at least 1")
@@ -72,7 +72,7 @@ def run(
 ) -> None:
     """Run workers until the study has its trials; `progress` grows with every look and every end of a trial.
 
-    Raises Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
+    Raise Stopped after a signal, and the first worker's own error where the machine is unfit or a word is wrong.
     """
     request = {**request, "workers": len(shares)}
     members: dict[int, Member] = {}

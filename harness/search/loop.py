@@ -43,7 +43,7 @@ class Worker:
     progress: Progress
 
     def run(self, total: int) -> None:
-        """Trial after trial, until `total` of the study have ended. Raises Stopped after a signal."""
+        """Run trials until `total` of the study have ended. Raise Stopped after a signal."""
         while True:
             live = self.keeper.take(total)
             if live is not None:
@@ -56,7 +56,7 @@ class Worker:
                     time.sleep(ASK)
 
     def ended(self) -> int:
-        """Trials of the study that have ended."""
+        """Return the trials of the study that have ended."""
         return sum(trial.ended for trial in self.keeper.trials())
 
     def trial(self, live: Live, total: int) -> None:
@@ -64,10 +64,10 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            log.info(f"trial {live.number} ({self.study.said(live.params)}): its worker is gone; taken up")
+            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker is gone; taken up")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         trial_publisher = self.publisher.trial(plan, live)
-        progress = self.progress.headed(f"trial {live.number} {self.study.said(live.params)}")
+        progress = self.progress.headed(f"trial {live.number} {self.study.label(live.params)}")
         executed = 0
         for attempt in range(LOST):
             scheduler = Scheduler(plan, [job for job in plan.jobs if plan.state(job) != "done"])
@@ -91,12 +91,12 @@ class Worker:
         kind = "the default" if live.default else "repeated"
         seed = f" seed {live.seed}, {kind}" if live.default or live.repeated else ""
         log.info(
-            f"trial {live.number} {self.study.said(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
+            f"trial {live.number} {self.study.label(live.params)}{seed}: {in_words(trial)} ({self.ended()} of {total})"
         )
 
 
 def how_it_went(plan: Plan) -> tuple[str, str | None]:
-    """'complete', 'pruned', 'failed' or 'lost', by the files; and why. Raises UnfitError where the machine is unfit."""
+    """Return 'complete', 'pruned', 'failed' or 'lost', by the files, and why. Raise UnfitError for an unfit machine."""
     for job in plan.jobs:
         outcome = plan.jobdir(job).outcome() or Outcome("lost")
         status, reason = outcome.status, outcome.reason
@@ -110,13 +110,13 @@ def how_it_went(plan: Plan) -> tuple[str, str | None]:
 
 
 def score(plan: Plan) -> float:
-    """The mIoU that a trial has come to, in percent."""
+    """Return the mIoU that a trial has come to, in percent."""
     ((_, cell),) = plan.experiments[0].cells
     return records.read_evaluation(plan.directory(cell.job)).final["miou"]
 
 
 def spent(plan: Plan) -> JsonObject:
-    """Iterations made of those planned, and seconds in training and evaluation."""
+    """Return the iterations made of those planned, and seconds in training and evaluation."""
     ((_, cell),) = plan.experiments[0].cells
     outcomes = {job: plan.jobdir(job).outcome() or Outcome("lost") for job in plan.jobs}
     trained = [outcomes[member] for member in cell.job.inputs]
@@ -129,7 +129,7 @@ def spent(plan: Plan) -> JsonObject:
 
 
 def in_words(trial: Trial) -> str:
-    """A trial's outcome in a few words."""
+    """Return a trial's outcome in a few words."""
     if trial.state == "complete":
         return f"{trial.value:.2f} mIoU"
     at = f" at iteration {trial.facts.get('step')} of {trial.facts.get('steps')}" if trial.state == "pruned" else ""

@@ -38,7 +38,7 @@ LOOK = 2.0  # seconds between two looks at the storage
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """What a Slurm job does: be one worker of a study. submitit pickles it; it holds no secret."""
+    """One worker of a study as a Slurm job. submitit pickles it, so it holds no secret."""
 
     request: Request  # but for the storage and MLflow's address: a job learns them where it runs
 
@@ -63,7 +63,7 @@ class SlurmTask:
             sys.exit(error.exit_code)
 
     def checkpoint(self) -> Any:
-        """The same once more: what was reached lies in the root. submitit asks before it requeues."""
+        """Return the same once more: what was reached lies in the root. submitit asks before it requeues."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -77,13 +77,13 @@ def with_sbatch(request: Request, flags: Sequence[str]) -> Request:
 
 
 def executor(request: Request, study: str) -> Any:
-    """submitit's executor for a worker."""
+    """Return submitit's executor for a worker."""
     folder = OutputDir(Path(request.root)).slurm_log("%j").parent
     return _sbatch.executor(folder, request.options.slurm, f"harness search {study}")
 
 
 def task(request: Request) -> SlurmTask:
-    """What a Slurm job is to do, as a value."""
+    """Return a worker's task without the storage's URL and MLflow's address."""
     root = str(Path(request.root).resolve())
     return SlurmTask(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
 
@@ -91,7 +91,7 @@ def task(request: Request) -> SlurmTask:
 def run(request: Request, workers: int, keeper: Keeper) -> None:
     """Submit workers, except those that are at it already, and stay until the study has its trials.
 
-    Raises UnfitError where none is left before that, Stopped after a signal, which leaves the Slurm jobs alone.
+    Raise UnfitError where none is left before that, Stopped after a signal, which leaves the Slurm jobs alone.
     """
     submitted = submit(request, workers, keeper.study.name, keeper.storage)
     try:
@@ -108,7 +108,7 @@ def run(request: Request, workers: int, keeper: Keeper) -> None:
 def submit(request: Request, workers: int, study: str, storage: Storage) -> list[SlurmJob]:
     """Put workers into the queue until there are so many; all of them.
 
-    Raises Later where the queue cannot be asked: workers that are in it would be submitted twice.
+    Raise Later where the queue cannot be asked: workers that are in it would be submitted twice.
     """
     submitter = executor(request, study)
     if workers > 1 and not storage.database:
@@ -131,7 +131,7 @@ def submit(request: Request, workers: int, study: str, storage: Storage) -> list
 def at_work(storage: Storage) -> list[SlurmJob]:
     """Return the study's Slurm jobs that wait or run; another's that cannot be asked about from here count too.
 
-    Raises Later where one of ours cannot be asked about.
+    Raise Later where one of ours cannot be asked about.
     """
     content = read_json(note(storage))
     entries = content.get("jobs") or [{"id": number} for number in content.get("ids", [])]
@@ -149,13 +149,13 @@ def note(storage: Storage) -> Path:
 
 
 def log_path(request: Request, number: str) -> str:
-    """Where a Slurm job writes what it says."""
+    """Return the path of a Slurm job's log."""
     return str(OutputDir(Path(request.root)).slurm_log(number))
 
 
 @contextmanager
 def environment(name: str, value: str) -> Iterator[None]:
-    """A variable that sbatch hands on to its job."""
+    """Set a variable that sbatch hands on to its job."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -168,7 +168,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 def accompany(request: Request, submitted: Sequence[SlurmJob], keeper: Keeper) -> None:
-    """Say how trials end and what the queue says, until the study has its trials. Raises UnfitError."""
+    """Log how trials end and what the queue says, until the study has its trials. Raise UnfitError."""
     ended = {trial.number for trial in keeper.trials() if trial.ended}
     queued = slurm_jobs.Queued(submitted)
     while True:
@@ -180,7 +180,7 @@ def accompany(request: Request, submitted: Sequence[SlurmJob], keeper: Keeper) -
         for trial in trials:
             if trial.ended and trial.number not in ended:
                 ended.add(trial.number)
-                name = keeper.study.said(trial.params)
+                name = keeper.study.label(trial.params)
                 log.info(f"trial {trial.number} {name}: {in_words(trial)} ({len(ended)} of {request.total})")
         if len(ended) >= request.total:
             return
@@ -193,5 +193,5 @@ def accompany(request: Request, submitted: Sequence[SlurmJob], keeper: Keeper) -
 
 
 def dry(request: Request, study: str) -> list[str]:
-    """The batch script that each worker's sbatch would be given."""
+    """Return the batch script that each worker's sbatch would be given."""
     return _sbatch.script(executor(request, study)).splitlines()

@@ -47,7 +47,7 @@ class Live:
         self._reported = set(keeper.frozen(self.number).intermediate_values)
 
     def look(self, part: int, value: float) -> bool:
-        """Take in the mIoU (percent) after a part of the training; whether the training shall be stopped.
+        """Record the mIoU (percent) after a part of the training; return whether to stop it.
 
         The default and repetitions are never stopped: they are compared by seed. A storage that is away for a moment is
         passed over.
@@ -63,7 +63,7 @@ class Live:
             return False
 
     def tell(self, state: str, value: float | None, facts: Mapping[str, object]) -> None:
-        """End the trial: 'complete', 'pruned' or 'failed'. Raises UnfitError where the storage stays away."""
+        """End the trial: 'complete', 'pruned' or 'failed'. Raise UnfitError where the storage stays away."""
         from optuna.trial import TrialState
 
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -118,14 +118,14 @@ class Keeper:
                 self.optuna.set_user_attr(key, value)
 
     def _root(self) -> str:
-        """Names the root, wherever it is moved."""
+        """Return the names the root, wherever it is moved."""
         path = self.storage.folder / "root"
         if not path.is_file():
             path.write_text(uuid.uuid4().hex)
         return path.read_text()
 
     def take(self, total: int) -> Live | None:
-        """A trial to work at: one whose holder died, else a new one; None while others are at the last of `total`."""
+        """Return a trial to run: one whose holder died, else a new one; None while others run the last of `total`."""
         with self.storage.speaking(), self.storage.turn():
             trials = self.optuna.get_trials(deepcopy=False)
             running = [trial.number for trial in trials if trial.state.name == "RUNNING"]
@@ -154,7 +154,7 @@ class Keeper:
         return self.storage.folder / "trials" / f"{number:03d}"
 
     def at_work(self) -> bool:
-        """Whether a process has a trial that has not ended."""
+        """Return whether a process has a trial that has not ended."""
         return any(current_holder(self._directory(trial.number)) for trial in self.trials() if trial.state == "running")
 
     def _trial(self, number: int) -> Any:
@@ -164,16 +164,16 @@ class Keeper:
         return optuna.Trial(self.optuna, self.frozen(number)._trial_id)
 
     def frozen(self, number: int) -> Any:
-        """Optuna's own record of a trial."""
+        """Return Optuna's own record of a trial."""
         return self.optuna.get_trials(deepcopy=False)[number]
 
     def trials(self) -> list[Trial]:
-        """All that were begun, by number. Raises UnfitError where the storage does not answer."""
+        """Return all that were begun, by number. Raise UnfitError where the storage does not answer."""
         with self.storage.speaking():
             return [record(frozen) for frozen in self.optuna.get_trials(deepcopy=False)]
 
     def trial(self, number: int) -> Trial:
-        """One of them."""
+        """Return a trial by its number."""
         with self.storage.speaking():
             return record(self.frozen(number))
 
@@ -213,11 +213,11 @@ class Keeper:
         return Confirmation(**stored) if stored else None
 
     def remember(self, confirmation: Confirmation) -> None:
-        """Keep with the study what its best is worth on other data."""
+        """Save the confirmation of the study's best with the study."""
         self.patiently(lambda: self.optuna.set_user_attr(CONFIRMED, asdict(confirmation)))
 
     def patiently(self, action: Callable[[], None]) -> None:
-        """Do it again until the storage is back. Raises UnfitError after AWAY seconds."""
+        """Do it again until the storage is back. Raise UnfitError after AWAY seconds."""
         deadline = time.monotonic() + AWAY
         while True:
             try:
@@ -230,14 +230,14 @@ class Keeper:
                 time.sleep(AGAIN)
 
     def complain(self, error: UnfitError) -> None:
-        """Say once that the storage is away."""
+        """Warn once that the storage is away."""
         if not self._complained:
             self._complained = True
             log.warning(f"{error}; trying again")
 
 
 def elsewhere(study: Study, storage: Storage, root: str) -> UsageError:
-    """What is said to somebody with another root than the study's."""
+    """Return the error for an output directory other than the study's."""
     return UsageError(
         f"the study '{study.name}' in {storage.shown} belongs to another root; all its workers share "
         f"one (--root), or take a new name: --study {study.search}_{root[:6]}"
@@ -268,7 +268,7 @@ def stored_trials(study: Study, storage: Storage) -> list[Trial]:
 
 
 def suggest(trial: Any, key: str, axis: Axis) -> Any:
-    """A trial's value for a key: the one it has, else a new one."""
+    """Return a trial's value for a key: the one it has, else a new one."""
     if isinstance(axis, Choice):
         return trial.suggest_categorical(key, axis.options)
     draw = trial.suggest_int if isinstance(axis, Whole) else trial.suggest_float
@@ -276,7 +276,7 @@ def suggest(trial: Any, key: str, axis: Axis) -> Any:
 
 
 def build(module: Any, named: Named, what: str, **more: Any) -> Any:
-    """One of Optuna's samplers or pruners. Raises UsageError for a name or an option that it does not have."""
+    """Return one of Optuna's samplers or pruners. Raise UsageError for a name or an option that it does not have."""
     names = [name for name in module.__all__ if not name.startswith("Base")]
     if named.name not in names:
         raise UsageError(f"{what}: Optuna has no '{named.name}'; it has {', '.join(names)}")
@@ -287,7 +287,7 @@ def build(module: Any, named: Named, what: str, **more: Any) -> Any:
 
 
 def build_sampler(study: Study, number: int) -> Any:
-    """A trial's sampler, its generator seeded by the trial's number: two workers never draw the same, none keeps it."""
+    """Return a trial's sampler, its generator seeded by the trial's number, so that no two workers draw the same."""
     import optuna
 
     seed = hashlib.sha256(f"{study.config['seed']} {number}".encode()).digest()
@@ -296,7 +296,7 @@ def build_sampler(study: Study, number: int) -> Any:
 
 
 def record(frozen: Any) -> Trial:
-    """Optuna's record as ours."""
+    """Return Optuna's record as ours."""
     begun, ended = frozen.datetime_start, frozen.datetime_complete
     return Trial(
         number=frozen.number,

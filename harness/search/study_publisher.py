@@ -1,4 +1,4 @@
-"""What MLflow hears of a study: a parent run, and under it one run a trial, `trial-007 m=0.031 poly`.
+"""Publish a study to MLflow: a parent run with one child run per trial, `trial-007 m=0.031 poly`.
 
 A trial's run is its training's run too: the curve, the evaluations on the way and the final numbers stand in one
 place. Where another experiment has made the training, the trial has the numbers and says which run did the work.
@@ -37,17 +37,17 @@ class SilentStudyPublisher:
         return PruningPublisher(Silent(), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
-        """A trial's last word: outcome, final numbers, and who did the work. Saying it again changes nothing."""
+        """Upload a trial's outcome, final numbers, and who did the work. Doing it again changes nothing."""
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Tell what the store lacks of trials that have ended."""
+        """Upload what the store lacks of trials that have ended."""
 
     def report(self, report: Report, folder: Path, status: str) -> str:  # noqa: ARG002
-        """The report as artefacts of the study's run; returns where a person opens it."""
+        """Log the report as artefacts of the study's run; return the run's address."""
         return ""
 
     def mark(self, status: str) -> None:
-        """The study's run is at work again, or has ended."""
+        """Give the study's run its status: at work again, or ended."""
 
 
 def study_publisher_of(study: Study, root: Path, tracking: Tracking | None) -> SilentStudyPublisher:
@@ -69,31 +69,31 @@ class StudyPublisher(SilentStudyPublisher):
         return f"search_{self.study.search}"
 
     def parent(self) -> tuple[str, str]:
-        """Ids of the experiment and of the study's run; made at the first need, continued by the same study."""
+        """Return ids of the experiment and of the study's run, created at first use, continued by the same study."""
         if self._parent is None:
             study = self.study
             with self.store.lock:
-                place = self.tracking.experiment(self.experiment)
+                experiment_id = self.tracking.experiment(self.experiment)
                 run = self.tracking.parent(
-                    place,
+                    experiment_id,
                     name=f"{study.name} · {study.config.preset} · {study.digest[:7]}",
                     plan=study.digest,
                     tags={EXPERIMENT: self.experiment, "harness.preset": study.config.preset},
                     params=text({**setting(study.config), "split": study.split, **study.identity["space"]}),
                     description=f"{study.title}. Children: one run per trial.",
                 )
-            self._parent = (place, run)
+            self._parent = (experiment_id, run)
         return self._parent
 
     def child(self, number: int, params: Mapping[str, object], seed: int) -> str:
-        """A trial's run."""
+        """Return a trial's run."""
         job = self.study.job(params, seed)
         config = job.config
         options = {key: value for member in job.members for key, value in config["decoder"][member.decoder].items()}
         with self.store.lock:
             return self.tracking.child(
                 *self.parent(),
-                name=f"trial-{number:03d} {self.study.said(params)}"
+                name=f"trial-{number:03d} {self.study.label(params)}"
                 + (f" seed {seed}" if self.default(params) or seed != self.study.config["seed"] else ""),
                 key={"harness.role": "trial", TRIAL: f"{self.study.name}.{number}"},
                 tags={"harness.seed": str(seed), "harness.preset": config.preset},
@@ -101,7 +101,7 @@ class StudyPublisher(SilentStudyPublisher):
             )
 
     def default(self, params: Mapping[str, object]) -> bool:
-        """Whether these are the configuration's own values."""
+        """Return whether these are the configuration's own values."""
         return dict(params) == self.study.default
 
     def trial(self, plan: Plan, live: Live) -> Silent:
@@ -109,7 +109,7 @@ class StudyPublisher(SilentStudyPublisher):
         return PruningPublisher(TrialPublisher(self, plan, live), self.study, plan, live)
 
     def close(self, trial: Trial) -> None:
-        """Tell outcome, final numbers, and who did the work."""
+        """Upload outcome, final numbers, and who did the work."""
         seed = int(trial.facts.get("seed", self.study.config["seed"]))
         job = self.study.job(trial.params, seed)
         plan = self.study.plan(trial.params, seed, self.root)
@@ -134,11 +134,11 @@ class StudyPublisher(SilentStudyPublisher):
             looks = {part * every: value for part, value in trial.looks.items()}
             points += [(key, value, step, when) for step, value in looks.items() if (key, step) not in there]
         if trial.state == "complete":
-            found = records.read_evaluation(plan.directory(job))
-            if found.videos:
-                tags |= provenance_tags(found.provenance)
+            record = records.read_evaluation(plan.directory(job))
+            if record.videos:
+                tags |= provenance_tags(record.provenance)
                 when = self._when(plan.jobdir(job))
-                points += [(f"final/{key}", round(value, 4), 0, when) for key, value in found.final.items()]
+                points += [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
         self.tracking.log(run, points)
         self.tracking.tag(run, tags)
         self.tracking.finish(run, "FAILED" if trial.state == "failed" else "FINISHED")
@@ -148,25 +148,25 @@ class StudyPublisher(SilentStudyPublisher):
         return round(1000 * files.outcome_file.stat().st_mtime) if files.outcome_file.exists() else 0
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
-        """Tell what the store lacks of trials that have ended."""
+        """Upload what the store lacks of trials that have ended."""
         names = {f"{self.study.name}.{trial.number}": trial for trial in trials if trial.ended}
-        known = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
+        runs = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
         for name, trial in names.items():
-            run = known.get(name)
+            run = runs.get(name)
             if run is None or FINGERPRINT not in run.tags or run.status == "RUNNING":  # the tag is close's alone
                 self.close(trial)
 
     def report(self, report: Report, folder: Path, status: str) -> str:
-        """The report as artefacts of the study's run; returns where a person opens it."""
-        place, run = self.parent()
+        """Log the report as artefacts of the study's run; return the run's address."""
+        experiment_id, run = self.parent()
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             self.tracking.file(run, path, "report")
-        self.tracking.note(place, report_markdown(report))
+        self.tracking.note(experiment_id, report_markdown(report))
         self.mark(status)
         return self.tracking.link(run)
 
     def mark(self, status: str) -> None:
-        """The study's run is at work again, or has ended."""
+        """Give the study's run its status: at work again, or ended."""
         run = self.parent()[1]
         if status == "RUNNING":
             self.tracking.resume(run)
@@ -195,18 +195,18 @@ class PruningPublisher(Silent):
         self.publisher, self.study, self.plan, self.live = publisher, study, plan, live
 
     def begin(self, job: Job) -> None:
-        """A training goes on: what it has measured already is replayed."""
+        """Continue a training: replay what it has measured already."""
         self.publisher.begin(job)
         if isinstance(job, Train):
             self._ask(job, read_events(self.plan.jobdir(job).events_file)[0])
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
-        """Pass on what a journal has gained; an evaluation on the way is a question to the pruner."""
+        """Upload what a journal has gained; an evaluation on the way is a question to the pruner."""
         self.publisher.hear(job, events)
         self._ask(job, events)
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Pass on how a job has ended."""
+        """Upload a job's outcome."""
         self.publisher.end(job, outcome)
 
     def _ask(self, job: Job, events: Sequence[Event]) -> None:

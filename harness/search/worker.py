@@ -22,7 +22,7 @@ log = logging.getLogger("harness.search.worker")  # as "__main__" it would not b
 
 @logging_to_stderr()
 def main() -> int:
-    """Work; the exit code."""
+    """Run a worker; return its exit code."""
     message = json.loads(sys.stdin.readline())
     index, workers = message.pop("index"), message.pop("workers")
     threading.Thread(target=stop_with_parent, daemon=True).start()
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def stop_with_parent() -> None:
-    """Once nobody holds the other end of stdin, stop as for a signal."""
+    """Stop as for a signal once nobody holds the other end of stdin."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -93,7 +93,7 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """How far a prediction has come: frames by name, each with the digest of its pixels, and what members know."""
+    """A prediction's progress: frames by name, each with the digest of its pixels, and the members' states."""
 
     weights: str
     frames: dict[str, str]
@@ -109,7 +109,7 @@ def predict(
 ) -> Done:
     """Predict `source` into `folder`; `stage` is how often P is replaced by the mask before it.
 
-    Raises UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
+    Raise UsageError for checkpoints that do not belong together, UnfitError for files that cannot be used.
     """
     clip = open_clip(source)
     model = load(checkpoints, stage)
@@ -168,14 +168,14 @@ class Aside:
 
 
 def digest_of(shot: Shot) -> str:
-    """A frame's name and pixels as one digest."""
+    """Return a frame's name and pixels as one digest."""
     digest = hashlib.sha256()
     add_pixels(digest, shot.name, shot.image)
     return digest.hexdigest()
 
 
 def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[int, Iterator[Shot]]:
-    """The number of frames that are done, if all of them are the same, and the others; members set back."""
+    """Return the number of frames that are done, if all of them are the same, and the others; members set back."""
     if state is None or not all((folder / "masks" / f"{name}.png").is_file() for name in state.frames):
         return 0, clip.shots()
     shots = clip.shots()
@@ -192,7 +192,7 @@ def begin(folder: Path, clip: Clip, model: Model, state: State | None) -> tuple[
 
 
 def open_clip(source: Path) -> Clip:
-    """A folder of pictures in time, or a video. Raises UnfitError."""
+    """Return a folder of pictures in time, or a video. Raise UnfitError."""
     if source.is_dir():
         paths = list_pictures(source)
         if not paths:
@@ -209,7 +209,7 @@ def open_clip(source: Path) -> Clip:
 
 
 def video(source: Path) -> Clip:
-    """A video as ffmpeg decodes it. Raises UnfitError where it cannot be opened."""
+    """Return a video as ffmpeg decodes it. Raise UnfitError where it cannot be opened."""
     import imageio_ffmpeg
 
     try:
@@ -250,7 +250,7 @@ class Timing(NamedTuple):
 
 
 def timing(source: Path) -> Timing:
-    """Frames and times of a video."""
+    """Return the frames and times of a video."""
     import imageio_ffmpeg
 
     words = ["-v", "warning", "-i", str(source), "-map", "0:v:0", "-map", "0:a?", "-c", "copy", "-f", "framecrc", "-"]
@@ -268,7 +268,7 @@ def timing(source: Path) -> Timing:
 
 
 def load(checkpoints: Sequence[Path], stage: int) -> Model:
-    """The trainings as one ensemble, as their own evaluation would set them up. Raises UsageError, UnfitError."""
+    """Return the trainings as one ensemble, as their own evaluation would set them up. Raise UsageError, UnfitError."""
     if stage < 0:
         raise UsageError(f"--stage {stage}: must not be negative")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -278,7 +278,7 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
         job = read(folder)
         if not isinstance(job, TrainSpec):
             raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
-        classes = tuple(build.dataset(job.data, job.plugins).classes)
+        classes = checkpoint.origin(folder).classes or tuple(build.dataset(job.data, job.plugins).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
         network = evaluate.filled(folder, job, len(classes))  # wherever it was copied to
@@ -290,7 +290,7 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
 
 
 def segment(model: Model, image: Pixels, stage: int) -> Pixels:
-    """The ensemble's mask of the next frame: argmax of the sum of its members' probabilities.  # (H, W)"""
+    """Return the ensemble's mask of the next frame: argmax of the sum of its members' probabilities.  # (H, W)"""
     device = model.members[0].device
     picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
     total: Any = None
@@ -301,7 +301,7 @@ def segment(model: Model, image: Pixels, stage: int) -> Pixels:
 
 
 def save(folder: Path, shot: Shot, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> None:
-    """A frame's mask and overlay, the mask last: it says that the frame is done."""
+    """Write a frame's mask and overlay, the mask last: it says that the frame is done."""
     overlay(shot.image, mask, colours, classes).save(folder / "overlays" / f"{shot.name}.jpg", quality=90)
     picture = Image.fromarray(mask)
     picture.putpalette(colours.tobytes())
@@ -311,7 +311,7 @@ def save(folder: Path, shot: Shot, mask: Pixels, colours: Pixels, classes: Seque
 
 
 def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> Image.Image:
-    """The frame under its mask's colours, and below it a legend of the classes that it holds; sides are even."""
+    """Return the frame under its mask's colours, and below it a legend of the classes that it holds; sides are even."""
     blended = (1 - OPACITY) * image + OPACITY * colours[mask]
     height, width = mask.shape
     width, height = max(2, width - width % 2), max(2, height - height % 2)  # as video codecs want it
@@ -346,7 +346,7 @@ def keep(folder: Path, model: Model, frames: dict[str, str]) -> None:
 def resume(folder: Path, model: Model) -> State | None:
     """Return the state that an earlier call has kept; None where it has kept none.
 
-    Raises UsageError for another's folder, UnfitError for a state that cannot be read.
+    Raise UsageError for another's folder, UnfitError for a state that cannot be read.
     """
     path = folder / "state.pt"
     if not path.is_file():
@@ -363,7 +363,7 @@ def resume(folder: Path, model: Model) -> State | None:
 
 
 def film(folder: Path, rate: float) -> Path:
-    """overlay.mp4 of the overlays that have the first one's size; their folder where ffmpeg is not there."""
+    """Write overlay.mp4 of the overlays that have the first one's size; return their folder without ffmpeg."""
     paths = sorted((folder / "overlays").glob("*.jpg"))
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return folder / "overlays"

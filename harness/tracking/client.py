@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from harness.common.errors import UnfitError
+from harness.common.machine import user
 from harness.common.redaction import redact
 from harness.tracking.limits import (
     DIGEST_CHARS,
@@ -29,10 +30,19 @@ from harness.tracking.limits import (
     clip,
     key_of,
     strings,
-    user,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, check_artefacts, impatient, imported, probe, quiet, told, turn
+from harness.tracking.opening import (
+    DATABASE,
+    absolute,
+    check_artefacts,
+    error_message,
+    impatient,
+    imported,
+    probe,
+    quiet,
+    turn,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +63,7 @@ Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredRun:
     """A run as the server knows it."""
 
     run_id: str
@@ -67,13 +77,13 @@ class Found:
 
 
 def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
-    """Failures of MLflow, its database, its server or its artefact store become an UnfitError of one line."""
+    """Turn failures of MLflow, its database, its server or its artefact store into an UnfitError of one line."""
 
     def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            what = told(error)
+            what = error_message(error)
             remedy = PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
             raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
 
@@ -82,7 +92,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow and those it stands on raise."""
+    """Return the exceptions that MLflow and its libraries raise."""
     theirs = ("mlflow.exceptions.MlflowException", "requests.exceptions.RequestException")
     return (OSError, sqlite3.Error, ImportError, *imported(*DATABASE, *theirs))
 
@@ -107,14 +117,14 @@ class Tracking:
 
     @property
     def remedy(self) -> str:
-        """What a person can do when it fails."""
+        """Return what a person can do when the store fails."""
         if self.database:
             return f"check that {self.database} can be read and written"
         return "check MLFLOW_TRACKING_URI and that the server answers"
 
     @speaks
     def connect(self) -> Any:
-        """The client, after a first call that proves that it works; a fresh database is set up by one process."""
+        """Return the client after a first call that proves that it works; one process sets up a fresh database."""
         if self._client is None:
             quiet()
             with self._lock():
@@ -128,25 +138,25 @@ class Tracking:
         return self._client
 
     def _lock(self) -> AbstractContextManager[object]:
-        """Held for what only one process may do at a time."""
+        """Return the lock for what only one process may do at a time."""
         return turn(self.uri, self.database)
 
     # --- experiments and runs
 
     @speaks
     def experiment(self, name: str) -> str:
-        """The id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
+        """Return the id of the experiment, made where it is not there; artefacts lie in mlruns beside a SQLite file."""
         client, full = self.connect(), self.prefix + name
         with self._lock():
-            known = client.get_experiment_by_name(full)
-            if known is None:
-                place = str(self.database.parent / "mlruns" / full) if self.database else None
-                return str(client.create_experiment(full, artifact_location=place))
-        if known.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(full)
+            if experiment is None:
+                artifacts = str(self.database.parent / "mlruns" / full) if self.database else None
+                return str(client.create_experiment(full, artifact_location=artifacts))
+        if experiment.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
         if self.database:
-            check_artefacts(f"experiment '{full}'", known.artifact_location, self.database)
-        return str(known.experiment_id)
+            check_artefacts(f"experiment '{full}'", experiment.artifact_location, self.database)
+        return str(experiment.experiment_id)
 
     @speaks
     def parent(
@@ -158,11 +168,11 @@ class Tracking:
         params: Mapping[str, object] | None = None,
         description: str = "",
     ) -> str:
-        """The run of a plan, by its digest: made once, continued by the same plan."""
+        """Return the run of a plan, by its digest: made once, continued by the same plan."""
         self.connect()
         with self._lock():
-            known = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
-            own = [run for run in known if PARENT not in run.tags]
+            runs = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
+            own = [run for run in runs if PARENT not in run.tags]
             if own:
                 return own[0].run_id
             note = {NOTE: clip(description, TAG_CHARS)} if description else {}
@@ -178,7 +188,7 @@ class Tracking:
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
     ) -> str:
-        """The parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
+        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
         self.connect()
         with self._lock():
             for run in self.children(experiment_id, parent_id, key):
@@ -209,7 +219,7 @@ class Tracking:
 
     @speaks
     def log(self, run_id: str, points: Iterable[Point]) -> None:
-        """Metric points, in batches; a point that the run already has is not doubled, so a journal may be replayed."""
+        """Log metric points in batches; points that the run has are not doubled, so journals may be replayed."""
         client = self.connect()
         from mlflow.entities import Metric
 
@@ -236,8 +246,8 @@ class Tracking:
         client = self.connect()
         from mlflow.entities import Param
 
-        known = client.get_run(run_id).data.params
-        for batch in batches([Param(k, v) for k, v in wanted.items() if k not in known], ENTITIES):
+        current = client.get_run(run_id).data.params
+        for batch in batches([Param(k, v) for k, v in wanted.items() if k not in current], ENTITIES):
             client.log_batch(run_id, params=batch)
 
     @speaks
@@ -252,32 +262,32 @@ class Tracking:
 
     @speaks
     def describe(self, run_id: str, markdown: str) -> None:
-        """The run's description, cut at MLflow's 8000 characters."""
+        """Set the run's description, cut at MLflow's 8000 characters."""
         self.connect().set_tag(run_id, NOTE, clip(markdown, TAG_CHARS))
 
     @speaks
     def note(self, experiment_id: str, markdown: str) -> None:
-        """The experiment's description, cut at MLflow's 20 000 characters; its first line is the banner's title."""
+        """Set the experiment's description, cut at MLflow's 20 000 characters; its first line is the banner's title."""
         self.connect().set_experiment_tag(experiment_id, NOTE, clip(markdown, NOTE_CHARS))
 
     @speaks
     def text(self, run_id: str, path: str, text: str) -> None:
-        """An artefact from a string; again replaces it."""
+        """Log a string as an artefact; logging it again replaces it."""
         self.connect().log_text(run_id, text, path)
 
     @speaks
     def json(self, run_id: str, path: str, value: Any) -> None:
-        """An artefact from a JSON value; again replaces it."""
+        """Log a JSON value as an artefact; logging it again replaces it."""
         self.connect().log_text(run_id, json.dumps(value, indent=1, allow_nan=False), path)
 
     @speaks
     def file(self, run_id: str, local: Path, folder: str | None = None) -> None:
-        """A file as an artefact, in a folder of the run; again replaces it."""
+        """Log a file as an artefact in a folder of the run; logging it again replaces it."""
         self.connect().log_artifact(run_id, str(local), folder)
 
     @speaks
     def table(self, run_id: str, path: str, frame: "pd.DataFrame") -> None:
-        """A frame as an artefact that MLflow shows as a table; again replaces it (MLflow's log_table would append)."""
+        """Log a frame as a table; logging it again replaces it (MLflow's log_table would append)."""
         client = self.connect()
         client.log_text(run_id, frame.to_json(orient="split", index=False), path)
         tables = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -288,15 +298,15 @@ class Tracking:
     # --- what came out
 
     @speaks
-    def get(self, run_id: str) -> Found:
-        """One run."""
-        return found(self.connect().get_run(run_id))
+    def get(self, run_id: str) -> StoredRun:
+        """Return a run."""
+        return to_stored_run(self.connect().get_run(run_id))
 
     @speaks
     def find(
         self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
-    ) -> dict[str, Found]:
-        """The newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
+    ) -> dict[str, StoredRun]:
+        """Return the newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
         the answer; a store that is not there yet answers {} and is not made.
@@ -306,7 +316,7 @@ class Tracking:
             return {}
         where = self._experiments(experiment)
         clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
-        answer: dict[str, Found] = {}
+        answer: dict[str, StoredRun] = {}
         for clause in clauses:
             status = "attributes.status = 'FINISHED' and " if ended else ""
             for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
@@ -317,16 +327,16 @@ class Tracking:
         return answer
 
     @speaks
-    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
-        """The runs under a run whose tags hold all of `key`, oldest first."""
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[StoredRun]:
+        """Return the runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
         clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
-        known = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
-        return [run for run in known if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
+        runs = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
+        return [run for run in runs if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
-    def running(self, experiment: str | None = None) -> list[Found]:
-        """Runs of ours that are RUNNING, or that nobody ended; oldest first."""
+    def running(self, experiment: str | None = None) -> list[StoredRun]:
+        """Return runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
         clause = f"attributes.status = 'RUNNING' and tags.`{ROLE}` LIKE '%'"
@@ -334,7 +344,7 @@ class Tracking:
 
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
-        """An artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
         if self.database:
             run = self.get(run_id)
             check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
@@ -343,40 +353,40 @@ class Tracking:
 
     @speaks
     def link(self, run_id: str) -> str:
-        """Where a person sees the run: the server's page, or the command that opens a database."""
-        place = f"#/experiments/{self.get(run_id).experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        """Return a run's address: the server's page, or the command that opens a database."""
+        page = f"#/experiments/{self.get(run_id).experiment_id}/runs/{run_id}?workflowType=machine_learning"
         if self.uri.startswith("http"):
-            return f"{redact(self.uri).rstrip('/')}/{place}"
-        return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{place}"
+            return f"{redact(self.uri).rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {redact(self.uri)}   then http://127.0.0.1:5000/{page}"
 
     def _experiments(self, name: str | None) -> list[str]:
-        """Ids: of one experiment, or of all that carry the prefix."""
+        """Return the ids: of one experiment, or of all that carry the prefix."""
         client = self.connect()
         if name is not None:
-            known = client.get_experiment_by_name(self.prefix + name)
-            return [] if known is None else [known.experiment_id]
+            experiment = client.get_experiment_by_name(self.prefix + name)
+            return [] if experiment is None else [experiment.experiment_id]
         pages = paged(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
-        return [known.experiment_id for known in pages if known.name.startswith(self.prefix)]
+        return [experiment.experiment_id for experiment in pages if experiment.name.startswith(self.prefix)]
 
-    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[Found]:
-        """Runs of some experiments, page by page."""
+    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[StoredRun]:
+        """Yield runs of some experiments, page by page."""
         client = self.connect()
         if experiments:
             search = client.search_runs
-            yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
+            yield from map(to_stored_run, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
 
 
-def found(run: Any) -> Found:
-    """MLflow's run as ours."""
+def to_stored_run(run: Any) -> StoredRun:
+    """Return an MLflow run as a StoredRun."""
     info, data = run.info, run.data
     name = info.run_name or ""
-    return Found(
+    return StoredRun(
         info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
     )
 
 
 def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Everything that a search with page tokens finds."""
+    """Yield everything that a search with page tokens finds."""
     token = None
     while True:
         page = ask(token)

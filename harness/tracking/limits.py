@@ -1,7 +1,5 @@
-"""What MLflow takes: its limits and its alphabet, as pure functions. Imports no mlflow."""
+"""MLflow's limits and alphabet as pure functions. Imports no mlflow."""
 
-import getpass
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,23 +10,23 @@ PARAM_CHARS, TAG_CHARS, NOTE_CHARS, KEY_CHARS, DIGEST_CHARS = 6000, 8000, 20_000
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Slices of at most `size`."""
+    """Return slices of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def strings(values: Mapping[str, object], limit: int) -> dict[str, str]:
-    """Keys and values that MLflow takes; None values left out."""
+    """Return keys and values that MLflow takes, without None values."""
     return {key_of(key): clip(str(value), limit) for key, value in values.items() if value is not None}
 
 
 def key_of(key: str) -> str:
-    """A key in MLflow's alphabet ([\\w/ .:-]), others as _; no leading slash and no `..`, which it takes for paths."""
+    """Return a key in MLflow's alphabet ([\\w/ .:-]), others as _; no leading slash and no `..`, which mean paths."""
     parts = re.sub(r"[^\w/ .:-]", "_", key, flags=re.ASCII).split("/")
     return "/".join(part for part in parts if part.strip(". "))[:KEY_CHARS] or "_"
 
 
 def clip(text: str, limit: int) -> str:
-    """At most `limit` characters; what is cut ends at a line where there is one and says so."""
+    """Return at most `limit` characters; what is cut ends at a line where there is one and says so."""
     if len(text) <= limit:
         return text
     kept, newline, _ = text[: limit - 3].rpartition("\n")
@@ -36,15 +34,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def word(value: str) -> str:
-    """A value that may stand in a filter: an id or a digest, never a quote."""
+    """Return a value that may stand in a filter: an id or a digest, never a quote."""
     if not re.fullmatch(r"[\w.:-]+", value):
         raise ValueError(f"'{value}' is no id or digest")
     return value
-
-
-def user() -> str:
-    """Who runs this; containers may know nobody."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

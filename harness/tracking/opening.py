@@ -1,4 +1,4 @@
-"""How a store of MLflow's is opened: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
+"""Opening a store of MLflow's: its URI, its quiet, and whether it answers at all. Imports no mlflow."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ PATIENCE = 10  # seconds for the first answer; a busy server that asks for a log
 
 
 def absolute(uri: str) -> str:
-    """The URI with a SQLite file's place made absolute. Raises UnfitError for folders and stores in memory.
+    """Return the URI with a SQLite file's place made absolute. Raise UnfitError for folders and stores in memory.
 
     Other schemes are MLflow's to know, those of stores that plug into it (mlflow.tracking_store) among them.
     """
@@ -39,7 +39,7 @@ def absolute(uri: str) -> str:
 
 
 def quiet() -> None:
-    """Before MLflow is imported: no telemetry (both names are read, mlflow/telemetry/utils.py), no chatter."""
+    """Switch telemetry (both names are read, mlflow/telemetry/utils.py) and chatter off before MLflow is imported."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     for name, value in (
@@ -54,7 +54,7 @@ def quiet() -> None:
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """One attempt of PATIENCE seconds for requests inside: whether a server answers is known soon."""
+    """Give requests inside one attempt of PATIENCE seconds, so that a silent server shows soon."""
     short = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     before = {key: os.environ.get(key) for key in short}
     os.environ.update(short)
@@ -69,7 +69,7 @@ def impatient() -> Iterator[None]:
 
 
 def readonly(database: Path) -> bool:
-    """Whether this user may look into a SQLite file and not write it."""
+    """Return whether this user may look into a SQLite file and not write it."""
     return database.is_file() and os.access(database, os.R_OK) and not os.access(database, os.W_OK)
 
 
@@ -114,13 +114,13 @@ def probe(uri: str, database: Path | None) -> None:
 
 
 def imported(*names: str) -> list[type[Exception]]:
-    """Exceptions by "module.Name", of modules that are imported by now: what is not cannot have raised."""
-    known = (name.rpartition(".") for name in names)
-    return [getattr(sys.modules[module], name) for module, _, name in known if module in sys.modules]
+    """Return the exceptions by "module.Name", of modules that are imported by now: what is not cannot have raised."""
+    paths = (name.rpartition(".") for name in names)
+    return [getattr(sys.modules[module], name) for module, _, name in paths if module in sys.modules]
 
 
-def told(error: Exception) -> str:
-    """What a failure says, in one line: of nested network errors the innermost, of a missing driver its package."""
+def error_message(error: Exception) -> str:
+    """Return a failure in one line: of nested network errors the innermost, of a missing driver its package."""
     if isinstance(error, ImportError):
         return f"{one_line(error)}: a driver is not installed (for PostgreSQL: the extra `postgres`)"
     cause = re.search(r"Caused by (.*)", " ".join(str(error).split()))

@@ -8,7 +8,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Found, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE, StoredRun, Tracking, speaks
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -50,11 +50,11 @@ class PlanRun:
         return self.ids()[1]
 
     def resume(self) -> None:
-        """Jobs of the plan are about to be run."""
+        """Mark the plan's run as at work: jobs of it are about to be run."""
         self.tracking.resume(self.run)
 
     def tag_live(self, job: Job, tags: dict[str, str]) -> None:
-        """Tell how far an evaluation is: its cell has no run before its number is there."""
+        """Tag an evaluation's progress on the plan's run: its cell has no run before its number is there."""
         if self.opened is not None and job in self.experiment.jobs:
             self.tracking.tag(self.run, {LIVE[0]: job.name, **tags})
 
@@ -65,7 +65,7 @@ class PlanRun:
                 self.mark(self.run, status)
 
     def report(self, report: Report, folder: Path, status: str) -> None:
-        """The report as artefacts, as the run's note and the experiment's; the run gets its true status."""
+        """Log the report as artefacts and as the run's and experiment's note; give the run its true status."""
         experiment_id, run = self.ids()
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
@@ -83,18 +83,18 @@ class PlanRun:
             self.tracking.finish(run, status)
 
     def complete(self) -> None:
-        """The store has been told all of the plan that is done: `up_to_date` from now on."""
+        """Note that all finished work of the plan is uploaded: `up_to_date` from now on."""
         self.tracking.tag(self.run, {"harness.told": self.done()})
 
     def up_to_date(self) -> bool:
-        """Whether the store already has all that is done of this plan: then an invocation creates nothing."""
+        """Return whether the store already has all that is done of this plan: then an invocation creates nothing."""
         parent = self.find(ended=True)
         return parent is not None and parent.tags.get("harness.told") == self.done()
 
-    def find(self, ended: bool) -> Found | None:
+    def find(self, ended: bool) -> StoredRun | None:
         """Return the plan's run as the store has it; with `ended`, only a FINISHED one."""
-        found = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
-        return found.get(self.experiment.digest)
+        runs = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
+        return runs.get(self.experiment.digest)
 
     def correct(self, status: str) -> None:
         """Give a run that says another status than `status` the true one; one that is not there stays so."""
@@ -103,12 +103,12 @@ class PlanRun:
             self.mark(run.run_id, status)
 
     def link(self) -> str:
-        """Where a person opens the run; empty where it has not ended well."""
+        """Return the run's address; empty if it has not ended well."""
         run = self.find(ended=True)
         return "" if run is None else self.tracking.link(run.run_id)
 
     def pages(self) -> str:
-        """Where the store shows a run, up to its id; empty where it has no pages."""
+        """Return the address of the plan's runs, up to a run's id; empty if the store has no pages."""
         return view.pages(self.tracking, self.experiment.name)
 
     def cell_runs(self) -> dict[str, str]:
@@ -121,11 +121,11 @@ class PlanRun:
         return known_run(self.plan.jobdir(job), self.store)
 
     def done(self) -> str:
-        """A digest of what is done of the plan: equal while nothing is added or made anew."""
+        """Return a digest of what is done of the plan: equal while nothing is added or made anew."""
         done = [(seed, cell) for seed, cell in self.experiment.cells if self.plan.state(cell.job) == "done"]
-        made = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
-        scored = [found.fingerprint for _, found in score.scores(self.plan.root, self.experiment.config)]
-        return digest([[seed, cell.name] for seed, cell in done] + made + scored)
+        attempts = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
+        scored = [record.fingerprint for _, record in score.scores(self.plan.root, self.experiment.config)]
+        return digest([[seed, cell.name] for seed, cell in done] + attempts + scored)
 
 
 @speaks

@@ -17,7 +17,7 @@ LARGE = 50_000_000  # bytes that take a while to send
 
 
 def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
-    """Every plainly evaluated model of the plan as a version in the registry, members before their ensembles."""
+    """Register every plainly evaluated model of the plan as a version, members before their ensembles."""
     plan, tracking = plan_run.plan, plan_run.tracking
     runs = {run.fingerprint: run.run_id for row in rows for run in row.done if run.run_id is not None}
     cells = plan_run.experiment.cells
@@ -41,44 +41,44 @@ def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
 
 
 def plain(job: Evaluate) -> bool:
-    """Whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
+    """Return whether an evaluation is a model's own, without stages, scales or flips: those change no weight."""
     return job.split == "val" and job.prior is None and job.control is None and job.scales == (1.0,) and not job.flip
 
 
 def model_name(job: Evaluate) -> str:
-    """What a model is called in the registry: 'vspw-decoder-a', 'vspw-decoder-a+decoder-b'."""
+    """Return a model's name in the registry: 'vspw-decoder-a', 'vspw-decoder-a+decoder-b'."""
     who = "+".join(sorted(member.decoder for member in job.members)).replace("_", "-")
     return f"{job.config['data']['name']}-{who}"
 
 
 def model_key(plan: Plan, job: Evaluate) -> dict[str, str]:
-    """What identifies a model: its training as it was made, or for an ensemble its evaluation, which names them."""
+    """Return the tags that identify a model: of its training's attempt, or of an ensemble's evaluation."""
     maker = job.members[0] if len(job.members) == 1 else job
-    made = records.provenance(plan.directory(maker)).get("made")
-    return {FINGERPRINT: maker.fingerprint, "harness.made": str(made)}
+    attempt = records.provenance(plan.directory(maker)).get("made")
+    return {FINGERPRINT: maker.fingerprint, "harness.made": str(attempt)}
 
 
 def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
-    """A model's card: what it is, its numbers, what they may be compared with, and how to use it."""
+    """Return a model's card: what it is, its numbers, what they may be compared with, and how to use it."""
     plan = plan_run.plan
-    found = records.read_evaluation(plan.directory(job))
+    record = records.read_evaluation(plan.directory(job))
     facts = setting(job.config)
     seeds = ", ".join(str(seed) for seed in sorted({member.config["seed"] for member in job.members}))
     lines = [
         f"# {model_name(job)}, seed {seeds}",
         f"{facts['encoder']}, trained on {facts['dataset']} videos for {facts['iterations']} iterations of batch "
         f"{facts['batch']} at {facts['crop']} pixels, preset {job.config.preset}.",
-        f"| on val, {len(found.videos)} videos | percent |\n|---|---:|\n"
-        + "\n".join(f"| {key} | {value:.2f} |" for key, value in found.final.items()),
+        f"| on val, {len(record.videos)} videos | percent |\n|---|---:|\n"
+        + "\n".join(f"| {key} | {value:.2f} |" for key, value in record.final.items()),
     ]
     if context.reason:
         lines.append(f"Not the paper's setting ({context.reason}): do not set these numbers beside the paper's.")
     if len(job.members) > 1:
-        known = []
-        for one in (Evaluate((member,)) for member in job.members):
-            number = registry.version(plan_run.tracking, model_name(one), model_key(plan, one))
-            known.append(model_name(one) + (f" (version {number})" if number else ""))
-        lines.append(f"An ensemble, the argmax of summed probabilities, of {', '.join(known)}.")
+        parts = []
+        for single in (Evaluate((member,)) for member in job.members):
+            number = registry.version(plan_run.tracking, model_name(single), model_key(plan, single))
+            parts.append(model_name(single) + (f" (version {number})" if number else ""))
+        lines.append(f"An ensemble, the argmax of summed probabilities, of {', '.join(parts)}.")
     folders = " ".join(str(plan.directory(member)) for member in job.members)
     lines += [
         f"Use it: `harness predict {folders} VIDEO`",

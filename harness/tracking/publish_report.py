@@ -1,4 +1,4 @@
-"""What makes MLflow a place to review: the paper's number and the gains beside ours, the view, the way of M.
+"""Publish a report to MLflow: the paper's number and the gains beside ours, the view, the movement of M.
 
 Told after the report, from its rows and the root's files; telling twice changes nothing.
 """
@@ -26,7 +26,7 @@ SNAPSHOTS = 16  # of M that are sent
 
 
 def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
-    """Tell the store all of it. Raises UnfitError where it does not answer."""
+    """Publish all of it. Raise UnfitError if the store does not answer."""
     numbers(plan_run.tracking, rows, context)
     memories(plan_run)
     try:
@@ -38,7 +38,7 @@ def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
 
 
 def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
-    """paper/miou, delta/miou (over the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
+    """Log paper/miou, delta/miou (vs. the baseline, same seed), delta/paper; as tags the verdict, the seeds needed."""
     done = [run for row in rows for run in row.done]
     needs = {need.cell: need.sentence for need in power.needs(aggregate(done), context)}
     miou = {(run.cell, run.seed): run.miou for run in done}
@@ -55,17 +55,17 @@ def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
                 values["delta/paper"] = each.miou - theirs
         if base is not None:
             values["delta/miou"] = each.miou - base
-        known = tracking.get(run).metrics
+        current = tracking.get(run).metrics
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
-        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if known.get(k) != v])
+        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if current.get(k) != v])
         tags = {"harness.verdict": row.verdict, "harness.power": needs.get(row.cell)}
         if any(tags.values()):
             tracking.tag(run, {key: text for key, text in tags.items() if text})
 
 
 def memories(plan_run: PlanRun) -> None:
-    """M of every finished training on its run: memory.npz with steps (T,) and memory (T, K, C), the last one final."""
+    """Log M of every finished training on its run: memory.npz with steps (T,), memory (T, K, C), the last one final."""
     plan, tracking = plan_run.plan, plan_run.tracking
     for job in plan_run.experiment.jobs:
         files = plan.jobdir(job)
@@ -81,7 +81,7 @@ def memories(plan_run: PlanRun) -> None:
 
 
 def packed(snapshots: Mapping[int, NDArray[np.float32]]) -> bytes:
-    """Snapshots of M by step, in one compressed file."""
+    """Return snapshots of M by step, in one compressed file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.array(list(snapshots)), memory=np.stack(list(snapshots.values())))
     return buffer.getvalue()

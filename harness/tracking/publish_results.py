@@ -18,7 +18,7 @@ from harness.tracking.training_run import job_tags, log_dataset, params, provena
 
 
 def publish(plan_run: PlanRun) -> None:
-    """Tell every cell and score that is done and that the store does not have yet."""
+    """Upload every finished cell and score that the store lacks."""
     plan, experiment = plan_run.plan, plan_run.experiment
     with plan_run.store.lock:
         for seed, cell in experiment.cells:
@@ -29,7 +29,7 @@ def publish(plan_run: PlanRun) -> None:
 
 
 def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
-    """Tell a cell's final numbers, counts and GPU samples."""
+    """Upload a cell's final numbers, counts and GPU samples."""
     plan, tracking, job = plan_run.plan, plan_run.tracking, cell.job
     files = plan.jobdir(job)
     record = records.read_evaluation(files.folder)
@@ -65,7 +65,7 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
 
 
 def publish_score(plan_run: PlanRun, name: str, record: RunRecord) -> None:
-    """Tell what somebody's masks came to."""
+    """Upload the score of third-party masks."""
     tracking, files = plan_run.tracking, JobDir(OutputDir(plan_run.plan.root).scores / record.fingerprint)
     run = tracking.child(
         *plan_run.ids(),
@@ -81,7 +81,7 @@ def publish_score(plan_run: PlanRun, name: str, record: RunRecord) -> None:
 
 
 def finish(plan_run: PlanRun, run: str, record: RunRecord, files: JobDir) -> None:
-    """Keep all counts as an artefact, from which a report is built without the root, and end the run."""
+    """Upload all counts as an artefact, from which a report is built without the root, and end the run."""
     tracking = plan_run.tracking
     tracking.json(run, "tables/per_class.json", per_class(plan_run.experiment, record))
     files.matrices_file.write_bytes(records.packed(record))
@@ -96,12 +96,12 @@ def final_points(record: RunRecord, written: Path) -> list[Point]:
 
 
 def units(experiment: Experiment, record: RunRecord) -> str:
-    """How many independent units a number rests on."""
+    """Return how many independent recordings a number rests on."""
     return str(len(set(input_digests.units(experiment.config, record.videos).values())))
 
 
 def per_class(experiment: Experiment, record: RunRecord) -> list[JsonObject]:
-    """Class, IoU in percent (None without truth) and pixels of truth."""
+    """Return the class, IoU in percent (None without truth) and pixels of truth."""
     classes = input_digests.build_dataset(experiment.config).classes
     confusion = record.confusion
     scores, truth = 100 * metrics.iou(confusion), confusion.sum(axis=1)

@@ -31,7 +31,7 @@ PULSE = 60.0  # seconds between two looks that a run's tags give at how far it i
 
 @dataclass(frozen=True)
 class Published:
-    """What a store has of an experiment's finished work."""
+    """An experiment's finished work as the store has it."""
 
     runs: Mapping[str, str] = field(default_factory=dict)  # a cell's fingerprint -> run id
     pages: str = ""  # where the store shows a run, up to its id
@@ -42,34 +42,34 @@ class Silent:
     """Says nothing; what a run without a store has, and the interface of those that tell one."""
 
     def open(self, jobs: Sequence[Job]) -> None:
-        """Jobs are about to be run: the plan's runs that hold them are at work again."""
+        """Mark the plan's runs that hold jobs about to be run as at work."""
 
     def probe(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
-        """Try that the plan's runs that hold these jobs take an artefact and give it back. Raises UnfitError."""
+        """Try that the plan's runs that hold these jobs take an artefact and give it back. Raise UnfitError."""
 
     def begin(self, job: Job) -> None:
-        """A training gets its run, or goes on with the one it has; the points that are already final are replayed."""
+        """Open a training's run, or go on with the one it has; replay the points that are already final."""
 
     def hear(self, job: Job, events: Sequence[Event]) -> None:
-        """Pass on what of a journal has become final, in pieces, and now and then how far the job is."""
+        """Upload a journal's final events in pieces, and now and then the job's progress."""
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """Close a training's run with its true status."""
 
     def catch_up(self, experiment: Experiment) -> Published:  # noqa: ARG002
-        """Tell what is done and was not told yet. Raises UnfitError where the store does not answer."""
+        """Upload finished work that the store lacks. Raise UnfitError if the store does not answer."""
         return Published()
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
     ) -> None:
-        """Tell the report, and end the plan's run with its true status. Raises UnfitError as `catch_up` does."""
+        """Upload the report and end the plan's run with its true status. Raise UnfitError as `catch_up` does."""
 
     def close(self, experiment: Experiment, status: str) -> None:
-        """The plan's run ends without a report, where it was opened here."""
+        """End the plan's run without a report, if it was opened here."""
 
     def link(self, experiment: Experiment) -> str:  # noqa: ARG002
-        """Where a person opens the plan's run; empty without a store."""
+        """Return the address of the plan's run; empty without a store."""
         return ""
 
 
@@ -82,7 +82,7 @@ class Publisher(Silent):
 
     def __init__(self, plan: Plan, store: Store, afresh: bool = False) -> None:
         self.plan, self.store = plan, store
-        self.plan_runs = {one.name: PlanRun(self.store, plan, one) for one in plan.experiments}
+        self.plan_runs = {experiment.name: PlanRun(self.store, plan, experiment) for experiment in plan.experiments}
         self._afresh = afresh
         self._late: set[Job] = set()  # trainings that began while the store was away
         self._runs: dict[Job, TrainingRun] = {}
@@ -126,8 +126,8 @@ class Publisher(Silent):
     def _run_of(self, job: Train) -> str:
         """Return the run that a training goes on in, made where there is none."""
         files = self.plan.jobdir(job)
-        plan_run = next(one for one in self.plan_runs.values() if job in one.experiment.jobs)
-        ids = plan_run.ids()
+        parent = next(plan_run for plan_run in self.plan_runs.values() if job in plan_run.experiment.jobs)
+        ids = parent.ids()
         return known_run(files, self.store) or self.store.tracking.child(
             *ids,
             name=f"train/{job.decoder}/seed{job.config['seed']}",
@@ -168,7 +168,7 @@ class Publisher(Silent):
             plan_run.tag_live(job, pulse_tags(self._replays[job]))
 
     def drain(self, job: Job) -> None:
-        """Tell all that is final of a training that was begun, however much it is."""
+        """Upload all final events of a training that was begun, however many."""
         if job in self._runs and not self.store.resting:
             with self.store.asking():
                 self._runs[job].send_all()
@@ -184,12 +184,12 @@ class Publisher(Silent):
                 self._runs[job].end(job, outcome)
 
     def catch_up(self, experiment: Experiment) -> Published:
-        """Tell trainings that are done, then every cell with its final numbers."""
+        """Upload finished trainings, then every cell with its final numbers."""
         plan_run = self.plan_runs[experiment.name]
         new = self._afresh or not plan_run.up_to_date()
         if new:
             for job in experiment.jobs:
-                if isinstance(job, Train) and self.plan.state(job) == "done" and not self._told(job):
+                if isinstance(job, Train) and self.plan.state(job) == "done" and not self._uploaded(job):
                     outcome = self.plan.jobdir(job).outcome()
                     assert outcome is not None
                     self.begin(job)
@@ -197,24 +197,24 @@ class Publisher(Silent):
             publish_results.publish(plan_run)
         return Published(plan_run.cell_runs(), plan_run.pages(), new)
 
-    def _told(self, job: Train) -> bool:
+    def _uploaded(self, job: Train) -> bool:
         if self._afresh and job not in self._runs:
             return False
         files = self.plan.jobdir(job)
         return Upload.read(files, self.store).told and known_run(files, self.store) is not None
 
     def ending(self, job: Job) -> tuple[str, str] | None:
-        """Status and outcome that the store has of a training; None where it has none."""
+        """Return the status and outcome that the store has of a training; None where it has none."""
         run = known_run(self.plan.jobdir(job), self.store)
         if run is None or (self._afresh and job not in self._runs):
             return None
-        found = self.store.tracking.get(run)
-        return found.status, found.tags.get("harness.outcome", "")
+        stored = self.store.tracking.get(run)
+        return stored.status, stored.tags.get("harness.outcome", "")
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context
     ) -> None:
-        """Tell the report, and what a reviewer asks beside it."""
+        """Upload the report, and what a reviewer asks beside it."""
         plan_run = self.plan_runs[experiment.name]
         plan_run.report(report, folder, status)
         publish_report.review(plan_run, rows, facts)
@@ -225,7 +225,7 @@ class Publisher(Silent):
         self.plan_runs[experiment.name].close(status)
 
     def link(self, experiment: Experiment) -> str:
-        """Where a person opens the plan's run."""
+        """Return the address of the plan's run."""
         return self.plan_runs[experiment.name].link()
 
 

@@ -32,16 +32,16 @@ def check(tracking: Tracking) -> None:
 
 
 def registered(tracking: Tracking, name: str) -> str:
-    """A registered model's name, with the prefix, in MLflow's alphabet."""
+    """Return a registered model's name, with the prefix, in MLflow's alphabet."""
     return re.sub(r"[^\w+ -]", "-", tracking.prefix + name)
 
 
 @speaks
 def version(tracking: Tracking, name: str, key: Mapping[str, str]) -> str | None:
-    """The version whose tags hold all of `key`; None where there is none."""
+    """Return the version whose tags hold all of `key`; None where there is none."""
     clauses = [f"name = '{registered(tracking, name)}'", *(f"tags.`{k}` = '{word(v)}'" for k, v in key.items())]
-    found = tracking.connect().search_model_versions(" and ".join(clauses), max_results=1)
-    return str(found[0].version) if found else None
+    versions = tracking.connect().search_model_versions(" and ".join(clauses), max_results=1)
+    return str(versions[0].version) if versions else None
 
 
 @speaks
@@ -50,8 +50,8 @@ def name_best(tracking: Tracking, name: str, version: str, miou: float, protocol
     client, full = tracking.connect(), registered(tracking, name)
     client.set_model_version_tag(full, version, MIOU, f"{miou:.4f}")
     best = client.get_registered_model(full).aliases.get(BEST)
-    held = client.get_model_version(full, best).tags.get(MIOU, "-inf") if best else "-inf"
-    if best != version and miou > float(held):
+    highest = client.get_model_version(full, best).tags.get(MIOU, "-inf") if best else "-inf"
+    if best != version and miou > float(highest):
         client.set_registered_model_alias(full, BEST, version)
     if protocol:
         client.set_registered_model_alias(full, PROTOCOL, version)
@@ -68,19 +68,21 @@ def register(
     check(tracking)
     client, full = tracking.connect(), registered(tracking, name)
     card = clip(card, CARD_CHARS)
-    known = version(tracking, name, key)
-    if known is not None:
-        if client.get_model_version(full, known).description != card:
-            client.update_model_version(full, known, card)
-        return known
+    existing = version(tracking, name, key)
+    if existing is not None:
+        if client.get_model_version(full, existing).description != card:
+            client.update_model_version(full, existing, card)
+        return existing
     if not client.search_registered_models(f"name = '{full}'", max_results=1):
         client.create_registered_model(full)
-    tags, place = dict(key), client.get_run(run_id).info.experiment_id
-    made = client.create_logged_model(place, name=full, source_run_id=run_id, tags=tags, model_type="segmentation")
+    tags, experiment_id = dict(key), client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(
+        experiment_id, name=full, source_run_id=run_id, tags=tags, model_type="segmentation"
+    )
     for path in files:
-        client.log_model_artifact(made.model_id, str(path))
-    client.finalize_logged_model(made.model_id, "READY")
+        client.log_model_artifact(model.model_id, str(path))
+    client.finalize_logged_model(model.model_id, "READY")
     given = client.create_model_version(
-        full, made.artifact_location, run_id, tags=tags, description=card, model_id=made.model_id
+        full, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
     )
     return str(given.version)

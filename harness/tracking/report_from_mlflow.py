@@ -18,7 +18,7 @@ from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import view
-from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, SCORE, StoredRun, Tracking
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
@@ -36,7 +36,7 @@ class Review:
 def look_up(
     plan: Plan, command: Sequence[str], uri: str | None = None, prefix: str = "", folder: Path | None = None
 ) -> list[Review]:
-    """Every experiment of a plan. Raises UnfitError where the store does not answer.
+    """Return every experiment of a plan. Raise UnfitError where the store does not answer.
 
     What its run has left to be shown, panels among it, is copied into FOLDER/EXPERIMENT where a folder is given.
 
@@ -48,13 +48,13 @@ def look_up(
     reviews = []
     for experiment in plan.experiments:
         names = [cell.job.config_hash if blind else cell.job.fingerprint for _, cell in experiment.cells]
-        found = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
-        shown = fetch(tracking, found.values(), None if folder is None else folder / experiment.name)
+        runs = tracking.find(experiment.name, names, RECIPE if blind else FINGERPRINT)
+        shown = fetch(tracking, runs.values(), None if folder is None else folder / experiment.name)
         cells = [
-            rows.result(experiment, order, seed, cell, **read(tracking, experiment, cell, found.get(name), shown))
+            rows.result(experiment, order, seed, cell, **read(tracking, experiment, cell, runs.get(name), shown))
             for order, ((seed, cell), name) in enumerate(zip(experiment.cells, names, strict=True))
         ]
-        results = [*cells, *score.rows(experiment, scores(tracking, plan, experiment, found.values()))]
+        results = [*cells, *score.rows(experiment, scores(tracking, plan, experiment, runs.values()))]
         context = rows.context(experiment, command, shown, view.pages(tracking, experiment.name))
         module = plugins.load("reports", experiment.report, experiment.config.folders)
         with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
@@ -64,66 +64,68 @@ def look_up(
 
 
 def scores(
-    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[Found]
+    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[StoredRun]
 ) -> list[tuple[str, records.RunRecord]]:
-    """Other people's masks by name: what the plan's run holds, and what is scored under the root but not told yet."""
+    """Return scores of other people's masks by name: those of the plan's run, and those under the root alone."""
     cell = of_plan(runs)
-    told = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
-    known = {run.params["method"]: unpack(tracking, run) for run in told if run.status == "FINISHED"}
-    return sorted({**known, **dict(score.scores(plan.root, experiment.config))}.items())
+    children = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
+    stored = {run.params["method"]: unpack(tracking, run) for run in children if run.status == "FINISHED"}
+    return sorted({**stored, **dict(score.scores(plan.root, experiment.config))}.items())
 
 
-def of_plan(runs: Iterable[Found]) -> Found | None:
-    """The newest cell that belongs to a plan's run."""
+def of_plan(runs: Iterable[StoredRun]) -> StoredRun | None:
+    """Return the newest cell that belongs to a plan's run."""
     return next((run for run in runs if PARENT in run.tags), None)
 
 
-def unpack(tracking: Tracking, run: Found) -> records.RunRecord:
-    """What a run counted. Raises UnfitError where it holds no counts."""
+def unpack(tracking: Tracking, run: StoredRun) -> records.RunRecord:
+    """Return a run's counts. Raise UnfitError if it holds none."""
     with TemporaryDirectory() as folder:
         return records.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
 
 
-def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evidence:
-    """The evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
+def fetch(tracking: Tracking, runs: Iterable[StoredRun], folder: Path | None) -> Evidence:
+    """Return the evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
     cell = of_plan(runs)
     if cell is None:
         return Evidence()
     parent = cell.tags[PARENT]
     try:
-        with TemporaryDirectory() as place:
-            evidence = read_evidence(tracking.download(parent, f"report/{EVIDENCE}", Path(place)))
+        with TemporaryDirectory() as folder_name:
+            evidence = read_evidence(tracking.download(parent, f"report/{EVIDENCE}", Path(folder_name)))
             if evidence.panels and folder is not None:
-                pictures = tracking.download(parent, "report/panels", Path(place))
+                pictures = tracking.download(parent, "report/panels", Path(folder_name))
                 shutil.copytree(pictures, folder / "panels", dirs_exist_ok=True)
     except UnfitError:  # told by an older harness
         return Evidence()
     return evidence
 
 
-def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None, shown: Evidence) -> dict[str, Any]:
-    """What MLflow says of a cell: its tags, one confusion matrix a video, and why it is not done."""
+def read(
+    tracking: Tracking, experiment: Experiment, cell: Cell, run: StoredRun | None, shown: Evidence
+) -> dict[str, Any]:
+    """Return a cell's status and numbers by MLflow: its tags, one confusion matrix a video, or why it is not done."""
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
     if run is None:
         return dict(shown.undone.get(cell.job.config_hash, {"status": "missing", "reason": "not in MLflow"}))
     tags = run.tags
-    known = unpack(tracking, run)
-    if not known.labelled:
+    record = unpack(tracking, run)
+    if not record.labelled:
         return {
             "status": "unlabelled",
-            "reason": f"masks of {len(known.videos)} videos, made under the root of its run",
+            "reason": f"masks of {len(record.videos)} videos, made under the root of its run",
         }
-    unit_of = input_digests.units(experiment.config, known.videos)
+    unit_of = input_digests.units(experiment.config, record.videos)
     return {
         "status": "done",
-        "miou": known.final["miou"],
-        "metrics": known.final,
-        "moved": known.moved,
-        "exited": known.exited,
+        "miou": record.final["miou"],
+        "metrics": record.final,
+        "moved": record.moved,
+        "exited": record.exited,
         "run_id": run.run_id,
         "units": len(set(unit_of.values())),
-        "videos": known.videos,
+        "videos": record.videos,
         "unit_of": unit_of,
         "commit": tags.get("harness.commit"),
         "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),

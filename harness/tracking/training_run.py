@@ -17,7 +17,7 @@ from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
 from harness.results.evidence import device_seconds
-from harness.tracking.client import EXPERIMENT, PARENT, Found, Tracking, found, speaks
+from harness.tracking.client import EXPERIMENT, PARENT, StoredRun, Tracking, speaks, to_stored_run
 from harness.tracking.store import Store
 
 POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them
@@ -26,7 +26,7 @@ BYTES = 32768  # of a node's samples at once: those of some minutes
 
 @dataclass(frozen=True)
 class Upload:
-    """What one store was told of a training: its run, whether all of it, else up to which step and bytes a node."""
+    """A training's upload to one store (mlflow.json): its run, `told` once all is there, else the step and bytes."""
 
     run: str | None = None
     told: bool = False
@@ -48,7 +48,7 @@ def known_run(files: JobDir, store: Store) -> str | None:
 
 @speaks
 def has_child(tracking: Tracking, run_id: str) -> bool:
-    """Whether a run is under the run of a plan or study of ours, both as we left them.
+    """Return whether a run is under the run of a plan or study of ours, both as we left them.
 
     Either may have been deleted since, and their experiment renamed.
     """
@@ -60,7 +60,7 @@ def has_child(tracking: Tracking, run_id: str) -> bool:
     return bool(experiment.name == tracking.prefix + parent.tags.get(EXPERIMENT, ""))
 
 
-def active(tracking: Tracking, run_id: str) -> Found | None:
+def active(tracking: Tracking, run_id: str) -> StoredRun | None:
     """Return a run; None where the store has none, or a deleted one."""
     client = tracking.connect()
     from mlflow.exceptions import MlflowException
@@ -72,7 +72,7 @@ def active(tracking: Tracking, run_id: str) -> Found | None:
         if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             return None
         raise
-    return found(run) if run.info.lifecycle_stage == "active" else None
+    return to_stored_run(run) if run.info.lifecycle_stage == "active" else None
 
 
 class TrainingRun:
@@ -89,7 +89,7 @@ class TrainingRun:
         self._note(run=run, told=False, step=upload.step, samples=self.samples.offsets)
 
     def hear(self, events: Iterable[Event]) -> None:
-        """Take in what the journal has gained."""
+        """Replay what the journal has gained."""
         self.waiting += self.replay.hear(events)
 
     def send(self, most: int | None = None) -> None:
@@ -110,7 +110,7 @@ class TrainingRun:
             self.send()
 
     def pulse(self) -> None:
-        """Tell how far the training is, and some of what its GPUs have measured."""
+        """Upload the training's progress and some of its GPUs' samples."""
         self.store.tracking.tag(self.run, pulse_tags(self.replay))
         self.waiting += self.samples.read(BYTES)
         self.send(POINTS)

@@ -32,7 +32,7 @@ TRIES = 20  # ports after the one wished for
 
 def serve(tracking: Tracking, experiment: str | None, port: int, browse: bool) -> int:
     """Serve until Ctrl-C and return 0; for a store that is a server, only print where to look."""
-    where = place(tracking, experiment)
+    where = address(tracking, experiment)
     if tracking.uri.startswith("http"):
         print(f"{redact(tracking.uri).rstrip('/')}/{where}")
         return 0
@@ -55,7 +55,7 @@ def watch(
     link: str,
     browse: bool,
 ) -> int:
-    """Run the server until Ctrl-C and return 0; `output`: its stderr. Raises UnfitError where it ends by itself."""
+    """Run the server until Ctrl-C and return 0; `output`: its stderr. Raise UnfitError where it ends by itself."""
     server = subprocess.Popen(
         child.python(*words),
         env=environment,
@@ -82,24 +82,24 @@ def watch(
         end(server)
 
 
-def place(tracking: Tracking, experiment: str | None) -> str:
-    """The view of an experiment's runs, of the store's newest where none is named; the front page without one."""
+def address(tracking: Tracking, experiment: str | None) -> str:
+    """Return the view of an experiment's runs, of the store's newest if none is named; the front page without one."""
     name = experiment or newest(tracking)
-    found = view.shared(tracking, name) if name else None
-    if experiment and found is None:
+    page = view.shared(tracking, name) if name else None
+    if experiment and page is None:
         raise UnfitError(f"no runs of '{experiment}' in {redact(tracking.uri)}; run it first")
-    return view.place(*found) if found else "#/experiments?workflowType=machine_learning"
+    return view.address(*page) if page else "#/experiments?workflowType=machine_learning"
 
 
 def newest(tracking: Tracking) -> str | None:
-    """The experiment with a view that changed last."""
+    """Return the experiment with a view that changed last."""
     if tracking.database is not None and not tracking.database.exists():
         return None
     return view.newest(tracking)
 
 
 def free_port(wished: int) -> int:
-    """The port wished for, or the next that is free. Raises UnfitError where none is."""
+    """Return the port wished for, or the next that is free. Raise UnfitError where none is."""
     for port in range(wished, wished + TRIES):
         with closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,7 +112,7 @@ def free_port(wished: int) -> int:
 
 
 def await_answer(server: "subprocess.Popen[bytes]", link: str, output: IO[bytes]) -> None:
-    """Wait until the server answers. Raises UnfitError where it ends or stays silent."""
+    """Wait until the server answers. Raise UnfitError where it ends or stays silent."""
     ending = time.monotonic() + PATIENCE
     while time.monotonic() < ending:
         if server.poll() is not None:
@@ -126,7 +126,7 @@ def await_answer(server: "subprocess.Popen[bytes]", link: str, output: IO[bytes]
 
 
 def last_words(output: IO[bytes]) -> str:
-    """The last line that it wrote, without a password."""
+    """Return the last line that it wrote, without a password."""
     output.seek(0)
     text = output.read().decode(errors="replace")
     return redact((text.strip().splitlines() or ["it said nothing"])[-1][:300])
@@ -146,7 +146,7 @@ def end(server: "subprocess.Popen[bytes]") -> None:
 
 
 def display() -> bool:
-    """Whether a browser can be opened here."""
+    """Return whether a browser can be opened here."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 

@@ -20,19 +20,19 @@ COLUMNS = (
 
 
 def pages(tracking: Tracking, experiment: str) -> str:
-    """The address of an experiment's runs, up to a run's id; empty for a database, which has no address."""
-    known = tracking._experiments(experiment) if tracking.uri.startswith("http") else []
-    return f"{redact(tracking.uri).rstrip('/')}/#/experiments/{known[0]}/runs/" if known else ""
+    """Return the address of an experiment's runs, up to a run's id; empty for a database, which has no address."""
+    ids = tracking._experiments(experiment) if tracking.uri.startswith("http") else []
+    return f"{redact(tracking.uri).rstrip('/')}/#/experiments/{ids[0]}/runs/" if ids else ""
 
 
-def place(experiment_id: str, key: str | None) -> str:
-    """The part of an address behind the server's: an experiment's runs, in the shared view where there is one."""
+def address(experiment_id: str, key: str | None) -> str:
+    """Return the part of an address behind the server's: an experiment's runs, in the shared view if there is one."""
     shared = f"&viewStateShareKey={key}" if key else ""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{shared}"
 
 
 def state(expanded: Sequence[str] = ()) -> JsonObject:
-    """What the view shows: the paper's number beside ours, the best first (sorted by a metric, no run is folded)."""
+    """Return the view: the paper's number beside ours, the best first (sorted by a metric, no run is folded)."""
     return {
         "orderByKey": "metrics.`final/miou`",
         "orderByAsc": False,
@@ -55,16 +55,16 @@ def share(tracking: Tracking, experiment_id: str, expanded: Sequence[str]) -> st
 
 @speaks
 def shared(tracking: Tracking, experiment: str) -> tuple[str, str | None] | None:
-    """An experiment's id and the key of its view, None without a view; None where the store has no such experiment."""
-    found = tracking.connect().get_experiment_by_name(tracking.prefix + experiment)
-    return None if found is None else (str(found.experiment_id), found.tags.get("harness.view"))
+    """Return an experiment's id and the key of its view (None without one); None if there is no such experiment."""
+    stored = tracking.connect().get_experiment_by_name(tracking.prefix + experiment)
+    return None if stored is None else (str(stored.experiment_id), stored.tags.get("harness.view"))
 
 
 @speaks
 def newest(tracking: Tracking) -> str | None:
-    """The experiment of ours, without the prefix, that has a view and was changed last."""
+    """Return the experiment of ours, without the prefix, that has a view and was changed last."""
     client = tracking.connect()
-    known = [one for one in client.search_experiments(max_results=1000) if "harness.view" in one.tags]
-    own = [one for one in known if one.name.startswith(tracking.prefix)]
-    last = max(own, key=lambda one: one.last_update_time or 0, default=None)
+    viewed = [each for each in client.search_experiments(max_results=1000) if "harness.view" in each.tags]
+    own = [each for each in viewed if each.name.startswith(tracking.prefix)]
+    last = max(own, key=lambda each: each.last_update_time or 0, default=None)
     return None if last is None else str(last.name.removeprefix(tracking.prefix))

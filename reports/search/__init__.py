@@ -158,7 +158,9 @@ def notes(
         lines.append(f"Pruning left out {planned - run} of {planned} iterations ({(planned - run) / planned:.0%}).")
     lines += importance_notes(study, trials, importance)
     failed = [trial for trial in trials if trial.state == "failed"]
-    lines += [f"Trial {trial.number} ({study.said(trial.params)}) failed: {trial.facts['reason']}." for trial in failed]
+    lines += [
+        f"Trial {trial.number} ({study.label(trial.params)}) failed: {trial.facts['reason']}." for trial in failed
+    ]
     return lines
 
 

@@ -89,7 +89,7 @@ def curve(study: Study, trials: Sequence[Trial], key: str, axis: Uniform) -> Fig
                 for trial, height in zip(ordered, means, strict=True):
                     whiskers(axes, trial.params[key], height, interval(points[trial.number]), colour, upright=True)
                 axes.plot([], [], "o", color=colour, label=group)
-            axes.axhline(0, color=DEFAULT, lw=1, label=f"default ({study.said(study.default)})")
+            axes.axhline(0, color=DEFAULT, lw=1, label=f"default ({study.label(study.default)})")
             axes.scatter([study.default[key]], [0], color=DEFAULT, marker="D", s=26)
             if pruned:
                 bottom = axes.get_ylim()[0]

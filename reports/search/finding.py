@@ -118,7 +118,7 @@ def with_interval(differences: Mapping[int, float]) -> str:
 
 def sentence(study: Study, finding: Finding) -> str:
     """The report's first line."""
-    default = f"the default ({study.said(study.default)})"
+    default = f"the default ({study.label(study.default)})"
     pending = "the default failed" if finding.failed else "the default is not complete yet"
     if finding.best is None or finding.best.value is None:
         if finding.default is not None:
@@ -126,7 +126,7 @@ def sentence(study: Study, finding: Finding) -> str:
             score = f"{finding.default:.2f}{spread} over {count(finding.seeds, 'seed')}"
             return f"No trial beside the default is complete yet; {default}: {score}"
         return "No trial is complete yet" + (f"; {pending}" if finding.failed else "")
-    best = study.said(finding.best.params)
+    best = study.label(finding.best.params)
     if finding.lead is None or finding.means is None:
         pending = "it shares no seed with the default" if finding.default is not None else pending
         return f"Best so far: {best}, {finding.best.value:.2f} mIoU on {study.split}; {pending}"

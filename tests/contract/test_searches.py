@@ -34,7 +34,7 @@ def test_every_preset_can_be_searched(name: str, preset: str, tmp_path: Path) ->
     made = study.make(name, compose(preset), tmp_path)
     job = made.job(made.default, made.config["seed"])
     assert job.split == "dev"
-    assert made.said(made.default)
+    assert made.label(made.default)
     assert not list(tmp_path.iterdir())
 
 

@@ -24,7 +24,7 @@ def test_table_2_shares_the_training_and_stage_0_of_table_1(tmp_path: Path):
     assert [each["rows"] for each in json.loads(shown.stdout)["experiments"]] == [one["rows"], two["rows"]]
     table = (tmp_path / "runs" / "reports" / "ablation_stages" / "report.md").read_text()
     assert "Inference Stage" in table
-    assert "exited" in table
+    assert "early exit" in table
     assert "not where" in table  # why stages change so little
     stages = [run for run in all_runs(tmp_path) if "stage" in run.data.params and "final/miou" in run.data.metrics]
     assert sorted({run.data.params["stage"] for run in stages}) == ["0", "1", "2", "3", "truth"]

@@ -140,7 +140,7 @@ def test_a_password_is_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> No
         started.append((words, env))
         raise UnfitError("stop here")
 
-    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(ui, "address", lambda tracking, experiment: "#/x")
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(UnfitError, match="stop here"):
         ui.serve(Tracking("postgresql://me:hush@db.lab/mlflow"), None, 5000, False)
@@ -164,7 +164,7 @@ def test_the_browser_is_opened_where_there_is_one(
 
 
 def test_a_server_s_link_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(ui, "place", lambda tracking, experiment: "#/x")
+    monkeypatch.setattr(ui, "address", lambda tracking, experiment: "#/x")
     monkeypatch.setattr(subprocess, "Popen", None)
     assert ui.serve(Tracking("http://user:secret@mlflow.lab:5000/"), None, 5000, True) == 0
     said = capsys.readouterr().out

@@ -86,16 +86,16 @@ class Dataset:
         self.classes = tuple(f"{'level' if k % 2 else 'upright'}_{k // 2}" for k in range(config.classes))
 
     def videos(self, split: str) -> tuple[str, ...]:
-        """Names of the split's videos."""
+        """Return the names of the split's videos."""
         return tuple(f"{split}_{index:04d}" for index in range(self.planned(split)))
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
-        """Numbers of the video's frames."""
+        """Return the numbers of the video's frames."""
         self._index(split, video)
         return tuple(f"{time:04d}" for time in range(self.config.frames))
 
     def read(self, split: str, video: str, frame: str) -> Frame:
-        """Image (H, W, 3) and label (H, W) in 0..K-1 and 255; the label is None in the test split."""
+        """Return the image (H, W, 3) and label (H, W) in 0..K-1 and 255; the label is None in the test split."""
         index = self._index(split, video)
         if not frame.isdecimal() or int(frame) >= self.config.frames:
             raise UnfitError(f"synthetic video {video} has no frame '{frame}'")
@@ -103,16 +103,16 @@ class Dataset:
         return Frame(drawn.image, None) if split == "test" else drawn
 
     def digest(self, split: str) -> str | None:
-        """None: the options say what the data is."""
+        """Return None: the options say what the data is."""
         self.planned(split)
         return None
 
     def unit(self, video: str) -> str:
-        """The video: each is made for itself."""
+        """Return the video: each is made for itself."""
         return video
 
     def planned(self, split: str) -> int:
-        """Number of the split's videos."""
+        """Return the number of the split's videos."""
         if split not in SPLITS:
             raise UsageError(f"no split '{split}': synthetic has {', '.join(SPLITS)}")
         return int(getattr(self.config, f"{split}_videos"))
@@ -125,7 +125,7 @@ class Dataset:
 
 
 def check(config: Config) -> None:
-    """Raises UsageError for an option out of its range."""
+    """Raise UsageError for an option out of its range."""
     ranges.check(Config, vars(config), "data.synthetic.")
     if config.apart and (config.classes % 2 or config.classes < 4):
         raise UsageError(f"data.synthetic.classes={config.classes}: with apart, must be even and at least 4")
@@ -133,7 +133,7 @@ def check(config: Config) -> None:
 
 @lru_cache(maxsize=8)
 def make_appearance(classes: int, seed: int, apart: float | None = None) -> Appearance:
-    """Colours and stripes of K classes: a pair has one hue, nearly one colour, one pitch and two directions."""
+    """Return the colours and stripes of K classes: a pair shares hue, nearly colour, and pitch, in two directions."""
     rng = np.random.default_rng([seed, LOOK, 0, 0, 0])
     index = np.arange(classes)
     pair, side = index // 2, index % 2
@@ -149,7 +149,7 @@ def make_appearance(classes: int, seed: int, apart: float | None = None) -> Appe
 
 
 def colour(turn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours of angles on the circle of hues, in grey levels.  # (K,) radians -> (K, 3)"""
+    """Return the colours of angles on the circle of hues, in grey levels.  # (K,) radians -> (K, 3)"""
     return 128 + 75 * np.cos(turn[:, None] - 2 * np.pi / 3 * np.arange(3))
 
 
@@ -223,7 +223,7 @@ def layout(config: Config, video: Video, time: int) -> tuple[NDArray[np.uint8], 
 
 
 def with_borders(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The label with void at pixels whose right or lower neighbour is of another class.  # (H, W)"""
+    """Return the label with void at pixels whose right or lower neighbour is of another class.  # (H, W)"""
     marked = label.copy()
     marked[:-1][label[:-1] != label[1:]] = VOID
     marked[:, :-1][label[:, :-1] != label[:, 1:]] = VOID

@@ -90,7 +90,7 @@ class Dataset:
         return read_classes(path) if os.path.lexists(path) else _vspw_classes.NAMES
 
     def videos(self, split: str) -> tuple[str, ...]:
-        """Names of the split's videos, in the order of its list."""
+        """Return the names of the split's videos, in the order of its list."""
         if split not in self._videos:
             if split not in SPLITS:
                 raise UsageError(f"no split {split!r}: VSPW has {', '.join(SPLITS)}")
@@ -98,21 +98,21 @@ class Dataset:
         return self._videos[split]
 
     def frames(self, split: str, video: str) -> tuple[str, ...]:
-        """Stems of the video's images in time; each has a mask, but in the test split."""
+        """Return the stems of the video's images in time; each has a mask, but in the test split."""
         return tuple(self.files(split, video))
 
     def starts(self, split: str, video: str) -> frozenset[str]:
-        """Frames that nothing is before: with data.vspw.gap=start those after a gap in the numbering."""
+        """Return the frames that nothing is before: with data.vspw.gap=start those after a gap in the numbering."""
         if self.config.gap is None:
             return frozenset()
         return frozenset(frame_order.after_gaps(self.frames(split, video)))
 
     def size(self, split: str, video: str, frame: str) -> tuple[int, int]:
-        """Height and width of a frame's image, by its header."""
+        """Return the height and width of a frame's image, by its header."""
         return pictures.size_of(self.files(split, video)[frame].image)
 
     def read(self, split: str, video: str, frame: str) -> Frame:
-        """Image (H, W, 3) RGB and label (H, W) in 0..K-1 and 255; the label is None in the test split."""
+        """Return the image (H, W, 3) RGB and label (H, W) in 0..K-1 and 255; the label is None in the test split."""
         files = self.files(split, video)
         if frame not in files:
             folder = self._root() / "data" / video / "origin"
@@ -132,7 +132,7 @@ class Dataset:
         return Frame(image, label)
 
     def digest(self, split: str) -> str | None:
-        """sha256 of the split's list, in its order, and the class names; the same wherever the data lies."""
+        """Return sha256 of the split's list, in its order, and the class names; the same wherever the data lies."""
         content = json.dumps([self.videos(split), self.classes])
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -145,12 +145,12 @@ class Dataset:
                     yield f"{video}/mask/{files.mask.name}", files.mask
 
     def unit(self, video: str) -> str:
-        """The recording named by `data.vspw.recording`; the video itself without it, or where it does not match."""
+        """Return the recording named by `data.vspw.recording`; the video itself without it, or if it does not match."""
         match = self._recording.match(video) if self._recording else None
         return match[1] or video if match else video
 
     def planned(self, split: str) -> int:
-        """Length of the split's list; the published number where there is none that can be read."""
+        """Return the length of the split's list; the published number where there is none that can be read."""
         try:
             return len(self.videos(split))
         except UnfitError:
@@ -165,7 +165,7 @@ class Dataset:
         return root
 
     def files(self, split: str, video: str) -> dict[str, Files]:
-        """Stem -> files of the video's frames in time, images checked once against the masks."""
+        """Return stem -> files of the video's frames in time, images checked once against the masks."""
         if (split, video) not in self._files:
             if video not in self.videos(split):
                 raise UnfitError(f"{split}.txt does not list the video {video!r}; add it to the list")
@@ -180,7 +180,7 @@ class Dataset:
 
 
 def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
-    """The regular expression that names a recording. Raises UsageError unless it has exactly one group."""
+    """Return the regular expression that names a recording. Raise UsageError unless it has exactly one group."""
     if pattern is None:
         return None
     try:
@@ -193,9 +193,9 @@ def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def read_split(path: Path) -> tuple[str, ...]:
-    """Video names, one a line; blank lines, CRLF and a missing last newline are fine.
+    """Read video names, one a line; blank lines, CRLF and a missing last newline are fine.
 
-    Raises UnfitError for a file that is missing, empty or no text, for a name listed twice, and for one that is too
+    Raise UnfitError for a file that is missing, empty or no text, for a name listed twice, and for one that is too
     long or no plain folder name.
     """
     try:
@@ -226,9 +226,9 @@ def read_split(path: Path) -> tuple[str, ...]:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names of a file {"others": 0, "wall": 1, …} in numeric order; 0 and 255 are no classes.
+    """Return the class names of a file {"others": 0, "wall": 1, …} in numeric order; 0 and 255 are no classes.
 
-    Raises UnfitError unless the numbers are 1..K without a gap, K from 2 to 254, each with its own name, and for a 0 or
+    Raise UnfitError unless the numbers are 1..K without a gap, K from 2 to 254, each with its own name, and for a 0 or
     255 that has the name of a class.
     """
     try:
@@ -263,14 +263,14 @@ class Pairs(list[tuple[str, Any]]):
 
 
 def whole(number: Any) -> int:
-    """A class number, also where it stands in quotes. Raises TypeError or ValueError for all but whole numbers."""
+    """Return a class number, also one in quotes. Raise TypeError or ValueError for all but whole numbers."""
     if type(number) not in (int, str):
         raise TypeError(f"{str(number)[:20]!r} is no whole number")
     return int(number)
 
 
 def text_of(path: Path) -> str:
-    """A file's text. Raises OSError, UnicodeDecodeError for what is no UTF-8, and UnfitError for what is UTF-16."""
+    """Return a file's text. Raise OSError, UnicodeDecodeError for what is no UTF-8, and UnfitError for UTF-16."""
     if os.path.lexists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise OSError("it is no file")
     data = path.read_bytes()
@@ -281,7 +281,7 @@ def text_of(path: Path) -> str:
 
 
 def home(root: str) -> Path:
-    """A folder as a path; ~ is the home of a person whom the system knows."""
+    """Return a folder as a path; ~ is the home of a person whom the system knows."""
     return Path(os.path.expanduser(root))
 
 
@@ -292,7 +292,7 @@ def reason(error: Exception) -> str:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...], purpose: str) -> dict[str, Path]:
-    """Stem -> file of a folder's pictures, in time. Raises UnfitError for none."""
+    """Return stem -> file of a folder's pictures, in time. Raise UnfitError for none."""
     try:
         files = pictures.list_pictures(folder, suffixes)
     except FileNotFoundError as error:
@@ -324,13 +324,13 @@ OTHER_FORM = "its name is there in another Unicode form"  # é as one character 
 
 
 def same_name(name: str, others: Iterable[str]) -> str | None:
-    """The other name that differs from a name in its Unicode form only."""
+    """Return the other name that differs from a name in its Unicode form only."""
     form = unicodedata.normalize("NFC", name)
     return next((other for other in others if other != name and unicodedata.normalize("NFC", other) == form), None)
 
 
 def remedy(folder: Path) -> str:
-    """Words on ROOT/data/VIDEO/{origin,mask} that is not there: where it is instead, as far as a look around shows."""
+    """Return a hint on a missing ROOT/data/VIDEO/{origin,mask}: where it is instead, as far as a look around shows."""
     video, data = folder.parent, folder.parents[1]
     inner = [path / folder.name for path in holding(video, folder.name)]
     inner += [path / video.name / folder.name for path in holding(data, video.name)]
@@ -343,7 +343,7 @@ def remedy(folder: Path) -> str:
 
 
 def holding(folder: Path, name: str) -> list[Path]:
-    """The folders right below one that hold a name."""
+    """Return the folders right below one that hold a name."""
     try:
         with os.scandir(folder) as entries:
             below = sorted(entry.path for entry in entries if entry.is_dir())
@@ -353,7 +353,7 @@ def holding(folder: Path, name: str) -> list[Path]:
 
 
 def video_in(data: Path, line: str) -> str | None:
-    """The video that a line of a list names among other words; None where the line is itself a name, or has none."""
+    """Return the video that a line of a list names among other words; None if the line is a name, or has none."""
     words = [re.sub(r"^\d+\s*[.):,;]?\s*", "", line), *re.split(r"[\s,;:()]+", line)]
     if any(character in line for character in "/\\\0") or os.path.lexists(data / line):
         return None
@@ -361,7 +361,7 @@ def video_in(data: Path, line: str) -> str | None:
 
 
 def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.uint8], Counter[int]]:
-    """The official map, 1..K -> 0..K-1 and all else -> 255, and the number of pixels of each value not in 0..K, 255."""
+    """Map 1..K -> 0..K-1 and all else -> 255, as officially; also count the pixels of each value not in 0..K, 255."""
     table = np.full(256, VOID, np.uint8)
     table[1 : num_classes + 1] = np.arange(num_classes, dtype=np.uint8)
     clean = np.zeros(256, bool)

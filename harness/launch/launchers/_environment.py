@@ -1,4 +1,4 @@
-"""What a rank inherits of our environment."""
+"""The environment that a rank inherits."""
 
 import os
 

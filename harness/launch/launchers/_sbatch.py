@@ -41,7 +41,7 @@ class Later(UnfitError):
 
 
 class State(NamedTuple):
-    """What squeue says of a job."""
+    """A job's state by squeue."""
 
     state: str  # PENDING, RUNNING, …
     reason: str = ""  # why it waits
@@ -58,7 +58,7 @@ class State(NamedTuple):
 def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
     """Return the options of --slurm over those of harness.yaml: `key=value`, `key` alone for a switch; lists add up.
 
-    Raises UsageError for what the harness sets itself.
+    Raise UsageError for what the harness sets itself.
     """
     options: JsonObject = {key.replace("-", "_"): value for key, value in base.items()}
     options |= {key: items(key, options[key]) for key in LISTS if key in options}
@@ -85,7 +85,7 @@ def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
 
 
 def items(key: str, value: object) -> list[str]:
-    """Return a list option's lines, or words for srun_args. Raises UsageError for quotes that are left open."""
+    """Return a list option's lines, or words for srun_args. Raise UsageError for quotes that are left open."""
     if not isinstance(value, str):
         return [str(item) for item in (value if isinstance(value, Iterable) else [value])]
     try:
@@ -97,7 +97,7 @@ def items(key: str, value: object) -> list[str]:
 def ranks(options: Mapping[str, object]) -> int | None:
     """Return the GPUs of a node as the options ask for them; None where they ask for none.
 
-    Raises UsageError where a job's GPUs cannot be shared evenly by its nodes.
+    Raise UsageError where a job's GPUs cannot be shared evenly by its nodes.
     """
     for key in ("gpus_per_node", "gpus_per_task", "gres", "tres_per_node", "tres_per_task", "gpus"):
         number = gpus(str(options.get(key, "")), bare=key.startswith("gpus"))
@@ -121,17 +121,17 @@ def gpus(text: str, bare: bool) -> int | None:
 
 
 def minutes(limit: object) -> int | None:
-    """A time limit as sbatch reads it, in whole minutes; None for none. Raises UsageError."""
+    """Return a time limit as sbatch reads it, in whole minutes; None for none. Raise UsageError."""
     text = str(limit)
     if text.upper() in ("INFINITE", "UNLIMITED"):
         return None
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
         raise UsageError(f"slurm option time={text}: minutes, hours:minutes:seconds or days-hours:minutes:seconds")
-    days, first, second, third = (int(part or 0) for part in found.groups())
-    if found[1]:
+    days, first, second, third = (int(part or 0) for part in match.groups())
+    if match[1]:
         seconds = 86400 * days + 3600 * first + 60 * second + third
-    elif found[4]:
+    elif match[4]:
         seconds = 3600 * first + 60 * second + third
     else:
         seconds = 60 * first + second
@@ -139,7 +139,7 @@ def minutes(limit: object) -> int | None:
 
 
 def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequence[str] = ()) -> Any:
-    """submitit's executor for one job that starts when those in `after` have ended, however they ended."""
+    """Return submitit's executor for one job that starts when those in `after` have ended, however they ended."""
     try:
         import submitit
     except ImportError as error:
@@ -160,8 +160,8 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
 
         def _get_job_id_from_submission_command(self, string: bytes | str) -> str:
             text = string if isinstance(string, str) else string.decode()
-            found = re.search(r"job \d+ on cluster (\S+)", text)
-            self.chosen_cluster = found[1] if found else None
+            match = re.search(r"job \d+ on cluster (\S+)", text)
+            self.chosen_cluster = match[1] if match else None
             return str(super()._get_job_id_from_submission_command(text))
 
         def _make_submission_file_text(self, command: str, uid: str) -> str:
@@ -169,10 +169,14 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
             ours = text.replace("#SBATCH --wckey=submitit\n", "")
             return ours if "time" in options else re.sub(r"#SBATCH --time=.*\n", "", ours)
 
-    known = set(Executor._valid_parameters())
-    made = Executor(folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)), python=python_of(options))
-    given = {key: value for key, value in options.items() if key in known and key not in ("time", "max_num_timeout")}
-    rest = {key: value for key, value in options.items() if key not in known and key != "max_num_timeout"}
+    parameters = set(Executor._valid_parameters())
+    submitter = Executor(
+        folder, max_num_timeout=int(options.get("max_num_timeout", REQUEUES)), python=python_of(options)
+    )
+    given = {
+        key: value for key, value in options.items() if key in parameters and key not in ("time", "max_num_timeout")
+    }
+    rest = {key: value for key, value in options.items() if key not in parameters and key != "max_num_timeout"}
     if "time" in options:
         given["time"] = minutes(options["time"]) or 525_600
         rest["time"] = options["time"]
@@ -183,7 +187,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
     if "cpus_per_task" in options:
         lead.append(f"--cpus-per-task={options['cpus_per_task']}")  # srun does not inherit it since 22.05
     try:
-        made.update_parameters(
+        submitter.update_parameters(
             **{
                 **given,
                 "job_name": options.get("job_name", name),
@@ -198,7 +202,7 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"slurm options: {one_line(error)}") from error
-    return made
+    return submitter
 
 
 def python_of(options: Mapping[str, Any]) -> str:
@@ -209,8 +213,8 @@ def python_of(options: Mapping[str, Any]) -> str:
 
 def variables(options: Mapping[str, Any]) -> list[str]:
     """Return the lines of a script that set what its sruns read, the first also after --export=NONE."""
-    told = {SRUN_ARGS: shlex.join(options.get("srun_args", [])), PYTHON: options.get("python", "")}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in told.items() if value]
+    values = {SRUN_ARGS: shlex.join(options.get("srun_args", [])), PYTHON: options.get("python", "")}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in values.items() if value]
     return ["export SLURM_EXPORT_ENV=ALL", *exports]
 
 
@@ -224,29 +228,29 @@ def warn(options: Mapping[str, Any]) -> None:
         )
 
 
-def script(made: Any) -> str:
-    """The batch script that `submit` would hand to sbatch."""
-    return str(made._make_submission_file_text(made._submitit_command_str, "dry"))
+def script(submitter: Any) -> str:
+    """Return the batch script that `submit` would hand to sbatch."""
+    return str(submitter._make_submission_file_text(submitter._submitit_command_str, "dry"))
 
 
-def submit(made: Any, work: Callable[[], Any]) -> str:
-    """Submit one job; its number. Raises Later where the queue is full, UnfitError, both with sbatch's own words."""
+def submit(submitter: Any, work: Callable[[], Any]) -> str:
+    """Submit one job; its number. Raise Later where the queue is full, UnfitError, both with sbatch's own words."""
     if shutil.which("sbatch") is None:
         raise UnfitError("there is no sbatch on this machine: run this on a host of the cluster, or use --dry-run")
     try:
-        return str(made.submit(work).job_id)
+        return str(submitter.submit(work).job_id)
     except Exception as error:  # submitit wraps what sbatch printed
-        said = [line for line in str(error).splitlines() if "sbatch: error" in line] or [one_line(error)]
-        words = one_line(" ".join(said))
+        errors = [line for line in str(error).splitlines() if "sbatch: error" in line] or [one_line(error)]
+        words = one_line(" ".join(errors))
         if BUSY.search(words):
             raise Later(f"sbatch refused the job: {words}; wait, or give --max-jobs N") from error
         raise UnfitError(f"sbatch refused the job: {words}; check the slurm options") from error
 
 
-def identity(made: Any, number: str) -> SlurmJob:
-    """Return what tells a job that `made` has submitted from another of the same number."""
-    name = made.parameters["job_name"]
-    return SlurmJob(number, made.chosen_cluster or configuration().get("ClusterName"), user(), name)
+def identity(submitter: Any, number: str) -> SlurmJob:
+    """Return what tells a submitted job from another of the same number."""
+    name = submitter.parameters["job_name"]
+    return SlurmJob(number, submitter.chosen_cluster or configuration().get("ClusterName"), user(), name)
 
 
 def user() -> str:
@@ -288,12 +292,12 @@ def queue(ids: Iterable[str], cluster: str | None = None) -> dict[str, State] | 
     # what it says where it has none of them
     if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
         return None
-    found = {}
+    states = {}
     for line in answer.stdout.splitlines():
         if line.count("|") >= 5:  # not "CLUSTER: name"
             number, state, reason, left, owner, name = line.split("|", 5)
-            found[number] = State(state, "" if reason == "None" else reason, left, owner, name)
-    return found
+            states[number] = State(state, "" if reason == "None" else reason, left, owner, name)
+    return states
 
 
 def own_jobs() -> int | None:
@@ -315,6 +319,6 @@ def cancel(ids: Sequence[str], cluster: str | None = None, name: str | None = No
 
 
 def nodes_of(nodelist: str) -> list[str]:
-    """Names of an allocation's nodes, in Slurm's order."""
+    """Return the names of an allocation's nodes, in Slurm's order."""
     done = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -39,7 +39,7 @@ class Launcher:
             self._worker.send(json.dumps({"jobs": [str(directory) for directory in directories]}))
 
     def running(self) -> bool:
-        """Whether the launch is still being worked on."""
+        """Return whether the launch is still being worked on."""
         if self._busy and self._worker is not None:
             self._busy = not self._worker.answered()
         return self._busy
@@ -92,7 +92,7 @@ class _Worker:
         os.write(self._launches, f"{line}\n".encode())
 
     def answered(self) -> bool:
-        """Whether the launch has ended: one line a launch, or the worker has died."""
+        """Return whether the launch has ended: one line a launch, or the worker has died."""
         died = self.process.poll() is not None  # asked first: what it answered before is still in the pipe
         try:
             answer = os.read(self._answers, 1 << 16)  # a line is written at once

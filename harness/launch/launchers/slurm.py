@@ -39,7 +39,7 @@ class Launcher(torchrun.Launcher):
         self.log = logs / f"slurm-{os.environ.get('SLURM_JOB_ID', 'none')}.log"
 
     def start(self, directories: Sequence[Path]) -> None:
-        """Start the ranks on all nodes. Raises UnfitError outside an allocation."""
+        """Start the ranks on all nodes. Raise UnfitError outside an allocation."""
         if "SLURM_JOB_ID" not in os.environ:
             raise UnfitError(
                 "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` makes one"
@@ -80,7 +80,7 @@ class Launcher(torchrun.Launcher):
 
 
 def free_port(number: int) -> int:
-    """A port that nobody listens on here, which is the first node; below those that the kernel gives out by itself.
+    """Return a free port of this node, which is the first; below those that the kernel gives out by itself.
 
     Each job's number begins the search elsewhere.
     """

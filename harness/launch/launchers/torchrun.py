@@ -22,7 +22,7 @@ class Launcher:
         self._agent: subprocess.Popen[bytes] | None = None
 
     def warm(self) -> None:
-        """Nothing: its ranks are made anew for every launch."""
+        """Do nothing: its ranks are made anew for every launch."""
 
     def start(self, directories: Sequence[Path]) -> None:
         """Start the ranks. Call from the main thread: they die with the thread that started them."""
@@ -31,7 +31,7 @@ class Launcher:
         self._run(command, {**child_environment(), **LOOPBACK_DEVICE})
 
     def torchrun(self, *rendezvous: str) -> list[str]:
-        """One node's torchrun, up to the job directories."""
+        """Return one node's torchrun, up to the job directories."""
         return [
             *child.python("-m", "harness.launch.launchers._agent", *rendezvous),
             *("--nproc-per-node", str(self.nproc), "--max-restarts", "0"),
@@ -52,7 +52,7 @@ class Launcher:
             )
 
     def running(self) -> bool:
-        """Whether torchrun and its ranks are still there."""
+        """Return whether torchrun and its ranks are still there."""
         return self._agent is not None and self._agent.poll() is None
 
     def signal(self, number: int) -> None:

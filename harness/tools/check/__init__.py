@@ -29,7 +29,7 @@ KINDS = {"decoders": "Decoder", "encoders": "Encoder", "datasets": "Dataset"}  #
 def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path, ...]]:
     """Kind, name and folders of a plug-in given by its name or by the path FOLDER/<kind>/<name>.py.
 
-    Raises UsageError where there is none, where two kinds have one of that name, or where the path is not of that form.
+    Raise UsageError where there is none, where two kinds have one of that name, or where the path is not of that form.
     """
     resolved = tuple(Path(folder).resolve() for folder in folders)
     if word.endswith(".py"):
@@ -83,7 +83,7 @@ def checks(
 ) -> Iterator[CheckResult]:
     """Return the checks of a plug-in, each with its result as soon as that is there.
 
-    `config_fields` are fields of its Config, `leave_out` titles of checks to leave out. Raises UsageError
+    `config_fields` are fields of its Config, `leave_out` titles of checks to leave out. Raise UsageError
     where there is no such plug-in.
     """
     path = plugins.find(kind, name, folders).resolve()
@@ -117,11 +117,13 @@ def checks(
 
 
 def shown(config: Any) -> str:
-    """A Config's fields in a line. Raises Broken where it is no dataclass or a value is outside of its range."""
+    """Return a Config's fields in a line. Raise Broken where it is no dataclass or a value is outside of its range."""
     expect(dataclasses.is_dataclass(config), "expected a dataclass: put @dataclass(frozen=True) above it")
     for violation in ranges.violations(type(config), vars(config)):
         raise Broken(f"Config.{violation}")
-    return ", ".join(f"{one.name}={getattr(config, one.name)}" for one in dataclasses.fields(config)) or "no fields"
+    return (
+        ", ".join(f"{field.name}={getattr(config, field.name)}" for field in dataclasses.fields(config)) or "no fields"
+    )
 
 
 def line(result: CheckResult) -> str:

@@ -51,7 +51,7 @@ def at_paper_size(module: Any, config: Any) -> tuple[int, int]:
 
 @torch.inference_mode()
 def milliseconds(module: Any, config: Any) -> float:
-    """The median time of encode and predict at the tiny BEiT's width."""
+    """Return the median time of encode and predict at the tiny BEiT's width."""
     decoder: Decoder = module.Decoder((64,) * 4, 64, 8, config).eval()
     features = window(64, 64)
     times = []

@@ -45,7 +45,7 @@ class Subject:
     config: Any
 
     def make(self) -> Dataset:
-        """The data set."""
+        """Return the data set."""
         dataset: Dataset = self.module.Dataset(self.config)
         return dataset
 
@@ -104,7 +104,7 @@ def videos(subject: Subject) -> str:
 
 
 def natural(name: str) -> list[Any]:
-    """A name's parts with its numbers as numbers, so that 10 follows 9."""
+    """Return a name's parts with its numbers as numbers, so that 10 follows 9."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
 
 
@@ -129,7 +129,7 @@ def frames(subject: Subject) -> str:
 
 
 def some(data: Dataset, split: str) -> Iterator[tuple[str, str]]:
-    """A few videos and frames of a split: the first ones and each video's last."""
+    """Yield a few videos and frames of a split: the first ones and each video's last."""
     for video in data.videos(split)[:FEW]:
         names = data.frames(split, video)
         yield from ((video, name) for name in dict.fromkeys((*names[: FEW - 1], names[-1])))
@@ -157,7 +157,7 @@ def form(subject: Subject) -> str:
 
 
 def _form(frame: Any, where: str, num_classes: int) -> tuple[int, ...]:
-    """The size of a labelled frame of the right form. Raises Broken for another."""
+    """Return the size of a labelled frame of the right form. Raise Broken for another."""
     expect(isinstance(frame, Frame), f"{where}: expected harness.data.contract.Frame, got {type(frame).__name__}")
     image, label = frame
     expect(label is not None, f"{where}: expected a label")

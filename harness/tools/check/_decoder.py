@@ -41,12 +41,12 @@ class Subject:
     config: Any
 
     def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
-        """A small training of it on the tiny BEiT."""
+        """Return a small training of it on the tiny BEiT."""
         decoder = PluginSpec(self.name, dataclasses.asdict(self.config))
         return _training.job(iterations, self.folders, decoder=decoder, checkpoint_every=checkpoint_every)
 
     def make(self, num_classes: int = CLASSES) -> contract.Decoder:
-        """A decoder with the same random weights each time."""
+        """Return a decoder with the same random weights each time."""
         torch.manual_seed(0)
         decoder: contract.Decoder = self.module.Decoder(CHANNELS, DEEPEST, num_classes, self.config)
         return decoder
@@ -87,7 +87,7 @@ def checks(
 
 
 def narrow(module: ModuleType, config_fields: JsonObject) -> Any:
-    """The Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
+    """Return the Config with wide defaults made narrow; as it is where the decoder cannot be made so."""
     whole = module.Config(**config_fields)
     wide = {
         field.name: NARROW
@@ -129,7 +129,7 @@ def target(batch: int = 4, height: int = 64, width: int = 64, num_classes: int =
 
 
 def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | None = None) -> contract.Output:
-    """A training step's output on random features."""
+    """Return a training step's output on random features."""
     torch.manual_seed(3)
     aim = target() if aim is None else aim
     if prior is None and decoder.prior == "previous":  # the trainer always has one for it
@@ -139,19 +139,19 @@ def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | N
 
 
 def backward(output: contract.Output, aim: Target) -> float:
-    """The trainer's loss of an output; gradients are added to the parameters'."""
+    """Return the trainer's loss of an output; gradients are added to the parameters'."""
     loss = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
     torch.autograd.backward(loss)
     return float(loss.detach())
 
 
 def cached(decoder: contract.Decoder, *shape: int) -> Any:
-    """The decoder's cache of random features."""
+    """Return the decoder's cache of random features."""
     return decoder.encode(features(*shape), earlier(decoder, *shape))
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """All tensors of nested tuples, lists and dicts."""
+    """Return all tensors of nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return [value]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
@@ -159,7 +159,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def finite(what: str, *values: Tensor) -> None:
-    """Raises Broken where a value is not finite."""
+    """Raise Broken where a value is not finite."""
     bad = sum(int((~value.isfinite()).sum()) for value in values)
     expect(not bad, f"expected {what} to be finite, {bad} of {sum(value.numel() for value in values)} values are not")
 

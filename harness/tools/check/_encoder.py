@@ -49,12 +49,12 @@ class Subject:
         return size
 
     def make(self, size: int | None = None) -> Any:
-        """An encoder with the same random weights each time, in eval mode."""
+        """Return an encoder with the same random weights each time, in eval mode."""
         torch.manual_seed(0)
         return self.module.Encoder(self.config, size or self.size).eval()
 
     def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
-        """A small training of it under a narrow UPerNet."""
+        """Return a small training of it under a narrow UPerNet."""
         encoder = PluginSpec(self.name, dataclasses.asdict(self.config))
         return _training.job(
             iterations, self.folders, encoder=encoder, crop=self.size, checkpoint_every=checkpoint_every

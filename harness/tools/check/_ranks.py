@@ -53,7 +53,7 @@ def two_ranks(subject: _training.Subject) -> str:
 
 
 def compare(alone: Values, shared: Values, rounded: Values) -> str:
-    """Raises Broken where a gradient or buffer of the ranks is not that of one process.
+    """Raise Broken where a gradient or buffer of the ranks is not that of one process.
 
     `rounded` is what one process has with weights moved by a rounding: deep untrained networks make much of it.
     """
@@ -111,7 +111,7 @@ def _rank(index: int, port: int, job: TrainSpec, path: Path, root: Path) -> None
 
 
 def _wait(context: Any, root: Path) -> None:
-    """Until all ranks have ended. Raises Broken with the first rank's reason, or where they take too long."""
+    """Until all ranks have ended. Raise Broken with the first rank's reason, or where they take too long."""
     try:
         while context.join(LIMIT) is False:
             if all(process.is_alive() for process in context.processes):

@@ -20,7 +20,7 @@ class Broken(Exception):
 
 
 def expect(condition: object, text: str) -> None:
-    """Raises Broken with `text` where the condition does not hold."""
+    """Raise Broken with `text` where the condition does not hold."""
     if not condition:
         raise Broken(text)
 
@@ -43,7 +43,7 @@ def explain(error: BaseException, path: Path) -> str:
 
 
 def plugin_line(error: BaseException, path: Path) -> int | None:
-    """The line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
+    """Return the line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
     cause: BaseException | None = error
     line = None
     while cause is not None:

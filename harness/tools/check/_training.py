@@ -37,7 +37,7 @@ class Subject(Protocol):
     @property
     def path(self) -> Path: ...
     def job(self, iterations: int, checkpoint_every: int = SELDOM) -> TrainSpec:
-        """A small training of it."""
+        """Return a small training of it."""
         ...
 
 
@@ -66,7 +66,7 @@ def job(
     crop: int = 32,
     checkpoint_every: int = SELDOM,
 ) -> TrainSpec:
-    """A training of four-class synthetic videos."""
+    """Return a training of four-class synthetic videos."""
     train = TrainConfig(
         epochs=1,
         batch=4,
@@ -105,7 +105,7 @@ def run(root: Path, job: TrainSpec, stop: Stop | None = None) -> Path:
 
 
 def losses(folder: Path) -> list[float]:
-    """The loss of every iteration."""
+    """Return the loss of every iteration."""
     return list(Replay.of(JobDir(folder).events_file).losses.values())
 
 

@@ -32,7 +32,7 @@ def examine(
     thorough: bool = False,
     mounts: Path = MOUNTS,
 ) -> Iterator[Finding]:
-    """Findings as they come: software and devices, weights, disk, store, and the data, which may take longest.
+    """Yield findings as they come: software and devices, weights, disk, store, and the data, which may take longest.
 
     `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample.
     Nothing is raised for what is unfit: it is found.

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.common.child import answer
 from harness.common.errors import UnfitError
 from harness.config import plugins
+from harness.config.compose import first_line
 from harness.engine import sliding_window
 from harness.engine.preflight import lightly
 from harness.tools.doctor._facts import HubWeights, Networks, Question, WeightsFile
@@ -32,7 +33,7 @@ def main() -> None:
         try:
             networks = build(question)
         except Exception as error:  # of an encoder, which may be a person's own
-            networks = Networks(error=short(error))
+            networks = Networks(error=first_line(error))
         files = {key: inspect(path) for key, path in question.files.items()}
         json.dump(asdict(replace(networks, files=files, hub=hub(question.options))), out)
 
@@ -43,7 +44,7 @@ def inspect(path: str) -> WeightsFile:
         state = _weights.read(path)
     except (OSError, ValueError) as error:
         cause = str(error.__cause__ or error)  # torch's own message names what the pickle imports
-        return WeightsFile(error=short(error), imports=refused(cause, path))
+        return WeightsFile(error=first_line(error), imports=refused(cause, path))
     kind = layout(state)
     return WeightsFile(
         tensors=len(state),
@@ -65,7 +66,7 @@ def refused(message: str, path: str) -> str:
 
 
 def imports(path: str) -> list[str]:
-    """The names that a plain pickle would import, by disassembling it: nothing of it runs."""
+    """Return the names that a plain pickle would import, by disassembling it: nothing of it runs."""
     names: list[str] = []
     words: list[str] = []
     try:
@@ -83,7 +84,7 @@ def imports(path: str) -> list[str]:
 
 
 def layout(state: Mapping[str, Tensor]) -> str:
-    """Whose names the tensors have."""
+    """Return whose names the tensors have."""
     heads = {name.split(".", 1)[0] for name in state}
     if {"encoder", "decoder"} <= heads:
         return OURS
@@ -95,7 +96,7 @@ def layout(state: Mapping[str, Tensor]) -> str:
 
 
 def classes(state: Mapping[str, Tensor]) -> int | None:
-    """Classes of a checkpoint of ours: rows of its classifier's last weight."""
+    """Return the classes of a checkpoint of ours: rows of its classifier's last weight."""
     rows = [
         len(value)
         for name, value in state.items()
@@ -130,14 +131,14 @@ def build(question: Question) -> Networks:
             note = fill(alone, partial(encoder.Encoder, config, question.crop))
             misfit = ""
         except (OSError, ValueError) as error:
-            misfit = short(error)
+            misfit = first_line(error)
     return Networks(encoder=parameters(alone), parameters=sizes, window=window, misfit=misfit, note=note)
 
 
 def fill(encoder: Any, again: Callable[[], Any]) -> str:
     """Load the encoder's weights, into one with numbers if it must be; what it says of it.
 
-    Raises ValueError where they do not fit.
+    Raise ValueError where they do not fit.
     """
     try:
         with warnings.catch_warnings():
@@ -150,12 +151,12 @@ def fill(encoder: Any, again: Callable[[], Any]) -> str:
 
 
 def settings(module: Any, section: Mapping[str, Any]) -> Any:
-    """A plug-in's Config of JSON, which has no tuples."""
+    """Return a plug-in's Config of JSON, which has no tuples."""
     return module.Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in section.items()})
 
 
 def parameters(module: torch.nn.Module) -> int:
-    """Numbers that training moves."""
+    """Return the numbers that training moves."""
     return sum(value.numel() for value in module.parameters())
 
 
@@ -175,11 +176,6 @@ def hub(options: Mapping[str, Any]) -> HubWeights | None:
     names = ("model.safetensors", "pytorch_model.bin")
     cached = any(isinstance(try_to_load_from_cache(pretrained.hf_hub_id, name), str) for name in names)
     return HubWeights(pretrained.hf_hub_id, cached)
-
-
-def short(error: Exception) -> str:
-    """An exception's first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def networks(config: Config, decoders: Sequence[str]) -> Networks:
 
 
 def classes(config: Config) -> int:
-    """Classes of the data set; of VSPW where it cannot say."""
+    """Return the classes of the data set; of VSPW where it cannot say."""
     if config.content.classes is not None:
         return config.content.classes
     try:

@@ -32,7 +32,7 @@ Pair = tuple[str, str]  # video, frame
 
 @dataclass
 class Sample:
-    """What reading some frames came to."""
+    """Statistics of the frames that were read."""
 
     frames: int = 0
     pixels: int = 0
@@ -47,7 +47,7 @@ class Sample:
     broken: list[str] = field(default_factory=list)
 
     def add(self, other: "Sample") -> None:
-        """Take in what another sample found."""
+        """Add another sample's statistics."""
         self.frames += other.frames
         self.pixels += other.pixels
         self.void += other.void
@@ -64,7 +64,7 @@ class Sample:
 
 
 def examine(config: Config, thorough: bool) -> Iterator[Finding]:
-    """Findings of every split; trouble with the test split, which no table needs, is a note."""
+    """Yield findings of every split; trouble with the test split, which no table needs, is a note."""
     name = config["data"]["name"]
     try:
         dataset = input_digests.build_dataset(config)
@@ -72,14 +72,14 @@ def examine(config: Config, thorough: bool) -> Iterator[Finding]:
     except HarnessError as error:
         yield unfit(PART, error, f"correct data.{name}; {REMEDY}")
         return
-    twice = [one for one, times in Counter(classes).items() if times > 1]
+    twice = [class_name for class_name, times in Counter(classes).items() if times > 1]
     if twice or not 1 < len(classes) < VOID:
         text = f"{len(classes)} classes, named twice: {some(twice) or 'none'}"
         yield Finding(PART, False, text, f"give each class one name, 2 to {VOID - 1} of them")
     yield Finding(PART, True, f"{name}: {len(classes)} classes: {some(classes)}")
     if name == "vspw":
         yield from _vspw.class_list(dataset)
-    said: set[str] = set()
+    reported: set[str] = set()
     splits: dict[str, _relations.Frames] = {}
     images: dict[str, dict[str, set[bytes]]] = {}
     for split in SPLITS:
@@ -87,8 +87,8 @@ def examine(config: Config, thorough: bool) -> Iterator[Finding]:
             if split == UNLABELLED and finding.fit is False:
                 finding = Finding(PART, None, f"{finding.text} (no table needs the test split)", finding.remedy)
             text = finding.text.removesuffix(" (no table needs the test split)")
-            if text not in said:  # a root that is not there is missed by every split
-                said.add(text)
+            if text not in reported:  # a root that is not there is missed by every split
+                reported.add(text)
                 yield finding
     yield from _relations.across(dataset, splits, images)
 
@@ -101,7 +101,7 @@ def examine_split(
     splits: dict[str, _relations.Frames],
     images: dict[str, dict[str, set[bytes]]],
 ) -> Iterator[Finding]:
-    """The list, each video's frames, the files, and a sample of frames or all of them.
+    """Check the list, each video's frames, the files, and a sample of frames or all of them.
 
     Adds the split's frames to `splits` and digests of the images that were read to `images`.
     """
@@ -126,18 +126,18 @@ def examine_split(
     pairs = [(video, frame) for video, names in frames.items() for frame in names]
     if pairs:
         wanted = pairs if thorough else spread(pairs, SAMPLE)
-        found = sample(config, split, wanted)
-        yield from judge(split, found, len(dataset.classes), thorough)
-        yield from judge_labels(split, found, dataset.classes, thorough, len(wanted) == len(pairs))
-        yield from _relations.sizes(split, dataset, frames, found.shapes)
-        images[split] = found.images
+        stats = sample(config, split, wanted)
+        yield from judge(split, stats, len(dataset.classes), thorough)
+        yield from judge_labels(split, stats, dataset.classes, thorough, len(wanted) == len(pairs))
+        yield from _relations.sizes(split, dataset, frames, stats.shapes)
+        images[split] = stats.images
     splits[split] = frames
 
 
 def list_frames(
     dataset: Dataset, split: str, videos: Sequence[str]
 ) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
-    """Frames by video, and by video why it has none."""
+    """Return the frames by video, and by video why it has none."""
     frames: dict[str, tuple[str, ...]] = {}
     broken: dict[str, str] = {}
     for video in videos:
@@ -149,7 +149,7 @@ def list_frames(
 
 
 def spread(pairs: Sequence[Pair], number: int) -> list[Pair]:
-    """Up to `number` frames at equal distances, the first and the last among them."""
+    """Return up to `number` frames at equal distances, the first and the last among them."""
     chosen = np.linspace(0, len(pairs) - 1, min(number, len(pairs))).round().astype(int)
     return [pairs[index] for index in dict.fromkeys(chosen.tolist())]
 
@@ -159,8 +159,8 @@ def sample(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     total = Sample()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(chunks))) as pool:
-        for found in pool.map(lambda chunk: read(config, split, chunk), chunks):
-            total.add(found)
+        for part in pool.map(lambda chunk: read(config, split, chunk), chunks):
+            total.add(part)
             if len(chunks) > 1:
                 log.info(f"{split}: {total.frames + len(total.broken)} of {len(pairs)} frames read")
     return total
@@ -168,37 +168,37 @@ def sample(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
 
 def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
     """Decode frames one by one, by a data set of its own, whose count of dirty values is then theirs alone."""
-    dataset, found = input_digests.build_dataset(config), Sample()
+    dataset, stats = input_digests.build_dataset(config), Sample()
     for video, frame in pairs:
         try:
-            one = dataset.read(split, video, frame)
+            frame_data = dataset.read(split, video, frame)
         except Exception as error:
-            found.broken.append(reason(error))
+            stats.broken.append(reason(error))
             continue
-        problem = check(one, split, len(dataset.classes))
+        problem = check(frame_data, split, len(dataset.classes))
         if problem:
-            found.broken.append(f"{split} {video} {frame}: {problem}; {REMEDY}")
+            stats.broken.append(f"{split} {video} {frame}: {problem}; {REMEDY}")
             continue
-        found.frames += 1
-        size = one.image.shape[1], one.image.shape[0]
-        found.sizes[size] += 1
-        found.shapes[video].add(size)
-        if one.image.min() < one.image.max():  # black frames are alike everywhere
-            found.images[video].add(hashlib.sha256(one.image.tobytes()).digest())
-        if one.label is not None:
-            values, times = np.unique(one.label, return_counts=True)
+        stats.frames += 1
+        size = frame_data.image.shape[1], frame_data.image.shape[0]
+        stats.sizes[size] += 1
+        stats.shapes[video].add(size)
+        if frame_data.image.min() < frame_data.image.max():  # black frames are alike everywhere
+            stats.images[video].add(hashlib.sha256(frame_data.image.tobytes()).digest())
+        if frame_data.label is not None:
+            values, times = np.unique(frame_data.label, return_counts=True)
             pixels = dict(zip(values.tolist(), times.tolist(), strict=True))
-            found.void += pixels.pop(VOID, 0)
-            found.pixels += one.label.size
-            found.classes |= set(pixels)
-            found.labelled[video] += bool(pixels)
-    found.dirty.update(getattr(dataset, "dirty", {}))
-    found.zeros += getattr(dataset, "zeros", 0)
-    return found
+            stats.void += pixels.pop(VOID, 0)
+            stats.pixels += frame_data.label.size
+            stats.classes |= set(pixels)
+            stats.labelled[video] += bool(pixels)
+    stats.dirty.update(getattr(dataset, "dirty", {}))
+    stats.zeros += getattr(dataset, "zeros", 0)
+    return stats
 
 
 def check(frame: Frame, split: str, classes: int) -> str:
-    """What a frame owes the harness and lacks; empty for nothing."""
+    """Return what a frame breaks of the dataset contract; empty for nothing."""
     image, label = frame
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         return f"the image is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
@@ -210,26 +210,26 @@ def check(frame: Frame, split: str, classes: int) -> str:
     return f"label {highest} of {classes} classes" if highest >= classes else ""
 
 
-def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
-    """Findings of the frames that were read."""
-    which = frames_read(found, thorough)
-    if found.broken:
-        first = unfit(PART, UnfitError(found.broken[0]), REMEDY)
-        text = f"{split}: {len(found.broken)} of {which} cannot be read: {first.text}"
+def judge(split: str, stats: Sample, classes: int, thorough: bool) -> Iterator[Finding]:
+    """Yield findings of the frames that were read."""
+    which = frames_read(stats, thorough)
+    if stats.broken:
+        first = unfit(PART, UnfitError(stats.broken[0]), REMEDY)
+        text = f"{split}: {len(stats.broken)} of {which} cannot be read: {first.text}"
         yield Finding(PART, False, text, first.remedy)
-    if not found.frames:
+    if not stats.frames:
         return
-    sizes = [f"{width}×{height} ({times})" for (width, height), times in found.sizes.most_common()]
+    sizes = [f"{width}×{height} ({times})" for (width, height), times in stats.sizes.most_common()]
     text = f"{split}: {which} read: {some(sizes)}"
-    if found.pixels:
-        text += f"; {len(found.classes)} of {classes} classes seen, {found.void / found.pixels:.1%} of pixels void"
-    if found.pixels and not found.classes:
+    if stats.pixels:
+        text += f"; {len(stats.classes)} of {classes} classes seen, {stats.void / stats.pixels:.1%} of pixels void"
+    if stats.pixels and not stats.classes:
         yield Finding(PART, False, text, f"masks must hold class numbers 1 to {classes}; {REMEDY}")
         return
     yield Finding(PART, True, text)
-    if found.dirty:
-        share = sum(found.dirty.values()) / found.pixels
-        values = some(f"{value} ({pixels} pixels)" for value, pixels in found.dirty.most_common())
+    if stats.dirty:
+        share = sum(stats.dirty.values()) / stats.pixels
+        values = some(f"{value} ({pixels} pixels)" for value, pixels in stats.dirty.most_common())
         text = (
             f"{split}: mask values that are no class, in {which}: {values}, {share:.2%} of pixels; they count as void"
         )
@@ -238,12 +238,12 @@ def judge(split: str, found: Sample, classes: int, thorough: bool) -> Iterator[F
 
 
 def frames_read(result: Sample, thorough: bool) -> str:
-    """Words for the frames that were read."""
+    """Return words for the frames that were read."""
     return "every frame" if thorough else f"a sample of {result.frames + len(result.broken)} frames"
 
 
 def judge_labels(split: str, result: Sample, names: Sequence[str], thorough: bool, every: bool) -> Iterator[Finding]:
-    """Notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
+    """Yield notes on classes that do not occur and on frames without labels; `every` frame was read, or some."""
     if not result.classes:
         return
     which = frames_read(result, thorough)

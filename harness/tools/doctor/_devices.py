@@ -113,7 +113,7 @@ def precision(wanted: str, devices: Sequence[Device]) -> Iterator[Finding]:
 
 
 def host(workers: int, ranks: int, meminfo: Path = Path("/proc/meminfo")) -> Iterator[Finding]:
-    """Cores that this process may use, and memory."""
+    """Yield the cores that this process may use, and memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     entries = dict(re.findall(r"^(\w+):\s+(\d+) kB", meminfo.read_text(), re.M)) if meminfo.is_file() else {}
     memory = "; memory is not known"

@@ -19,7 +19,7 @@ FEW_FILES = 10_000
 
 
 def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path) -> Iterator[Finding]:
-    """Findings of the root; nothing is made there that stays."""
+    """Yield findings of the root; nothing is made there that stays."""
     folder = existing(root)
     if problem := unwritable(folder):
         yield Finding(PART, False, f"{root}: {problem}", "choose another root with --root DIR")
@@ -40,7 +40,7 @@ def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path
 
 
 def unwritable(folder: Path) -> str:
-    """Why nothing can be written in a folder; empty where a file was written and removed."""
+    """Return why nothing can be written in a folder; empty where a file was written and removed."""
     if not folder.is_dir():
         return f"{folder} is a file"
     try:
@@ -65,7 +65,7 @@ def enough(root: Path, free: int, parameters: Sequence[int], evaluations: int) -
 
 
 def counts(missing: Sequence[Job]) -> int:
-    """Bytes of the confusion matrices (K × K int64 a video) of the missing evaluations."""
+    """Return the bytes of the confusion matrices (K × K int64 a video) of the missing evaluations."""
     evaluations = [job for job in missing if isinstance(job, Evaluate)]
     contents = [(job.config.content, job.split) for job in evaluations]
     return sum(content.videos.get(split, 0) * (content.classes or 0) ** 2 * 8 for content, split in contents)

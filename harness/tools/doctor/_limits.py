@@ -1,4 +1,4 @@
-"""What a container or a shell allows of what loading processes need: shared memory and open files."""
+"""Check the limits of a container or a shell on loading processes: shared memory and open files."""
 
 import resource
 import shutil

@@ -10,7 +10,7 @@ NETWORK = re.compile(
 
 
 def existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """Return the path itself, or the nearest folder above it that is there."""
     path = path.expanduser().absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -18,18 +18,18 @@ def existing(path: Path) -> Path:
 
 
 def network(path: Path, mounts: Path) -> str | None:
-    """Type and place of the network mount that a path lies on, `nfs4 at /home`; None for local or unknown ones."""
+    """Return the network mount that a path is on, `nfs4 at /home`; None for local or unknown ones."""
     try:
         rows = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
     except OSError:
         return None
-    place = existing(path).resolve()
+    target = existing(path).resolve()
     best: tuple[Path, str] | None = None
     for row in rows:
         if len(row) < 3:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), row[1]))
         # of mounts at one place the last one covers the others
-        if place.is_relative_to(point) and (best is None or len(point.parts) >= len(best[0].parts)):
+        if target.is_relative_to(point) and (best is None or len(point.parts) >= len(best[0].parts)):
             best = point, row[2]
     return f"{best[1]} at {best[0]}" if best and NETWORK.match(best[1]) else None

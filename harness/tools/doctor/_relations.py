@@ -21,12 +21,12 @@ Size = tuple[int, int]  # width, height
 
 
 def picks(names: Sequence[str]) -> list[str]:
-    """The first, the middle and the last of a video's frames, each once."""
+    """Return the first, the middle and the last of a video's frames, each once."""
     return list(dict.fromkeys((names[0], names[len(names) // 2], names[-1])))
 
 
 def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
-    """Which order of frames is used, and where numbers are left out."""
+    """Yield which order of frames is used, and where numbers are left out."""
     if not frames:
         return
     named = [video for video, names in frames.items() if len(names) > 1 and frame_order.numbers(names) is None]
@@ -48,7 +48,7 @@ def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
 
 
 def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
-    """Videos with frames of more than one size, by the frames that were read and by the headers of files."""
+    """Yield the videos with frames of more than one size, by the frames that were read and by the headers of files."""
     by_video = {video: set(shapes_read.get(video, ())) for video in frames}
     if hasattr(dataset, "size"):
         every = sum(map(len, frames.values())) <= HEADERS
@@ -71,7 +71,7 @@ def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, se
 
 
 def size_of(dataset: Any, split: str, video: str, name: str) -> Size | None:
-    """A frame's width and height; None where its file does not say, which reading it tells."""
+    """Return a frame's width and height; None where its file does not say, which reading it tells."""
     try:
         height, width = dataset.size(split, video, name)
     except HarnessError:
@@ -82,7 +82,7 @@ def size_of(dataset: Any, split: str, video: str, name: str) -> Size | None:
 def across(
     dataset: Dataset, splits: Mapping[str, Frames], images: Mapping[str, Mapping[str, set[bytes]]]
 ) -> Iterator[Finding]:
-    """Videos in two splits, recordings cut for both training and validation, and equal content under two names.
+    """Yield videos in two splits, recordings cut for both training and validation, equal content under two names.
 
     `images` holds digests of the images that were read, by split and video.
     """
@@ -106,7 +106,7 @@ def across(
 
 
 def apart(first: str, second: str) -> str:
-    """The remedy for what two splits share."""
+    """Return the remedy for what two splits share."""
     return f"take them off {first}.txt or {second}.txt; a number on {second} is not fair"
 
 
@@ -118,7 +118,7 @@ def copies(
     images: Mapping[str, Mapping[str, set[bytes]]],
     named: Sequence[str],
 ) -> Iterator[Finding]:
-    """Videos of the second split that are the first's under a name not in `named`, by bytes of files and by pixels."""
+    """Yield videos of the second split that are the first's under a name not in `named`, by files' bytes and pixels."""
     equal: dict[str, str] = {}  # video -> its original
     if hasattr(dataset, "files"):
         originals = {signature(dataset, first, video, picks(names)): video for video, names in splits[first].items()}
@@ -142,7 +142,7 @@ def copies(
 
 
 def signature(dataset: Any, split: str, video: str, names: Sequence[str]) -> bytes | None:
-    """A digest of the files of some of a video's images; None where one cannot be read."""
+    """Return a digest of the files of some of a video's images; None where one cannot be read."""
     content = hashlib.sha256()
     try:
         files = dataset.files(split, video)

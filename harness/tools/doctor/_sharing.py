@@ -51,12 +51,12 @@ def problems_of(folder: Path, top: os.stat_result, files: dict[Path, os.stat_res
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield what lies under a folder, links apart; what cannot be listed is left out."""
-    for place, folders, files in os.walk(folder):
-        yield from (path for path in (Path(place, name) for name in [*folders, *files]) if not path.is_symlink())
+    for parent, folders, files in os.walk(folder):
+        yield from (path for path in (Path(parent, name) for name in [*folders, *files]) if not path.is_symlink())
 
 
 def open_to_group(status: os.stat_result, group: int) -> bool:
-    """Whether members of a group can read and write a file, or list a folder and make files there."""
+    """Return whether members of a group can read and write a file, or list a folder and make files there."""
     need = stat.S_IRGRP | stat.S_IWGRP | (stat.S_IXGRP if stat.S_ISDIR(status.st_mode) else 0)
     return status.st_gid == group and status.st_mode & need == need
 

@@ -17,7 +17,7 @@ REINSTALL = "install the three anew in one command: pip install -c constraints.t
 
 
 def examine(machine: Machine, constraints: Path = PROJECT / "constraints.txt") -> Iterator[Finding]:
-    """Whether the packages import together, and how they differ from `constraints`."""
+    """Yield whether the packages import together, and how they differ from `constraints`."""
     if machine.broken:
         yield Finding(PART, False, f"torch cannot be asked: {machine.broken}", REINSTALL)
     else:
@@ -26,7 +26,7 @@ def examine(machine: Machine, constraints: Path = PROJECT / "constraints.txt") -
 
 
 def matching(machine: Machine) -> Iterator[Finding]:
-    """torch, torchvision and timm: each imports, requirements on each other hold, and operators find their torch."""
+    """Check torch, torchvision and timm: each imports, they meet each other's requirements, operators find torch."""
     packages = machine.packages
     broken = [f"{name} does not import ({package.error})" for name, package in packages.items() if package.error]
     if machine.nms:
@@ -48,7 +48,7 @@ def matching(machine: Machine) -> Iterator[Finding]:
 
 
 def unmet(name: str) -> list[str]:
-    """Requirements of a package on torch and torchvision that the installed ones do not meet."""
+    """Return the requirements of a package on torch and torchvision that the installed ones do not meet."""
     wishes = []
     for requirement in map(Requirement, (installed(name) and requires(name)) or []):
         have = installed(requirement.name) if requirement.name in ("torch", "torchvision") else None
@@ -58,7 +58,7 @@ def unmet(name: str) -> list[str]:
 
 
 def installed(name: str) -> str | None:
-    """Version of an installed distribution."""
+    """Return the version of an installed distribution."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -66,7 +66,7 @@ def installed(name: str) -> str | None:
 
 
 def tested(constraints: Path) -> Iterator[Finding]:
-    """How what is installed differs from the tested versions; a local part (+cu126) does not count."""
+    """Compare installed versions with the tested ones; a local part (+cu126) does not count."""
     try:
         text = constraints.read_text()
     except OSError:

@@ -15,7 +15,7 @@ PART = "store"
 
 
 def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
-    """The store at `uri` (None: MLFLOW_TRACKING_URI, else MLflow's own default)."""
+    """Check the store at `uri` (None: MLFLOW_TRACKING_URI, else MLflow's own default)."""
     try:
         tracking = Tracking(uri, prefix)
     except UnfitError as error:
@@ -23,7 +23,7 @@ def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
         return
     database = tracking.database
     if database is not None:
-        yield from place(database, mounts)
+        yield from mounted(database, mounts)
         if not database.exists():
             yield creatable(database)
             return
@@ -34,8 +34,8 @@ def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
     yield from answers(tracking)
 
 
-def place(database: Path, mounts: Path) -> Iterator[Finding]:
-    """A note where a SQLite file lies on a network file system."""
+def mounted(database: Path, mounts: Path) -> Iterator[Finding]:
+    """Yield a note where a SQLite file lies on a network file system."""
     where = network(database, mounts)
     if where:
         text = f"{database} is SQLite on a network file system ({where}): processes on several nodes may damage it"
@@ -44,7 +44,7 @@ def place(database: Path, mounts: Path) -> Iterator[Finding]:
 
 
 def creatable(database: Path) -> Finding:
-    """Whether a database that is not there can be made; nothing is made here."""
+    """Return whether a database that is not there can be made; nothing is made here."""
     folder = existing(database.parent)
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Finding(PART, True, f"{database} is not there yet; the first run makes it")
@@ -53,7 +53,7 @@ def creatable(database: Path) -> Finding:
 
 
 def answers(tracking: Tracking) -> Iterator[Finding]:
-    """Whether MLflow opens it: a wrong schema, a damaged file and a silent server all end here."""
+    """Yield whether MLflow opens it: a wrong schema, a damaged file and a silent server all end here."""
     try:
         client = tracking.connect()
     except UnfitError as error:
@@ -74,7 +74,7 @@ def answers(tracking: Tracking) -> Iterator[Finding]:
 
 
 def artefacts(client: Any) -> Iterator[Finding]:
-    """A note where a server hands out folders of its own machine as places for artefacts."""
+    """Yield a note where a server hands out folders of its own machine as places for artefacts."""
     for experiment in client.search_experiments(max_results=5):
         location = str(experiment.artifact_location)
         if location.startswith(("/", "file:", "./")):

@@ -1,4 +1,4 @@
-"""What only files in VSPW's layout show: the class list, published counts, files of 0 bytes, masks without image."""
+"""Check files in VSPW's layout: the class list, published counts, files of 0 bytes, masks without image."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ FRAMES = {"train": 198_244, "val": 24_502, "test": 28_887}  # of VSPW, as publis
 
 
 def is_vspw(dataset: Any) -> bool:
-    """Whether the classes are VSPW's, so that its published counts must be met."""
+    """Return whether the classes are VSPW's, so that its published counts must be met."""
     return tuple(dataset.classes) == _vspw_classes.NAMES
 
 
 def class_list(dataset: Any) -> Iterator[Finding]:
-    """Where the class names come from."""
+    """Report the source of the class names where it is not the data's own file."""
     root = dataset.config.root
     folder = Path(root or "").expanduser()
     if root is not None and folder.is_dir() and not (folder / vspw.CLASS_LIST).is_file():
@@ -29,7 +29,7 @@ def class_list(dataset: Any) -> Iterator[Finding]:
 
 
 def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Finding]:
-    """Videos against data.vspw.expect_*, frames against VSPW's own; other data need not meet VSPW's counts."""
+    """Check videos against data.vspw.expect_*, frames against VSPW's own; other data need not meet VSPW's counts."""
     key = f"expect_{split}"
     wanted, published = getattr(dataset.config, key), getattr(vspw.Config(), key)
     if videos != wanted:
@@ -45,7 +45,7 @@ def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Fin
 
 
 def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
-    """Files of 0 bytes, and masks that no image belongs to."""
+    """Yield files of 0 bytes, and masks that no image belongs to."""
     data = Path(dataset.config.root).expanduser() / "data"
     empty: list[Path] = []
     stray: list[Path] = []
@@ -69,7 +69,7 @@ def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
 
 
 def listed(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Path]]:
-    """Stem -> picture of a folder by name, and the files that are none; nothing where the folder is not whole."""
+    """Return stem -> picture of a folder by name, and the files that are none; nothing if the folder is incomplete."""
     try:
         files = pictures.list_pictures(folder, suffixes)
         others = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]

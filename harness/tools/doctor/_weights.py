@@ -19,7 +19,7 @@ MAX_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 def examine(config: Config, root: Path, networks: Networks) -> Iterator[Finding]:
-    """The files that the encoder in use names, the hub's weights, and whether the encoder can be built and filled."""
+    """Check the files that the encoder in use names, the hub's weights, and whether the encoder is built and filled."""
     name, crop = config["encoder"]["name"], config.train.crop
     section = config["encoder"].get(name, {})
     files = input_digests.content_files(config)
@@ -45,7 +45,7 @@ def examine(config: Config, root: Path, networks: Networks) -> Iterator[Finding]
 
 
 def fit(name: str, networks: Networks) -> Iterator[Finding]:
-    """Whether the files fill the encoder."""
+    """Yield whether the files fill the encoder."""
     if not networks.misfit:
         note = f": {networks.note}" if networks.note else ""
         yield Finding(PART, True, f"encoder {name} takes these weights{note}")
@@ -55,7 +55,7 @@ def fit(name: str, networks: Networks) -> Iterator[Finding]:
 
 
 def file(key: str, path: Path, root: Path, networks: Networks, classes: int | None) -> Iterator[Finding]:
-    """One file: kind, size and digest from its bytes; tensors and layout from the child that read it."""
+    """Check a file: kind, size and digest from its bytes; tensors and layout from the child that read it."""
     if not path.is_file():
         yield Finding(PART, False, f"{key}={path}: no such file", f"set {key}=FILE; {WHERE}")
         return
@@ -73,7 +73,7 @@ def file(key: str, path: Path, root: Path, networks: Networks, classes: int | No
 
 
 def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Iterator[Finding]:
-    """Findings on the contents of a file; None: they were not read."""
+    """Yield findings on the contents of a file; None: they were not read."""
     if contents is None:
         return
     if contents.imports:
@@ -94,7 +94,7 @@ def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Ite
 
 
 def kind(path: Path) -> tuple[str, str, str]:
-    """What a file is by its first bytes; else the problem and its remedy."""
+    """Return a file's format by its first bytes, or "" with the problem and its remedy."""
     with path.open("rb") as opened:
         head = opened.read(64)
     again = f"fetch it again; {WHERE}"
@@ -114,7 +114,7 @@ def kind(path: Path) -> tuple[str, str, str]:
 
 
 def damage(path: Path, header: int) -> str:
-    """What is wrong with a safetensors file: its header is no JSON, or the tensors end before they should."""
+    """Return what is wrong with a safetensors file: a header that is no JSON, or another length than it says."""
     with path.open("rb") as opened:
         opened.seek(8)
         try:
@@ -130,7 +130,7 @@ def damage(path: Path, header: int) -> str:
 
 
 def hub(name: str, weights: HubWeights | None) -> Iterator[Finding]:
-    """Weights that timm fetches: here already, or to be fetched at the first run."""
+    """Yield weights that timm fetches: here already, or to be fetched at the first run."""
     local = f"or set encoder.{name}.weights=FILE; {WHERE}"
     if weights is None:
         yield Finding(PART, None, f"encoder {name}: pretrained=true, from where is the encoder's own business")

@@ -17,6 +17,7 @@ import one_model
 import pytest
 from simulated_slurm import SimulatedSlurm
 
+from harness.common import machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.progress import SILENT
 from harness.common.signals import Stopped
@@ -116,7 +117,7 @@ def test_what_waits_in_the_queue_leaves_it_as_cancelled(slurm: SimulatedSlurm, t
         outcome = made.jobdir(job).outcome()
         assert outcome is not None
         assert (outcome.status, outcome.exit_code) == ("cancelled", 1)
-        assert f"cancelled by {lease.user()} on " in str(outcome.reason)
+        assert f"cancelled by {machine.user()} on " in str(outcome.reason)
 
 
 @pytest.mark.parametrize("change", [{"user": "anna"}, {"job_name": "another"}, {"user": None, "job_name": None}])
@@ -220,7 +221,7 @@ def test_a_run_that_no_signal_reaches_is_asked(
     with when(file.exists, lambda: held.renew(released=True)):
         assert said(made) == {"train": ("stopped", "nothing to save yet")}
     request = read_json(file)
-    assert (request["attempt"], request["user"]) == (1, lease.user())
+    assert (request["attempt"], request["user"]) == (1, machine.user())
     assert f"{job.name}: {held.holder.who} has it, and is asked to end" in caplog.messages
 
 

@@ -58,7 +58,7 @@ def test_there_is_room_for_every_look() -> None:
 
 
 def test_a_trial_has_a_name_for_people() -> None:
-    assert demo_study().said({M: 0.03123, SCHEDULE: "poly"}) == "m=0.031 poly"
+    assert demo_study().label({M: 0.03123, SCHEDULE: "poly"}) == "m=0.031 poly"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_few_units_leave_no_column_but_the_reason() -> None:
     recording = {f"v{index:02}": "0016E5" for index in range(4)}
     output = table(table_1(units=4, unit_of=recording, seeds=2))
     assert not any("interval" in header or header == "Verdict" for header in output.columns)
-    why = "4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds"
+    why = "4 videos of 1 recording: fewer than 20 videos (or recordings) and fewer than 3 seeds"
     assert f"No interval, so no verdict ({why})." in output.notes
     seeds = table(table_1(units=4, unit_of=recording))
     assert "our gain [95% interval]" in seeds.columns

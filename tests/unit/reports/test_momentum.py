@@ -34,7 +34,8 @@ def frame(best: float, seeds: int):
         (
             46.0,
             3,
-            "+6.00 over label poly_900; the best of 3 equal cells leads by up to 5.11, by the spread over 3 seeds.",
+            "+6.00 over label poly_900; the best of 3 equal configurations leads by up to 5.11, by the spread over "
+            "3 seeds.",
         ),
         (43.0, 3, "leads by up to 5.11, by the spread over 3 seeds: not distinguishable."),
         (43.0, 1, "one seed, so the lead that noise alone gives is not known"),

@@ -219,7 +219,7 @@ def test_keys_of_the_same_last_word_have_columns_of_their_own(context: Context) 
     some = [replace(t, params={**t.params, **dict.fromkeys(keys, 64)}) for t in DEFAULTS]
     columns = search.render(wide, some, {}, None, context).tables["best"].columns
     assert columns[1:5] == ("m", "schedule", "decoder_a.channels", "decoder_b.channels")
-    assert wide.said(some[0].params) == "m=0.9 poly decoder_a.channels=64 decoder_b.channels=64"
+    assert wide.label(some[0].params) == "m=0.9 poly decoder_a.channels=64 decoder_b.channels=64"
 
 
 def test_scored_on_val_is_named(context: Context) -> None:

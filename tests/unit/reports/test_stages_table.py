@@ -25,11 +25,11 @@ def test_table_2_has_its_stages_what_they_moved_and_why_so_little() -> None:
     columns = {header: [line[at] for line in output.rows] for header, at in place.items()}
     assert "Epochs" not in columns
     assert columns["Method"] == ["Decoder A", "Decoder A", "Decoder A", "CFFM (masks)"]
-    assert columns["Inference Stage"] == ["stage0", "stage1", "P = truth", "–"]
+    assert columns["Inference Stage"] == ["stage0", "stage1", "P = ground truth", "–"]
     assert columns["paper mIoU"] == ["61.24", "61.43", "–", "–"]
     assert columns["our gain"] == ["–", "+1.00", "+2.00", "–"]
     assert columns["changed"] == ["–", "0.13 %", "3.00 %", "–"]
-    assert columns["exited"] == ["–", "12.50 %", "–", "–"]
+    assert columns["early exit"] == ["–", "12.50 %", "–", "–"]
     assert output.notes[:2] == (stages.WHY, stages.COLUMNS)
 
 

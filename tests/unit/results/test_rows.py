@@ -163,7 +163,7 @@ def test_the_gain_rests_on_the_seeds_that_both_have() -> None:
 def test_few_units_are_a_reason() -> None:
     rows = summary(table_1(units=4, seeds=2), context(**PAPERS)).set_index("cell")
     assert rows[["low", "high", "gain_low", "gain_high", "verdict"]].isna().all(axis=None)
-    assert set(rows["no_interval"]) == {"4 videos: fewer than 20 units, and fewer than 3 seeds"}
+    assert set(rows["no_interval"]) == {"4 videos: fewer than 20 videos (or recordings) and fewer than 3 seeds"}
 
 
 def test_three_seeds_on_few_units_speak_of_these_videos_and_give_no_verdict() -> None:
@@ -177,7 +177,7 @@ def test_three_seeds_on_few_units_speak_of_these_videos_and_give_no_verdict() ->
     assert (a["gain_low"], a["gain_high"]) == pytest.approx((a["gain"] - half, a["gain"] + half))
     assert rows["verdict"].isna().all()
     assert {one.reason for one in claims(frame, context(**PAPERS))} == {
-        "fewer than 20 units: the interval speaks of these videos alone"
+        "fewer than 20 videos (or recordings): the interval speaks of these videos alone"
     }
     assert {one.verdict for one in claims(frame, context())} == {"not comparable"}
 
@@ -356,7 +356,7 @@ def test_json_has_intervals_and_verdicts_or_the_reason() -> None:
     assert a["sd_units"] == 0  # a seed's luck with a video is its own here: more seeds lessen it
     few = rows_json(table_1(units=4, seeds=1), [context(**PAPERS)])["experiments"][0]["rows"]
     assert {(row["low"], row["verdict"], row["reason"]) for row in few} == {
-        (None, None, "4 videos: fewer than 20 units, and fewer than 3 seeds")
+        (None, None, "4 videos: fewer than 20 videos (or recordings) and fewer than 3 seeds")
     }
 
 

@@ -73,12 +73,19 @@ def test_videos_of_a_recording_are_one_unit() -> None:
 
 def test_under_twenty_units_there_is_a_reason_instead() -> None:
     videos = some_videos(19)
-    assert interval([unit_sums(videos)]) == Interval(reason="19 videos: fewer than 20 units, and fewer than 3 seeds")
+    assert interval([unit_sums(videos)]) == Interval(
+        reason="19 videos: fewer than 20 videos (or recordings) and fewer than 3 seeds"
+    )
     one = unit_sums(some_videos(4), dict.fromkeys(some_videos(4), "0016E5"))
-    assert interval([one]).reason == "4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds"
+    assert (
+        interval([one]).reason == "4 videos of 1 recording: fewer than 20 videos (or recordings) and fewer than 3 seeds"
+    )
     many = some_videos(60)
     paired = unit_sums(many, {video: f"r{index % 19}" for index, video in enumerate(many)})
-    assert interval([paired]).reason == "60 videos of 19 recordings: fewer than 20 units, and fewer than 3 seeds"
+    assert (
+        interval([paired]).reason
+        == "60 videos of 19 recordings: fewer than 20 videos (or recordings) and fewer than 3 seeds"
+    )
     assert interval([unit_sums(some_videos(20))]).low is not None
 
 
@@ -274,7 +281,7 @@ def test_one_seed_of_two_trainings_is_one_pair(bounds: tuple[float, float]) -> N
 
 def test_an_interval_of_these_videos_gives_no_verdict() -> None:
     found = verdict(1.22, Interval(0.5, 2.0, of="seeds, these videos"), ())
-    assert found == (None, "fewer than 20 units: the interval speaks of these videos alone")
+    assert found == (None, "fewer than 20 videos (or recordings): the interval speaks of these videos alone")
 
 
 @pytest.mark.parametrize("of", ["seeds and videos", "videos, this pair of checkpoints", "seeds, these videos"])
@@ -285,7 +292,7 @@ def test_another_setting_is_not_comparable_and_says_why(of: str) -> None:
 
 @pytest.mark.parametrize("reasons", [(), ("data: synthetic",)])
 def test_without_an_interval_there_is_no_word(reasons: tuple[str, ...]) -> None:
-    few = Interval(reason="4 videos of 1 recording: fewer than 20 units, and fewer than 3 seeds")
+    few = Interval(reason="4 videos of 1 recording: fewer than 20 videos (or recordings) and fewer than 3 seeds")
     assert verdict(1.22, few, reasons) == (None, few.reason)
 
 

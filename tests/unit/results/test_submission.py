@@ -139,7 +139,7 @@ def test_a_row_without_labels_is_packed_once(tiny: Config, masks: Path, tmp_path
     packed = tmp_path / "runs" / "submissions" / f"test_{cell.job.fingerprint}.zip"
     assert found == {
         "status": "unlabelled",
-        "reason": f"no truth to score by; checked and packed for the server as {packed}",
+        "reason": f"no ground truth to score by; checked and packed for the server as {packed}",
     }
     written = packed.stat().st_mtime_ns
     assert runner.read(made, cell, {}) == found

@@ -59,7 +59,7 @@ def test_a_place_may_be_spelt_in_several_ways(
     places = set()
     for given in (first, second, first):
         asked = request(tmp_path, **{key: value.format(here=tmp_path) for key, value in given.items()})
-        places.add(search.settled(asked, asked.make()).place)
+        places.add(search.settled(asked, asked.make()).address)
     assert len(places) == 1
 
 

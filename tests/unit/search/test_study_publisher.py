@@ -30,7 +30,7 @@ from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
 from harness.search.study_publisher import StudyPublisher
-from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, StoredRun, Tracking
 
 SEED = 0
 T0 = 1_800_000_000.0
@@ -101,17 +101,17 @@ def ended(study: Study, state: str = "complete", number: int = 0, looks: Sequenc
     return Trial(number, state, study.default, 41.0, {part: 30.0 + 3 * part for part in looks}, facts)
 
 
-def children(store: Tracking) -> list[Found]:
+def children(store: Tracking) -> list[StoredRun]:
     return sorted((run for run in runs(store) if PARENT in run.tags), key=lambda run: run.name)
 
 
-def runs(store: Tracking) -> list[Found]:
+def runs(store: Tracking) -> list[StoredRun]:
     client = store.connect()
     known = client.get_experiment_by_name(f"{store.prefix}search_momentum")
     return [store.get(run.info.run_id) for run in client.search_runs([known.experiment_id])] if known else []
 
 
-def curve(store: Tracking, run: Found, key: str = "dev/miou") -> list[tuple[int, float]]:
+def curve(store: Tracking, run: StoredRun, key: str = "dev/miou") -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in store.connect().get_metric_history(run.run_id, key)]
 
 
@@ -272,7 +272,7 @@ def told(tmp_path: Path, database: str) -> Request:
     return request(tmp_path, offline=False, tracking_uri=database, prefix=tmp_path.name)
 
 
-def parent(asked: Request) -> Found:
+def parent(asked: Request) -> StoredRun:
     """The study's run."""
     digest = asked.make().digest
     tracking = asked.tracking()

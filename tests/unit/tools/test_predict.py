@@ -11,8 +11,10 @@ from heard_progress import Heard
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from vspw_files import make_vspw
 
 from harness.common.errors import UnfitError, UsageError
+from harness.config.compose import DataSpec
 from harness.engine.runtime import Stop
 from harness.tools import predict as module
 from harness.tools.predict import predict
@@ -40,6 +42,16 @@ def frames(tmp_path: Path) -> Path:
 
 def masks(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: np.array(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))}
+
+
+def test_a_training_says_its_classes_where_its_data_is_gone(tmp_path: Path, frames: Path) -> None:
+    videos = make_vspw(tmp_path / "d", size=(32, 40), classes=3)
+    data = DataSpec("vspw", {"root": str(videos)})
+    trained = tiny_jobs.training(tmp_path, "a" * 16, "upernet", data=data, epochs=1, batch=2, micro_batch=2)
+    tiny_jobs.train_now(trained)
+    videos.rename(tmp_path / "moved")
+    assert predict([trained], frames, tmp_path / "out").new == 4
+    assert all(mask.max() < 3 for mask in masks(tmp_path / "out").values())
 
 
 @pytest.mark.parametrize(("names", "stage"), [("a", 0), ("b", 1), ("ab", 0)])
