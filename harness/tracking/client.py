@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from harness.common.errors import UnfitError
 from harness.common.machine import user
 from harness.common.redaction import redact
+from harness.tracking import opening
 from harness.tracking.limits import (
     DIGEST_CHARS,
     ENTITIES,
@@ -32,17 +33,7 @@ from harness.tracking.limits import (
     strings,
     word,
 )
-from harness.tracking.opening import (
-    DATABASE,
-    absolute,
-    check_artefacts,
-    error_message,
-    impatient,
-    imported,
-    probe,
-    quiet,
-    turn,
-)
+from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +43,6 @@ PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
 SOURCE = "harness.source"  # the run that did the work, where a cell shares it
 SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-PERMISSION = "ask for the right to write, or take experiments of your own: `prefix: NAME` in harness.yaml"
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 FEW = 16  # up to so many fingerprints are asked for one by one; tags know no IN
@@ -84,7 +74,7 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
             return method(self, *args, **kwargs)
         except failures() as error:
             what = error_message(error)
-            remedy = PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
+            remedy = opening.PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
             raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
 
     update_wrapper(wrapped, method)
@@ -155,7 +145,7 @@ class Tracking:
         if experiment.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
         if self.database:
-            check_artefacts(f"experiment '{full}'", experiment.artifact_location, self.database)
+            opening.check_artefacts(f"experiment '{full}'", experiment.artifact_location, self.database)
         return str(experiment.experiment_id)
 
     @speaks
@@ -295,12 +285,24 @@ class Tracking:
         if entry not in tables:
             client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
 
-    # --- what came out
-
     @speaks
     def get(self, run_id: str) -> StoredRun:
         """Return a run."""
         return to_stored_run(self.connect().get_run(run_id))
+
+    @speaks
+    def has(self, run_id: str) -> bool:
+        """Return whether the store holds a run: it may have been emptied since."""
+        client = self.connect()
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
 
     @speaks
     def find(
@@ -347,7 +349,7 @@ class Tracking:
         """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
         if self.database:
             run = self.get(run_id)
-            check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
+            opening.check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self.connect().download_artifacts(run_id, path, str(folder)))
 

@@ -16,6 +16,7 @@ from harness.common.redaction import one_line, redact
 
 ENGINES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow opens by SQLAlchemy
 DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
+PERMISSION = "ask for the right to write, or take experiments of your own: `prefix: NAME` in harness.yaml"
 PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
