@@ -10,8 +10,7 @@ WORKERS ?= 2
 demo: $(READY)
 	@$(BIN)/harness run ablation_ensemble
 	@echo
-	@echo "The report:  runs/reports/ablation_ensemble/index.html"
-	@echo "The runs:    $(BIN)/harness ui    or $(BIN)/mlflow ui, and open the address it prints"
+	@echo "Look at that page, and at the runs in MLflow:  $(BIN)/harness ui"
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"

@@ -32,7 +32,7 @@ Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, m
 Your data:    harness doctor --preset paper data.vspw.root=DIR
 Your decoder: harness check mine --plugins DIR
 
-Defaults of a person or a site stand in harness.yaml; docs/USAGE.md shows one.""",
+Defaults of a person or a site go into harness.yaml; docs/USAGE.md shows one.""",
 )
 
 

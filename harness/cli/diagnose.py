@@ -73,11 +73,11 @@ def doctor(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether data, weights, machine and store fit.
+    """Check data, weights, machine and MLflow store.
 
     Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
-    line for each thing about data, weights, devices, software, store and disk: fit, UNFIT or a note, with what to do.
-    Exit code 3 where something is unfit.
+    line for each thing about data, weights, devices, software, store and disk: OK, FAIL or a note, with what to do.
+    Exit code 3 where something fails.
 
     \b
     harness doctor ablation_ensemble --preset paper data.vspw.root=DIR

@@ -25,7 +25,7 @@ def status(
 ) -> None:
     """Show what runs, what ran lately and what died.
 
-    A line a job of the root: step, rate, time to go, launcher, Slurm's queue.
+    One line a job of the output directory: step, rate, time left, launcher, Slurm's queue.
     """
     from harness.launch import status as jobs
 
@@ -86,14 +86,14 @@ def sync(
     everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
     to: Annotated[str | None, typer.Option(help="Another store; passwords go into MLFLOW_TRACKING_…")] = None,
 ) -> None:
-    """Tell MLflow what it lacks of a root.
+    """Upload to MLflow what it lacks of an output directory.
 
     What is dead is closed; `--all --to URI` fills an empty store.
     """
     resolved = settings.resolve(root=root and str(root))
     output_dir = Path(resolved.root)
     if not OutputDir(output_dir).jobs.is_dir():
-        raise UnfitError(f"{output_dir}: no root of the harness; give the one of your runs with --root DIR")
+        raise UnfitError(f"{output_dir}: no output directory of the harness; give yours with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking
 
@@ -115,7 +115,7 @@ def gc(
 ) -> None:
     """List what nobody refers to any more; delete it on --yes.
 
-    That is what no plan of this root names, and what dead processes left.
+    That is what no plan of this output directory names, and what dead processes left.
 
     A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
     listed. Nothing that a run is at work on is listed or deleted.

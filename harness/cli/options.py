@@ -23,7 +23,9 @@ Preset = Annotated[
         autocompletion=completion.presets,
     ),
 ]
-Root = Annotated[Path | None, typer.Option(metavar="DIR", help="Where jobs leave what they make  [built in: runs]")]
+Root = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Output directory: jobs, reports, logs  [built in: runs]")
+]
 Seeds = Annotated[int, typer.Option(metavar="N", help="Number of seeds, from `seed` on")]
 Plugins = Annotated[
     list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own plug-ins (DIR/decoders/mine.py, …)")

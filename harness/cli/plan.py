@@ -22,8 +22,8 @@ def list_(
 ) -> None:
     """List experiments, presets, decoders and all else by name.
 
-    Each name is that of a file; beside it stands the first line of the file's docstring. A file of your own is listed
-    with --plugins DIR, where it lies as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+    Each name is that of a file; beside it is the first line of the file's docstring. A file of your own is listed
+    with --plugins DIR, as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
 
     \b
     harness list
@@ -53,9 +53,7 @@ def plan(
     seeds: Seeds = 1,
     why: Annotated[
         str | None,
-        typer.Option(
-            metavar="CELL", help="Why is it not done? Names the nearest finished job and the keys that differ"
-        ),
+        typer.Option(metavar="ROW", help="Why is it not done? Names the nearest finished job and the keys that differ"),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
@@ -68,12 +66,12 @@ def plan(
 ) -> None:
     """Show what a run would do and what is done already; runs nothing.
 
-    Prints the setting, the cells of every experiment with the paper's numbers, and every job with its fingerprint and
+    Prints the setting, the rows of every experiment with the paper's numbers, and every job with its fingerprint and
     state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
-    one like them is finished under the root. Needs neither torch nor data. Files of the data are not read: where some
+    one like them is finished there. Needs neither torch nor data. Files of the data are not read: where some
     have not been digested it says so, and --check-data (or --why) digests them.
 
-    --power adds how many seeds each gain takes, by the noise of what is finished under the root, else by an assumed one
+    --power adds how many seeds each gain takes, by the noise of what is finished there, else by an assumed one
     (0.5 points between trainings).
 
     \b

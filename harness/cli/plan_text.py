@@ -50,7 +50,7 @@ def plan_json(plan: Plan) -> dict[str, object]:
 
 
 def plan_text(plan: Plan) -> str:
-    """Return what `plan` prints: the setting, the cells of every experiment, the jobs with their state."""
+    """Return what `plan` prints: the setting, the rows of every experiment, the jobs with their state."""
     lines = setting_lines(plan)
     for experiment in plan.experiments:
         lines += ["", *experiment_lines(experiment)]
@@ -108,7 +108,7 @@ def setting_lines(plan: Plan) -> list[str]:
 
 
 def experiment_lines(experiment: Experiment) -> list[str]:
-    """Return an experiment's cells, and the paper's numbers for them."""
+    """Return an experiment's rows, and the paper's numbers for them."""
     lines = [f"{experiment.title}  [{experiment.name}]"]
     width = max(16, *(len(cell.label or cell.method) for _, cell in experiment.cells))
     for seed, cell in experiment.cells:
@@ -131,7 +131,7 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
         return text
     smaller = world * theirs
     if smaller < micro_batch and batch % smaller == 0:
-        text += f"; where that does not fit: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
+        text += f"; if memory does not suffice: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
         text += " so another number)"
     return text
 

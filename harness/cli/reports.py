@@ -7,16 +7,25 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
+from harness.cli import completion
+from harness.cli.options import Json, Plugins, Preset, Root, Seeds
 from harness.cli.parse import command_line, make_config, make_plan, print_problems, print_reports
 from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
+from harness.config.settings import resolve
 
 log = logging.getLogger(__name__)
 
 
 def report(
-    experiments: Names,
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERIMENT|KEY=VALUE",
+            help="Experiments by name or by the path of a .py file, and configuration",
+            autocompletion=completion.of_kinds("experiments"),
+        ),
+    ] = None,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
@@ -24,20 +33,27 @@ def report(
         Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures there")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the reports in the output directory instead")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone, or from the root where there is no store.
+    """Print an experiment's table from MLflow alone, or from the output directory where there is no store.
 
     --open shows the whole report.
 
-    Give it what `run` was given. Its cells are looked up in the store by their fingerprints: neither the root nor torch
-    is needed, and what is not in the store is shown as missing.
+    Give it what `run` was given. Its rows are looked up in the store by their fingerprints: neither the output
+    directory nor torch is needed, and what is not in the store is shown as missing.
 
     \b
     harness report ablation_ensemble --json
+    harness report --list
     MLFLOW_TRACKING_URI=http://HOST:5000 harness report ablation_ensemble --preset paper --out tables
     """
+    if listing:
+        list_reports(Path(resolve(root=root and str(root)).root), as_json)
+        return
+    if not experiments:
+        raise UsageError("which experiment? `harness list experiments` names them, `harness report --list` its reports")
     planned, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness.tracking import report_from_mlflow
     from harness.tracking.client import Tracking
@@ -63,6 +79,20 @@ def report(
             if show:
                 ui.open_page(paths[-1])
     print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
+
+
+def list_reports(output_dir: Path, as_json: bool) -> None:
+    """Print one line a report of the output directory, the newest first."""
+    from harness.report.listing import list_all
+
+    reports = list_all(output_dir)
+    if as_json:
+        out(json.dumps([report.json for report in reports], indent=1))
+        return
+    for report in reports:
+        out(report.line)
+    if not reports:
+        log.info(f"no report under {output_dir / 'reports'}")
 
 
 def ui(

@@ -41,7 +41,7 @@ Rehearse = Annotated[
 ]
 Rerun = Annotated[
     str | None,
-    typer.Option(metavar="CELL|changed", help="Run a cell again, or all whose code changed; keeps the old results"),
+    typer.Option(metavar="ROW|changed", help="Run a row again, or all whose code changed; keeps the old results"),
 ]
 Accept = Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")]
 MaxJobs = Annotated[
@@ -86,7 +86,7 @@ def run(
     harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
 
     Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
-    machine unfit; 75 stopped by a signal, the same command goes on.
+    machine not usable; 75 stopped by a signal, the same command goes on.
     """
     if accept not in (None, "changed", "data"):
         raise UsageError(f"--accept {accept}: only 'changed' and 'data' can be accepted")
@@ -124,7 +124,7 @@ def run(
     results = carry_out(plan, options, on_slurm, detach)
     if results is not None:
         print_reports([(done.rows, done.context, done.report) for done in results.finished], as_json)
-        conclude(results, offline, settings.tracking_uri is None, str(plan.root))
+        conclude(results, offline, str(plan.root))
 
 
 def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
@@ -191,18 +191,19 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
         out("\n".join(lines))
 
 
-def conclude(results: "Results", offline: bool, bare: bool, root: str) -> None:
-    """Print a run's results and where they are; `bare`: MLflow's default store. Raise what the run ends with."""
+def conclude(results: "Results", offline: bool, root: str) -> None:
+    """Print a run's results and where they are. Raise what the run ends with."""
+    from harness.report.html_page import NAME
+
     for job, reason in results.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
     failed = f", {len(results.failures)} failed" if results.failures else ""
     log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
-    log.info("reports: " + ", ".join(str(done.folder / "report.md") for done in results.finished))
+    for done in results.finished:
+        log.info(f"page: {done.folder / NAME}")
     if results.where:
-        log.info(f"open the runs: {results.where}")
-        if bare:
-            log.info("               (in this directory a bare `mlflow ui` shows the same)")
+        log.info(f"MLflow: {results.where if results.where.startswith('http') else 'harness ui'}")
     elif offline:
         log.info("MLflow was told nothing (--offline); the same command without it does")
     if results.failures:

@@ -142,6 +142,8 @@ def searched(request: "Request", workers: int, confirm: int | None) -> "Done":
 
 def show(done: "Done", as_json: bool) -> None:
     """Print the finding and the table; then exit with the code of what went wrong."""
+    from harness.report.html_page import NAME
+
     if as_json:
         out(json.dumps(as_values(done), indent=1))
     else:
@@ -149,9 +151,9 @@ def show(done: "Done", as_json: bool) -> None:
         for note in done.report.notes:
             out(f"  {note}")
         print_tables(done.report)
-    log.info(f"report: {done.folder / 'report.md'}, with its figures")
+    log.info(f"page: {done.folder / NAME}")
     if done.where:
-        log.info(f"open the runs: {done.where}")
+        log.info(f"MLflow: {done.where if done.where.startswith('http') else f'harness ui search_{done.study.search}'}")
     failed = [trial for trial in done.trials if trial.state == "failed"]
     if failed:
         log.info(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")

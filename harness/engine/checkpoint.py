@@ -34,7 +34,7 @@ class State(TypedDict):
 
 
 class Origin(NamedTuple):
-    """What a file of weights says of the training that wrote it; None where an earlier version did not say."""
+    """The training that wrote a file of weights, by the file; None where an earlier version did not say."""
 
     fingerprint: str | None
     classes: tuple[str, ...] | None  # names of labels 0..K-1

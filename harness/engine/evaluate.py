@@ -261,12 +261,12 @@ def run_video(
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
             counts[task.folder].compare(*result)
-            kept = label is None or task.job.evaluate.keep_masks
-            if kept or name == middle:
+            saves_mask = label is None or task.job.evaluate.keep_masks
+            if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
             if name == middle:
                 snapshots.sample(JobDir(task.folder).samples / where, result.mask, len(dataset.classes))
-            if kept:
+            if saves_mask:
                 save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))

@@ -6,12 +6,13 @@ import random
 import resource
 import socket
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.engine.stop import Stop, Stopped
 
@@ -153,7 +154,7 @@ def versions() -> dict[str, str]:
     return packages
 
 
-def provenance(rank: Rank) -> dict[str, Any]:
+def provenance(rank: Rank) -> JsonObject:
     """Return the host, device and versions that a job ran with."""
     cuda = rank.device.type == "cuda"
     return {

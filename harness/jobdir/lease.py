@@ -128,8 +128,8 @@ class Claim:
 
 
 @contextmanager
-def kept(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
-    """Count on in a thread of its own, which a store or a disk that is slow does not hold up; release at the end."""
+def heartbeat(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
+    """Renew leases in a thread of its own, which a slow store or disk does not hold up; release them at the end."""
     leases, done = list(leases), threading.Event()
 
     def count() -> None:

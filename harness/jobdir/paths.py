@@ -190,6 +190,10 @@ class OutputDir(Folder):
         """Yield what lies in jobs/, by name."""
         return (JobDir(path) for path in sorted(self.jobs.glob("*/")))
 
+    def report_folder(self, experiment: str, digest: str) -> Path:
+        """Return the folder of a plan's report: each setting of an experiment has its own."""
+        return self.reports / "plans" / f"{experiment}-{digest[:7]}"
+
     def plan_file(self, digest: str) -> Path:
         """Return the file of a plan that was run."""
         return self.plans / f"{digest}.json"

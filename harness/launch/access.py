@@ -22,8 +22,9 @@ def writable(root: Path) -> None:
 def closed(plan: Plan) -> Path | None:
     """Return what this user may not write of that which every run of the plan writes; None where all is open."""
     output = plan.output
-    reports = [output.reports / experiment.name for experiment in plan.experiments]
-    paths = [plan.root, output.jobs, output.plans, output.reports, output.upload_lock, *reports]
+    reports = [output.report_folder(experiment.name, experiment.digest) for experiment in plan.experiments]
+    folders = [output.jobs, output.plans, output.reports, output.reports / "plans"]
+    paths = [plan.root, *folders, output.upload_lock, *reports]
     paths += [path for folder in reports for path in folder.rglob("*")]
     return next((path for path in paths if path.exists() and not os.access(path, os.W_OK)), None)
 

@@ -19,7 +19,7 @@ from harness.launch.slurm_submit import by_slurm_job
 from harness.launch.status import DAMAGED, LIVE, Status, examine, look, read
 from harness.plan import gc, saved_plans
 from harness.plan.job import Job, Train
-from harness.plan.outcome import ENDED, FAILED, of_plan
+from harness.plan.outcome import ENDED, FAILED, failed_input, of_plan
 from harness.plan.plan import Plan
 from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 from harness.tracking.plan_run import PlanRun
@@ -168,9 +168,8 @@ def failed(lacking: Sequence[Job], statuses: Mapping[Job, Status]) -> dict[Job, 
     failures: dict[Job, str] = {}
     for job in lacking:
         status = statuses.get(job)
-        broken = [needed for needed in job.inputs if needed in failures]
         if status is not None and status.state in ("died", *FAILED):
             failures[job] = status.reason or status.state
-        elif broken and (status is None or status.state not in LIVE):
-            failures[job] = f"needs '{broken[0].name}', which failed"
+        elif (reason := failed_input(job, failures)) and (status is None or status.state not in LIVE):
+            failures[job] = reason
     return failures

@@ -1,10 +1,9 @@
 """A Slurm job that is put back into the queue again and again: whether it gets on, and the warning that it needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.errors import UnfitError, UsageError
 from harness.config import plugins
 from harness.jobdir.events import Begin, Checkpoint, Event, Metrics, Progress, read_events
@@ -46,7 +45,7 @@ def idle(plan: Plan, fingerprints: Sequence[str], number: str) -> str | None:
     )
 
 
-def with_warning(plan: Plan, launch: Sequence[Job], options: Mapping[str, Any]) -> dict[str, Any]:
+def with_warning(plan: Plan, launch: Sequence[Job], options: JsonObject) -> JsonObject:
     """Return the options with the signal before the time limit as early as start-up and a checkpoint ask for.
 
     Raise UsageError where the time limit is shorter than that.

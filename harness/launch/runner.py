@@ -28,7 +28,7 @@ from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
-from harness.report.folder import collect_evidence, write_report
+from harness.report.folder import collect_evidence, point, write_report
 from harness.results import records, rows, score, submission
 from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
@@ -232,7 +232,7 @@ def selected(plan: Plan, which: str) -> list[Job]:
         cells = [cell for experiment in plan.experiments for _, cell in experiment.cells if cell.name == which]
         if not cells:
             names = dict.fromkeys(cell.name for experiment in plan.experiments for _, cell in experiment.cells)
-            raise UsageError(f"'{which}' is neither 'changed' nor a cell of this plan: {', '.join(names)}")
+            raise UsageError(f"'{which}' is neither 'changed' nor a row of this plan: {', '.join(names)}")
         chosen = {job for cell in cells for job in [*cell.job.inputs, cell.job]}
     return [job for job in jobs if job in chosen or any(needed in chosen for needed in job.inputs)]
 
@@ -296,19 +296,22 @@ def conclude(
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
-    folder = (reports or plan.output.reports) / experiment.name
+    latest = (reports or plan.output.reports) / experiment.name
+    folder = latest if reports else plan.output.report_folder(experiment.name, experiment.digest)
     evidence = collect_evidence(plan, experiment, cells, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
     with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
         report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
     table = rows.aggregate(results, facts)
     write_report(report, table, facts, folder)
+    if not reports:
+        point(latest, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)
         except UnfitError as error:
             away = str(error)
-    return Finished(experiment, table, facts, report, folder, away)
+    return Finished(experiment, table, facts, report, latest, away)
 
 
 def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:

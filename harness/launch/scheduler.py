@@ -19,7 +19,7 @@ from harness.jobdir.paths import Outcome
 from harness.jobdir.stop_request import NewRequests
 from harness.launch.supervisor import Launcher, supervise
 from harness.plan.job import Job
-from harness.plan.outcome import FAILED
+from harness.plan.outcome import FAILED, failed_input
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent
 
@@ -46,13 +46,13 @@ class Scheduler:
         self._requests = NewRequests(self.plan.stop_files)
 
     def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
-        """Launch after launch until every job is finished or failed. Raise Stopped after a signal or a request."""
+        """Run launches until every job is finished or failed. Raise Stopped after a signal or a request."""
         while self.waiting:
             before = len(self.waiting)
             for launch in launches(self.waiting):
                 leases = self.take(self.able(launch))
                 if leases:
-                    with lease.kept(leases.values()):
+                    with lease.heartbeat(leases.values()):
                         self.executed += len(leases)
                         outcomes = supervise(self.plan, leases, launcher, publisher, progress, facts)
                     self.note(outcomes)
@@ -67,9 +67,8 @@ class Scheduler:
         """Return the jobs of a launch whose inputs are there; what needs a failed job is skipped with that reason."""
         able = []
         for job in launch:
-            broken = [needed for needed in job.inputs if needed in self.failures]
-            if broken:
-                self.fail(job, f"needs '{broken[0].name}', which failed")
+            if (reason := failed_input(job, self.failures)) is not None:
+                self.fail(job, reason)
             elif not any(needed in self.waiting for needed in job.inputs):
                 able.append(job)
         return able
@@ -83,14 +82,14 @@ class Scheduler:
             if awaited is not None and (reason := failed_in(awaited.number, job, self.plan)):
                 self.fail(job, f"{reason} (in {awaited.who})")
                 continue
-            got = None if self.plan.state(job) == "done" else claim.take()
+            acquired = None if self.plan.state(job) == "done" else claim.take()
             if self.plan.state(job) == "done":
-                if got is not None:
-                    got.renew(released=True)
+                if acquired is not None:
+                    acquired.renew(released=True)
                 self.elsewhere += 1
                 self.waiting.remove(job)
-            elif got is not None:
-                leases[job] = got
+            elif acquired is not None:
+                leases[job] = acquired
             else:
                 holder = claim.holder  # None where somebody was faster just now
                 if holder is not None and (job, holder.who) not in self._reported:

@@ -32,6 +32,7 @@ from harness.launch.progress import JobProgress
 from harness.launch.supervisor import follow
 from harness.plan import saved_plans
 from harness.plan.job import Job
+from harness.plan.outcome import failed_input
 from harness.plan.plan import Plan, launches
 from harness.tracking.publisher import Silent, publisher_of
 
@@ -132,7 +133,7 @@ def note_blocked(plan: Plan, failures: Mapping[Job, str], only: Sequence[str]) -
 
 def cancel_hopeless(plan: Plan, failures: Mapping[Job, str]) -> None:
     """Cancel Slurm jobs none of whose jobs can run any more, and write down why."""
-    reasons = {job: slurm_submit.needs(job, failures) for job in plan.jobs if plan.state(job) != "done"}
+    reasons = {job: failed_input(job, failures) for job in plan.jobs if plan.state(job) != "done"}
     lost = {job: reason for job, reason in reasons.items() if reason is not None}
     for slurm_job, jobs in slurm_submit.by_slurm_job(plan).items():
         open_jobs = [job for job in jobs if plan.state(job) != "done"]

@@ -15,7 +15,7 @@ from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import Later
 from harness.launch.slurm_queue import Queue
 from harness.plan.job import Job
-from harness.plan.outcome import FAILED, OVER
+from harness.plan.outcome import FAILED, OVER, failed_input
 from harness.plan.plan import Plan, launches
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,13 @@ class Submitter:
         for job in launch:
             if job in queued and job not in self.waiting.get(queued[job], []):
                 self.waiting.setdefault(queued[job], []).append(job)
-            elif (reason := needs(job, failures)) is not None:
+            elif (reason := failed_input(job, failures)) is not None:
                 cancelled(self.plan, job, reason)
             elif job not in self.elsewhere and any(needed in self.elsewhere for needed in job.inputs):
                 self.elsewhere[job] = "what it needs is left to another's Slurm job; the same command goes on later"
-        todo = [job for job in launch if job not in queued and job not in self.elsewhere and not needs(job, failures)]
+        todo = [
+            job for job in launch if job not in queued and job not in self.elsewhere and not failed_input(job, failures)
+        ]
         if not todo:
             return None
         busy = len(set(queued.values()))
@@ -174,12 +176,6 @@ def over(plan: Plan, job: Job) -> bool:
     """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
     outcome = plan.jobdir(job).outcome()
     return outcome is not None and outcome.status in OVER
-
-
-def needs(job: Job, failures: Mapping[Job, str]) -> str | None:
-    """Return which failed job stands in the way of another; None where none does."""
-    broken = [needed for needed in job.inputs if needed in failures]
-    return f"needs '{broken[0].name}', which failed" if broken else None
 
 
 def by_request(who: str) -> str:

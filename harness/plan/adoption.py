@@ -7,14 +7,13 @@ stay as they are. Once the files are others, so are the identities.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import localtime, strftime
-from typing import Any
 
-from harness.common.atomic_files import read_json, write_json
+from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.errors import UnfitError
 from harness.common.progress import SILENT, Progress
 from harness.config import input_digests
@@ -51,7 +50,7 @@ def resolve(
     if root is None or not root.is_dir() or not (content.undigested or any(content.manifests.values())):
         return config
     path = record(root)
-    adopted: dict[str, Any] = dict(read_json(path))
+    adopted = read_json(path)
     manifests, reasons, doubtful = dict(content.manifests), {}, {}
     for split in [*content.manifests, *content.undigested]:
         key, digest = key_of(config, split), manifests.get(split)
@@ -92,7 +91,7 @@ def key_of(config: Config, split: str) -> str:
     return f"{config['data']['name']}:{config.content.splits.get(split)}"
 
 
-def keep(path: Path, adopted: Mapping[str, Any]) -> None:
+def keep(path: Path, adopted: JsonObject) -> None:
     """Write the record; somebody who can only read the root adopts for himself."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +125,7 @@ def without_digest(root: Path, config: Config, split: str) -> Iterator[Result]:
             yield Result(path.parent.name, path.stat().st_mtime)
 
 
-def facts(path: Path) -> dict[str, Any]:
+def facts(path: Path) -> JsonObject:
     """Return what a job's file holds; nothing for one that is damaged, which is no result."""
     try:
         return read_json(path)

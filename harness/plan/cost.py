@@ -130,8 +130,8 @@ def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
     planned = {job.fingerprint: to_json(job.spec()) for job in plan.jobs} if plan is not None else {}
     members = [planned.get(name) or output.job(name).description() for name in spec["members"]]
     of_members = sorted(like(member, root, plan) for member in members if member)
-    kept = {key: value for key, value in identity.items() if key not in ("recipes", "members", "prior")}
-    return digest([kept, of_members])
+    own = {key: value for key, value in identity.items() if key not in ("recipes", "members", "prior")}
+    return digest([own, of_members])
 
 
 def count(plan: Plan) -> dict[str, dict[str, float]]:

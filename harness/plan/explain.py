@@ -25,7 +25,7 @@ def explain(plan: Plan, cell: str) -> str:
     jobs = [row.job for row in cells if row.name == cell]
     if not jobs:
         names = dict.fromkeys(row.name for row in cells)
-        raise UsageError(f"no cell '{cell}' in this plan; its cells: {', '.join(names)}")
+        raise UsageError(f"no row '{cell}' in this plan; its rows: {', '.join(names)}")
     wanted = dict.fromkeys(needed for job in jobs for needed in [*job.inputs, job])
     before = data_changes.finished(plan)
     notes = data_changes.lines(plan)

@@ -19,6 +19,12 @@ FAILED = tuple(word for word, status in ENDED.items() if status == "FAILED")
 OVER = ("finished", "pruned", "cancelled", "failed", "lost")  # nobody takes it up by himself; what stalls goes on once
 
 
+def failed_input(job: Job, failed: Container[Job]) -> str | None:
+    """Return why a job can do nothing: which of its inputs has failed; None if none has."""
+    broken = [needed for needed in job.inputs if needed in failed]
+    return f"needs '{broken[0].name}', which failed" if broken else None
+
+
 def of_plan(lacking: Sequence[Job], failed: Container[Job], live: Container[Job], to_come: Container[Job] = ()) -> str:
     """Return the status of a plan's run in MLflow, by its jobs that are not done (inputs first).
 

@@ -204,11 +204,11 @@ def experiment(name: str, config: Config) -> Experiment:
     with plugins.blamed(path):
         cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
     if not cells:
-        raise UsageError(f"{name}: has no cell: its cells(config) gave none")
+        raise UsageError(f"{name}: has no row: its cells(config) returned none")
     named = [cell.name for seed, cell in cells if seed == config.seeds[0]]
     if len(set(named)) < len(named):
         twice = next(cell for cell in named if named.count(cell) > 1)
-        raise UsageError(f"{name}: the cell '{twice}' stands twice; leave it out of extra")
+        raise UsageError(f"{name}: the row '{twice}' is there twice; leave it out of extra")
     source = str(Path(name).resolve()) if name.endswith(".py") else name
     return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
 

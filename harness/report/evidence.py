@@ -82,10 +82,10 @@ def curve(directory: Path, job: Train) -> Curve | None:
     """Return the losses as the attempts left them: what a later attempt did again replaces what was before."""
     curves = Replay.of(JobDir(directory).events_file).curves
     main, split = curves.get(LOSS_MAIN, {}), job.config.train.evaluate_split
-    kept = evidence.thin(sorted(curves.get(LOSS, {}).items()))
-    if not kept:
+    losses_by_step = evidence.thin(sorted(curves.get(LOSS, {}).items()))
+    if not losses_by_step:
         return None
-    steps, losses = zip(*kept, strict=True)
+    steps, losses = zip(*losses_by_step, strict=True)
     scores = evidence.thin(sorted(curves.get(f"{split}{SCORE}", {}).items()))
     return Curve(
         LABELS.get(job.decoder, job.decoder),
@@ -103,24 +103,24 @@ def memory(directory: Path, job: Train) -> Memory | None:
     """Return M's similarities and its way; None for a training that left no snapshot."""
     paths = JobDir(directory).memory_files()
     try:
-        kept = [(int(path.stem.removeprefix("step-")), np.load(path, allow_pickle=False)) for path in paths]
+        snapshots = [(int(path.stem.removeprefix("step-")), np.load(path, allow_pickle=False)) for path in paths]
     except (OSError, ValueError):
         return None
-    if not kept:
+    if not snapshots:
         return None
-    end = kept[-1][1]
+    end = snapshots[-1][1]
     return Memory(
         label=LABELS.get(job.decoder, job.decoder),
         decoder=job.decoder,
         seed=job.config["seed"],
         similarity=evidence.similarity(end),
-        steps=tuple(step for step, _ in kept),
-        drift=tuple(evidence.drift(rows, end) for _, rows in kept),
+        steps=tuple(step for step, _ in snapshots),
+        drift=tuple(evidence.drift(rows, end) for _, rows in snapshots),
     )
 
 
 def provenance(directory: Path, job: Job) -> JsonObject:
     """Return a job's provenance as a reviewer needs it."""
     record = records.provenance(directory)
-    kept = {key: record[key] for key in KEPT if record.get(key) is not None}
-    return {"name": job.name, "fingerprint": job.fingerprint, "version": job.identity["version"], **kept}
+    facts = {key: record[key] for key in KEPT if record.get(key) is not None}
+    return {"name": job.name, "fingerprint": job.fingerprint, "version": job.identity["version"], **facts}

@@ -1,10 +1,12 @@
 """A report's folder: tables, figures, panels, the page, and the evidence that a reviewer makes the same page from."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.common.atomic_files import temporary
 from harness.common.redaction import redact
 from harness.plan.plan import Experiment, Plan
 from harness.report import html_report, qualitative
@@ -47,6 +49,24 @@ def write_report(report: Report, rows: Sequence[Row], context: Context, folder: 
     """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
     paths = table.write(report, folder)
     return [*paths, html_report.write(report, rows, context, folder)]
+
+
+def point(latest: Path, folder: Path) -> None:
+    """Let `latest`, the experiment's name among the reports, lead to the folder of the plan that was reported last.
+
+    A folder of that name, as 0.1 wrote it, is kept beside those of plans. Raise OSError.
+    """
+    if latest.is_dir() and not latest.is_symlink():
+        latest.rename(free(folder.parent / f"{latest.name}-0.1"))
+    link = temporary(latest)
+    link.symlink_to(folder.relative_to(latest.parent), target_is_directory=True)
+    link.replace(latest)
+
+
+def free(path: Path) -> Path:
+    """Return the path, numbered where something is there already."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
 def read_evidence(path: Path) -> Evidence:

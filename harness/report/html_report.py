@@ -1,30 +1,20 @@
-"""One page that holds a whole report: no network, one script of its own, figures and panels inside, names escaped.
+"""The page of an experiment: results, verdicts, figures, a comparison of rows, frames, provenance."""
 
-It is made from the report, its rows and context, and the files beside it (figures as SVG, panels as PNG).
-"""
-
-import base64
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from harness.report import html_page
 from harness.results import stats, table
 from harness.results.evidence import Evidence, compute, device_seconds
 from harness.results.palette import palette
 from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, class_iou, in_order
-from harness.results.table import Report, Table, clean, signed, stem
+from harness.results.table import Report, Table, clean, signed
 
-NAME = "index.html"
-TEMPLATES = Path(__file__).parent / "templates"
-NOTES = 3  # of a table that are shown
 TONES = {
     stats.REPRODUCED: "good",
     stats.SAME_SIGN: "mild",
@@ -36,41 +26,34 @@ NO_PANELS = "they need two finished rows to compare, the data set, and masks tha
 
 def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> Path:
     """Write index.html into a report's folder. Raise OSError."""
-    path = folder / NAME
+    path = folder / html_page.NAME
     path.write_text(render(report, rows, context, folder), encoding="utf-8")
     return path
 
 
 def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> str:
     """Return the page's text; figures and panels that are not in the folder are left out."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=False,
-    )
-    environment.filters["whole"] = whole
     results = in_order(run for row in rows for run in row.runs)
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    pictures, shown, differing = figures(report, folder), panels(context, folder), settings(rows, context)
-    comparison = compared_rows(rows, context)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        context=context,
+    comparison, differing = compared_rows(rows, context), settings(rows, context)
+    after = [("compare", "Compare two rows")] if comparison else []
+    after += [("settings", "Configurations")] if differing.rows else []
+    return html_page.render(
+        "report.html.j2",
+        report,
+        context,
+        folder,
+        title=context.title,
         facts=facts(rows, context),
+        commands=again(results, context),
+        before=[("verdicts", "Verdicts")],
+        after=[*after, ("panels", "Qualitative results"), ("provenance", "Provenance")],
         undone=[f"{row.label}: {why_undone(row)}" for row in rows if row.status != "done"],
         cards=[card(claim, rows, context.margin) for claim in claims(rows)],
         rule=stats.RULE.format(margin=context.margin),
-        figures=pictures,
-        panels=shown,
+        panels=panels(context, folder),
         settings=differing,
         comparison=comparison,
         unit_name="recording" if any(sums.recordings for row in rows for sums in row.sums) else "video",
-        copies=copies,
-        notes=notes,
-        script=Markup(script),
-        script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        contents=contents(report, bool(pictures), bool(comparison), bool(differing.rows)),
         no_panels=NO_PANELS,
         first_seed=min((run.seed for run in results), default=""),
         data=context.evidence.data,
@@ -78,34 +61,7 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         runs=runs(results, context),
         jobs=jobs(context),
         dirty=any(run.dirty for run in results),
-        again=again(results, context),
     )
-
-
-def contents(report: Report, figures: bool, comparison: bool, settings: bool) -> list[tuple[str, str]]:
-    """Return anchor and name of each section, in the page's order."""
-    sections = [("tables", "Results"), ("verdicts", "Verdicts")]
-    sections += [("figures", "Figures")] if figures else []
-    sections += [(name, capitalised(each.title.rpartition(": ")[2])) for name, each in report.appendix.items()]
-    sections += [("compare", "Compare two rows")] if comparison else []
-    sections += [("settings", "Configurations")] if settings else []
-    return [*sections, ("panels", "Qualitative results"), ("provenance", "Provenance"), ("again", "Reproduce")]
-
-
-def capitalised(text: str) -> str:
-    """Return a heading with a capital first letter; 'mIoU' and 'IoU' stay as they are."""
-    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
-
-
-def notes(shown: Table) -> tuple[list[str], list[str]]:
-    """Return a table's notes, those that are shown and those that are folded; the banner has the setting already."""
-    texts = [note for note in shown.notes if not note.startswith("Not the paper's setting")]
-    return (texts, []) if len(texts) <= NOTES + 1 else (texts[:NOTES], texts[NOTES:])
-
-
-def copies(shown: Table) -> list[tuple[str, str]]:
-    """Return a table as a person pastes it: format and text."""
-    return [("Markdown", table.markdown(shown)), ("CSV", table.to_csv(shown)), ("LaTeX", table.latex(shown))]
 
 
 def compared_rows(rows: Sequence[Row], context: Context) -> Markup | None:
@@ -147,11 +103,6 @@ def settings(rows: Sequence[Row], context: Context) -> Table:
     lines = tuple((key, *(by_cell[row.cell].get(key, "–") for row in shown)) for key in keys)
     labels = table.unique([row.label for row in shown], taken=("Key",))
     return Table("Where configurations differ", ("Key", *labels), lines)
-
-
-def whole(cell: str) -> str:
-    """Return a cell that breaks before its interval, and nowhere within a number."""
-    return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
 
 
 def facts(rows: Sequence[Row], context: Context) -> list[tuple[str, str]]:
@@ -202,18 +153,6 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
     }
 
 
-def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
-    """Return those whose SVG is there, as pictures inside the page."""
-    pictures: list[dict[str, Any]] = []
-    for name, figure in report.figures.items():
-        path = folder / f"{stem(name)}.svg"
-        if path.is_file():
-            source = inside("image/svg+xml", path.read_bytes())
-            pictures.append({"name": stem(name), "title": figure.title, "alt": figure.alt, "source": source})
-            pictures[-1]["folded"] = figure.folded
-    return pictures
-
-
 def panels(context: Context, folder: Path) -> list[dict[str, object]]:
     """Return those whose PNG is there, with the colours of the classes in them."""
     classes = context.evidence.classes
@@ -225,14 +164,9 @@ def panels(context: Context, folder: Path) -> list[dict[str, object]]:
             legend = [
                 (name, "#" + bytes(colours[classes.index(name)]).hex()) for name in panel["classes"] if name in classes
             ]
-            source = inside("image/png", path.read_bytes())
+            source = html_page.inside("image/png", path.read_bytes())
             pictures.append({"title": panel["title"], "alt": panel["alt"], "source": source, "legend": legend})
     return pictures
-
-
-def inside(kind: str, data: bytes) -> str:
-    """Return a file as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def versions(results: Iterable[CellResult]) -> str:
@@ -277,6 +211,13 @@ def jobs(context: Context) -> Table:
     )
 
 
+def duration(seconds: float) -> str:
+    """Return '42 s', '5 min', '3.2 h'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def again(results: Iterable[CellResult], context: Context) -> list[str]:
     """Return the commands that make the report anew."""
     commits = sorted({commit for run in results if run.commit for commit in short(run.commit).split(", ")})
@@ -289,10 +230,3 @@ def again(results: Iterable[CellResult], context: Context) -> list[str]:
 def short(commits: str) -> str:
     """Return the commits, one or several side by side (records.beside), cut to twelve digits each."""
     return ", ".join(commit[:12] for commit in commits.split(", "))
-
-
-def duration(seconds: float) -> str:
-    """Return '42 s', '5 min', '3.2 h'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -125,7 +125,7 @@ def panel_of(
     tiles += [
         (f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in shown.items()
     ]
-    tiles.append((title, parted(image, truth, ours, base)))
+    tiles.append((title, disagreement(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
         f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(shown)}, and where "
@@ -160,7 +160,7 @@ def score(truth: Pixels, mask: Pixels, classes: int) -> str:
     return f"accuracy {100 * (truth[valid] == mask[valid]).mean():.0f}%" if valid.any() else ""
 
 
-def parted(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
+def disagreement(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
     """Return the frame in faint grey; where masks disagree, green: ours is correct, orange: the other, yellow: none."""
     grey = image.mean(axis=2, keepdims=True)
     scene: Pixels = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)

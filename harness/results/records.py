@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.atomic_files import JsonObject
 from harness.jobdir.paths import JobDir
 from harness.results import metrics
 
@@ -26,7 +27,7 @@ OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
 }
 
 
-def joined(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joined(jobs: Sequence[Mapping[str, Any]]) -> JsonObject:
     """Return an evaluation's provenance, the last of `jobs`, with that of its trainings: what differs in a row."""
     whole = dict(jobs[-1])
     for key in ("commit", "device"):
@@ -132,7 +133,7 @@ def unpacked(data: bytes, run_id: str) -> RunRecord:
         return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, stage, vc)
 
 
-def provenance(directory: Path) -> dict[str, Any]:
+def provenance(directory: Path) -> JsonObject:
     """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes."""
     files = JobDir(directory)
     outcome = files.outcome()

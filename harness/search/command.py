@@ -17,6 +17,7 @@ from harness.jobdir.paths import OutputDir
 from harness.launch import access, runner
 from harness.plan import cost
 from harness.plan.study import Study, Trial
+from harness.report import html_study
 from harness.results import rows
 from harness.results.rows import Context
 from harness.results.table import Report, write
@@ -131,16 +132,22 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
 def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentStudyPublisher, status: str) -> Done:
     """Upload what MLflow lacks and write the report; while others work on it, the study's run stays open."""
     trials = keeper.trials()
-    importance = keeper.importance()
-    summary = report_of.render(study, trials, importance, keeper.confirmed(), context(request, study))
+    importance, facts = keeper.importance(), context(request, study)
+    summary = report_of.render(study, trials, importance, keeper.confirmed(), facts)
     folder = OutputDir(Path(request.root)).reports / f"search_{study.name}"
     write(summary, folder)
-    where, away = "", None
+    where, away, pages = "", None, {}
     try:
         publisher.catch_up(trials)
-        where = publisher.report(summary, folder, "RUNNING" if keeper.at_work() else status)
+        pages = publisher.pages(trials)
     except UnfitError as error:
         away = str(error)
+    html_study.write(summary, facts, pages, folder)
+    if away is None:
+        try:
+            where = publisher.report(summary, folder, "RUNNING" if keeper.at_work() else status)
+        except UnfitError as error:
+            away = str(error)
     return Done(study, trials, summary, folder, where, away, importance=importance)
 
 

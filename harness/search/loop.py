@@ -47,7 +47,7 @@ class Worker:
         while True:
             live = self.keeper.take(total)
             if live is not None:
-                with lease.kept([live.lease]):
+                with lease.heartbeat([live.lease]):
                     self.trial(live, total)
             elif self.ended() >= total:
                 return

@@ -239,7 +239,7 @@ class Keeper:
 def elsewhere(study: Study, storage: Storage, root: str) -> UsageError:
     """Return the error for an output directory other than the study's."""
     return UsageError(
-        f"the study '{study.name}' in {storage.shown} belongs to another root; all its workers share "
+        f"the study '{study.name}' in {storage.shown} belongs to another output directory; all its workers share "
         f"one (--root), or take a new name: --study {study.search}_{root[:6]}"
     )
 

@@ -17,6 +17,7 @@ from harness.plan.study import Study, Trial
 from harness.results import records
 from harness.results.table import Report, report_markdown
 from harness.search.storage import Live
+from harness.tracking import view
 from harness.tracking.client import EXPERIMENT, FINGERPRINT, SOURCE, Tracking
 from harness.tracking.publisher import Publisher, Silent
 from harness.tracking.store import Store
@@ -41,6 +42,10 @@ class SilentStudyPublisher:
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Upload what the store lacks of trials that have ended."""
+
+    def pages(self, trials: Sequence[Trial]) -> dict[str, str]:  # noqa: ARG002
+        """Return the address of each trial's run by its number; empty if the store has no pages."""
+        return {}
 
     def report(self, report: Report, folder: Path, status: str) -> str:  # noqa: ARG002
         """Log the report as artefacts of the study's run; return the run's address."""
@@ -155,6 +160,15 @@ class StudyPublisher(SilentStudyPublisher):
             run = runs.get(name)
             if run is None or FINGERPRINT not in run.tags or run.status == "RUNNING":  # the tag is close's alone
                 self.close(trial)
+
+    def pages(self, trials: Sequence[Trial]) -> dict[str, str]:
+        """Return the address of each trial's run by its number; empty if the store has no pages."""
+        address = view.pages(self.tracking, self.experiment)
+        if not address:
+            return {}
+        names = [f"{self.study.name}.{trial.number}" for trial in trials]
+        runs = self.tracking.find(self.experiment, names, tag=TRIAL, ended=False)
+        return {name.rpartition(".")[2]: f"{address}{run.run_id}" for name, run in runs.items()}
 
     def report(self, report: Report, folder: Path, status: str) -> str:
         """Log the report as artefacts of the study's run; return the run's address."""

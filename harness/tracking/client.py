@@ -53,7 +53,7 @@ Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class Found:
     """A run as the server knows it."""
 
     run_id: str
@@ -286,9 +286,9 @@ class Tracking:
             client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
 
     @speaks
-    def get(self, run_id: str) -> StoredRun:
+    def get(self, run_id: str) -> Found:
         """Return a run."""
-        return to_stored_run(self.connect().get_run(run_id))
+        return found(self.connect().get_run(run_id))
 
     @speaks
     def has(self, run_id: str) -> bool:
@@ -307,7 +307,7 @@ class Tracking:
     @speaks
     def find(
         self, experiment: str | None, values: Iterable[str], tag: str = FINGERPRINT, ended: bool = True
-    ) -> dict[str, StoredRun]:
+    ) -> dict[str, Found]:
         """Return the newest FINISHED run (or any) for each value of a tag, in one experiment or in all with the prefix.
 
         A run that did the work goes before one that points at it (tag harness.source). Values without a run are not in
@@ -318,7 +318,7 @@ class Tracking:
             return {}
         where = self._experiments(experiment)
         clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
-        answer: dict[str, StoredRun] = {}
+        answer: dict[str, Found] = {}
         for clause in clauses:
             status = "attributes.status = 'FINISHED' and " if ended else ""
             for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
@@ -329,7 +329,7 @@ class Tracking:
         return answer
 
     @speaks
-    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[StoredRun]:
+    def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
         """Return the runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
         clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
@@ -337,7 +337,7 @@ class Tracking:
         return [run for run in runs if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
-    def running(self, experiment: str | None = None) -> list[StoredRun]:
+    def running(self, experiment: str | None = None) -> list[Found]:
         """Return runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
@@ -370,19 +370,19 @@ class Tracking:
         pages = paged(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
         return [experiment.experiment_id for experiment in pages if experiment.name.startswith(self.prefix)]
 
-    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[StoredRun]:
+    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[Found]:
         """Yield runs of some experiments, page by page."""
         client = self.connect()
         if experiments:
             search = client.search_runs
-            yield from map(to_stored_run, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
+            yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
 
 
-def to_stored_run(run: Any) -> StoredRun:
-    """Return an MLflow run as a StoredRun."""
+def found(run: Any) -> Found:
+    """Return an MLflow run as a Found."""
     info, data = run.info, run.data
     name = info.run_name or ""
-    return StoredRun(
+    return Found(
         info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
     )
 

@@ -29,8 +29,8 @@ def clip(text: str, limit: int) -> str:
     """Return at most `limit` characters; what is cut ends at a line where there is one and says so."""
     if len(text) <= limit:
         return text
-    kept, newline, _ = text[: limit - 3].rpartition("\n")
-    return f"{kept}\n…" if newline and len(kept) > limit // 2 else text[: limit - 1] + "…"
+    head, newline, _ = text[: limit - 3].rpartition("\n")
+    return f"{head}\n…" if newline and len(head) > limit // 2 else text[: limit - 1] + "…"
 
 
 def word(value: str) -> str:

@@ -8,7 +8,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import EXPERIMENT, PLAN, ROLE, StoredRun, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Found, Tracking, speaks
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -39,7 +39,7 @@ class PlanRun:
                         "harness.preset": experiment.config.preset,
                     },
                     params=text(setting(experiment.config)),
-                    description=f"{experiment.title}. Children: one run per training, one per cell.",
+                    description=f"{experiment.title}. Children: one run per training, one per row.",
                 )
             self.opened = (experiment_id, run)
         return self.opened
@@ -91,7 +91,7 @@ class PlanRun:
         parent = self.find(ended=True)
         return parent is not None and parent.tags.get("harness.told") == self.done()
 
-    def find(self, ended: bool) -> StoredRun | None:
+    def find(self, ended: bool) -> Found | None:
         """Return the plan's run as the store has it; with `ended`, only a FINISHED one."""
         runs = self.tracking.find(self.experiment.name, [self.experiment.digest], tag=PLAN, ended=ended)
         return runs.get(self.experiment.digest)

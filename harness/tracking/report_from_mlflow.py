@@ -18,7 +18,7 @@ from harness.results.frame import to_frame
 from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import view
-from harness.tracking.client import FINGERPRINT, PARENT, SCORE, StoredRun, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
@@ -64,7 +64,7 @@ def look_up(
 
 
 def scores(
-    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[StoredRun]
+    tracking: Tracking, plan: Plan, experiment: Experiment, runs: Iterable[Found]
 ) -> list[tuple[str, records.RunRecord]]:
     """Return scores of other people's masks by name: those of the plan's run, and those under the root alone."""
     cell = of_plan(runs)
@@ -73,18 +73,18 @@ def scores(
     return sorted({**stored, **dict(score.scores(plan.root, experiment.config))}.items())
 
 
-def of_plan(runs: Iterable[StoredRun]) -> StoredRun | None:
+def of_plan(runs: Iterable[Found]) -> Found | None:
     """Return the newest cell that belongs to a plan's run."""
     return next((run for run in runs if PARENT in run.tags), None)
 
 
-def unpack(tracking: Tracking, run: StoredRun) -> records.RunRecord:
+def unpack(tracking: Tracking, run: Found) -> records.RunRecord:
     """Return a run's counts. Raise UnfitError if it holds none."""
     with TemporaryDirectory() as folder:
         return records.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
 
 
-def fetch(tracking: Tracking, runs: Iterable[StoredRun], folder: Path | None) -> Evidence:
+def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evidence:
     """Return the evidence of the run that holds the newest cell; none where it has none. Panels go into a folder."""
     cell = of_plan(runs)
     if cell is None:
@@ -101,9 +101,7 @@ def fetch(tracking: Tracking, runs: Iterable[StoredRun], folder: Path | None) ->
     return evidence
 
 
-def read(
-    tracking: Tracking, experiment: Experiment, cell: Cell, run: StoredRun | None, shown: Evidence
-) -> dict[str, Any]:
+def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | None, shown: Evidence) -> dict[str, Any]:
     """Return a cell's status and numbers by MLflow: its tags, one confusion matrix a video, or why it is not done."""
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
@@ -114,7 +112,7 @@ def read(
     if not record.labelled:
         return {
             "status": "unlabelled",
-            "reason": f"masks of {len(record.videos)} videos, made under the root of its run",
+            "reason": f"masks of {len(record.videos)} videos, in the output directory of its run",
         }
     unit_of = input_digests.units(experiment.config, record.videos)
     return {

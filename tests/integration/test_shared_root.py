@@ -135,7 +135,7 @@ from pathlib import Path
 from harness.jobdir import lease
 folder, role = Path(sys.argv[1]), sys.argv[2]
 if role == "hold":
-    with lease.kept([lease.Claim(folder).take()], every=0.2):
+    with lease.heartbeat([lease.Claim(folder).take()], every=0.2):
         print("holds", flush=True)
         sys.stdin.readline()
 else:

@@ -17,7 +17,7 @@ from system_parts import need, program
 from harness.config.settings import RunOptions
 from harness.launch import runner
 from harness.launch.runner import Finished
-from harness.report import html_report
+from harness.report import html_page, html_report
 from harness.results import stats
 from harness.results.evidence import Evidence
 from harness.results.frame import to_frame
@@ -50,7 +50,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
-    text = (many.folder / html_report.NAME).read_text()
+    text = (many.folder / html_page.NAME).read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', text)
     assert len(sources) > 8
     assert all(source.startswith(("data:", "#")) for source in sources)
@@ -79,7 +79,7 @@ def test_figures_tables_and_panels_are_files(many: Finished) -> None:
 def test_missing_failed_and_one_seed_are_said(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, videos=5, without=("decoder_b",), decoder_ab="out of memory <i>")
     done = report(made, {"decoder_ab": "out of memory <i>"})
-    text = (done.folder / html_report.NAME).read_text()
+    text = (done.folder / html_page.NAME).read_text()
     assert "Incomplete:" in text
     assert "Decoder B: missing: not run yet" in text
     assert "Decoder A+B: failed: out of memory &lt;i&gt;" in text
@@ -107,7 +107,7 @@ def test_every_commit_is_named_and_can_be_checked_out(many: Finished, tmp_path: 
 def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, without=("upernet", "decoder_a", "decoder_b", "decoder_ab"))
     started = time.process_time()
-    text = (report(made).folder / html_report.NAME).read_text()
+    text = (report(made).folder / html_page.NAME).read_text()
     assert "0 of 4" in text
     assert "No pictures" in text
     assert time.process_time() - started < 15
@@ -138,7 +138,7 @@ def test_a_browser_shows_it(many: Finished, width: int) -> None:
         shown.on("console", lambda message: said.append(message.text))
         shown.on("pageerror", lambda error: said.append(str(error)))
         shown.on("request", lambda request: None if request.url.startswith("data:") else said.append(request.url))
-        address = (many.folder / html_report.NAME).as_uri()
+        address = (many.folder / html_page.NAME).as_uri()
         shown.goto(address)
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth || i.clientWidth > innerWidth).length"
@@ -157,7 +157,7 @@ def test_no_table_is_cut(experiment: str, tmp_path: Path) -> None:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto((folder / html_report.NAME).as_uri())
+        page.goto((folder / html_page.NAME).as_uri())
         cut = (
             "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
         )
@@ -176,7 +176,7 @@ def test_tables_are_sorted_copied_and_compared(many: Finished) -> None:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto((many.folder / html_report.NAME).as_uri())
+        page.goto((many.folder / html_page.NAME).as_uri())
         table = page.locator("table").first
         first = "table => [...table.tBodies[0].rows].map(row => row.cells[0].textContent)"
         miou = table.locator("thead button", has_text="mIoU").first
@@ -224,8 +224,8 @@ def test_a_comparison_needs_two_rows_and_its_numbers_are_whole(many: Finished) -
 
 
 def test_a_cell_breaks_before_its_interval_alone() -> None:
-    assert html_report.whole("67.04 ± 0.99 [64.58, 69.50]") == "67.04\u00a0±\u00a00.99 [64.58,\u00a069.50]"
-    assert html_report.whole("+0.47 ± 1.70 [−3.75, +4.69]") == "+0.47\u00a0±\u00a01.70 [−3.75,\u00a0+4.69]"
+    assert html_page.whole("67.04 ± 0.99 [64.58, 69.50]") == "67.04\u00a0±\u00a00.99 [64.58,\u00a069.50]"
+    assert html_page.whole("+0.47 ± 1.70 [−3.75, +4.69]") == "+0.47\u00a0±\u00a01.70 [−3.75,\u00a0+4.69]"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": 
 
 def child_environment() -> dict[str, str]:
     """Return ours without logins, without a rank among ranks, and safe from files of the working directory."""
-    kept = {
+    inherited = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith((*DATABASES, *TORCHRUN)) and key not in RANK
     }
-    return {"GLIBC_TUNABLES": MALLOC, **kept, **child.SAFE}
+    return {"GLIBC_TUNABLES": MALLOC, **inherited, **child.SAFE}

@@ -138,7 +138,7 @@ def minutes(limit: object) -> int | None:
     return max(1, -(-seconds // 60))
 
 
-def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequence[str] = ()) -> Any:
+def executor(folder: Path, options: JsonObject, name: str, after: Sequence[str] = ()) -> Any:
     """Return submitit's executor for one job that starts when those in `after` have ended, however they ended."""
     try:
         import submitit
@@ -205,20 +205,20 @@ def executor(folder: Path, options: Mapping[str, Any], name: str, after: Sequenc
     return submitter
 
 
-def python_of(options: Mapping[str, Any]) -> str:
+def python_of(options: JsonObject) -> str:
     """Return the command that starts Python in a job, without it being killed by a signal meanwhile."""
     first = shlex.split(options["python"]) if "python" in options else child.python()[:1]
     return shlex.join([*first, "-I", "-S", "-c", child.KEEP_SIGNALS, *child.python()[1:]])
 
 
-def variables(options: Mapping[str, Any]) -> list[str]:
+def variables(options: JsonObject) -> list[str]:
     """Return the lines of a script that set what its sruns read, the first also after --export=NONE."""
     values = {SRUN_ARGS: shlex.join(options.get("srun_args", [])), PYTHON: options.get("python", "")}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in values.items() if value]
     return ["export SLURM_EXPORT_ENV=ALL", *exports]
 
 
-def warn(options: Mapping[str, Any]) -> None:
+def warn(options: JsonObject) -> None:
     """Warn where the jobs will lack our environment, MLflow's address and login among it."""
     asked = str(options.get("export", os.environ.get("SBATCH_EXPORT", "ALL")))
     if "ALL" not in asked.upper().split(","):

@@ -22,7 +22,7 @@ def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path
     """Yield findings of the root; nothing is made there that stays."""
     folder = existing(root)
     if problem := unwritable(folder):
-        yield Finding(PART, False, f"{root}: {problem}", "choose another root with --root DIR")
+        yield Finding(PART, False, f"{root}: {problem}", "choose another output directory with --root DIR")
         return
     free = shutil.disk_usage(folder).free
     trainings = [job for job in missing if isinstance(job, Train)]
@@ -34,7 +34,7 @@ def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path
     files = os.statvfs(folder)
     if files.f_files and files.f_favail < FEW_FILES:
         text = f"{root}: only {files.f_favail} more files fit on this file system (inodes)"
-        yield Finding(PART, None, text, "delete small files there, or choose another root with --root DIR")
+        yield Finding(PART, None, text, "delete small files there, or choose another output directory with --root DIR")
     if where := network(root, mounts):
         yield Finding(PART, None, f"{root} is on a network file system ({where}): good for many nodes, slower to write")
 
@@ -60,7 +60,7 @@ def enough(root: Path, free: int, parameters: Sequence[int], evaluations: int) -
     need = NUMBER * (sum(parameters) * (1 + KEEP * STATE) + max(parameters) * STATE) + evaluations
     jobs = f"{count(len(parameters), 'missing training')} and their evaluations"
     text = f"{root} can be written: {size(free)} free, {jobs} need at most {size(need)}"
-    remedy = "" if need <= free else "free some space, or choose another root with --root DIR"
+    remedy = "" if need <= free else "free some space, or choose another output directory with --root DIR"
     return Finding(PART, need <= free, text, remedy)
 
 

@@ -20,8 +20,8 @@ class Finding:
 
 
 def line(finding: Finding) -> str:
-    """Return a finding for people: `fit`, `UNFIT` or `note`, the part, what is so, and what to do."""
-    word = {True: "fit", False: "UNFIT", None: "note"}[finding.fit]
+    """Return a finding for people: `OK`, `FAIL` or `note`, the part, what is so, and what to do."""
+    word = {True: "OK", False: "FAIL", None: "note"}[finding.fit]
     remedy = f"  ->  {finding.remedy}" if finding.remedy else ""
     return f"{word:<6}{finding.part:<10}{finding.text}{remedy}"
 

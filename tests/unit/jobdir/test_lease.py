@@ -20,7 +20,7 @@ HOLD = """
     if got is None:
         print("refused", flush=True)
         sys.exit()
-    with lease.kept([got], every=0.05):
+    with lease.heartbeat([got], every=0.05):
         print(got.number, flush=True)
         sys.stdin.readline()
 """

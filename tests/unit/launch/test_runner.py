@@ -31,7 +31,7 @@ def test_a_cell_its_training_and_what_rests_on_it_are_run_again(
 
 def test_a_word_that_is_no_cell_is_answered_with_those_there_are(tmp_path: Path) -> None:
     made = finished_root.make(tmp_path, videos=2)
-    with pytest.raises(UsageError, match=r"neither 'changed' nor a cell of this plan: upernet, decoder_a"):
+    with pytest.raises(UsageError, match=r"neither 'changed' nor a row of this plan: upernet, decoder_a"):
         runner.selected(made, "decoder_c")
 
 

@@ -205,7 +205,7 @@ def cells(config):
 @pytest.mark.parametrize(
     ("name", "body", "said"),
     [
-        ("mine.py", "return []", "has no cell"),
+        ("mine.py", "return []", "has no row"),
         ("mine.py", "return config.nothing", r"mine\.py:6: AttributeError"),
         ("ablation_ensemble.py", "return []", "the name 'ablation_ensemble' is taken by"),
     ],

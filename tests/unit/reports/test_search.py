@@ -11,6 +11,7 @@ from harness.config.compose import compose
 from harness.plan import study as studies
 from harness.plan.search_space import Whole
 from harness.plan.study import Study, Trial
+from harness.report import html_study
 from harness.results import rows as results
 from harness.results.figure import render as drawn
 from harness.results.rows import Context
@@ -247,3 +248,18 @@ def test_no_setting_is_bold_without_a_lead_beyond_noise(study: Study, context: C
 
     assert bold([*DEFAULTS, trial(3, 0.1, 60)]) == frozenset()
     assert bold([*DEFAULTS, *thrice(41, 42.1, 43.2)]) == {(0, 0)}
+
+
+def test_a_study_has_a_page_whose_trials_lead_to_their_runs(study: Study, context: Context, tmp_path: Path) -> None:
+    trials = [*DEFAULTS, *thrice(41, 42, 43)]
+    report = search.render(study, trials, {}, None, replace(context, title="<b>m</b>"))
+    write(report, tmp_path)
+    pages = {str(number): f"http://mlflow/#/experiments/1/runs/r{number}" for number in (0, 3)}
+    text = html_study.write(report, context, pages, tmp_path).read_text()
+    assert report.title.replace("<", "&lt;") in text
+    assert text.count('<a href="http://mlflow/#/experiments/1/runs/r3">') == 2  # among the best and in every trial
+    assert text.count('<a href="http://mlflow/#/experiments/1/runs/r0">') == 1
+    assert "r1" not in text.replace("r1<", "")
+    assert text.count("<img") == len(report.figures) > 0
+    assert "&lt;b&gt;m&lt;/b&gt;" in text
+    assert "harness search momentum" in text

@@ -98,7 +98,7 @@ def test_a_dry_run_makes_nothing_beside_another_study(tmp_path: Path, monkeypatc
     before = sorted(tmp_path.rglob("*")), (tmp_path / "own.db").read_bytes()
     monkeypatch.setattr(cost, "count", lambda plan: {})
     search.dry(replace(asked, study="another"), 1)
-    with pytest.raises(UsageError, match="belongs to another root"):
+    with pytest.raises(UsageError, match="belongs to another output directory"):
         search.dry(asked, 1)
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "own.db").read_bytes()) == before
 

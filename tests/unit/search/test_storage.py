@@ -186,7 +186,7 @@ def test_another_space_or_setting_is_refused_with_a_name_that_is_free(tmp_path: 
 def test_another_root_is_refused(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared.journal")
     keeper(tmp_path / "one", shared)
-    with pytest.raises(UsageError, match="belongs to another root"):
+    with pytest.raises(UsageError, match="belongs to another output directory"):
         keeper(tmp_path / "other", shared)
 
 

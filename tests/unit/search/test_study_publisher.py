@@ -30,7 +30,7 @@ from harness.search.backend import Storage
 from harness.search.request import Request
 from harness.search.storage import Keeper
 from harness.search.study_publisher import StudyPublisher
-from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, StoredRun, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, PLAN, SOURCE, Found, Tracking
 
 SEED = 0
 T0 = 1_800_000_000.0
@@ -101,17 +101,17 @@ def ended(study: Study, state: str = "complete", number: int = 0, looks: Sequenc
     return Trial(number, state, study.default, 41.0, {part: 30.0 + 3 * part for part in looks}, facts)
 
 
-def children(store: Tracking) -> list[StoredRun]:
+def children(store: Tracking) -> list[Found]:
     return sorted((run for run in runs(store) if PARENT in run.tags), key=lambda run: run.name)
 
 
-def runs(store: Tracking) -> list[StoredRun]:
+def runs(store: Tracking) -> list[Found]:
     client = store.connect()
     known = client.get_experiment_by_name(f"{store.prefix}search_momentum")
     return [store.get(run.info.run_id) for run in client.search_runs([known.experiment_id])] if known else []
 
 
-def curve(store: Tracking, run: StoredRun, key: str = "dev/miou") -> list[tuple[int, float]]:
+def curve(store: Tracking, run: Found, key: str = "dev/miou") -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in store.connect().get_metric_history(run.run_id, key)]
 
 
@@ -272,7 +272,7 @@ def told(tmp_path: Path, database: str) -> Request:
     return request(tmp_path, offline=False, tracking_uri=database, prefix=tmp_path.name)
 
 
-def parent(asked: Request) -> StoredRun:
+def parent(asked: Request) -> Found:
     """The study's run."""
     digest = asked.make().digest
     tracking = asked.tracking()
@@ -295,7 +295,9 @@ def test_a_study_that_breaks_off_is_reported_and_says_so_in_mlflow(
     monkeypatch.setattr(search, "work", raising(error))
     with pytest.raises(type(error)):
         search.run(told, 1, Progress())
-    assert (tmp_path / "runs" / "reports" / "search_momentum" / "report.md").is_file()
+    folder = tmp_path / "runs" / "reports" / "search_momentum"
+    assert (folder / "report.md").is_file()
+    assert "every trial" in (folder / "index.html").read_text()
     assert parent(told).status == status
 
 

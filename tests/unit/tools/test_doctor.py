@@ -343,6 +343,6 @@ def test_the_demo_is_fit_and_nothing_is_left_behind(tmp_path: Path, monkeypatch:
 
 def test_lines_and_json() -> None:
     bad = Finding("disk", False, "full", "free some space")
-    assert doctor.line(bad) == "UNFIT disk      full  ->  free some space"
+    assert doctor.line(bad) == "FAIL  disk      full  ->  free some space"
     assert doctor.findings_json([Finding("disk", None, "so")])["fit"] is True
     assert doctor.findings_json([bad, Finding("disk", True, "so")])["fit"] is False

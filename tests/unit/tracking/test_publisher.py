@@ -26,7 +26,7 @@ from harness.results.rows_json import rows_json
 from harness.tracking import publisher as publish
 from harness.tracking import report_from_mlflow, training_run
 from harness.tracking import store as store_module
-from harness.tracking.client import ROLE, StoredRun, Tracking
+from harness.tracking.client import ROLE, Found, Tracking
 from harness.tracking.publisher import Publisher, publisher_of
 from harness.tracking.store import Store
 from harness.tracking.training_run import params, pulse_tags
@@ -83,7 +83,7 @@ def store(database: str, request: pytest.FixtureRequest) -> Tracking:
     return Tracking(database, request.node.name[:60])
 
 
-def runs(store: Tracking) -> dict[str, StoredRun]:
+def runs(store: Tracking) -> dict[str, Found]:
     """By role; the experiment has one of each."""
     client = store.connect()
     known = client.get_experiment_by_name(f"{store.prefix}one_model")
@@ -92,7 +92,7 @@ def runs(store: Tracking) -> dict[str, StoredRun]:
     return {run.tags[ROLE]: run for run in found}
 
 
-def steps(store: Tracking, run: StoredRun) -> list[int]:
+def steps(store: Tracking, run: Found) -> list[int]:
     return [point.step for point in store.connect().get_metric_history(run.run_id, "train/loss")]
 
 
