@@ -43,7 +43,7 @@ HOLD = """
 import signal, sys, time
 from pathlib import Path
 from harness.jobdir import lease
-with lease.kept([lease.Claim(Path(folder)).take() for folder in sys.argv[1:]], every=0.2):
+with lease.heartbeat([lease.Claim(Path(folder)).take() for folder in sys.argv[1:]], every=0.2):
     signal.signal(signal.SIGINT, lambda *_: sys.exit(75))
     print("holds", flush=True)
     time.sleep(120)
