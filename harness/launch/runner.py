@@ -32,6 +32,7 @@ from harness.report.review import render
 from harness.results import cells, rows, score
 from harness.results.rows import Context, Row
 from harness.results.table import Report
+from harness.tracking import registry
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Published, Silent, publisher_of
 
@@ -82,9 +83,9 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 launcher, facts = worker
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
-                publisher.open(todo)
                 if not options.inside:
                     publisher.probe(todo, options.command)
+                publisher.open(todo)
                 try:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
@@ -183,10 +184,14 @@ def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
 
 
 def connected(options: RunOptions) -> Tracking | None:
-    """Return the store; None inside an allocation that cannot reach it. Raise UnfitError where it does not answer."""
+    """Return the store; None inside an allocation that cannot reach it.
+
+    Raise UnfitError where it does not answer, or where models would be registered elsewhere.
+    """
     if options.offline:
         return None
     tracking = Tracking(options.tracking_uri, options.prefix)
+    registry.check(tracking)
     try:
         tracking.check()
     except UnfitError as error:

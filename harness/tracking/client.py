@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from harness.common.errors import UnfitError
 from harness.common.machine import user
 from harness.common.redaction import redact
+from harness.tracking import opening
 from harness.tracking.limits import (
     DIGEST_CHARS,
     ENTITIES,
@@ -39,6 +40,7 @@ from harness.tracking.sqlite_reader import SqliteReader, reader
 if TYPE_CHECKING:
     import pandas as pd
 
+EXPERIMENT = "harness.experiment"  # of a plan's or study's run: its experiment's name, without the prefix
 PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
 SOURCE = "harness.source"  # the run that did the work, where a cell shares it
 SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
@@ -59,8 +61,9 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {error_message(error)}; {self.remedy}"
-            raise UnfitError(message) from error
+            what = error_message(error)
+            remedy = opening.PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
+            raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
 
     update_wrapper(wrapped, method)
     return wrapped
@@ -142,6 +145,8 @@ class Tracking:
                 return str(client.create_experiment(full, artifact_location=artifacts))
         if experiment.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
+        if self.database:
+            opening.check_artefacts(f"experiment '{full}'", experiment.artifact_location, self.database)
         return str(experiment.experiment_id)
 
     @speaks
@@ -295,8 +300,6 @@ class Tracking:
         if entry not in tables:
             client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
 
-    # --- what came out
-
     @speaks
     def get(self, run_id: str) -> Found:
         """Return a run."""
@@ -360,6 +363,9 @@ class Tracking:
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        if self.database:
+            run = self.get(run_id)
+            opening.check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         folder.mkdir(parents=True, exist_ok=True)
         if (store := self._reader()) is not None:
             with store:

@@ -15,6 +15,7 @@ from mlflow_server import WITHOUT
 from harness import cli
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.locks import us
 from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
@@ -138,7 +139,8 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
         rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
-    with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
+    words = rf"a rehearsal is at work in .*/rehearsal \({re.escape(us())}\); wait"
+    with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match=words):
         rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, SILENT)
 
 

@@ -335,6 +335,37 @@ def test_scancel_leaves_a_checkpoint_and_the_same_command_submits_again(slurm: C
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
+def test_a_cancelled_plan_leaves_a_checkpoint_and_nothing_in_the_queue(slurm: Cluster, tmp_path: Path) -> None:
+    words = [one_model.FILE, *one_model.TINY, "train.epochs=4000"]
+    stranger = slurm.run("sbatch", "--parsable", "--hold", "--wrap=true", "--output=/dev/null")
+    harness(tmp_path, slurm, "run", *words, "--launcher", "slurm", "--nproc", "1", "--detach")
+    numbers = submitted(tmp_path)
+    wait_for_checkpoint(tmp_path, slurm)
+    done = harness(tmp_path, slurm, "cancel", *words, "--json")
+    assert done.returncode == 0, done.stderr + log_of(tmp_path, "train")
+    results = {result["name"].split()[0]: result for result in json.loads(done.stdout)["jobs"]}
+    assert {kind: (result["state"], result["slurm"]) for kind, result in results.items()} == {
+        "train": ("stopped", numbers["train"]),
+        "evaluate": ("cancelled", numbers["evaluate"]),
+    }
+    outcome = read_json(job(tmp_path, "train") / "outcome.json")
+    assert outcome["status"] == "cancelled"
+    assert results["train"]["reason"] == f"saved at step {outcome['step']}"
+    assert slurm.wait(numbers["train"], "FAILED") == "FAILED", "ended, not requeued"
+    assert slurm.wait(numbers["evaluate"], "CANCELLED") == "CANCELLED"
+    assert read_json(job(tmp_path, "evaluate") / "outcome.json")["status"] == "cancelled"
+    assert slurm.state(stranger).startswith("PENDING"), "another's is not touched"
+    slurm.run("scancel", stranger)
+
+    from mlflow import MlflowClient
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
+    assert sorted(run.info.status for run in runs) == ["KILLED"] * 2  # plan, training
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
 def test_who_only_watches_may_leave(slurm: Cluster, tmp_path: Path) -> None:
     words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=4000", "--offline", "--launcher", "slurm"]
     command = [sys.executable, "-m", "harness.cli", *words, "--nproc", "1"]
