@@ -73,7 +73,9 @@ class PlanRun:
             self.tracking.file(run, path, "report")
         markdown = report_markdown(report)
         key = view.share(self.tracking, experiment_id, run)
-        self.tracking.note(experiment_id, f"[Open the table]({view.address(experiment_id, key)})\n\n{markdown}")
+        marks, _, heading = markdown.partition("\n")[0].partition(" ")
+        link = f"{marks} [{heading}]({view.address(experiment_id, key)})"  # the banner of the experiment's page
+        self.tracking.note(experiment_id, link + markdown.removeprefix(f"{marks} {heading}"))
         self.tracking.describe(run, markdown)
         self.mark(run, status)
 
