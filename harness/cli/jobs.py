@@ -134,4 +134,5 @@ def gc(
     if yes:
         log.info(f"deleted: {gc.delete(output_dir, items) / 1e6:.1f} MB")
     else:
-        log.info(f"{len(items)} item(s), {total / 1e6:.1f} MB; --yes deletes them")
+        number = f"{len(items)} item{'s' if len(items) > 1 else ''}"
+        log.info(f"{number}, {total / 1e6:.1f} MB; --yes deletes them" if items else "nothing to delete")

@@ -23,7 +23,7 @@ def report(
         typer.Argument(
             metavar="EXPERIMENT|KEY=VALUE",
             help="Experiments by name or by the path of a .py file, and configuration",
-            autocompletion=completion.of_kinds("experiments"),
+            autocompletion=completion.experiments_and_keys,
         ),
     ] = None,
     preset: Preset = None,

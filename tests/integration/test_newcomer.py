@@ -60,3 +60,5 @@ def test_completion_knows_experiments_and_decoders(tmp_path: Path):
     asked = {"_HARNESS_COMPLETE": "complete_bash", "COMP_WORDS": "harness run abl", "COMP_CWORD": "2"}
     done = command_line.harness(tmp_path, **asked)
     assert "ablation_ensemble" in done.stdout.split()
+    asked["COMP_WORDS"] = "harness run ablation_ensemble train.ep"
+    assert "train.epochs=" in command_line.harness(tmp_path, **asked | {"COMP_CWORD": "3"}).stdout.split()
