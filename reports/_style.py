@@ -56,12 +56,14 @@ RULES = {
 
 @contextmanager
 def house() -> Iterator[None]:
-    """Draw inside of it: seaborn's white grid with our rules; nothing outside changes."""
+    """Draw inside of it: seaborn's white grid with our rules, whatever a matplotlibrc says; nothing outside changes."""
     import matplotlib
     import seaborn
 
     rules: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook"), **RULES}
-    with matplotlib.rc_context(rules):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(rules)
         yield
 
 

@@ -2,12 +2,56 @@
 
 import logging
 import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from harness.tracking import client, opening
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("HARNESS_THREADS", "1")
 logging.getLogger("harness").setLevel(logging.INFO)  # for caplog
+
+MEMORY = Path("/dev/shm")  # temporary folders lie there where there is room: SQLite waits for a disk at each commit
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with MLflow's tables, made by one worker for all: its migrations are seconds, a copy is none."""
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mlflow_tables.db"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            opening.quiet()
+            from mlflow import MlflowClient
+
+            made = path.with_suffix(".new")
+            MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments()
+            with closing(sqlite3.connect(made)) as connection, connection:
+                connection.execute("DELETE FROM experiments")  # the default one, whose artefacts lie beside its store
+            made.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _new_stores_are_copies(request: pytest.FixtureRequest) -> Iterator[None]:
+    probe = client.probe
+
+    def laid(uri: str, database: Path | None) -> None:
+        probe(uri, database)
+        if database is not None and os.access(database, os.W_OK) and not database.stat().st_size:
+            database.write_bytes(request.getfixturevalue("mlflow_tables").read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "probe", laid)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import diagnose, jobs, plan, reports, run, search
+from harness.cli import diagnose, export, jobs, plan, reports, run, search
 from harness.common.child import in_utf8
 from harness.common.console import logging_to_stderr, never_refuse, out
 from harness.common.errors import HarnessError, refused
@@ -57,8 +57,10 @@ COMMANDS = (  # in the order of --help
     ("plan", plan.plan),
     ("run", run.run),
     ("status", jobs.status),
+    ("cancel", jobs.cancel),
     ("report", reports.report),
     ("ui", reports.ui),
+    ("export", export.export),
     ("search", search.search),
     ("score", reports.score),
     ("predict", reports.predict),

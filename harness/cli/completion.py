@@ -1,6 +1,6 @@
 """Shell completion: names of what can be given, each with the first line of its docstring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import typer
@@ -23,6 +23,34 @@ def of_kinds(*kinds: str) -> Callable[[typer.Context, str], Offers]:
         return [(name, head) for items in names for name, head in items if name.startswith(incomplete)]
 
     return offer
+
+
+def experiments_and_keys(context: typer.Context, incomplete: str) -> Offers:
+    """Offer experiments, and the keys of the configuration with the values that they have now."""
+    keys = [(f"{key}=", f"now {value}") for key, value in settings_of(context).items() if key.startswith(incomplete)]
+    return [*of_kinds("experiments")(context, incomplete), *keys]
+
+
+def settings_of(context: typer.Context) -> dict[str, object]:
+    """Return dotted key -> value of the configuration of the command that is being typed; none where it is wrong."""
+    from harness.config import settings
+    from harness.config.compose import compose
+
+    try:
+        preset = context.params.get("preset") or settings.resolve().preset
+        tree = compose(preset, [], folders(context)).tree
+    except (HarnessError, OSError):
+        return {}
+    return dict(leaves(tree))
+
+
+def leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield dotted key and value of everything in a tree that is no mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def kinds(incomplete: str) -> Offers:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, Root
+from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
+from harness.cli.parse import make_plan
 from harness.common.console import out
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
@@ -37,6 +38,46 @@ def status(
         out(line)
     if not statuses:
         log.info(f"no job under {output_dir} is at work or ended within a day; --all shows older ones")
+
+
+def cancel(
+    experiments: Names,
+    preset: Preset = None,
+    root: Root = None,
+    seeds: Seeds = 1,
+    plugins: Plugins = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """End what is at work or waits of a plan, here and in Slurm, with its checkpoints.
+
+    The words are those of `run`, which goes on from there. One's own runs are ended as by Ctrl-C, and Slurm jobs that
+    wait leave the queue; a run of somebody else's, or on another machine, is asked by a file in the job's directory
+    and ends in the same way. A line a job says what came of it, once it has.
+
+    Exit codes: 0 nothing of the plan is at work or waits any more; 1 some of it goes on, and its line says why.
+    """
+    plan, resolved = make_plan(experiments, seeds, preset, root, plugins, compute=False)
+    from harness.launch import cancel as cancelling
+
+    results = cancelling.Canceller(plan).run()
+    if as_json:
+        out(json.dumps(cancelling.as_json(results), indent=1))
+    else:
+        for line in cancelling.lines(results):
+            out(line)
+    if not results:
+        log.info(f"nothing of this plan is at work or waits under {plan.root}")
+    if not offline and any(result.state == "cancelled" for result in results):  # whose runs nobody else ends
+        from harness.launch.mlflow_sync import correct
+        from harness.tracking.client import Tracking
+
+        try:
+            correct(plan, Tracking(resolved.tracking_uri, resolved.prefix))
+        except UnfitError as error:
+            log.warning(f"{error}; `harness sync` tells it later")
+    if any(result.state == "left" for result in results):
+        raise typer.Exit(1)
 
 
 def sync(
@@ -93,4 +134,5 @@ def gc(
     if yes:
         log.info(f"deleted: {gc.delete(output_dir, items) / 1e6:.1f} MB")
     else:
-        log.info(f"{len(items)} item(s), {total / 1e6:.1f} MB; --yes deletes them")
+        number = f"{len(items)} item{'s' if len(items) > 1 else ''}"
+        log.info(f"{number}, {total / 1e6:.1f} MB; --yes deletes them" if items else "nothing to delete")

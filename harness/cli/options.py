@@ -12,7 +12,7 @@ Names = Annotated[
     typer.Argument(
         metavar="EXPERIMENT|KEY=VALUE",
         help="Experiments by name or by the path of a .py file, and configuration, for example train.epochs=3",
-        autocompletion=completion.of_kinds("experiments"),
+        autocompletion=completion.experiments_and_keys,
     ),
 ]
 Preset = Annotated[

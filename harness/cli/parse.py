@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError, refused
@@ -33,20 +33,31 @@ def redacted(value: object) -> str:
     return redact(str(value))
 
 
-def print_reports(reports: "Sequence[tuple[Sequence[Row], Context, Report]]", as_json: bool) -> None:
-    """Print tables for people, or the JSON of --json."""
+class Shown(Protocol):
+    """An experiment with its numbers and its report."""
+
+    @property
+    def rows(self) -> "Sequence[Row]": ...  # noqa: D102
+    @property
+    def context(self) -> "Context": ...  # noqa: D102
+    @property
+    def report(self) -> "Report": ...  # noqa: D102
+
+
+def print_reports(experiments: "Sequence[Shown]", as_json: bool) -> None:
+    """Print tables for people, or the JSON of --json, for which no table is made."""
+    if not as_json:
+        for one in experiments:
+            print_tables(one.report)
+        return
     from harness.results.power import needs
     from harness.results.rows_json import SCHEMA, experiment_json
 
-    if as_json:
-        experiments = [
-            {**experiment_json(rows, context), "power": [need.json for need in needs(rows, context)]}
-            for rows, context, _ in reports
-        ]
-        out(json.dumps({"schema": SCHEMA, "experiments": experiments}, indent=1))
-        return
-    for _, _, report in reports:
-        print_tables(report)
+    listed = [
+        {**experiment_json(one.rows, one.context), "power": [need.json for need in needs(one.rows, one.context)]}
+        for one in experiments
+    ]
+    out(json.dumps({"schema": SCHEMA, "experiments": listed}, indent=1))
 
 
 def print_tables(report: "Report") -> None:

@@ -23,7 +23,7 @@ def report(
         typer.Argument(
             metavar="EXPERIMENT|KEY=VALUE",
             help="Experiments by name or by the path of a .py file, and configuration",
-            autocompletion=completion.of_kinds("experiments"),
+            autocompletion=completion.experiments_and_keys,
         ),
     ] = None,
     preset: Preset = None,
@@ -55,7 +55,6 @@ def report(
     if not experiments:
         raise UsageError("which experiment? `harness list experiments` names them, `harness report --list` its reports")
     planned, settings = make_plan(experiments, seeds, preset, root, plugins)
-    from harness.tracking import report_from_mlflow
     from harness.tracking.client import Tracking
 
     if show and folder is None:
@@ -67,6 +66,8 @@ def report(
         reviews = report_from_root.look_up(planned, command_line(), store, folder)
         log.info(f"{store}: no such database, so this is what the files of {planned.root} say")
     else:
+        from harness.tracking import report_from_mlflow
+
         reviews = report_from_mlflow.look_up(planned, command_line(), settings.tracking_uri, settings.prefix, folder)
     if folder is not None:
         from harness.report.folder import write_report
@@ -78,7 +79,7 @@ def report(
             log.info("written: " + ", ".join(map(str, paths)))
             if show:
                 ui.open_page(paths[-1])
-    print_reports([(review.rows, review.context, review.report) for review in reviews], as_json)
+    print_reports(reviews, as_json)
 
 
 def list_reports(output_dir: Path, as_json: bool) -> None:

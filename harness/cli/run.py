@@ -123,7 +123,7 @@ def run(
         return
     results = carry_out(plan, options, on_slurm, detach)
     if results is not None:
-        print_reports([(done.rows, done.context, done.report) for done in results.finished], as_json)
+        print_reports(results.finished, as_json)
         conclude(results, offline, str(plan.root))
 
 

@@ -37,4 +37,10 @@ def answer() -> Iterator[TextIO]:
     """Yield the real stdout of a child process; what libraries print meanwhile goes to stderr."""
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
+        out.write("\n")  # what a sitecustomize has printed before is on lines of its own
         yield out
+
+
+def last_line(stdout: str) -> str:
+    """Return a child's answer: the last line, since a sitecustomize may print before it."""
+    return stdout.rstrip("\n").rpartition("\n")[2]

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUIET = 5.0  # seconds between two lines of a task
+QUIET = 5.0  # seconds between a task's first two lines; each later pause is twice as long, up to LONGEST
+LONGEST = 60.0
 
 
 class Progress:
     """Tasks under way: lines only, or, as a context manager in a terminal, bars."""
 
     def __init__(self, every: float = QUIET) -> None:
-        self.every = every  # seconds between two lines of a task
+        self.every = every  # seconds between a task's first two lines
         self.heading = ""
         self._bars: Bars | None = None
         self._tasks: dict[Hashable, Task] = {}
@@ -65,8 +66,8 @@ class Task:
     """Work whose units are counted."""
 
     def __init__(self, name: str, unit: str, every: float, delay: float, bars: "Bars | None") -> None:
-        self.name, self.unit, self.every = name, unit, every
-        self._last = time.monotonic() + delay - every
+        self.name, self.unit, self._pause = name, unit, every
+        self._next = time.monotonic() + delay
         self._finished = False
         self._bars = bars
         if bars is not None:
@@ -78,9 +79,9 @@ class Task:
             self._bars.update(self._bar, completed=done, total=total, note=note)
             return
         now = time.monotonic()
-        if self._finished or (done < total and now - self._last < self.every):
+        if self._finished or (done < total and now < self._next):
             return
-        self._last = now
+        self._next, self._pause = now + self._pause, min(2 * self._pause, LONGEST)
         name = f"{self.name}: " if self.name else ""
         log.info(f"{name}{done}/{total} {self.unit}  {note}".rstrip())
 

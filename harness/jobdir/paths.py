@@ -100,6 +100,7 @@ class JobDir(Folder):
     slurm_file = Entry("slurm.json")
     upload_file = Entry("mlflow.json")  # what each MLflow store was told
     prune_file = Entry("prune")  # there while the training shall stop, because others are better
+    stop_file = Entry("stop.json")  # asks the run that holds the job to end
     score_file = Entry("score.json")  # of a folder in scores/, in place of job.yaml and outcome.json
     weights_file = Entry("weights.safetensors")
     matrices_file = Entry("matrices.npz")  # all of videos/ in one file, as MLflow is given it
@@ -196,6 +197,10 @@ class OutputDir(Folder):
     def plan_file(self, digest: str) -> Path:
         """Return the file of a plan that was run."""
         return self.plans / f"{digest}.json"
+
+    def stop_file(self, digest: str) -> Path:
+        """Return the file that asks its user's runs of a plan to end."""
+        return self.plans / f"{digest}.stop"
 
     def slurm_log(self, number: str) -> Path:
         """Return what a Slurm job writes its output to; %j stands for its number where it is not known yet."""

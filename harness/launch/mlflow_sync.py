@@ -14,13 +14,15 @@ from harness.common.errors import UnfitError
 from harness.config.settings import RunOptions
 from harness.jobdir.events import read_events
 from harness.jobdir.paths import Outcome, OutputDir
-from harness.launch import runner
-from harness.launch.status import DAMAGED, LIVE, Status, look, read
+from harness.launch import runner, slurm_queue
+from harness.launch.slurm_submit import by_slurm_job
+from harness.launch.status import DAMAGED, LIVE, Status, examine, look, read
 from harness.plan import gc, saved_plans
 from harness.plan.job import Job, Train
 from harness.plan.outcome import ENDED, FAILED, failed_input, of_plan
 from harness.plan.plan import Plan
 from harness.tracking.client import FINGERPRINT, PLAN, Tracking
+from harness.tracking.plan_run import PlanRun
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
 
@@ -124,6 +126,17 @@ class Sync:
             if OutputDir(self.root).job(status.fingerprint).how().get("made") == run.tags.get("harness.made"):
                 self.tracking.finish(run.run_id, ENDED.get(status.state, "FAILED"))
                 log.info(f"{status.name}: a run that was left RUNNING is closed")
+
+
+def correct(plan: Plan, tracking: Tracking) -> None:
+    """Give the plan's runs that the store has their true status. Raise UnfitError where the store does not answer."""
+    queue = slurm_queue.ask(by_slurm_job(plan))
+    for experiment in plan.experiments:
+        lacking = [job for job in experiment.jobs if plan.state(job) != "done"]
+        begun = [job for job in lacking if plan.jobdir(job).job_file.exists() or plan.jobdir(job).slurm_file.exists()]
+        statuses = {job: examine(plan.jobdir(job), queue, time.time()) for job in begun}
+        live = {job for job, status in statuses.items() if status.state in LIVE}
+        PlanRun(Store(tracking, plan.root), plan, experiment).correct(of_plan(lacking, failed(lacking, statuses), live))
 
 
 def end_rehearsal(root: Path, tracking: Tracking) -> None:

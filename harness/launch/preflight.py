@@ -48,7 +48,7 @@ def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
             env=child_environment(),
             check=False,
         )
-        answer: Answer = TypeAdapter(kind).validate_json(done.stdout)
+        answer: Answer = TypeAdapter(kind).validate_json(child.last_line(done.stdout))
         return answer
     except subprocess.TimeoutExpired:
         return kind(broken=f"no answer within {PATIENCE} seconds")

@@ -10,16 +10,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.console import logging_to_stderr, out
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.locks import Lock
 from harness.common.progress import Progress
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
@@ -98,15 +97,14 @@ def alone(root: Path) -> Iterator[None]:
     """Hold a root's rehearsal. Raise UsageError if another one is at work."""
     access.writable(root)
     output = OutputDir(root)
-    lock = FileLock(output.rehearsal_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(f"a rehearsal is at work in {output.rehearsal}; wait for it or end it") from error
-    try:
+    lock = Lock(output.rehearsal_lock, patience=0)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock)
+        except UnfitError as error:
+            where = f"{output.rehearsal} ({lock.holder()})"
+            raise UsageError(f"a rehearsal is at work in {where}; wait for it or end it") from error
         yield
-    finally:
-        lock.release()
 
 
 def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | None]:

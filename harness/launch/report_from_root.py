@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.common.errors import UnfitError
-from harness.config import plugins
-from harness.launch import runner
 from harness.plan.plan import Experiment, Plan
 from harness.report.evidence import gather
-from harness.report.folder import collect_evidence
+from harness.report.review import Review
 from harness.results import rows, score
-from harness.results.frame import to_frame
-from harness.tracking.report_from_mlflow import Review
+from harness.results.cells import read
 
 
 def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None = None) -> list[Review]:
@@ -27,17 +24,14 @@ def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None
 def review(plan: Plan, experiment: Experiment, command: Sequence[str], folder: Path | None) -> Review:
     """Return an experiment as the root has it; panels are drawn into FOLDER/EXPERIMENT where a folder is given."""
     cells = [
-        rows.result(experiment, order, seed, cell, **runner.read(plan, cell, {}))
+        rows.result(experiment, order, seed, cell, **read(plan, cell, {}))
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
     results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     if folder is None:
         evidence = gather(plan, experiment, command)
     else:
+        from harness.report.folder import collect_evidence
+
         evidence = collect_evidence(plan, experiment, cells, command, folder / experiment.name)
-    context = rows.context(experiment, command, evidence, "")
-    with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
-        report = plugins.load("reports", experiment.report, experiment.config.folders).render(
-            to_frame(results), context
-        )
-    return Review(rows.aggregate(results, context), context, report)
+    return Review(experiment, results, rows.context(experiment, command, evidence, ""))

@@ -14,7 +14,7 @@ from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import Stopped
-from harness.config import input_digests, plugins
+from harness.config import plugins
 from harness.config.compose import Config
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
@@ -24,15 +24,15 @@ from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Scheduler
 from harness.launch.supervisor import Launcher, describe
 from harness.plan import data_changes, saved_plans, source_changes
-from harness.plan.cell import Cell
 from harness.plan.job import Job, Train
 from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
 from harness.report.folder import collect_evidence, point, write_report
-from harness.results import records, rows, score, submission
-from harness.results.frame import to_frame
+from harness.report.review import render
+from harness.results import cells, rows, score
 from harness.results.rows import Context, Row
 from harness.results.table import Report
+from harness.tracking import registry
 from harness.tracking.client import Tracking
 from harness.tracking.publisher import Published, Silent, publisher_of
 
@@ -83,9 +83,9 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 launcher, facts = worker
                 ranks = f"{facts['launcher']}, {facts['nproc']} process(es)"
                 log.info(f"{len(todo)} jobs to run ({ranks}), logs under {plan.root}")
-                publisher.open(todo)
                 if not options.inside:
                     publisher.probe(todo, options.command)
+                publisher.open(todo)
                 try:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
@@ -184,12 +184,16 @@ def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
 
 
 def connected(options: RunOptions) -> Tracking | None:
-    """Return the store; None inside an allocation that cannot reach it. Raise UnfitError where it does not answer."""
+    """Return the store; None inside an allocation that cannot reach it.
+
+    Raise UnfitError where it does not answer, or where models would be registered elsewhere.
+    """
     if options.offline:
         return None
     tracking = Tracking(options.tracking_uri, options.prefix)
+    registry.check(tracking)
     try:
-        tracking.connect()
+        tracking.check()
     except UnfitError as error:
         if not options.inside:
             raise
@@ -284,19 +288,23 @@ def conclude(
         published = publisher.catch_up(experiment)
     except UnfitError as error:
         away = str(error)
-    cells = [
+    measured = [
         rows.result(
-            experiment, order, seed, cell, run_id=published.runs.get(cell.job.fingerprint), **read(plan, cell, failures)
+            experiment,
+            order,
+            seed,
+            cell,
+            run_id=published.runs.get(cell.job.fingerprint),
+            **cells.read(plan, cell, failures),
         )
         for order, (seed, cell) in enumerate(experiment.cells)
     ]
-    results = [*cells, *score.rows(experiment, score.scores(plan.root, experiment.config))]
+    results = [*measured, *score.rows(experiment, score.scores(plan.root, experiment.config))]
     latest = (reports or plan.output.reports) / experiment.name
     folder = latest if reports else plan.output.report_folder(experiment.name, experiment.digest)
-    evidence = collect_evidence(plan, experiment, cells, options.command, folder)
+    evidence = collect_evidence(plan, experiment, measured, options.command, folder)
     facts = rows.context(experiment, options.command, evidence, published.pages)
-    with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
-        report = plugins.load("reports", experiment.report, experiment.config.folders).render(to_frame(results), facts)
+    report = render(experiment, results, facts)
     table = rows.aggregate(results, facts)
     write_report(report, table, facts, folder)
     if not reports:
@@ -307,44 +315,6 @@ def conclude(
         except UnfitError as error:
             away = str(error)
     return Finished(experiment, table, facts, report, latest, away)
-
-
-def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
-    """What the root's files say of a cell."""
-    directory = plan.directory(cell.job)
-    if cell.skip is not None:
-        return {"status": "missing", "reason": cell.skip}
-    if plan.state(cell.job) == "done":
-        found = records.read_evaluation(directory)
-        if not found.labelled:
-            return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
-        made = records.joined([*(records.provenance(plan.directory(job)) for job in cell.job.inputs), found.provenance])
-        unit_of = input_digests.units(cell.job.config, found.videos)
-        known = {key: made.get(key) for key in ("commit", "dirty", "device")}
-        return {
-            "status": "done",
-            "miou": found.final["miou"],
-            "metrics": found.final,
-            "units": len(set(unit_of.values())),
-            "videos": found.videos,
-            "unit_of": unit_of,
-            "moved": found.moved,
-            "exited": found.exited,
-            "versions": made.get("versions") or {},
-            "changed": ", ".join(changed(plan, cell)) or None,
-            **known,
-        }
-    if cell.job in failures:
-        return {"status": "failed", "reason": failures[cell.job]}
-    why = data_changes.changed(plan, cell.job, data_changes.finished(plan)) if plan.config.content.manifests else ""
-    outcome = plan.jobdir(cell.job).outcome()
-    reason = (outcome and outcome.reason) or (f"data changed: {why}" if why else "not run yet")
-    return {"status": "missing", "reason": reason}
-
-
-def changed(plan: Plan, cell: Cell) -> list[str]:
-    """Return the sources of a cell's evaluation and trainings that are no longer what they ran with."""
-    return sorted({name for job in [*cell.job.inputs, cell.job] for name in source_changes.changed(plan, job)})
 
 
 def require_inputs(config: Config) -> None:

@@ -5,16 +5,18 @@ to it while there is something else to do, and then waited for; its result is ta
 """
 
 import logging
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.common.atomic_files import JsonObject
 from harness.common.progress import Progress
-from harness.common.signals import stop_signals
+from harness.common.signals import Stopped, stop_signals
 from harness.jobdir import lease
 from harness.jobdir.lease import Claim, Lease
 from harness.jobdir.paths import Outcome
+from harness.jobdir.stop_request import NewRequests
 from harness.launch.supervisor import Launcher, supervise
 from harness.plan.job import Job
 from harness.plan.outcome import FAILED, failed_input
@@ -41,9 +43,10 @@ class Scheduler:
         self._claims = {job: Claim(self.plan.directory(job)) for job in self.waiting}
         self._reported: set[tuple[Job, str]] = set()
         self._stalled: set[Job] = set()  # and run again, once
+        self._requests = NewRequests(self.plan.stop_files)
 
     def run(self, launcher: Launcher, publisher: Silent, progress: Progress, facts: JsonObject) -> None:
-        """Run launches until every job is finished or failed. Raise Stopped after a signal."""
+        """Run launches until every job is finished or failed. Raise Stopped after a signal or a request."""
         while self.waiting:
             before = len(self.waiting)
             for launch in launches(self.waiting):
@@ -54,6 +57,9 @@ class Scheduler:
                         outcomes = supervise(self.plan, leases, launcher, publisher, progress, facts)
                     self.note(outcomes)
             if len(self.waiting) == before:
+                if (request := self._requests()) is not None:
+                    log.info(f"{request.who} asks the runs of this plan to end (`harness cancel`)")
+                    raise Stopped(signal.SIGINT)
                 with stop_signals():
                     time.sleep(ASK)
 

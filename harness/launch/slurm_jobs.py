@@ -240,8 +240,8 @@ def log_path(plan: Plan, number: str) -> str:
 class Queued:
     """Slurm jobs as the queue has them: each change is said once, and it is known when none is left."""
 
-    def __init__(self, ids: Collection[str] | Mapping[SlurmJob, object]) -> None:
-        self.ids = ids
+    def __init__(self, jobs: Collection[SlurmJob]) -> None:
+        self.jobs = jobs  # a dict's keys may grow
         self._told: dict[str, str] = {}
         self._asked, self._seen = -ASK, time.monotonic()
 
@@ -249,8 +249,7 @@ class Queued:
         """Return whether none was there for GONE seconds; the queue is asked every ASK seconds, if it answers."""
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
-            jobs = [entry if isinstance(entry, SlurmJob) else SlurmJob(entry) for entry in self.ids]
-            queue = slurm_queue.ask(jobs)
+            queue = slurm_queue.ask(self.jobs)
             for job, state in queue.states.items():
                 line = f"Slurm job {job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
                 if self._told.get(job.id) != line:

@@ -51,16 +51,26 @@ def ask(jobs: Iterable[SlurmJob]) -> Queue:
     return Queue(states, frozenset(silent))
 
 
+def any_live(jobs: Iterable[SlurmJob]) -> bool:
+    """Return whether one of some jobs waits or runs, as far as can be asked."""
+    jobs = list(jobs)
+    queue = ask(jobs)
+    return any(queue.live(job) for job in jobs)
+
+
 def agrees(job: SlurmJob, state: State) -> bool:
     """Return whether what Slurm has under a job's number is that job, as far as both say."""
     pairs = ((job.user, state.user), (job.name, state.name))
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def cancel(job: SlurmJob) -> bool:
-    """Cancel a Slurm job of ours unless it cannot be told from another's; return whether it was cancelled."""
+def cancel(job: SlurmJob, signal: str | None = None) -> bool:
+    """Cancel a Slurm job of ours, or send its processes a signal ("INT"), unless it cannot be told from another's.
+
+    Return whether that was done.
+    """
     if None in (job.cluster, job.name) or job.user != _sbatch.user():
         return False
     local = job.cluster == _sbatch.configuration().get("ClusterName")
-    _sbatch.cancel([job.id], None if local else job.cluster, job.name)  # scancel compares user and name
+    _sbatch.cancel([job.id], None if local else job.cluster, job.name, signal)  # scancel compares user and name
     return True

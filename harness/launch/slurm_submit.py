@@ -9,6 +9,7 @@ from typing import TypeAlias
 from harness.common.errors import UnfitError
 from harness.common.locks import Lock
 from harness.jobdir.paths import Outcome, SlurmJob, Submission
+from harness.jobdir.stop_request import NewRequests
 from harness.launch import slurm_queue
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import Later
@@ -39,6 +40,7 @@ class Submitter:
         self.left = launches(self.missing)  # not submitted yet
         self._all = len(self.left)
         self._logged = ""
+        self._requests = NewRequests(self.plan.stop_files)
         self._tried = 0.0  # monotonic seconds
 
     def submit(self) -> None:
@@ -49,6 +51,9 @@ class Submitter:
         """
         self._tried = time.monotonic()
         with Lock(self.plan.output.slurm_lock):  # two who look and then submit would do so twice
+            if (request := self._requests()) is not None:
+                self._give_up(by_request(request.who))
+                return
             submitted = by_slurm_job(self.plan)
             queue = slurm_queue.ask(submitted)
             queued = {job: slurm_job for slurm_job, jobs in submitted.items() if queue.live(slurm_job) for job in jobs}
@@ -142,6 +147,13 @@ class Submitter:
                 failures[job] = outcome.reason or outcome.status
         return failures
 
+    def _give_up(self, why: str) -> None:
+        """Submit nothing of what is left."""
+        log.info(f"{len(self.left)} of {self._all} Slurm jobs are not submitted: {why}")
+        for job in [job for launch in self.left for job in launch if self.plan.state(job) != "done"]:
+            cancelled(self.plan, job, why)
+        self.left.clear()
+
     def _put_off(self, why: str) -> None:
         """Log what waits, if that has changed."""
         line = f"{len(self.left)} of {self._all} Slurm jobs are still to be submitted: {why}"
@@ -164,6 +176,11 @@ def over(plan: Plan, job: Job) -> bool:
     """Return whether a job's files say that it is over and will not be taken up again by Slurm."""
     outcome = plan.jobdir(job).outcome()
     return outcome is not None and outcome.status in OVER
+
+
+def by_request(who: str) -> str:
+    """Return why a job was not begun that `who` did not want any more."""
+    return f"cancelled by {who} before it began; the same command runs it"
 
 
 def cancelled(plan: Plan, job: Job, reason: str) -> None:

@@ -27,6 +27,7 @@ from harness.jobdir.events import read_events
 from harness.jobdir.lease import Lease
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay
+from harness.jobdir.stop_request import StopRequest
 from harness.launch.progress import JobProgress
 from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job, Train
@@ -75,13 +76,15 @@ class Watch:
         self._failed: float | None = None  # when all jobs had failed
 
     def __call__(self) -> str | None:
-        """Return 'superseded', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
+        """Return 'superseded', 'asked', 'stalled', 'failed' (and ranks hang behind the one that failed), or None."""
         if any(lease.superseded for lease in self.launch.values()):
             return "superseded"
         now = time.monotonic()
         if now - self._asked < 1:
             return None
         self._asked = now
+        if any(self._asked_to_end(job, lease) for job, lease in self.launch.items()):
+            return "asked"
         (job, lease), *_ = self.launch.items()
         beats = [path.stat().st_mtime_ns for path in stacks(self.plan, job, lease)]
         if beats != self._beats:  # another time than before, by whatever clock
@@ -93,6 +96,14 @@ class Watch:
             self._failed = self._failed or now
             return "failed" if now - self._failed > HANGING else None
         return None
+
+    def _asked_to_end(self, job: Job, lease: Lease) -> bool:
+        """Return whether somebody wants this attempt's run to end (`harness cancel`)."""
+        request = StopRequest.read(self.plan.jobdir(job).stop_file)
+        if request is None or request.attempt != lease.number:
+            return False
+        log.info(f"{job.name}: {request.who} asks this run to end (`harness cancel`)")
+        return True
 
 
 def stacks(plan: Plan, job: Job, lease: Lease) -> list[Path]:
@@ -155,6 +166,8 @@ def to_its_end(
                 publisher.begin(job)
             launcher.start([plan.directory(job) for job in launch])
             ended = wait(plan, launcher, publisher, progress, followed, Watch(plan, launch, stall))
+            if ended == "asked":
+                raise Stopped(signal.SIGINT)
             if ended is not None:
                 end(launcher)
         except Stopped as stop:

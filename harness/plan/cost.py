@@ -151,7 +151,7 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
     if counted.returncode:
         lines = counted.stderr.strip().splitlines()
         raise UnfitError(f"FLOPs could not be counted: {lines[-1] if lines else 'the child process died'}")
-    flops: dict[str, dict[str, float]] = json.loads(counted.stdout)
+    flops: dict[str, dict[str, float]] = json.loads(child.last_line(counted.stdout))
     return flops
 
 

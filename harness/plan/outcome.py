@@ -3,7 +3,7 @@
 finished   the result is there             failed      its reason says why
 pruned     a search had a better one       lost        its ranks died without a word
 preempted  by a scheduler's signal         stalled     no step for too long
-paused     a rehearsal's first half        cancelled   by Ctrl-C; or never begun, since what it needs is not there
+paused     a rehearsal's first half        cancelled   by a person; or never begun, since what it needs is not there
 """
 
 from collections.abc import Container, Sequence

@@ -65,6 +65,11 @@ class Plan:
         """The output directory."""
         return OutputDir(self.root)
 
+    @property
+    def stop_files(self) -> list[Path]:
+        """The files that ask runs of the plan to end."""
+        return [self.output.stop_file(experiment.digest) for experiment in self.experiments]
+
     def jobdir(self, job: Job) -> JobDir:
         """Return a job's directory."""
         return self.output.job(job.fingerprint)

@@ -1,5 +1,6 @@
 """A report's evidence from the root's files: losses of the journals, snapshots of M, provenance of every job."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import evidence, records
 from harness.results.evidence import Curve, Evidence, Memory
 
+EVIDENCE = "evidence.json"
 LABELS = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
 KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "seconds", "launch", "peak", "made")
 
@@ -124,3 +126,11 @@ def provenance(directory: Path, job: Job) -> JsonObject:
     record = records.provenance(directory)
     facts = {key: record[key] for key in KEPT if record.get(key) is not None}
     return {"name": job.name, "fingerprint": job.fingerprint, "version": job.identity["version"], **facts}
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Return evidence from a file; none where it is absent or was written by another version."""
+    try:
+        return Evidence.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Evidence()

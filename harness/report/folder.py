@@ -9,14 +9,12 @@ from pathlib import Path
 from harness.common.atomic_files import temporary
 from harness.common.redaction import redact
 from harness.plan.plan import Experiment, Plan
-from harness.report import html_report, qualitative
-from harness.report.evidence import gather
+from harness.report import figure_stamp, html_report, qualitative
+from harness.report.evidence import EVIDENCE, gather
 from harness.results import table
 from harness.results.evidence import Evidence
 from harness.results.rows import CellResult, Context, Row
 from harness.results.table import Report
-
-EVIDENCE = "evidence.json"
 
 
 def collect_evidence(
@@ -46,8 +44,15 @@ def collect_evidence(
 
 
 def write_report(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> list[Path]:
-    """Write tables, figures and the page; return their paths, the page last. Raise OSError."""
-    paths = table.write(report, folder)
+    """Write tables, figures where they are not there as they are, and the page; return their paths, the page last.
+
+    Raise OSError.
+    """
+    inputs = figure_stamp.inputs(report, rows, context)
+    drawn = figure_stamp.current(report, inputs, folder)
+    paths = table.write(report, folder, draw=not drawn)
+    if not drawn:
+        figure_stamp.keep(report, inputs, folder)
     return [*paths, html_report.write(report, rows, context, folder)]
 
 
@@ -67,11 +72,3 @@ def free(path: Path) -> Path:
     """Return the path, numbered where something is there already."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return path if not path.exists() else next(other for other in numbered if not other.exists())
-
-
-def read_evidence(path: Path) -> Evidence:
-    """Return evidence from a file; none where it is absent or was written by another version."""
-    try:
-        return Evidence.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Evidence()

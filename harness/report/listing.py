@@ -6,7 +6,7 @@ from time import localtime, strftime
 
 from harness.common.atomic_files import JsonObject
 from harness.jobdir.paths import OutputDir
-from harness.report.folder import EVIDENCE, read_evidence
+from harness.report.evidence import EVIDENCE, read_evidence
 
 REPORT = "report.md"
 

@@ -6,6 +6,7 @@ those that its evaluation kept (engine/snapshots: the middle frame of every vide
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,17 +199,31 @@ def cut_to_tile(caption: str, letters: Any) -> str:
 
 
 def font(size: int = 13) -> Any:
-    """Return DejaVu Sans, which matplotlib brings along."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    """Return DejaVu Sans from matplotlib's folder; matplotlib itself is not imported."""
+    package = find_spec("matplotlib")
+    assert package is not None
+    assert package.origin is not None
+    return ImageFont.truetype(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
-    """Write every panel's PNG; returns what panels.json says of them. Raise OSError."""
+    """Write every panel's PNG that is not there yet, and no other; returns what panels.json says of them.
+
+    Raise OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
+    for old in {*folder.glob("*.png")} - {folder / panel.file for panel in panels}:
         old.unlink()
     for panel in panels:
-        panel.image.save(folder / panel.file, optimize=True)
+        if not shows(folder / panel.file, panel.image):
+            panel.image.save(folder / panel.file, optimize=True)
     return [{"file": panel.file, "title": panel.title, "alt": panel.alt, "classes": panel.classes} for panel in panels]
+
+
+def shows(path: Path, image: Image.Image) -> bool:
+    """Return whether a file holds an image, pixel by pixel; to read a PNG takes a fraction of compressing it."""
+    try:
+        with Image.open(path) as there:
+            return (there.mode, there.size) == (image.mode, image.size) and there.tobytes() == image.tobytes()
+    except (OSError, SyntaxError):  # absent or damaged
+        return False

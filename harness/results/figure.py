@@ -27,12 +27,14 @@ class Figure:
 
 
 def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
-    """Return the figure in each form; equal figures give equal bytes."""
+    """Return the figure in each form; equal figures give equal bytes, whatever a matplotlibrc says."""
     import matplotlib
 
-    drawing = figure.draw()
     data = {}
-    with matplotlib.rc_context({"svg.hashsalt": figure.title, "svg.fonttype": "path"}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": figure.title, "svg.fonttype": "path"})
+        drawing = figure.draw()
         for form in forms:
             out = BytesIO()
             metadata = {"Date": None} if form == "svg" else {}
@@ -41,10 +43,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
     return data
 
 
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write STEM.png and STEM.svg; returns their paths. Raise OSError."""
-    paths = []
+def save(figure: Figure, folder: Path, stem: str) -> None:
+    """Write STEM.png and STEM.svg. Raise OSError."""
     for form, data in render(figure).items():
-        paths.append(folder / f"{stem}.{form}")
-        paths[-1].write_bytes(data)
-    return paths
+        (folder / f"{stem}.{form}").write_bytes(data)

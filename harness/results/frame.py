@@ -40,7 +40,7 @@ def from_frame(frame: pd.DataFrame, context: Context) -> list[Row]:
 
 
 def _result(line: Mapping[Any, Any]) -> CellResult:
-    values = {key: null(line[key]) for key in KEPT}
+    values = {key: None if line[key] is pd.NA else null(line[key]) for key in KEPT}
     miou = float(line["miou"]) if line["status"] == "done" else None
     return CellResult(**{**values, "miou": miou, "sums": line["sums"]})
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import nct
+from scipy.special import nctdtr
 
 from harness.config import input_digests
 from harness.plan.cell import Cell
@@ -100,7 +99,7 @@ def power(gain: float, noise: Noise, seeds: int) -> float:
         return float(gain != 0)
     factor, df = stats.quantile(parts, (1 + stats.LEVEL) / 2)
     shift = min(abs(gain) / error, 30.0)  # beyond it is certain
-    return float(nct.sf(factor, df, shift))
+    return 1 - float(nctdtr(df, shift, factor))
 
 
 def seeds_needed(gain: float, noise: Noise) -> int | None:
@@ -113,7 +112,7 @@ def smallest_gain(noise: Noise, seeds: int) -> float | None:
     scale = noise.seeds + (noise.units or 0.0)
     if seeds < 2 or scale == 0:
         return None if seeds < 2 else 0.0
-    return float(brentq(lambda gain: power(gain, noise, seeds) - POWER, 0.0, 30 * scale))
+    return stats.root(lambda gain: power(gain, noise, seeds) - POWER, 0.0, 30 * scale)
 
 
 def noise_of(ours: Gain, same_checkpoints: bool, units: int) -> Noise | None:

@@ -13,7 +13,6 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from harness.plan.cell import Cell
@@ -390,7 +389,7 @@ def null(value: Any) -> Any:
     """Return a value as plain Python: numbers unboxed, every kind of missing as None."""
     if isinstance(value, Mapping):
         return dict(value)
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value
 

@@ -22,16 +22,14 @@ What to know: an IoU over few units is biased, so where many classes stand in fe
 that of many videos; in a gain most of that cancels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import chi2, kurtosis, norm
-from scipy.stats import t as student
+from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit  # scipy.stats takes ten times as long to import
 
 from harness.results.paper import count
 
@@ -90,7 +88,7 @@ class Interval(NamedTuple):
         mean, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         if half == 0:
             return 1.0 if mean == 0 else 0.0
-        return float(2 * student.sf(abs(mean) / half * student.ppf((1 + LEVEL) / 2, self.df), self.df))
+        return float(2 * stdtr(self.df, -abs(mean) / half * stdtrit(self.df, (1 + LEVEL) / 2)))
 
     @property
     def percent(self) -> "Interval":
@@ -217,8 +215,16 @@ def tail_df(shares: Floats) -> float:
     That of the chi-square with the same variance: of s² it is σ⁴ (2 / (U - 1) + κ / U), κ the excess kurtosis.
     """
     units = len(shares)
-    excess = float(kurtosis(shares, bias=False)) if shares.std() > 1e-12 else 0.0
+    excess = excess_kurtosis(shares) if shares.std() > 1e-12 else 0.0
     return 2 / (2 / (units - 1) + max(excess, 0.0) / units)
+
+
+def excess_kurtosis(values: Floats) -> float:
+    """Return the unbiased sample excess kurtosis G2 of more than three values (scipy.stats.kurtosis, bias=False)."""
+    n = len(values)
+    squares = np.square(values - values.mean())
+    ratio = np.square(squares).mean() / squares.mean() ** 2  # m4 / m2²
+    return float(((n**2 - 1) * ratio - 3 * (n - 1) ** 2) / ((n - 2) * (n - 3)))
 
 
 def seed_interval(values: Sequence[float]) -> Interval:
@@ -250,10 +256,17 @@ def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[f
     weights = variances / total if total else np.full(len(parts), 1 / len(parts))
     spread = float(np.sum(variances**2 / dfs)) if spread is None else spread
     satterthwaite = max(total**2 / spread, dfs.min()) if spread and total else dfs.min()
-    wide = float(weights @ student.ppf(share, dfs))
-    factor = WEIGHT * wide + (1 - WEIGHT) * float(student.ppf(share, satterthwaite))
+    wide = float(weights @ stdtrit(dfs, share))
+    factor = WEIGHT * wide + (1 - WEIGHT) * float(stdtrit(satterthwaite, share))
     low, high = dfs.min() / 2, 2 * max(dfs.max(), satterthwaite)
-    return factor, float(brentq(lambda df: student.ppf(share, df) - factor, low, high))
+    return factor, root(lambda df: factor - stdtrit(df, share), float(low), float(high))
+
+
+def root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where an increasing function is 0 between `low` and `high`, to the last bit, by bisection."""
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if function(middle) < 0 else (low, middle)
+    return high
 
 
 def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float = MARGIN) -> Verdict:
@@ -300,10 +313,11 @@ def lead(spread: float | None, seeds: int, tried: int, each: int = 1, difference
     if spread is None or seeds < 2 or tried < 1:
         return None
     grid = (np.arange(400) + 0.5) / 400
-    scale = np.sqrt(chi2.ppf(grid, seeds - 1) / (seeds - 1))[:, None]  # of the spread, over the true one
-    default = np.zeros(1) if differences else norm.ppf(grid) / seeds**0.5
+    freedom = (seeds - 1) / 2
+    scale = np.sqrt(gammaincinv(freedom, grid) / freedom)[:, None]  # a chi: of the spread, over the true one
+    default = np.zeros(1) if differences else ndtri(grid) / seeds**0.5
 
     def under(factor: float) -> float:
-        return float(np.mean(norm.cdf((factor * scale + default) * each**0.5) ** tried))
+        return float(np.mean(ndtr((factor * scale + default) * each**0.5) ** tried))
 
-    return spread * float(brentq(lambda factor: under(factor) - (1 + LEVEL) / 2, 0, 1e4))
+    return spread * root(lambda factor: under(factor) - (1 + LEVEL) / 2, 0.0, 1e4)

@@ -10,13 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
 
-import tabulate as tables
-from tabulate import tabulate
-
 from harness.results import figure
 from harness.results.figure import Figure
 
-tables.MIN_PADDING = 0  # a header needs no more room than its letters
 WIDTH = 100  # columns of a terminal that a table should fit
 TEXT = 24  # columns that a text gets in a table that is too wide
 
@@ -79,6 +75,7 @@ class Report:
     figures: Mapping[str, Figure] = field(default_factory=dict)
     appendix: Mapping[str, Table] = field(default_factory=dict)
     headline: str = ""  # what the tables come to, in one sentence
+    source: str = field(default="", compare=False)  # the module that made it
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -105,14 +102,21 @@ def latex_text(text: str) -> str:
 def markdown(table: Table, headline: str = "") -> str:
     """Return a heading, the headline, a pipe table, notes as a list."""
     rows = [[markdown_cell(table, i, j) for j in range(len(row))] for i, row in enumerate(table.rows)]
-    names = {"l": "left", "c": "center", "r": "right"}
-    align = [names[letter] for letter in table.align] if rows else None
-    headers = [markdown_text(column) for column in table.columns]
-    body = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    body = grid([markdown_text(column) for column in table.columns], rows, table.align, "pipe")
     parts = [f"## {markdown_text(table.title)}", *([markdown_text(headline)] if headline else []), body]
     if table.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str, form: str) -> str:
+    """Return the cells in one of tabulate's forms; `align` has a letter a column."""
+    import tabulate
+
+    tabulate.MIN_PADDING = 0  # a header needs no more room than its letters
+    names = {"l": "left", "c": "center", "r": "right"}
+    aligned = [names[letter] for letter in align] if rows else None
+    return str(tabulate.tabulate(rows, headers=headers, tablefmt=form, colalign=aligned, disable_numparse=True))
 
 
 def markdown_cell(table: Table, row: int, column: int) -> str:
@@ -136,17 +140,24 @@ def to_csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     r"""Return a table environment with booktabs rules (\usepackage{booktabs}); notes below in small type."""
-    import pandas as pd  # slow to import, and needed by few commands
-
+    header = [latex_text(column) for column in table.columns]
     rows = [
         [rf"\textbf{{{latex_text(cell)}}}" if (i, j) in table.bold else latex_cell(cell) for j, cell in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
-    frame = pd.DataFrame(rows, columns=[latex_text(column) for column in table.columns], dtype=object)
-    body = frame.style.hide(axis="index").to_latex(hrules=True, column_format=table.align).rstrip()
     notes = [rf"\par\smallskip{{\footnotesize {latex_text(note)}}}" for note in table.notes]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", body, *notes, r"\end{table}"]
+    lines = [
+        *(r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}"),
+        *(rf"\begin{{tabular}}{{{table.align}}}", r"\toprule", latex_line(header), r"\midrule"),
+        *map(latex_line, rows),
+        *(r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def latex_line(cells: Sequence[str]) -> str:
+    r"""Return cells between ampersands, ended by \\."""
+    return " & ".join(cells) + r" \\"
 
 
 def latex_cell(text: str) -> str:
@@ -164,9 +175,7 @@ def plain(table: Table, width: int | None = None) -> str:
     if sum(max(map(len, column)) + 2 for column in columns) - 2 > (width or WIDTH):
         columns = [narrow(column, letter == "l") for column, letter in zip(columns, table.align, strict=True)]
     headers, *rows = zip(*columns, strict=True)
-    names = {"l": "left", "c": "center", "r": "right"}
-    align = [names[letter] for letter in table.align] if rows else None
-    body = tabulate(rows, headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    body = grid(headers, rows, table.align, "simple")
     notes = [f"  {clean(note)}" for note in table.notes]
     if width:
         notes = [fill(note, max(width, TEXT), subsequent_indent="    ") for note in notes]
@@ -194,10 +203,10 @@ def report_markdown(report: Report, appendix: bool = False) -> str:
     return "\n".join(parts)
 
 
-def write(report: Report, folder: Path) -> list[Path]:
+def write(report: Report, folder: Path, draw: bool = True) -> list[Path]:
     """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
 
-    Raise OSError.
+    Figures that are there already need not be drawn. Raise OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": report_markdown(report, appendix=True)}
@@ -206,8 +215,15 @@ def write(report: Report, folder: Path) -> list[Path]:
         texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    pictures = [path for name, each in report.figures.items() for path in figure.save(each, folder, stem(name))]
-    return [folder / name for name in texts] + pictures
+    if draw:
+        for name, each in report.figures.items():
+            figure.save(each, folder, stem(name))
+    return [folder / name for name in (*texts, *figure_files(report))]
+
+
+def figure_files(report: Report) -> list[str]:
+    """Return the names of the files of a report's figures."""
+    return [f"{stem(name)}.{form}" for name in report.figures for form in figure.FORMS]
 
 
 def stem(name: str) -> str:

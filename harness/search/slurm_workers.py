@@ -17,12 +17,14 @@ from typing import Any
 from harness.common.atomic_files import read_json, write_json
 from harness.common.console import logging_to_stderr
 from harness.common.errors import HarnessError, UnfitError, refused
+from harness.common.locks import Lock
 from harness.common.progress import Progress
 from harness.common.signals import Stopped, stop_signals
 from harness.config.settings import resolve
-from harness.jobdir.paths import OutputDir
-from harness.launch import slurm_jobs
+from harness.jobdir.paths import OutputDir, SlurmJob
+from harness.launch import slurm_jobs, slurm_queue
 from harness.launch.launchers import _sbatch
+from harness.launch.launchers._sbatch import Later
 from harness.search.backend import Storage
 from harness.search.loop import in_words
 from harness.search.request import Request
@@ -91,31 +93,59 @@ def run(request: Request, workers: int, keeper: Keeper) -> None:
 
     Raise UnfitError where none is left before that, Stopped after a signal, which leaves the Slurm jobs alone.
     """
-    ids = submit(request, workers, keeper.study.name, keeper.storage)
+    submitted = submit(request, workers, keeper.study.name, keeper.storage)
     try:
-        accompany(request, ids, keeper)
+        accompany(request, submitted, keeper)
     except Stopped:
-        log.info(f"the Slurm jobs go on ({', '.join(ids)}); the same command comes back to them, scancel ends them")
+        numbers = ", ".join(map(str, submitted))
+        log.info(f"the Slurm jobs go on ({numbers}); the same command comes back to them, scancel ends them")
         raise
-    _sbatch.cancel([number for number, state in (_sbatch.queue(ids) or {}).items() if state.state == "PENDING"])
+    for slurm_job, state in slurm_queue.ask(submitted).states.items():
+        if state.state == "PENDING":
+            slurm_queue.cancel(slurm_job)
 
 
-def submit(request: Request, workers: int, study: str, storage: Storage) -> list[str]:
-    """Put workers into the queue until there are so many; the numbers of all."""
-    note = storage.folder / "slurm.json"
-    queued = _sbatch.queue(read_json(note).get("ids", [])) or {}
-    ids = [number for number, state in queued.items() if state.live]
+def submit(request: Request, workers: int, study: str, storage: Storage) -> list[SlurmJob]:
+    """Put workers into the queue until there are so many; all of them.
+
+    Raise Later where the queue cannot be asked: workers that are in it would be submitted twice.
+    """
     submitter = executor(request, study)
     if workers > 1 and not storage.database:
         log.warning(
             "workers on several nodes: their locks must hold on this file system, or give --storage postgresql://…"
         )
-    with environment(URL, storage.whole):
-        while len(ids) < workers:
-            ids.append(_sbatch.submit(submitter, task(request)))
-            write_json(note, {"ids": ids})
-            log.info(f"Slurm job {ids[-1]}: a worker of '{study}', see {log_path(request, ids[-1])}")
-    return ids
+    output = OutputDir(Path(request.root))
+    output.folder.mkdir(parents=True, exist_ok=True)
+    with Lock(output.slurm_lock), environment(URL, storage.whole):  # two who look and then submit would do so twice
+        submitted = at_work(storage)
+        while len(submitted) < workers:
+            submitted.append(_sbatch.identity(submitter, _sbatch.submit(submitter, task(request))))
+            jobs = [slurm_job.json for slurm_job in submitted]
+            write_json(note(storage), {"ids": [slurm_job.id for slurm_job in submitted], "jobs": jobs})
+            number = submitted[-1].id
+            log.info(f"Slurm job {number}: a worker of '{study}', see {log_path(request, number)}")
+    return submitted
+
+
+def at_work(storage: Storage) -> list[SlurmJob]:
+    """Return the study's Slurm jobs that wait or run; another's that cannot be asked about from here count too.
+
+    Raise Later where one of ours cannot be asked about.
+    """
+    content = read_json(note(storage))
+    entries = content.get("jobs") or [{"id": number} for number in content.get("ids", [])]
+    submitted = [slurm_job for entry in entries if (slurm_job := SlurmJob.of(entry)) is not None]
+    queue = slurm_queue.ask(submitted)
+    for slurm_job in queue.silent:
+        if slurm_job.user in (None, _sbatch.user()):
+            raise Later(f"squeue does not answer about Slurm job {slurm_job.whose}: no worker was submitted; try again")
+    return [slurm_job for slurm_job in submitted if queue.live(slurm_job) or slurm_job in queue.silent]
+
+
+def note(storage: Storage) -> Path:
+    """Return the file that names a study's Slurm jobs."""
+    return storage.folder / "slurm.json"
 
 
 def log_path(request: Request, number: str) -> str:
@@ -137,10 +167,10 @@ def environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def accompany(request: Request, ids: Sequence[str], keeper: Keeper) -> None:
+def accompany(request: Request, submitted: Sequence[SlurmJob], keeper: Keeper) -> None:
     """Log how trials end and what the queue says, until the study has its trials. Raise UnfitError."""
     ended = {trial.number for trial in keeper.trials() if trial.ended}
-    queued = slurm_jobs.Queued(ids)
+    queued = slurm_jobs.Queued(submitted)
     while True:
         try:
             trials = keeper.trials()
@@ -156,8 +186,8 @@ def accompany(request: Request, ids: Sequence[str], keeper: Keeper) -> None:
             return
         if queued.gone():
             raise UnfitError(
-                f"the Slurm jobs {', '.join(ids)} have ended with {len(ended)} of {request.total} trials "
-                f"(see {log_path(request, ids[-1])}); the same command goes on"
+                f"the Slurm jobs {', '.join(map(str, submitted))} have ended with {len(ended)} of {request.total} "
+                f"trials (see {log_path(request, submitted[-1].id)}); the same command goes on"
             )
         time.sleep(LOOK)
 

@@ -18,7 +18,7 @@ from harness.results import records
 from harness.results.table import Report, report_markdown
 from harness.search.storage import Live
 from harness.tracking import view
-from harness.tracking.client import FINGERPRINT, SOURCE, Tracking
+from harness.tracking.client import EXPERIMENT, FINGERPRINT, SOURCE, Tracking
 from harness.tracking.publisher import Publisher, Silent
 from harness.tracking.store import Store
 from harness.tracking.training_run import known_run, provenance_tags, text
@@ -83,7 +83,7 @@ class StudyPublisher(SilentStudyPublisher):
                     experiment_id,
                     name=f"{study.name} · {study.config.preset} · {study.digest[:7]}",
                     plan=study.digest,
-                    tags={"harness.experiment": self.experiment, "harness.preset": study.config.preset},
+                    tags={EXPERIMENT: self.experiment, "harness.preset": study.config.preset},
                     params=text({**setting(study.config), "split": study.split, **study.identity["space"]}),
                     description=f"{study.title}. Children: one run per trial.",
                 )

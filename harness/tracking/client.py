@@ -1,7 +1,8 @@
 """MLflow, and nothing else of the harness knows it: runs, points, artefacts, and finding what came out.
 
 The client's methods only: no active run, no MLFLOW_RUN_ID (a child would become its parent, mlflow #15713). MLflow is
-imported when it is first spoken to. Every failure of it is an UnfitError of one line without passwords.
+imported when it is first written to; SQLite is read without it (sqlite_reader). Every failure of it is an UnfitError
+of one line without passwords.
 """
 
 import json
@@ -10,7 +11,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from harness.common.errors import UnfitError
 from harness.common.machine import user
 from harness.common.redaction import redact
+from harness.tracking import opening
 from harness.tracking.limits import (
     DIGEST_CHARS,
     ENTITIES,
@@ -33,10 +34,13 @@ from harness.tracking.limits import (
     word,
 )
 from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn
+from harness.tracking.runs import Found, found, paged
+from harness.tracking.sqlite_reader import SqliteReader, reader
 
 if TYPE_CHECKING:
     import pandas as pd
 
+EXPERIMENT = "harness.experiment"  # of a plan's or study's run: its experiment's name, without the prefix
 PLAN, ROLE, FINGERPRINT = "harness.plan", "harness.role", "harness.fingerprint"
 SOURCE = "harness.source"  # the run that did the work, where a cell shares it
 SCORE = {ROLE: "score", "harness.counts": "matrices.npz"}  # a run of somebody's masks that holds what they count
@@ -50,20 +54,6 @@ R = TypeVar("R")
 Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
 
 
-@dataclass(frozen=True)
-class Found:
-    """A run as the server knows it."""
-
-    run_id: str
-    experiment_id: str
-    name: str
-    status: str
-    metrics: Mapping[str, float]
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    artifact_uri: str
-
-
 def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
     """Turn failures of MLflow, its database, its server or its artefact store into an UnfitError of one line."""
 
@@ -71,8 +61,9 @@ def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except failures() as error:
-            message = f"MLflow at {redact(self.uri)}: {method.__name__}: {error_message(error)}; {self.remedy}"
-            raise UnfitError(message) from error
+            what = error_message(error)
+            remedy = opening.PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
+            raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
 
     update_wrapper(wrapped, method)
     return wrapped
@@ -124,6 +115,19 @@ class Tracking:
             self._client = client
         return self._client
 
+    @speaks
+    def check(self) -> None:
+        """Check that the store answers, without MLflow where it can be read without. Raise UnfitError."""
+        if self._reader() is None:
+            self.connect()
+        else:
+            with self._lock():
+                probe(self.uri, self.database)
+
+    def _reader(self) -> SqliteReader | None:
+        """Return what reads the store without MLflow; None once MLflow is imported, and where it alone can."""
+        return None if self._client is not None else reader(self.database)
+
     def _lock(self) -> AbstractContextManager[object]:
         """Return the lock for what only one process may do at a time."""
         return turn(self.uri, self.database)
@@ -141,6 +145,8 @@ class Tracking:
                 return str(client.create_experiment(full, artifact_location=artifacts))
         if experiment.lifecycle_stage != "active":
             raise UnfitError(f"MLflow experiment '{full}' was deleted: restore it by `mlflow experiments restore`")
+        if self.database:
+            opening.check_artefacts(f"experiment '{full}'", experiment.artifact_location, self.database)
         return str(experiment.experiment_id)
 
     @speaks
@@ -156,7 +162,7 @@ class Tracking:
         """Return the run of a plan, by its digest: made once, continued by the same plan."""
         self.connect()
         with self._lock():
-            runs = self._search([experiment_id], f"tags.`{PLAN}` = '{word(plan)}'", "attributes.start_time ASC")
+            runs = self._search([experiment_id], {PLAN: word(plan)})
             own = [run for run in runs if PARENT not in run.tags]
             if own:
                 return own[0].run_id
@@ -172,19 +178,30 @@ class Tracking:
         key: Mapping[str, str],
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
+        began: float | None = None,
     ) -> str:
-        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING."""
+        """Return the parent's run whose tags hold all of `key`, as it stands; else a new one that is RUNNING.
+
+        `began`, in seconds since 1970, is when a new run's job began, now if it is not given.
+        """
         self.connect()
         with self._lock():
             for run in self.children(experiment_id, parent_id, key):
                 return run.run_id
-            return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params)
+            return self._create(experiment_id, name, {**(tags or {}), **key, PARENT: parent_id}, params, began)
 
     def _create(
-        self, experiment_id: str, name: str, tags: Mapping[str, object], params: Mapping[str, object] | None
+        self,
+        experiment_id: str,
+        name: str,
+        tags: Mapping[str, object],
+        params: Mapping[str, object] | None,
+        began: float | None = None,
     ) -> str:
         origin = {"mlflow.user": user(), "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-        run = self.connect().create_run(experiment_id, run_name=name, tags=origin | strings(tags, TAG_CHARS))
+        start = None if began is None else round(1000 * began)
+        tags = origin | strings(tags, TAG_CHARS)
+        run = self.connect().create_run(experiment_id, start_time=start, run_name=name, tags=tags)
         self.params(run.info.run_id, params or {})
         return str(run.info.run_id)
 
@@ -194,11 +211,14 @@ class Tracking:
         self.connect().update_run(run_id, status="RUNNING")
 
     @speaks
-    def finish(self, run_id: str, status: str) -> None:
-        """End a run: FINISHED, FAILED or KILLED; again with another status corrects it. MLflow has no 'pruned'."""
+    def finish(self, run_id: str, status: str, ended: float | None = None) -> None:
+        """End a run: FINISHED, FAILED or KILLED; again with another status corrects it. MLflow has no 'pruned'.
+
+        `ended`, in seconds since 1970, is when its job ended, now if it is not given.
+        """
         if status not in STATUSES:
             raise ValueError(f"status '{status}', not one of {', '.join(STATUSES)}")
-        self.connect().set_terminated(run_id, status)
+        self.connect().set_terminated(run_id, status, None if ended is None else round(1000 * ended))
 
     # --- what a run holds
 
@@ -280,11 +300,13 @@ class Tracking:
         if entry not in tables:
             client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
 
-    # --- what came out
-
     @speaks
     def get(self, run_id: str) -> Found:
         """Return a run."""
+        if (store := self._reader()) is not None:
+            with store:
+                if (run := store.run(run_id)) is not None:
+                    return run
         return found(self.connect().get_run(run_id))
 
     @speaks
@@ -314,11 +336,10 @@ class Tracking:
         if not wanted or (self.database and not self.database.exists()):
             return {}
         where = self._experiments(experiment)
-        clauses = [f"= '{value}'" for value in sorted(wanted)] if len(wanted) <= FEW else ["LIKE '%'"]
+        asked: list[str | None] = [*sorted(wanted)] if len(wanted) <= FEW else [None]
         answer: dict[str, Found] = {}
-        for clause in clauses:
-            status = "attributes.status = 'FINISHED' and " if ended else ""
-            for run in self._search(where, f"{status}tags.`{tag}` {clause}", "attributes.start_time DESC"):
+        for each in asked:
+            for run in self._search(where, {tag: each}, "FINISHED" if ended else None, newest_first=True):
                 value = run.tags[tag]
                 first = value not in answer or (SOURCE in answer[value].tags and SOURCE not in run.tags)
                 if value in wanted and first:
@@ -329,8 +350,7 @@ class Tracking:
     def children(self, experiment_id: str, parent_id: str, key: Mapping[str, str]) -> list[Found]:
         """Return the runs under a run whose tags hold all of `key`, oldest first."""
         simple = {k: v for k, v in key.items() if re.fullmatch(r"[\w./:+-]+", v)}  # the rest is compared here
-        clauses = [f"tags.`{PARENT}` = '{word(parent_id)}'", *(f"tags.`{k}` = '{v}'" for k, v in simple.items())]
-        runs = self._search([experiment_id], " and ".join(clauses), "attributes.start_time ASC")
+        runs = self._search([experiment_id], {PARENT: word(parent_id), **simple})
         return [run for run in runs if all(run.tags.get(k) == clip(v, TAG_CHARS) for k, v in key.items())]
 
     @speaks
@@ -338,13 +358,19 @@ class Tracking:
         """Return runs of ours that are RUNNING, or that nobody ended; oldest first."""
         if self.database and not self.database.exists():
             return []
-        clause = f"attributes.status = 'RUNNING' and tags.`{ROLE}` LIKE '%'"
-        return list(self._search(self._experiments(experiment), clause, "attributes.start_time ASC"))
+        return list(self._search(self._experiments(experiment), {ROLE: None}, "RUNNING"))
 
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
+        if self.database:
+            run = self.get(run_id)
+            opening.check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         folder.mkdir(parents=True, exist_ok=True)
+        if (store := self._reader()) is not None:
+            with store:
+                if (copied := store.copy(run_id, path, folder)) is not None:
+                    return copied
         return Path(self.connect().download_artifacts(run_id, path, str(folder)))
 
     @speaks
@@ -357,6 +383,9 @@ class Tracking:
 
     def _experiments(self, name: str | None) -> list[str]:
         """Return the ids: of one experiment, or of all that carry the prefix."""
+        if (store := self._reader()) is not None:
+            with store:
+                return store.experiments(name, self.prefix)
         client = self.connect()
         if name is not None:
             experiment = client.get_experiment_by_name(self.prefix + name)
@@ -364,29 +393,22 @@ class Tracking:
         pages = paged(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
         return [experiment.experiment_id for experiment in pages if experiment.name.startswith(self.prefix)]
 
-    def _search(self, experiments: list[str], clause: str, order: str) -> Iterator[Found]:
-        """Yield runs of some experiments, page by page."""
-        client = self.connect()
-        if experiments:
-            search = client.search_runs
-            yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, [order], token)))
-
-
-def found(run: Any) -> Found:
-    """Return an MLflow run as a Found."""
-    info, data = run.info, run.data
-    name = info.run_name or ""
-    return Found(
-        info.run_id, info.experiment_id, name, info.status, data.metrics, data.params, data.tags, info.artifact_uri
-    )
-
-
-def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield everything that a search with page tokens finds."""
-    token = None
-    while True:
-        page = ask(token)
-        yield from page
-        token = page.token
-        if not token:
+    def _search(
+        self,
+        experiments: list[str],
+        tags: Mapping[str, str | None],
+        status: str | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[Found]:
+        """Yield runs of some experiments by their tags (None: whatever value) and status, page by page."""
+        if not experiments:
             return
+        if (store := self._reader()) is not None:
+            with store:
+                yield from store.runs(experiments, status, tags, newest_first)
+            return
+        search = self.connect().search_runs
+        clauses = [f"tags.`{key}` " + ("LIKE '%'" if value is None else f"= '{value}'") for key, value in tags.items()]
+        clause = " and ".join([*([f"attributes.status = '{status}'"] if status else []), *clauses])
+        order = [f"attributes.start_time {'DESC' if newest_first else 'ASC'}"]
+        yield from map(found, paged(lambda token: search(experiments, clause, 1, PAGE, order, token)))

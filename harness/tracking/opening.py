@@ -14,12 +14,17 @@ from harness.common.errors import UnfitError
 from harness.common.locks import Lock
 from harness.common.redaction import one_line, redact
 
+ENGINES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow opens by SQLAlchemy
 DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
+PERMISSION = "ask for the right to write, or take experiments of your own: `prefix: NAME` in harness.yaml"
 PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
 def absolute(uri: str) -> str:
-    """Return the URI with a SQLite file's place made absolute. Raise UnfitError for folders and stores in memory."""
+    """Return the URI with a SQLite file's place made absolute. Raise UnfitError for folders and stores in memory.
+
+    Other schemes are MLflow's to know, those of stores that plug into it (mlflow.tracking_store) among them.
+    """
     scheme, colon, rest = uri.partition(":")
     if scheme == "file" or (not colon and uri not in ("databricks", "databricks-uc")):
         raise UnfitError(
@@ -69,6 +74,17 @@ def readonly(database: Path) -> bool:
     return database.is_file() and os.access(database, os.R_OK) and not os.access(database, os.W_OK)
 
 
+def check_artefacts(owner: str, location: str, database: Path) -> None:
+    """Raise UnfitError where artefacts of an experiment were kept in a folder that is gone, lest it is made again."""
+    folder = Path(location.removeprefix("file://"))
+    if folder.is_absolute() and not folder.parent.exists() and not folder.is_relative_to(database.parent):
+        raise UnfitError(
+            f"MLflow {owner} keeps its artefacts in {folder}, which is gone: {database} was moved or "
+            "copied; move it back, or put it aside: the next run or `harness sync` fills a new one from the "
+            "output directory"
+        )
+
+
 def turn(uri: str, database: Path | None) -> AbstractContextManager[object]:
     """Return a lock of this machine's processes on a store; a database that we may only read needs none."""
     if database is None:
@@ -89,7 +105,7 @@ def probe(uri: str, database: Path | None) -> None:
         with closing(sqlite3.connect(database, timeout=20)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
-    elif not uri.startswith(("http", "databricks")):
+    elif re.split(r"[+:]", uri)[0] in ENGINES:
         import sqlalchemy
 
         seconds = {"connect_timeout": PATIENCE} if uri.startswith(("postgresql", "mysql")) else {}

@@ -6,9 +6,11 @@ from pathlib import Path
 from harness.plan.job import Job, digest
 from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
+from harness.results.paper import count
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import PLAN, ROLE, Found, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Tracking, speaks
+from harness.tracking.runs import Found
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text
 
@@ -31,11 +33,11 @@ class PlanRun:
                 experiment_id = self.tracking.experiment(experiment.name)
                 run = self.tracking.parent(
                     experiment_id,
-                    name=f"{experiment.name} · {experiment.config.preset} · {experiment.digest[:7]}",
+                    name=title(experiment),
                     plan=experiment.digest,
                     tags={
                         ROLE: "plan",
-                        "harness.experiment": experiment.name,
+                        EXPERIMENT: experiment.name,
                         "harness.preset": experiment.config.preset,
                     },
                     params=text(setting(experiment.config)),
@@ -70,7 +72,10 @@ class PlanRun:
         for path in sorted(folder.iterdir()):
             self.tracking.file(run, path, "report")
         markdown = report_markdown(report)
-        self.tracking.note(experiment_id, markdown)
+        key = view.share(self.tracking, experiment_id, run)
+        marks, _, heading = markdown.partition("\n")[0].partition(" ")
+        link = f"{marks} [{heading}]({view.address(experiment_id, key)})"  # the banner of the experiment's page
+        self.tracking.note(experiment_id, link + markdown.removeprefix(f"{marks} {heading}"))
         self.tracking.describe(run, markdown)
         self.mark(run, status)
 
@@ -134,3 +139,10 @@ def untag(tracking: Tracking, run_id: str, keys: Iterable[str]) -> None:
     client = tracking.connect()
     for key in sorted(client.get_run(run_id).data.tags.keys() & set(keys)):
         client.delete_tag(run_id, key)
+
+
+def title(experiment: Experiment) -> str:
+    """Return a plan's run by name: 'Table 1 · demo · 10 epochs · 1 seed'."""
+    config = experiment.config
+    words = (experiment.title.partition(" – ")[0], config.preset, count(config.train.epochs, "epoch"))
+    return " · ".join((*words, count(len(config.seeds), "seed")))

@@ -16,7 +16,7 @@ from harness.plan.job import Train
 from harness.results import power
 from harness.results.evidence import thin
 from harness.results.rows import Context, Row, aggregate
-from harness.tracking import publish_models, view
+from harness.tracking import publish_models
 from harness.tracking.client import Tracking
 from harness.tracking.plan_run import PlanRun
 
@@ -33,8 +33,6 @@ def review(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
         publish_models.register(plan_run, rows, context)
     except UnfitError as error:  # a server may have no registry, or keep it to itself
         log.warning(f"no model was registered: {error}")
-    experiment_id, run = plan_run.ids()
-    view.share(plan_run.tracking, experiment_id, [run])
 
 
 def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:

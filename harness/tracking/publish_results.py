@@ -12,23 +12,25 @@ from harness.plan.plan import Experiment
 from harness.plan.spec import to_json
 from harness.results import metrics, records, score
 from harness.results.records import RunRecord
-from harness.tracking.client import ROLE, SCORE
+from harness.tracking.client import NOTE, ROLE, SCORE
 from harness.tracking.plan_run import PlanRun
 from harness.tracking.training_run import job_tags, log_dataset, params, provenance_tags
+from harness.tracking.view import ORDER
 
 
 def publish(plan_run: PlanRun) -> None:
     """Upload every finished cell and score that the store lacks."""
     plan, experiment = plan_run.plan, plan_run.experiment
     with plan_run.store.lock:
+        names = list(dict.fromkeys(cell.name for _, cell in experiment.cells))
         for seed, cell in experiment.cells:
             if plan.state(cell.job) == "done":
-                publish_cell(plan_run, seed, cell)
+                publish_cell(plan_run, seed, cell, f"{names.index(cell.name):03d}.{seed:03d}")
         for name, record in score.scores(plan.root, experiment.config):
             publish_score(plan_run, name, record)
 
 
-def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
+def publish_cell(plan_run: PlanRun, seed: int, cell: Cell, order: str) -> None:
     """Upload a cell's final numbers, counts and GPU samples."""
     plan, tracking, job = plan_run.plan, plan_run.tracking, cell.job
     files = plan.jobdir(job)
@@ -46,6 +48,8 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
         tags={
             **job_tags(files, job),
             "harness.seed": str(seed),
+            ORDER: order,
+            NOTE: f"{plan_run.experiment.title}: {cell.label or cell.method}, seed {seed}.",
             "harness.units": units(plan_run.experiment, record),
             "harness.trained_by": " ".join(plan_run.known_run(member) or "" for member in job.members),
             **provenance_tags(records.joined([*trained, record.provenance])),
@@ -55,13 +59,14 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell) -> None:
             "method": cell.method,
             "stage": str(job.prior) if job.prior in GIVEN else str(job.stage),
         },
+        began=ended(files.outcome_file) - (record.provenance.get("seconds") or 0),
     )
     if tracking.get(run).status == "FINISHED":
         return
     tracking.log(run, [*final_points(record, files.outcome_file), *Samples(files).read()])
     log_dataset(tracking, run, job, job.split, "eval")
     tracking.json(run, "config/job.json", to_json(job.spec()))
-    finish(plan_run, run, record, files)
+    finish(plan_run, run, record, files, files.outcome_file)
 
 
 def publish_score(plan_run: PlanRun, name: str, record: RunRecord) -> None:
@@ -71,27 +76,37 @@ def publish_score(plan_run: PlanRun, name: str, record: RunRecord) -> None:
         *plan_run.ids(),
         name=f"score/{name}",
         key={**SCORE, "harness.fingerprint": record.fingerprint},
-        tags={"harness.cell": f"score_{name}", "harness.units": units(plan_run.experiment, record)},
+        tags={
+            ORDER: f"999 {name}",
+            NOTE: f"{plan_run.experiment.title}: masks scored under the name {name}.",
+            "harness.cell": f"score_{name}",
+            "harness.units": units(plan_run.experiment, record),
+        },
         params={"method": name},
     )
     if tracking.get(run).status == "FINISHED":
         return
     tracking.log(run, final_points(record, files.score_file))
-    finish(plan_run, run, record, files)
+    finish(plan_run, run, record, files, files.score_file)
 
 
-def finish(plan_run: PlanRun, run: str, record: RunRecord, files: JobDir) -> None:
-    """Upload all counts as an artefact, from which a report is built without the root, and end the run."""
+def finish(plan_run: PlanRun, run: str, record: RunRecord, files: JobDir, result: Path) -> None:
+    """Upload all counts as an artefact, from which a report is built without the root, and end the run as `result`."""
     tracking = plan_run.tracking
     tracking.json(run, "tables/per_class.json", per_class(plan_run.experiment, record))
     files.matrices_file.write_bytes(records.packed(record))
     tracking.file(run, files.matrices_file)
-    tracking.finish(run, "FINISHED")
+    tracking.finish(run, "FINISHED", ended(result))
+
+
+def ended(result: Path) -> float:
+    """Return when a job wrote its result, in seconds since 1970."""
+    return result.stat().st_mtime
 
 
 def final_points(record: RunRecord, written: Path) -> list[Point]:
     """Return the final numbers as points, at the time when a file was written."""
-    when = round(1000 * written.stat().st_mtime)
+    when = round(1000 * ended(written))
     return [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
 
 

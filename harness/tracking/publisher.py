@@ -20,7 +20,7 @@ from harness.results import records
 from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import publish_report, publish_results, training_run
-from harness.tracking.client import ROLE, Tracking
+from harness.tracking.client import NOTE, ROLE, Tracking
 from harness.tracking.plan_run import PlanRun
 from harness.tracking.store import Store
 from harness.tracking.training_run import TrainingRun, Upload, job_tags, known_run, log_dataset, params, pulse_tags
@@ -136,7 +136,7 @@ class Publisher(Silent):
                 "harness.fingerprint": job.fingerprint,
                 "harness.made": str(records.provenance(files.folder).get("made")),
             },
-            tags=job_tags(files, job),
+            tags=job_tags(files, job) | {NOTE: f"{parent.experiment.title}: {job.name}."},
             params=params(job),
         )
 

@@ -4,16 +4,31 @@ Files go into a LoggedModel of the run that has the model's numbers (safetensors
 flavours would serialise the network anew).
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.common.errors import UnfitError
+from harness.common.redaction import redact
 from harness.tracking.client import Tracking, speaks
 from harness.tracking.limits import clip, word
+from harness.tracking.opening import absolute
 
+ELSEWHERE = "MLFLOW_REGISTRY_URI"  # MLflow's variable
 CARD_CHARS = 100_000  # MLflow's limit of a registry's text
 MIOU = "harness.miou"  # tag of a version
 BEST, PROTOCOL = "best", "paper-protocol"  # aliases: the highest mIoU; the newest that was made as the paper says
+
+
+def check(tracking: Tracking) -> None:
+    """Raise UnfitError where MLFLOW_REGISTRY_URI names another place than that of the runs."""
+    uri = os.environ.get(ELSEWHERE)
+    if uri and absolute(uri) != tracking.uri:
+        raise UnfitError(
+            f"{ELSEWHERE}={redact(uri)}: models are registered where their runs are, in {redact(tracking.uri)}, "
+            f"and nowhere else; unset it for this command (env -u {ELSEWHERE} harness …)"
+        )
 
 
 def registered(tracking: Tracking, name: str) -> str:
@@ -50,6 +65,7 @@ def register(
 
     `card` is Markdown. A version with the tags of `key` keeps its files and gets the card.
     """
+    check(tracking)
     client, full = tracking.connect(), registered(tracking, name)
     card = clip(card, CARD_CHARS)
     existing = version(tracking, name, key)

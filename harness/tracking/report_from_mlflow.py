@@ -2,35 +2,24 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.common.errors import UnfitError
-from harness.config import input_digests, plugins
+from harness.config import input_digests
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
-from harness.report.folder import EVIDENCE, read_evidence
+from harness.report.evidence import EVIDENCE, read_evidence
+from harness.report.review import Review
 from harness.results import records, rows, score
 from harness.results.evidence import Evidence
-from harness.results.frame import to_frame
-from harness.results.rows import Context, Row
-from harness.results.table import Report
 from harness.tracking import view
-from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Found, Tracking
+from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Tracking
+from harness.tracking.runs import Found
 
 RECIPE = "harness.recipe"  # the fingerprint without content digests
 VERSIONS = "harness.version."
-
-
-@dataclass(frozen=True)
-class Review:
-    """One experiment as MLflow knows it."""
-
-    rows: Sequence[Row]
-    context: Context
-    report: Report
 
 
 def look_up(
@@ -43,7 +32,7 @@ def look_up(
     Where the data is not at hand, cells are found by their recipe: the newest run of the same configuration.
     """
     tracking = Tracking(uri, prefix)
-    tracking.connect()
+    tracking.check()
     blind = bool(plan.config.content.missing)
     reviews = []
     for experiment in plan.experiments:
@@ -56,10 +45,7 @@ def look_up(
         ]
         results = [*cells, *score.rows(experiment, scores(tracking, plan, experiment, runs.values()))]
         context = rows.context(experiment, command, shown, view.pages(tracking, experiment.name))
-        module = plugins.load("reports", experiment.report, experiment.config.folders)
-        with plugins.blamed(plugins.find("reports", experiment.report, experiment.config.folders)):
-            report = module.render(to_frame(results), context)
-            reviews.append(Review(rows.aggregate(results, context), context, report))
+        reviews.append(Review(experiment, results, context))
     return reviews
 
 

@@ -17,7 +17,7 @@ from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
 from harness.results.evidence import device_seconds
-from harness.tracking.client import Tracking
+from harness.tracking.client import EXPERIMENT, PARENT, Tracking, speaks
 from harness.tracking.store import Store
 
 POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them
@@ -41,9 +41,20 @@ class Upload:
 
 
 def known_run(files: JobDir, store: Store) -> str | None:
-    """Return the run that holds a training, None where the store has none, or no more."""
+    """Return the run that holds a training, None where the store has none, or none under a plan of ours any more."""
     run = Upload.read(files, store).run
-    return run if run is not None and store.tracking.has(run) else None
+    return run if run is not None and store.tracking.has(run) and has_parent(store.tracking, run) else None
+
+
+@speaks
+def has_parent(tracking: Tracking, run_id: str) -> bool:
+    """Return whether a run is under the run of a plan or study of ours, in an experiment that has its name still."""
+    parent_id = tracking.get(run_id).tags.get(PARENT)
+    if parent_id is None or not tracking.has(parent_id):
+        return False
+    parent = tracking.get(parent_id)
+    experiment = tracking.connect().get_experiment(parent.experiment_id)
+    return bool(experiment.name == tracking.prefix + parent.tags.get(EXPERIMENT, ""))
 
 
 class TrainingRun:

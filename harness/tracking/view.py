@@ -5,18 +5,18 @@ The view is MLflow's internal format, written at best effort: where it is not un
 
 import hashlib
 import json
-from collections.abc import Sequence
 
 from harness.common.atomic_files import JsonObject
 from harness.common.redaction import redact
-from harness.tracking.client import Tracking, speaks
+from harness.tracking.client import PARENT, Tracking, speaks
 
 TAG = "mlflow.sharedViewState."
 COLUMNS = (
-    *("params.`method`", "params.`seed`"),
+    *("params.`method`", "params.`epochs`", "params.`seed`"),
     *("metrics.`paper/miou`", "metrics.`final/miou`", "metrics.`delta/miou`", "metrics.`delta/paper`"),
-    *("tags.`harness.role`", "tags.`harness.verdict`"),
+    "tags.`harness.verdict`",
 )
+ORDER = "harness.order"  # tag of a row's runs: where the paper's table has it, then the seed
 
 
 def pages(tracking: Tracking, experiment: str) -> str:
@@ -31,22 +31,22 @@ def address(experiment_id: str, key: str | None) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{shared}"
 
 
-def state(expanded: Sequence[str] = ()) -> JsonObject:
-    """Return the view: the paper's number beside ours, the best first (sorted by a metric, no run is folded)."""
+def state(plan_run: str) -> JsonObject:
+    """Return the view of one plan: its rows in the order of the paper's table, the paper's number beside ours."""
     return {
-        "orderByKey": "metrics.`final/miou`",
-        "orderByAsc": False,
+        "searchFilter": f"tags.`{PARENT}` = '{plan_run}' AND tags.`{ORDER}` LIKE '%'",
+        "orderByKey": f"tags.`{ORDER}`",
+        "orderByAsc": True,
         "selectedColumns": list(COLUMNS),
-        "runsExpanded": dict.fromkeys(expanded, True),
         "runsPinned": [],
         "runsHidden": [],
     }
 
 
 @speaks
-def share(tracking: Tracking, experiment_id: str, expanded: Sequence[str]) -> str:
-    """Write the view as a tag of the experiment; returns the key that a link names it by."""
-    text = json.dumps(state(expanded), sort_keys=True)
+def share(tracking: Tracking, experiment_id: str, plan_run: str) -> str:
+    """Write a plan's view as a tag of the experiment; returns the key that a link names it by."""
+    text = json.dumps(state(plan_run), sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     tracking.connect().set_experiment_tag(experiment_id, TAG + key, text)
     tracking.connect().set_experiment_tag(experiment_id, "harness.view", key)
@@ -62,9 +62,9 @@ def shared(tracking: Tracking, experiment: str) -> tuple[str, str | None] | None
 
 @speaks
 def newest(tracking: Tracking) -> str | None:
-    """Return the experiment of ours, without the prefix, that has a view and was changed last."""
+    """Return the experiment of ours, without the prefix, that has a view and the run that began last."""
     client = tracking.connect()
     viewed = [each for each in client.search_experiments(max_results=1000) if "harness.view" in each.tags]
-    own = [each for each in viewed if each.name.startswith(tracking.prefix)]
-    last = max(own, key=lambda each: each.last_update_time or 0, default=None)
-    return None if last is None else str(last.name.removeprefix(tracking.prefix))
+    own = {each.experiment_id: each.name for each in viewed if each.name.startswith(tracking.prefix)}
+    runs = client.search_runs(list(own), order_by=["attributes.start_time DESC"], max_results=1) if own else []
+    return str(own[runs[0].info.experiment_id].removeprefix(tracking.prefix)) if runs else None

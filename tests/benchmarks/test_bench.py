@@ -1,11 +1,13 @@
 """Every row of the benchmark at a tiny size: that it compares what it says, not how fast."""
 
 import json
+import tempfile
 
+import in_process
 import one_model
 import pytest
 import torch
-from benchmarks import bench, rows
+from benchmarks import bench, costs, rows
 from benchmarks.measure import Measure, Row, extra_memory
 
 WIDTHS = {"channels": 16, "aux_channels": 8, "memory_channels": 16, "tma_key": 4, "tma_value": 8}
@@ -28,10 +30,35 @@ TINY = {
     "second_look": {"files": 400},
     "second_plan": {"files": 400},
     "supervision": {"words": one_model.TINY},
+    "report_json": {},
+    "report_json_from_root": {},
+    "nothing_to_do": {},
+    "large_report": {"videos": 3, "classes": 8, "seeds": 2},
+    "rank_start": {},
 }
 
 
+@pytest.fixture(autouse=True)
+def _folders_as_other_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def _runs_in_this_process(monkeypatch):
+    start = costs._run
+
+    def run(place, *words):
+        if words[:2] != ("-m", "harness.cli"):
+            return start(place, *words)
+        done = in_process.harness(place, *words[2:])
+        assert done.returncode == 0, done.stderr
+        return None
+
+    monkeypatch.setattr(costs, "_run", run)
+
+
 @pytest.mark.parametrize("row", bench.ROWS, ids=lambda row: row.__name__)
+@pytest.mark.usefixtures("_runs_in_this_process")
 def test_every_row_is_measured(row):
     found = row(Measure(repeats=1), **TINY[row.__name__])
     assert found.ratio > 0

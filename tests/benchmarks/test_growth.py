@@ -1,9 +1,16 @@
 """The growth script at its smallest: a point of each kind, and the pictures of a table that is whole."""
 
+import tempfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from benchmarks import growth
+
+
+@pytest.fixture(autouse=True)
+def _folders_as_other_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_a_point_is_measured_in_a_process_of_its_own() -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from command_line import harness
+from in_process import harness
 from vspw_files import make_vspw, write
 
 SETTING = (

@@ -1,7 +1,12 @@
-"""The command line as a person uses it, with the real MLflow, worker and torchrun, at the smallest size there is."""
+"""The command line as a person uses it, with the real MLflow, worker and torchrun, at the smallest size there is.
+
+The first run, and those that signals or torchrun are about, are processes; what comes after them is asked in this one.
+"""
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +15,12 @@ from pathlib import Path
 
 import one_model
 import pytest
-from command_line import TINY, all_runs, client, environment, harness, tiny_run
+from command_line import TINY, all_runs, client, environment, tiny_run
+from in_process import harness
+from shadows import shadow
+
+from harness.common.atomic_files import read_json
+from harness.jobdir.replay import Replay
 
 pytestmark = pytest.mark.long
 
@@ -74,8 +84,9 @@ def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
     curve = store.get_metric_history(training.info.run_id, "train/loss")
     assert len({point.step for point in curve}) == len(curve)
     note = store.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
-    assert note.startswith("## Table 1")
-    assert parent.data.tags["mlflow.note.content"] == note  # the run's own description: table and command
+    own = parent.data.tags["mlflow.note.content"]  # the run's own description: table and command
+    assert own.startswith("## Table 1")
+    assert re.sub(r"^## \[(.*)\]\(#/experiments/\S+\)", r"## \1", note) == own != note  # its title leads to the view
 
 
 def test_models_are_registered_with_cards_and_weights(workspace: Path):
@@ -100,7 +111,7 @@ def test_models_are_registered_with_cards_and_weights(workspace: Path):
 
 def test_second_run_executes_nothing_and_creates_nothing(workspace: Path):
     before = {run.info.run_id: run.info.end_time for run in all_runs(workspace)}
-    again = tiny_run(workspace)
+    again = tiny_run(workspace, command=harness)
     assert "0 jobs executed, 7 were done already" in again["stderr"]
     assert {run.info.run_id: run.info.end_time for run in all_runs(workspace)} == before
 
@@ -116,11 +127,12 @@ def test_report_finds_the_same_numbers_in_mlflow_without_the_root(workspace: Pat
 
 
 def test_changing_one_row_runs_only_what_depends_on_it(workspace: Path):
-    changed = tiny_run(workspace, "decoder.decoder_b.momentum=0.5")
+    changed = tiny_run(workspace, "decoder.decoder_b.momentum=0.5", command=harness)
     assert "3 jobs executed, 4 were done already" in changed["stderr"]  # B's training, B and A+B
 
 
-def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path):
+def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path, mlflow_tables: Path):
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     words = ["run", "ablation_ensemble", *TINY, *LONG]
     command = [sys.executable, "-m", "harness.cli", *words]
     running = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
@@ -136,12 +148,13 @@ def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path):
     assert "resumable" in {job["state"] for job in json.loads(plan.stdout)["jobs"]}
 
 
-def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path):
+def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path, mlflow_tables: Path):
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     words = ["run", "ablation_ensemble", *TINY, *LONG]
     command = [sys.executable, "-m", "harness.cli", *words]
     running = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
     for count in (1, 2, 3):  # each training gets a new worker, which dies as well
-        wait_for(tmp_path, "events.jsonl", count)  # one that has no job yet is replaced, and no harm done
+        wait_for(tmp_path, "events.jsonl", count)
         kill_worker(running.pid)
     _, said = running.communicate(timeout=200)
     assert running.returncode == 1, said
@@ -151,12 +164,17 @@ def test_a_worker_killed_with_9_is_recorded_as_failed(tmp_path: Path):
 
 
 def test_two_ranks_by_torchrun_fill_the_same_row(workspace: Path, tmp_path: Path):
+    shadow(tmp_path, "file")  # a models.py of the working directory hides ours from no rank
     done = harness(tmp_path, "run", one_model.FILE, *TINY, "--nproc", "2", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
     assert row["status"] == "done"
     upernet, *_ = json.loads((workspace / "first.json").read_text())["experiments"][0]["rows"]
     assert row["runs"][0]["fingerprint"] == upernet["runs"][0]["fingerprint"]
+    jobs = {read_json(path / "job.yaml")["kind"]: path for path in tmp_path.glob("runs/jobs/*")}
+    assert read_json(jobs["train"] / "outcome.json")["provenance"]["world"] == 2
+    assert len(list((jobs["evaluate"] / "videos").glob("*.npz"))) == 3
+    assert Replay.of(jobs["evaluate"] / "events.jsonl").attempts == 1  # one rank keeps the journal
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
@@ -167,15 +185,13 @@ def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
 
 
 def kill_worker(parent: int) -> None:
-    """Kill the supervisor's worker once it is at work, and wait until it is gone."""
+    """Kill the supervisor's worker."""
     deadline = time.monotonic() + 120
     while True:
         listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
         workers = [int(line.split()[0]) for line in listed.stdout.splitlines() if "harness.engine.worker" in line]
         if workers:
-            time.sleep(2)
             os.kill(workers[0], signal.SIGKILL)
-            time.sleep(1)
             return
         assert time.monotonic() < deadline, "no worker was started"
         time.sleep(0.1)
@@ -201,7 +217,7 @@ def test_code_changed_is_shown_marked_accepted_and_run_again(workspace: Path):
     assert "code changed: models/decoders/decoder_a.py" in shown
     again = harness(workspace, "run", "ablation_ensemble", *TINY)
     assert "Decoder A: code changed since it ran (models/decoders/decoder_a.py)" in again.stdout
-    redone = tiny_run(workspace, "--rerun", "changed")
+    redone = tiny_run(workspace, "--rerun", "changed", command=harness)
     assert "3 jobs executed, 4 were done already" in redone["stderr"]  # its training, A, A+B
     assert len(list((workspace / "runs" / "replaced").iterdir())) == 3
     assert "code changed" not in harness(workspace, "plan", "ablation_ensemble", *TINY).stdout
@@ -212,7 +228,7 @@ def test_code_changed_is_shown_marked_accepted_and_run_again(workspace: Path):
 
 
 def test_all_variants_need_no_training_beyond_the_second_seed(workspace: Path):
-    made = tiny_run(workspace, "variants=all", "--seeds", "2")
+    made = tiny_run(workspace, "variants=all", "--seeds", "2", command=harness)
     rows = {row["cell"]: row for row in made["experiments"][0]["rows"]}
     assert {"upernet_a", "upernet_b", "upernet_ab", "upernet_upernet", "a_a"} <= rows.keys()
     assert all(row["status"] == "done" for row in rows.values())

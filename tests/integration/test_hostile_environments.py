@@ -17,7 +17,7 @@ from shadows import shadow
 from harness.common.atomic_files import read_json
 from harness.config.plugins import PROJECT
 
-SECONDS = 60.0  # of an idle machine with two cores
+SECONDS = 60.0  # of an idle machine with two cores; of CPU on any
 SLOWER = 4.0  # machines that tests share
 VARIABLES = {  # what is left over, or a person has set
     "RANK": ("1", "x"),
@@ -114,6 +114,7 @@ def ends_well_or_in_a_line(around: Surroundings) -> None:
             *(("--nproc", "2") if around.ranks == 2 else ()),
         ]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(PROJECT)]))
+        before = os.times()
         done = subprocess.run(
             command,
             cwd=folder,
@@ -124,6 +125,9 @@ def ends_well_or_in_a_line(around: Surroundings) -> None:
             timeout=SECONDS * SLOWER,
             check=False,
         )
+        after = os.times()
+        cpu = after.children_user - before.children_user + after.children_system - before.children_system
+        assert cpu < SECONDS
         told = done.stderr.replace(b"\x00", b"").decode(errors="replace")
         assert done.returncode in (0, 1, 2, 3), told
         if done.returncode:

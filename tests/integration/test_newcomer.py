@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
-from command_line import TINY, harness
+from command_line import TINY
+from in_process import harness
 from one_model import FILE
 
 from harness.cli import COMMANDS
@@ -48,7 +50,7 @@ def test_a_data_set_drawn_by_a_script(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
 def test_every_command_explains_itself(tmp_path: Path, name: str):
-    done = harness(tmp_path, name, "--help")
+    done = command_line.harness(tmp_path, name, "--help")
     assert done.returncode == 0
     assert f"harness {name}" in done.stdout
     assert len(done.stdout.splitlines()) > 8
@@ -56,5 +58,7 @@ def test_every_command_explains_itself(tmp_path: Path, name: str):
 
 def test_completion_knows_experiments_and_decoders(tmp_path: Path):
     asked = {"_HARNESS_COMPLETE": "complete_bash", "COMP_WORDS": "harness run abl", "COMP_CWORD": "2"}
-    done = harness(tmp_path, **asked)
+    done = command_line.harness(tmp_path, **asked)
     assert "ablation_ensemble" in done.stdout.split()
+    asked["COMP_WORDS"] = "harness run ablation_ensemble train.ep"
+    assert "train.epochs=" in command_line.harness(tmp_path, **asked | {"COMP_CWORD": "3"}).stdout.split()

@@ -1,11 +1,13 @@
 """A rehearsal: every job in short, with a resume; nothing of it counts, and its runs end however it does."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import in_process
 import one_model
 import pytest
 from mlflow_server import WITHOUT
@@ -13,13 +15,14 @@ from mlflow_server import WITHOUT
 from harness import cli
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import HarnessError, UnfitError, UsageError
+from harness.common.locks import us
 from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.jobdir.events import Begin, read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import OutputDir
-from harness.launch import rehearsal, slurm_jobs
+from harness.launch import preflight, rehearsal, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.launch.mlflow_sync import Sync, rehearsals
@@ -30,6 +33,11 @@ from harness.tracking.client import ROLE, Tracking
 from harness.tracking.publisher import publisher_of
 
 
+@pytest.fixture(autouse=True)
+def _networks_are_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "answered", in_process.answered)
+
+
 def statuses(store: Tracking) -> dict[str, str]:
     client = store.connect()
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -37,7 +45,8 @@ def statuses(store: Tracking) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path) -> None:
+def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path, mlflow_tables: Path) -> None:
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     words = [one_model.FILE, *one_model.TINY, "data.synthetic.val_videos=3"]
     command = [sys.executable, "-m", "harness.cli", "run", *words, "--rehearse"]
     env = {**WITHOUT, "HARNESS_THREADS": "1"}
@@ -130,7 +139,8 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
     with pytest.raises(UsageError, match="a rehearsal is at work"):
         rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
-    with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match="a rehearsal is at work"):
+    words = rf"a rehearsal is at work in .*/rehearsal \({re.escape(us())}\); wait"
+    with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match=words):
         rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, SILENT)
 
 

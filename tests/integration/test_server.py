@@ -12,6 +12,7 @@ from mlflow_server import WITHOUT, Server, served
 from one_model import FILE, TINY, attempt, begun, end, evaluated, events_of, made, say
 
 from harness.common.errors import UnfitError
+from harness.config.plugins import PROJECT
 from harness.jobdir.paths import Outcome
 from harness.launch.launchers._environment import child_environment
 from harness.launch.mlflow_sync import Sync
@@ -152,3 +153,57 @@ def test_a_whole_run_survives_the_servers_death(server: Server, tmp_path: Path) 
     assert row["status"] == "done"
     assert row["runs"][0]["run_id"]
     del out
+
+
+# --- rights and artefacts, before the first job
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@pytest.mark.timeout(1800)
+def test_who_may_only_read_is_refused_before_the_first_job_and_has_a_prefix_of_his_own(
+    server: Server, tmp_path: Path
+) -> None:
+    """default_permission=READ: an experiment is its maker's, and the next person's by a prefix."""
+    admin = {**WITHOUT, **server.login, "HARNESS_THREADS": "1"}
+    code = "from mlflow.server import get_app_client; import sys; "
+    code += "get_app_client('basic-auth', tracking_uri=sys.argv[1]).create_user('ben', sys.argv[2])"
+    password = f"{server.password}-ben"
+    subprocess.run([sys.executable, "-c", code, server.uri, password], env=admin, check=True, capture_output=True)
+    ask = "from harness.tracking.client import Tracking; Tracking().experiment('one_model')"
+    subprocess.run([sys.executable, "-c", ask], env={**admin, "PYTHONPATH": str(PROJECT)}, check=True)
+    ben = {**admin, "MLFLOW_TRACKING_USERNAME": "ben", "MLFLOW_TRACKING_PASSWORD": password}
+    words = [sys.executable, "-m", "harness.cli", "run", FILE, *TINY, "--json"]
+    refused = subprocess.run(words, cwd=tmp_path, env=ben, capture_output=True, text=True, timeout=1500, check=False)
+    assert refused.returncode == 3, refused.stderr
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith(f"harness: MLflow at {server.uri}: parent: "), refused.stderr
+    assert "403" in last
+    assert last.endswith("take experiments of your own: `prefix: NAME` in harness.yaml")
+    assert "jobs go on" not in refused.stderr
+    assert not list(tmp_path.glob("runs/jobs/*/events.jsonl")), "nothing was trained"
+
+    (tmp_path / "harness.yaml").write_text("prefix: ben\n")
+    done = subprocess.run(words, cwd=tmp_path, env=ben, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
+    assert row["runs"][0]["run_id"]
+
+
+@pytest.mark.timeout(900)
+def test_an_artefact_folder_that_cannot_be_reached_is_said_before_the_first_job(tmp_path: Path) -> None:
+    """As `mlflow server --no-serve-artifacts --default-artifact-root` at a folder of the server's own machine."""
+    (tmp_path / "file").touch()
+    ask = "import sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]); "
+    ask += "c.create_experiment('one_model', artifact_location=sys.argv[2])"
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    subprocess.run([sys.executable, "-c", ask, uri, f"{tmp_path}/file/mlruns"], env=WITHOUT, check=True)
+    done = harness(tmp_path, uri, "run", FILE, *TINY)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"harness: MLflow at {uri}: text: "), done.stderr
+    assert "Not a directory" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("runs/jobs/*/events.jsonl")), "nothing was trained"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FAILED"], "none is left RUNNING"

@@ -24,9 +24,9 @@ def harness(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ("launcher", "kind"),
     [
         ("inline", "folder"),
-        ("torchrun", "file"),
         pytest.param("inline", "file", marks=pytest.mark.slow),
         pytest.param("torchrun", "folder", marks=pytest.mark.slow),
+        pytest.param("torchrun", "file", marks=pytest.mark.slow),  # test_end_to_end has two ranks beside such files
     ],
 )
 def test_jobs_run_beside_them(tmp_path: Path, launcher: str, kind: str) -> None:
@@ -38,7 +38,7 @@ def test_jobs_run_beside_them(tmp_path: Path, launcher: str, kind: str) -> None:
     assert [row["seeds"] for row in json.loads(done.stdout)["experiments"][0]["rows"]] == [1]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("folder", marks=pytest.mark.slow)])
 def test_other_children_run_beside_them(tmp_path: Path, kind: str) -> None:
     shadow(tmp_path, kind)
     counted = harness(tmp_path, "plan", one_model.FILE, *one_model.TINY, "--count")

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import one_model
@@ -174,3 +177,54 @@ def test_where_proc_hides_others_a_live_run_is_not_dead() -> None:
     assert other == "True False", "taken from a live run"
     assert same == "True False"
     assert after == "False True", "the dead are known at once"
+
+
+def cancelled(root: Path, lab: Path, umask: int) -> tuple["subprocess.CompletedProcess[str]", int, str]:
+    """Ann trains for long, Ben cancels that plan; what he is told, and how her run ended (what is left is killed)."""
+    ann, ben = people.home(lab, ANN), people.home(lab, BEN)
+    words = (one_model.FILE, *one_model.TINY, "train.epochs=400", "--offline", "--root", str(root))
+    command = [*people.alone(), *people.become(ANN, umask), sys.executable, "-P", "-m", "harness.cli", "run", *words]
+    env = people.environment(ann)
+    run = subprocess.Popen(command, cwd=ann, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while not list(root.glob("jobs/*/checkpoints/step-*.pt")):
+            assert time.monotonic() < deadline
+            assert run.poll() is None, run.communicate()[1]
+            time.sleep(0.2)
+        done = people.harness(ben, BEN, "cancel", *words, "--json")
+        code = run.poll() if done.returncode else run.wait(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGINT)
+        said = run.communicate(timeout=120)[1]
+    return done, code, said
+
+
+def test_a_colleagues_run_is_asked_to_end_and_leaves_its_checkpoint() -> None:
+    people.need_users()
+    with people.lab() as lab:
+        root = people.shared(lab)
+        done, code, said = cancelled(root, lab, 0o002)
+        assert (done.returncode, code) == (0, 75), done.stderr + said
+        (result,) = json.loads(done.stdout)["jobs"]
+        assert result["state"] == "stopped"
+        assert result["reason"].startswith("saved at step ")
+        assert f"{BEN} on " in said
+        assert "asks this run to end (`harness cancel`)" in said
+        (outcome,) = root.glob("jobs/*/outcome.json")
+        assert json.loads(outcome.read_text())["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_who_may_not_write_in_a_colleagues_job_cannot_ask() -> None:
+    people.need_users()
+    with people.lab() as lab:
+        root = people.shared(lab)
+        done, code, said = cancelled(root, lab, 0o022)
+    assert (done.returncode, code) == (1, None), done.stderr + said
+    (result,) = json.loads(done.stdout)["jobs"]
+    assert result["state"] == "left"
+    assert f"{ANN}'s run on" in result["reason"]
+    assert "you have no right to ask it to end" in result["reason"]
+    assert result["reason"].endswith(f"Permission denied); ask {ANN}")

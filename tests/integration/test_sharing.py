@@ -63,3 +63,25 @@ def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
     assert [begins(one) for one in jobs] == [1] * 4
     assert {path.name for one in jobs for path in (one / "attempts").iterdir()} == {"000001.json"}
     assert json.loads((job / "attempts" / "000001.json").read_text())["released"]
+
+
+def test_a_run_is_cancelled_with_its_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    run = start(tmp_path, "mine", "upernet")
+    job = training(tmp_path, "upernet")
+    deadline = time.monotonic() + 500
+    while not list(job.glob("checkpoints/step-*.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    words = [sys.executable, "-m", "harness.cli", "cancel", "mine.py", *TINY, "--json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 75, said
+    (result,) = json.loads(done.stdout)["jobs"]
+    step = max(int(path.stem.removeprefix("step-")) for path in job.glob("checkpoints/step-*.pt"))
+    assert (result["state"], result["reason"]) == ("stopped", f"saved at step {step}")
+    outcome = read_json(job / "outcome.json")
+    assert (outcome["status"], outcome["step"]) == ("cancelled", step)
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (again.returncode, json.loads(again.stdout)["jobs"]) == (0, [])
+    assert "nothing of this plan is at work or waits" in again.stderr

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 TINY = (
@@ -34,8 +35,8 @@ def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProces
     )
 
 
-def tiny_run(folder: Path, *words: str) -> dict:
-    done = harness(folder, "run", "ablation_ensemble", *TINY, *words, "--json")
+def tiny_run(folder: Path, *words: str, command: Callable[..., subprocess.CompletedProcess[str]] = harness) -> dict:
+    done = command(folder, "run", "ablation_ensemble", *TINY, *words, "--json")
     assert done.returncode == 0, done.stderr
     return {**json.loads(done.stdout), "stderr": done.stderr}
 

@@ -36,7 +36,11 @@ def free_port() -> int:
 def postgres() -> Iterator[str]:
     """The URI of an empty database, its password in it; skips where PostgreSQL is absent."""
     need("postgresql")
-    folder, port, password = Path(tempfile.mkdtemp(prefix="harness-pg-")), free_port(), secrets.token_hex(12)
+    folder, port, password = (
+        Path(tempfile.mkdtemp(prefix="harness-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))),
+        free_port(),
+        secrets.token_hex(12),
+    )
     become: list[str] = []
     if os.getuid() == 0:
         owner = pwd.getpwnam("postgres")
@@ -94,7 +98,11 @@ class Server:
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
         secret = {"MLFLOW_AUTH_ADMIN_PASSWORD": self.password, "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password}
-        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_AUTH_CONFIG_PATH": str(ini)}
+        quiet = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five more processes, for MLflow's own jobs
+            "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+        }
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
         command += ["--port", str(self.port), "--artifacts-destination", str(self.folder / "artefacts")]
         log = self.folder / "server.log"

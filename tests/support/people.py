@@ -49,7 +49,7 @@ def become(user: int, umask: int = 0o002) -> list[str]:
 @contextmanager
 def lab() -> Iterator[Path]:
     """A folder that everybody may enter; pytest closes its own to others at every start."""
-    with tempfile.TemporaryDirectory(prefix="harness-lab-") as folder:
+    with tempfile.TemporaryDirectory(prefix="harness-lab-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 

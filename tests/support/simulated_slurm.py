@@ -80,7 +80,8 @@ class SimulatedSlurm:
     def end(self, number: str) -> None:
         """A job has run."""
         path = self.folder / "queue" / number
-        (self.folder / "ended" / number).write_text(path.read_text().replace("PENDING|Priority", "COMPLETED|None"))
+        fields = path.read_text().split("|")
+        (self.folder / "ended" / number).write_text("|".join([fields[0], "COMPLETED", "None", *fields[3:]]))
         path.unlink()
 
     def cancelled(self) -> str:

@@ -159,7 +159,9 @@ def cluster(nodes: int = 1) -> Iterator[Cluster]:
 def started(nodes: int) -> Iterator[Cluster]:
     if running("slurmctld"):
         pytest.skip("a slurmctld is running on this machine; tests start none beside it")
-    folder = Path(tempfile.mkdtemp(prefix="harness-slurm-"))  # short: sockets have at most 108 characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="harness-slurm-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+    )  # short: sockets have at most 108 characters
     host = socket.gethostname().split(".")[0]
     made = Cluster(folder, (host, "localhost")[:nodes])  # names that lead here: the ranks' rendezvous asks for one
     for name in ("state", "munge", *(f"spool-{node}" for node in made.nodes)):

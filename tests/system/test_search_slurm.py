@@ -15,6 +15,7 @@ import pytest
 import searches
 from command_line import all_runs
 from searches import trials_end
+from simulated_slurm import SimulatedSlurm
 from slurm_cluster import Cluster, cluster
 from test_slurm import WAIT, environment, harness
 from tiny_study import TINY
@@ -22,6 +23,8 @@ from tiny_study import TINY
 from harness.cli import search as command
 from harness.common.errors import UnfitError, UsageError
 from harness.common.progress import Progress
+from harness.jobdir.paths import SlurmJob
+from harness.launch import slurm_queue
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
 from harness.plan import cost
@@ -70,16 +73,14 @@ def test_no_secret_is_pickled_or_on_a_command_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         _sbatch, "submit", lambda made, work: handed.append((work, os.environ[slurm_workers.URL])) or str(len(handed))
     )
-    monkeypatch.setattr(_sbatch, "queue", lambda ids: {"7": State("RUNNING")} if ids else {})
     storage = search.Storage(SECRET, asked.folder("momentum"))
     storage.folder.mkdir(parents=True)
-    assert slurm_workers.submit(asked, 2, "momentum", storage) == ["1", "2"]
+    assert [job.id for job in slurm_workers.submit(asked, 2, "momentum", storage)] == ["1", "2"]
     assert [url for _, url in handed] == [SECRET] * 2
     assert slurm_workers.URL not in os.environ
     assert b"hush" not in pickle.dumps(handed[0][0])
     assert "hush" not in "".join(slurm_workers.dry(asked, "momentum"))
-    assert slurm_workers.submit(asked, 2, "momentum", storage)[0] == "7", "what is at it already is not doubled"
-    assert len(handed) == 3
+    assert len(handed) == 2
 
 
 def test_a_job_that_did_not_get_the_storage_says_so(
@@ -98,6 +99,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_workers, "LOOK", 0.01)
     monkeypatch.setattr(slurm_workers.slurm_jobs, "GONE", 0.05)
     monkeypatch.setattr(_sbatch, "submit", lambda made, work: "7")
+    monkeypatch.setattr(_sbatch, "configuration", lambda cluster=None: {"ClusterName": "here"})
 
 
 @pytest.mark.usefixtures("quick")
@@ -114,7 +116,8 @@ def test_jobs_that_end_before_the_study_has_its_trials_are_told(
 def test_what_still_waits_when_the_study_is_through_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked, cancelled = request(tmp_path), []
+    asked = request(tmp_path)
+    cancelled: list[tuple[object, ...]] = []
 
     def queue(ids: list[str]) -> dict[str, State]:
         if ids:
@@ -122,12 +125,74 @@ def test_what_still_waits_when_the_study_is_through_is_cancelled(
         return dict.fromkeys(ids, State("PENDING", "Resources"))
 
     monkeypatch.setattr(_sbatch, "queue", queue)
-    monkeypatch.setattr(_sbatch, "cancel", cancelled.append)
+    monkeypatch.setattr(_sbatch, "cancel", lambda *words: cancelled.append(words))
     done = search.run(asked, 1, Progress())
     assert [trial.state for trial in done.trials] == ["failed"] * 3
-    assert cancelled == [["7"]]
+    assert cancelled == [(["7"], None, "harness search momentum", None)]
     assert "Slurm job 7: PENDING (Resources)" in caplog.messages
     assert "trial 2 m=0.9 poly: failed: nothing is trained here (3 of 3)" in caplog.messages
+
+
+# --- whose number it is
+
+
+@pytest.fixture
+def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedSlurm:
+    made = SimulatedSlurm.make(tmp_path / "slurm", _sbatch.user())
+    monkeypatch.setenv("PATH", made.path)
+    return made
+
+
+def submitted(folder: Path, workers: int) -> list[str]:
+    """Numbers of the study's workers once so many are asked for."""
+    asked = request(folder)
+    storage = search.Storage(f"sqlite:///{folder}/study.db", asked.folder("momentum"))
+    storage.folder.mkdir(parents=True, exist_ok=True)
+    return [job.id for job in slurm_workers.submit(asked, workers, "momentum", storage)]
+
+
+def test_workers_that_are_at_it_are_not_doubled(simulated: SimulatedSlurm, tmp_path: Path) -> None:
+    assert submitted(tmp_path, 2) == ["1", "2"]
+    assert submitted(tmp_path, 3) == ["1", "2", "3"]
+    simulated.end("1")
+    assert submitted(tmp_path, 3) == ["2", "3", "4"]
+    content = json.loads((request(tmp_path).folder("momentum") / "slurm.json").read_text())
+    assert content["ids"] == ["2", "3", "4"]
+    assert content["jobs"][0] == {
+        "id": "2",
+        "cluster": "simulated",
+        "user": _sbatch.user(),
+        "job_name": "harness search momentum",
+    }
+
+
+@pytest.mark.parametrize(("user", "name"), [("anna", "harness search momentum"), (_sbatch.user(), "a simulation")])
+def test_a_workers_number_that_is_anothers_by_now_is_not_believed(
+    user: str, name: str, simulated: SimulatedSlurm, tmp_path: Path
+) -> None:
+    assert submitted(tmp_path, 1) == ["1"]
+    simulated.put("1", user, name)
+    assert submitted(tmp_path, 1) == ["2"]
+
+
+def test_where_squeue_does_not_answer_no_worker_is_submitted(simulated: SimulatedSlurm, tmp_path: Path) -> None:
+    assert submitted(tmp_path, 1) == ["1"]
+    squeue = simulated.folder / "bin" / "squeue"
+    squeue.write_text("#!/bin/bash\nexit 1\n")
+    with pytest.raises(UnfitError, match=r"squeue does not answer about Slurm job 1 of .*: no worker was submitted"):
+        submitted(tmp_path, 1)
+    assert simulated.queued() == ["1"]
+
+
+def test_numbers_of_an_older_harness_are_believed_and_never_cancelled(
+    simulated: SimulatedSlurm, tmp_path: Path
+) -> None:
+    assert submitted(tmp_path, 1) == ["1"]
+    file = request(tmp_path).folder("momentum") / "slurm.json"
+    file.write_text(json.dumps({"ids": ["1"]}))
+    assert submitted(tmp_path, 1) == ["1"]
+    assert not slurm_queue.cancel(SlurmJob("1"))
+    assert simulated.cancelled() == ""
 
 
 # --- on a cluster

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import in_process
 import one_model
 import pytest
 from shadows import shadow
@@ -151,6 +153,11 @@ def harness(folder: Path, slurm: Cluster, *words: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
 
 
+def here(folder: Path, slurm: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which submits and watches; what Slurm starts are processes as ever."""
+    return in_process.harness(folder, *words, **environment(slurm.environment))
+
+
 def assert_no_secret(folder: Path) -> None:
     """In no file: scripts, what submitit pickles, logs, jobs, reports, the store."""
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -199,7 +206,8 @@ def test_none_is_started_beside_another(slurm: Cluster) -> None:
 
 
 @pytest.mark.timeout(3 * WAIT)
-def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path) -> None:
+def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path, mlflow_tables: Path) -> None:
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     words = ["run", one_model.FILE, *one_model.TINY, "train.epochs=40", "--launcher", "slurm", "--nproc", "1"]
     shadow(tmp_path, "file")
     left = harness(tmp_path, slurm, *words, "--detach")
@@ -244,7 +252,7 @@ def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path
 @pytest.mark.timeout(2 * WAIT)
 def test_what_needs_a_failed_job_is_cancelled_with_the_reason(slurm: Cluster, tmp_path: Path) -> None:
     words = ["run", one_model.FILE, *one_model.TINY, "train.lr=1e30", "--offline"]  # the loss is not finite
-    done = harness(tmp_path, slurm, *words, "--launcher", "slurm", "--nproc", "1")
+    done = here(tmp_path, slurm, *words, "--launcher", "slurm", "--nproc", "1")
     assert done.returncode == 1, done.stderr
     numbers = submitted(tmp_path)
     assert slurm.wait(numbers["train"], "FAILED") == "FAILED"
@@ -252,13 +260,13 @@ def test_what_needs_a_failed_job_is_cancelled_with_the_reason(slurm: Cluster, tm
     reason = "needs 'train upernet seed 0', which failed"
     assert read_json(job(tmp_path, "evaluate") / "outcome.json")["reason"] == reason
     assert f"failed: evaluate upernet seed 0: {reason}" in done.stderr
-    assert reason in harness(tmp_path, slurm, "status").stdout
+    assert reason in here(tmp_path, slurm, "status").stdout
 
 
 @pytest.mark.timeout(WAIT)
 def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     words = ["run", one_model.FILE, *one_model.TINY, "--rehearse", "--launcher", "slurm", "--nproc", "2"]
-    done = harness(tmp_path, slurm, *words)
+    done = here(tmp_path, slurm, *words)
     assert done.returncode == 0, done.stderr
     training, evaluation, *cost = done.stdout.splitlines()
     assert training.startswith("train upernet seed 0: peak ")
@@ -271,10 +279,22 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     assert [(event.step, event.world) for event in begins] == [(0, 2), (1, 2)]
     assert not list((tmp_path / "runs" / "jobs").iterdir())
 
-    failed = harness(tmp_path, slurm, *words, "train.lr=1e30", "--offline")
+    failed = here(tmp_path, slurm, *words, "train.lr=1e30", "--offline")
     assert failed.returncode == 1
     assert "the loss is not finite" in failed.stderr.splitlines()[-1]
     assert_no_secret(tmp_path)
+
+
+@pytest.mark.timeout(WAIT)
+def test_a_job_that_dies_before_the_harness_shows_why(slurm: Cluster, tmp_path: Path) -> None:
+    words = ["run", one_model.FILE, *one_model.TINY, "--offline", "--launcher", "slurm", "--nproc", "1", "--detach"]
+    left = here(tmp_path, slurm, *words, "--slurm", f"python={os.devnull}/python")
+    assert left.returncode == 0, left.stderr
+    assert slurm.wait(submitted(tmp_path)["train"], "FAILED", "COMPLETED") == "FAILED"
+    shown = here(tmp_path, slurm, "status").stdout
+    (line,) = [line for line in shown.splitlines() if "train upernet" in line]
+    assert "died" in line
+    assert "/dev/null/python" in line, line
 
 
 @pytest.mark.slow
@@ -311,6 +331,37 @@ def test_scancel_leaves_a_checkpoint_and_the_same_command_submits_again(slurm: C
     again = submitted(tmp_path)
     assert again["train"] != first["train"]
     slurm.run("scancel", *again.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
+def test_a_cancelled_plan_leaves_a_checkpoint_and_nothing_in_the_queue(slurm: Cluster, tmp_path: Path) -> None:
+    words = [one_model.FILE, *one_model.TINY, "train.epochs=4000"]
+    stranger = slurm.run("sbatch", "--parsable", "--hold", "--wrap=true", "--output=/dev/null")
+    harness(tmp_path, slurm, "run", *words, "--launcher", "slurm", "--nproc", "1", "--detach")
+    numbers = submitted(tmp_path)
+    wait_for_checkpoint(tmp_path, slurm)
+    done = harness(tmp_path, slurm, "cancel", *words, "--json")
+    assert done.returncode == 0, done.stderr + log_of(tmp_path, "train")
+    results = {result["name"].split()[0]: result for result in json.loads(done.stdout)["jobs"]}
+    assert {kind: (result["state"], result["slurm"]) for kind, result in results.items()} == {
+        "train": ("stopped", numbers["train"]),
+        "evaluate": ("cancelled", numbers["evaluate"]),
+    }
+    outcome = read_json(job(tmp_path, "train") / "outcome.json")
+    assert outcome["status"] == "cancelled"
+    assert results["train"]["reason"] == f"saved at step {outcome['step']}"
+    assert slurm.wait(numbers["train"], "FAILED") == "FAILED", "ended, not requeued"
+    assert slurm.wait(numbers["evaluate"], "CANCELLED") == "CANCELLED"
+    assert read_json(job(tmp_path, "evaluate") / "outcome.json")["status"] == "cancelled"
+    assert slurm.state(stranger).startswith("PENDING"), "another's is not touched"
+    slurm.run("scancel", stranger)
+
+    from mlflow import MlflowClient
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
+    assert sorted(run.info.status for run in runs) == ["KILLED"] * 2  # plan, training
 
 
 @pytest.mark.slow

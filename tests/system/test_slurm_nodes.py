@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import in_process
 import one_model
 import pytest
 import torch
 from safetensors.torch import load_file
 from slurm_cluster import Cluster, cluster
 from test_kills import alive, environment
-from test_slurm import WAIT, harness, job, log_of, submitted, wait_for_checkpoint
+from test_slurm import WAIT, harness, here, job, log_of, submitted, wait_for_checkpoint
 from test_slurm import environment as settings
 
 from harness.common.atomic_files import read_json
@@ -109,8 +110,8 @@ def assert_equal(one: Path, other: Path) -> None:
 
 def one_node(folder: Path, *words: str) -> Path:
     """The same plan by two ranks of one torchrun."""
-    command = [sys.executable, "-m", "harness.cli", *RUN, *words, "--launcher", "torchrun", "--nproc", "2"]
-    subprocess.run(command, cwd=folder, env=settings({}), capture_output=True, check=True, timeout=WAIT)
+    done = in_process.harness(folder, *RUN, *words, "--launcher", "torchrun", "--nproc", "2", **settings({}))
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -221,7 +222,7 @@ def test_a_rank_that_fails_on_the_second_node_says_why(slurm: Cluster, tmp_path:
         "def cells(config):\n    return [Cell('weak', 'Weak', Evaluate((Train(config, 'weak'),)))]\n"
     )
     words = ["run", "weak_alone.py", "--plugins", "mine", *one_model.TINY, "--offline", *NODES]
-    done = harness(tmp_path, slurm, *words)
+    done = here(tmp_path, slurm, *words)
     assert done.returncode == 1, done.stderr
     outcome = read_json(job(tmp_path, "train") / "outcome.json")
     assert outcome["status"] == "failed"

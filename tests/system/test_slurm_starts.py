@@ -1,6 +1,5 @@
 """How a Slurm job starts: with a signal before Python is up, in a container's stand-in, without our environment."""
 
-import os
 import subprocess
 import sys
 import time
@@ -10,11 +9,11 @@ from pathlib import Path
 import one_model
 import pytest
 from slurm_cluster import Cluster, cluster
-from test_slurm import WAIT, environment, harness, job, log_of, submitted
+from test_slurm import WAIT, environment, job, log_of, submitted
 
 from harness.common.atomic_files import read_json
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 RUN = ("run", one_model.FILE, *one_model.TINY, "--offline", "--launcher", "slurm", "--nproc", "1")
 
@@ -47,7 +46,6 @@ def statuses(folder: Path) -> dict[str, str]:
     return {kind: read_json(job(folder, kind) / "outcome.json")["status"] for kind in ("train", "evaluate")}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_a_signal_before_python_is_up_requeues(slurm: Cluster, tmp_path: Path) -> None:
     marker, site = tmp_path / "marker", tmp_path / "site"
@@ -67,7 +65,6 @@ def test_a_signal_before_python_is_up_requeues(slurm: Cluster, tmp_path: Path) -
     assert read_json(tmp_path / "runs" / "slurm" / number / "starts.json")["starts"] == 2
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_a_containers_stand_in_is_around_every_python_the_inner_sruns_too(slurm: Cluster, tmp_path: Path) -> None:
     starts, wrapper = tmp_path / "starts", tmp_path / "container"
@@ -87,21 +84,9 @@ def test_a_containers_stand_in_is_around_every_python_the_inner_sruns_too(slurm:
     assert (tmp_path / "torn-down").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_an_environment_that_is_not_exported_is_said_and_done_without(slurm: Cluster, tmp_path: Path) -> None:
     done = run(tmp_path, slurm, *RUN, SBATCH_EXPORT="NONE")
     assert done.returncode == 0, done.stderr + log_of(tmp_path, "train")
     assert "sbatch exports 'NONE': the jobs lack this environment" in done.stderr
     assert statuses(tmp_path) == {"train": "finished", "evaluate": "finished"}
-
-
-@pytest.mark.timeout(WAIT)
-def test_a_job_that_dies_before_the_harness_shows_why(slurm: Cluster, tmp_path: Path) -> None:
-    left = harness(tmp_path, slurm, *RUN, "--detach", "--slurm", f"python={os.devnull}/python")
-    assert left.returncode == 0, left.stderr
-    assert slurm.wait(submitted(tmp_path)["train"], "FAILED", "COMPLETED") == "FAILED"
-    shown = harness(tmp_path, slurm, "status").stdout
-    (line,) = [line for line in shown.splitlines() if "train upernet" in line]
-    assert "died" in line
-    assert "/dev/null/python" in line, line

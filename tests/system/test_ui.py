@@ -1,6 +1,7 @@
 """`harness ui` and what a reviewer finds in MLflow: the real server in a real browser, on a root written by hand."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
     tracking = Tracking(store)
-    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC"))
+    cells = list(tracking._search(tracking._experiments("ablation_ensemble"), {}))
     by_name = {run.name: run for run in cells}
     ours = by_name["decoder_a/seed0"]
     assert ours.metrics["paper/miou"] == 61.24
@@ -186,6 +187,35 @@ def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
+def test_runs_are_called_ordered_and_timed_as_their_jobs(store: str) -> None:
+    tracking = Tracking(store)
+    client, experiment_id = tracking.connect(), tracking._experiments("ablation_ensemble")[0]
+    runs = client.search_runs([experiment_id], order_by=["tags.`harness.order` ASC"])
+    (plan,) = (run for run in runs if run.data.tags["harness.role"] == "plan")
+    assert plan.info.run_name == "Table 1 · demo · 10 epochs · 1 seed"
+    cells = [run for run in runs if run.data.tags["harness.role"] == "cell"]
+    assert [run.data.tags["harness.order"] for run in cells] == ["000.000", "001.000", "002.000", "003.000"]
+    assert [run.data.tags["harness.cell"] for run in cells] == list(finished_root.CELLS)
+    assert {run.info.end_time - run.info.start_time for run in cells} == {31_000}  # milliseconds, as finished_root says
+    assert cells[1].data.tags["mlflow.note.content"] == (
+        "Table 1 – Ablation study of model ensemble: Decoder A, seed 0."
+    )
+    experiment = client.get_experiment(experiment_id)
+    link = re.match(r"## \[Table 1 – .*\]\((#/[^)]+)\)\n\n", experiment.tags["mlflow.note.content"])
+    assert link is not None
+    assert link[1].endswith(f"viewStateShareKey={experiment.tags['harness.view']}")
+
+
+def test_the_newest_run_says_which_experiment_opens(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    told(finished_root.make(tmp_path / "one", videos=4), uri, {}, worked=True)
+    told(finished_root.make(tmp_path / "two", videos=4, experiment="ablation_stages"), uri, {}, worked=True)
+    assert ui.newest(Tracking(uri)) == "ablation_stages"
+    tracking = Tracking(uri)  # a description that is edited later opens nothing
+    tracking.note(tracking.experiment("ablation_ensemble"), "edited")
+    assert ui.newest(tracking) == "ablation_stages"
+
+
 def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> None:
     need("chromium")
     from playwright.sync_api import expect, sync_playwright
@@ -210,18 +240,22 @@ def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> No
             page.goto(link)
             expect(page.get_by_text("decoder_ab/seed0").first).to_be_visible(timeout=120_000)
             expect(page.get_by_text("paper/miou").first).to_be_visible()
-            expect(page.get_by_text("Table 1").first).to_be_visible()
+            expect(page.locator("a", has_text="Table 1 –").first).to_be_visible()  # the note's title leads here
+            names = page.locator("a", has_text="/seed").all_inner_texts()
+            assert names == [f"{name}/seed0" for name in finished_root.CELLS]  # the paper's order, and no training
             page.screenshot(path=str(tmp_path / "view.png"))
             tracking = Tracking(store)
             parent = next(
                 run
-                for run in tracking._search(tracking._experiments("ablation_ensemble"), "", "attributes.start_time ASC")
+                for run in tracking._search(tracking._experiments("ablation_ensemble"), {})
                 if "harness.plan" in run.tags
             )
             address = link.partition("#")[0]
             run = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}/artifacts/report/index.html"
             page.goto(f"{address}{run}?workflowType=machine_learning")
-            expect(page.frame_locator("iframe").get_by_text("Verdicts")).to_be_visible(timeout=120_000)
+            report = page.frame_locator("iframe")
+            expect(report.get_by_role("heading", name="Verdicts")).to_be_visible(timeout=120_000)
+            expect(report.locator("th button").first).to_be_visible()  # its script runs inside MLflow too
             browser.close()
     finally:
         server.send_signal(signal.SIGINT)

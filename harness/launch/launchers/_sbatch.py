@@ -306,10 +306,14 @@ def own_jobs() -> int | None:
     return None if answer is None or answer.returncode else len(answer.stdout.split())
 
 
-def cancel(ids: Sequence[str], cluster: str | None = None, name: str | None = None) -> None:
-    """Take jobs of ours out of the queue, with a name where one is given; one that has ended already is none."""
+def cancel(ids: Sequence[str], cluster: str | None = None, name: str | None = None, signal: str | None = None) -> None:
+    """Take jobs of ours out of the queue, with a name where one is given; one that has ended already is none.
+
+    With a signal ("INT") send that to the processes of their steps instead.
+    """
     if ids:
         filters = [f"--user={user()}", *([f"--name={name}"] if name else [])]
+        filters += [f"--signal={signal}"] if signal else []
         where = [] if cluster is None else [f"--clusters={cluster}"]
         subprocess.run(["scancel", *where, *filters, *ids], capture_output=True, timeout=60, check=False)
 

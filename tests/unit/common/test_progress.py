@@ -12,14 +12,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_line_at_first_every_so_many_seconds_and_at_the_end(
+def test_a_line_at_first_at_the_end_and_at_most_one_a_minute_after_a_while(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     task = Progress(every=5).task("", "frames")
-    for done in range(1, 10):
-        task.update(done, 9)
-        clock[0] += 2
-    assert caplog.messages == ["1/9 frames", "4/9 frames", "7/9 frames", "9/9 frames"]
+    for second in range(302):
+        task.update(second, 301)
+        clock[0] += 1
+    assert caplog.messages == [f"{second}/301 frames" for second in (0, 5, 15, 35, 75, 135, 195, 255, 301)]
 
 
 def test_a_task_that_is_quick_has_one_line(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""N ranks equal one process: real gloo ranks, spawned."""
+"""N ranks equal one process: real gloo ranks, forked from a server that has imported torch and timm."""
 
 import json
 import os
@@ -20,6 +20,12 @@ from harness.plan.spec import read
 CPU = torch.device("cpu")
 MICRO_BATCHES = (4, 2)  # of a batch of 4: without and with accumulation
 HEAD = {**tiny_jobs.HEADS["decoder_a"], "proj": "ref"}  # whose read has batch statistics of its own
+
+
+def start(function, world, *arguments):
+    """Call function(index, world, ...) in `world` processes, and wait for them."""
+    mp.set_forkserver_preload(["timm"])
+    mp.start_processes(function, (world, *arguments), world, start_method="forkserver")
 
 
 def _rank(index, world, port, root):
@@ -44,7 +50,7 @@ def ranks(tmp_path_factory):
         for name in ("alone", "both"):
             folder = root / name / str(size)
             tiny_jobs.training(folder, micro_batch=size, iterations=3, lr=1e-4, decoder="decoder_a", config=HEAD)
-    mp.spawn(_rank, (2, free_port(), root), 2)
+    start(_rank, 2, free_port(), root)
     return root, [torch.load(root / f"{index}.pt") for index in range(2)]
 
 
@@ -210,7 +216,7 @@ def equal_shares(root, world):
     for name, micro in (("a", 16), ("b", 8)):
         tiny_jobs.training(folder, name * 16, batch=16, micro_batch=micro, iterations=2, lr=1e-5, config=HEAD)
     tiny_jobs.evaluation(folder, "e" * 16, ["a" * 16])
-    mp.spawn(_share, (world, free_port(), folder), world)  # one too: what it sets must not stay here
+    start(_share, world, free_port(), folder)  # one too: what it sets must not stay here
     made = folder / "jobs"
     return [load_file(made / (name * 16) / "weights.safetensors") for name in "ab"], made / ("e" * 16)
 
@@ -258,7 +264,7 @@ def test_ranks_equal_one_process_and_count_exactly(tmp_path, world):
             target.write_bytes(source.read_bytes())
     for path in (counts / "videos").glob("*.npz"):
         path.unlink()
-    mp.spawn(_evaluate, (world, free_port(), tmp_path / str(world)), world)
+    start(_evaluate, world, free_port(), tmp_path / str(world))
     mine, theirs = tiny_jobs.counts(counts), tiny_jobs.counts(counts_alone)
     assert mine.keys() == theirs.keys()
     assert all((mine[video] == theirs[video]).all() for video in theirs)

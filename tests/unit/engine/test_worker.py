@@ -190,6 +190,7 @@ def test_idle_server_ends_at_once_on_a_signal(tmp_path):
         assert process.wait(30) == 75
 
 
+@pytest.mark.slow  # test_end_to_end asks the same of two ranks that `harness run` starts
 def test_two_ranks_by_torchrun(tmp_path):
     member, job = training(tmp_path, A, iterations=2), evaluation(tmp_path, "e", [A])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -6,13 +6,13 @@ from pathlib import Path
 import finished_root
 import numpy as np
 import pytest
+from scipy.stats import nct
 from scipy.stats import t as student
 
 from harness import cli
 from harness.config import compose as config
-from harness.launch import runner
 from harness.plan import plan
-from harness.results import power
+from harness.results import cells, power, stats
 from harness.results import rows as results
 from harness.results.power import Need, Noise, needs, seeds_needed, smallest_gain
 from harness.results.rows import CellResult, Context, Gain, Row, aggregate
@@ -32,6 +32,14 @@ def test_without_noise_of_videos_it_is_the_t_tests_power(seeds: int) -> None:
     assert power.power(0.8, Noise(0.55, None), seeds) == pytest.approx(seen, abs=0.01)
     assert power.power(0.0, NOISE, seeds) == pytest.approx(0.025)
     assert power.power(-0.8, NOISE, seeds) == power.power(0.8, NOISE, seeds)
+
+
+@pytest.mark.parametrize("gain", [0.1, 1.0, 5.0, 500.0])
+def test_it_is_the_noncentral_t_beyond_the_intervals_factor(gain: float) -> None:
+    parts = [(NOISE.seeds**2 / 4, 3.0), (0.20**2, NOISE.count - 1.0)]
+    factor, df = stats.quantile(parts, 0.975)
+    error = sum(variance for variance, _ in parts) ** 0.5
+    assert power.power(gain, NOISE, 4) == pytest.approx(nct.sf(factor, df, min(gain / error, 30)), abs=1e-12)
 
 
 def test_one_seed_shows_nothing() -> None:
@@ -113,7 +121,7 @@ def test_a_plan_says_it_before_and_after_its_trainings(tmp_path: Path) -> None:
     a = after["decoder_a", "upernet"]
     assert (a.seeds, a.noise.measured, a.noise.count) == (3, True, 24)
     measured = [
-        results.result(done.experiments[0], order, seed, cell, **runner.read(done, cell, {}))
+        results.result(done.experiments[0], order, seed, cell, **cells.read(done, cell, {}))
         for order, (seed, cell) in enumerate(done.experiments[0].cells)
     ]
     ours = next(row for row in aggregate(measured) if row.cell == "decoder_a").gain

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import sem
+from scipy.stats import kurtosis, sem
 from scipy.stats import t as student
 
 from harness.results import metrics, stats
@@ -305,3 +305,19 @@ def test_the_rule_names_every_word_and_the_margin() -> None:
     rule = stats.RULE.format(margin=0.25)
     assert all(f"{word.format(margin=0.25)}:" in rule for word in stats.WORDS)
     assert "between −0.25 and +0.25 points" in rule
+
+
+def test_the_excess_kurtosis_is_scipys() -> None:
+    for values in np.random.default_rng(0).standard_t(4, (20, 30)):
+        assert stats.excess_kurtosis(values) == pytest.approx(kurtosis(values, bias=False), rel=1e-12)
+
+
+def test_the_degrees_of_freedom_have_the_factor_as_their_quantile() -> None:
+    for parts in ([(1.0, 2.0)], [(1.0, 2.0), (0.5, 300.0)], [(1e-6, 1.0), (2.0, 19.0)], [(0.0, 4.0), (0.0, 40.0)]):
+        factor, df = stats.quantile(parts, 0.975)
+        assert student.ppf(0.975, df) == pytest.approx(factor, rel=1e-13)
+
+
+def test_a_root_is_found_to_the_last_bit() -> None:
+    assert stats.root(lambda x: x**3 - 2, 0.0, 1e4) == pytest.approx(2 ** (1 / 3), rel=3e-16)
+    assert stats.root(lambda x: x - 5, 5.0, 6.0) == pytest.approx(5.0, rel=3e-16)

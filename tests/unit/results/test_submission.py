@@ -13,11 +13,10 @@ from harness.common.errors import UnfitError
 from harness.config import compose as config
 from harness.config.compose import Config, compose
 from harness.data import manifest
-from harness.launch import runner
 from harness.plan import plan
 from harness.plan.plan import Plan
 from harness.plan.spec import to_json
-from harness.results import submission
+from harness.results import cells, submission
 
 DATA = (
     *("data.synthetic.test_videos=2", "data.synthetic.frames=2", "data.synthetic.classes=4"),
@@ -135,14 +134,14 @@ def finished(made: Plan, masks: Path | None) -> plan.Cell:
 def test_a_row_without_labels_is_packed_once(tiny: Config, masks: Path, tmp_path: Path) -> None:
     made = plan.make(["final_framework"], tiny, tmp_path / "runs")
     cell = finished(made, masks)
-    found = runner.read(made, cell, {})
+    found = cells.read(made, cell, {})
     packed = tmp_path / "runs" / "submissions" / f"test_{cell.job.fingerprint}.zip"
     assert found == {
         "status": "unlabelled",
         "reason": f"no ground truth to score by; checked and packed for the server as {packed}",
     }
     written = packed.stat().st_mtime_ns
-    assert runner.read(made, cell, {}) == found
+    assert cells.read(made, cell, {}) == found
     assert packed.stat().st_mtime_ns == written
 
 
@@ -153,7 +152,7 @@ def test_masks_that_are_gone_or_wrong_are_not_packed(tiny: Config, masks: Path, 
         ("two", masks, "not packed: test_0001/0001.png: missing"),
     ):
         made = plan.make(["final_framework"], tiny, tmp_path / name)
-        assert runner.read(made, finished(made, folder), {})["reason"] == said
+        assert cells.read(made, finished(made, folder), {})["reason"] == said
         assert not list((tmp_path / name).glob("submissions/*"))
 
 
@@ -163,7 +162,7 @@ def test_masks_that_changed_since_they_were_made_are_not_packed(tiny: Config, ma
     manifest.seal(made.directory(cell.job))
     path = made.directory(cell.job) / "masks" / "test_0001" / "0001.png"
     Image.fromarray(1 - np.array(Image.open(path)) % 2).save(path)
-    reason = runner.read(made, cell, {})["reason"]
+    reason = cells.read(made, cell, {})["reason"]
     assert reason.startswith("not packed: changed since they were made: 1 file of its masks, e.g. test_0001/0001.png;")
     assert not list((tmp_path / "runs").glob("submissions/*"))
 
@@ -190,7 +189,7 @@ def test_a_data_set_without_a_test_split_leaves_the_row_out(tmp_path: Path) -> N
     (cell,) = [cell for _, cell in made.experiments[0].cells if cell.name == "test"]
     assert cell.skip == "the data set has no video in its test split"
     assert cell.job not in made.jobs
-    assert runner.read(made, cell, {}) == {"status": "missing", "reason": cell.skip}
+    assert cells.read(made, cell, {}) == {"status": "missing", "reason": cell.skip}
 
 
 def test_masks_of_another_stage_or_data_set_as_prior_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""`harness` in the test's own process, its ranks too: for tests of what comes out, where no process is tested.
+
+A command imports MLflow, its workers torch: 13 s of a processor for the smallest run, of which the run itself is 3.
+"""
+
+import io
+import json
+import math
+import subprocess
+from collections.abc import Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.engine import preflight as engine_preflight
+from harness.engine.runtime import Stop, this_rank
+from harness.engine.worker import launch
+from harness.launch import preflight
+from harness.launch.launchers import inline
+
+
+class Launcher:
+    """The inline launcher without its child: a launch has ended when `start` returns."""
+
+    def __init__(self, nproc: int, logs: Path) -> None:
+        assert nproc == 1
+        self.log = logs / "worker.log"
+
+    def warm(self) -> None:
+        """Nothing: this process has imported torch."""
+
+    def start(self, directories: Sequence[Path]) -> None:
+        """Run a launch to its end."""
+        launch(directories, this_rank(), Stop())
+
+    def running(self) -> bool:
+        """Whether it is still at work: never."""
+        return False
+
+    def signal(self, number: int) -> None:
+        """Nothing: no launch goes on that a signal could stop."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def answered(question: str) -> str:
+    """The first problem of a plan's networks; empty for none. As harness.launch.preflight has it, without the child."""
+    asked = json.loads(question)
+    jobs = map(engine_preflight.read_train, asked["jobs"])
+    problems = (engine_preflight.problem(job, asked["classes"], asked["ranks"], math.inf) for job in jobs)
+    return next(filter(None, problems), "")
+
+
+def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The exit code and the words of a command given in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.setattr(inline, "Launcher", Launcher)
+        patch.setattr(preflight, "answered", answered)
+        code = cli.main(list(words))
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
