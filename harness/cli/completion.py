@@ -53,6 +53,14 @@ def leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
+def parts_and_experiments(context: typer.Context, incomplete: str) -> Offers:
+    """Offer what `harness doctor` checks, and experiments."""
+    from harness.tools.doctor import PARTS
+
+    parts = [(name, "") for name in PARTS if name.startswith(incomplete)]
+    return [*parts, *of_kinds("experiments")(context, incomplete)]
+
+
 def kinds(incomplete: str) -> Offers:
     """Offer what `harness list` can list."""
     return [(kind, "") for kind in (*plugins.KINDS, "presets") if kind.startswith(incomplete)]

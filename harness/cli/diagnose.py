@@ -61,9 +61,10 @@ def doctor(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="EXPERIMENT|KEY=VALUE",
-            help="As for `run`  [built in: ablation_ensemble]",
-            autocompletion=completion.of_kinds("experiments"),
+            metavar="PART|EXPERIMENT|KEY=VALUE",
+            help="Parts to check alone: software, devices, weights, disk, store, data; the rest as for `run`  "
+            "[built in: all parts, ablation_ensemble]",
+            autocompletion=completion.parts_and_experiments,
         ),
     ] = None,
     preset: Preset = None,
@@ -77,14 +78,17 @@ def doctor(
 
     Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
     line for each thing about data, weights, devices, software, store and disk: OK, FAIL or a note, with what to do.
-    Exit code 3 where something fails.
+    Exit code 3 where something fails. Names of parts check these alone; an experiment of such a name is given by the
+    path of its file.
 
     \b
     harness doctor ablation_ensemble --preset paper data.vspw.root=DIR
+    harness doctor data data.name=vspw data.vspw.root=DIR
     """
     from harness.tools import doctor as physician
 
-    names = [word for word in words or [] if "=" not in word] or ["ablation_ensemble"]
+    parts = [word for word in words or [] if word in physician.PARTS] or physician.PARTS
+    names = [word for word in words or [] if "=" not in word and word not in parts] or ["ablation_ensemble"]
     overrides = [word for word in words or [] if "=" in word]
     planned, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
     tell = log.info if as_json else out
@@ -92,7 +96,13 @@ def doctor(
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
     findings = []
     for finding in physician.examine(
-        planned.config, planned.root, settings.tracking_uri, settings.prefix, plan=planned, thorough=thorough
+        planned.config,
+        planned.root,
+        settings.tracking_uri,
+        settings.prefix,
+        plan=planned,
+        thorough=thorough,
+        parts=parts,
     ):
         tell(physician.line(finding))
         findings.append(finding)

@@ -13,9 +13,9 @@ from harness.common.errors import UsageError
 
 
 def list_(
-    kind: Annotated[
-        str | None,
-        typer.Argument(metavar="KIND", help="One kind only: experiments, decoders, …", autocompletion=completion.kinds),
+    asked: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KIND", help="These only: experiments, decoders, …", autocompletion=completion.kinds),
     ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -27,15 +27,16 @@ def list_(
 
     \b
     harness list
-    harness list decoders --plugins docs/examples
+    harness list decoders encoders --plugins docs/examples
     """
     from harness.config import plugins as registry
 
     kinds = [*registry.KINDS, "presets"]
-    if kind is not None and kind not in kinds:
-        raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
+    for kind in asked or []:
+        if kind not in kinds:
+            raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
     own = folders(plugins)
-    heads_of = {each: completion.heads(each, own) for each in ([kind] if kind else kinds)}
+    heads_of = {each: completion.heads(each, own) for each in asked or kinds}
     if as_json:
         out(json.dumps({"schema": 1, **heads_of}, indent=1))
         return

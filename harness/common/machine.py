@@ -62,3 +62,12 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a number without a name
         return str(os.getuid())
+
+
+def threads() -> str | None:
+    """Return the threads of a rank that the environment asks for: HARNESS_THREADS, else OMP_NUM_THREADS, else None.
+
+    Of a list as OpenMP takes it for nested loops ("4,2") the first counts; what is no number asks for nothing.
+    """
+    asked = os.environ.get("HARNESS_THREADS") or os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return asked if asked.isdecimal() and int(asked) > 0 else None

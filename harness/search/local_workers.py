@@ -57,8 +57,8 @@ def share(workers: int, nproc: int | None) -> list[dict[str, str]]:
         if workers > 1 and workers * each > cores:
             what = f"{workers} × {each} processes" if each > 1 else f"{workers} workers"
             raise UsageError(f"--workers {workers}: {what} on {cores} core(s) and no GPU; at most {cores // each} fit")
-        threads = str(max(1, cores // (workers * each)))
-        return [{"HARNESS_THREADS": os.environ.get("HARNESS_THREADS", threads)} for _ in range(workers)]
+        threads = machine.threads() or str(max(1, cores // (workers * each)))
+        return [{"HARNESS_THREADS": threads} for _ in range(workers)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(index) for index in range(gpus)]
     part = gpus // workers

@@ -131,6 +131,22 @@ def test_a_launch_heeds_no_variables_of_another_launch(
     assert (outcome["status"], outcome["provenance"]["world"]) == ("finished", nproc)
 
 
+@pytest.mark.parametrize(("name", "nproc"), [("inline", 1), ("torchrun", 2)])
+def test_ranks_have_the_threads_that_openmp_was_given(
+    name: str, nproc: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HARNESS_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # neither this machine's share nor torchrun's own 1
+    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
+    launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, tmp_path / "logs")
+    try:
+        launcher.start([folder])
+        wait(launcher, 120)
+    finally:
+        launcher.close()
+    assert read_json(folder / "outcome.json")["provenance"]["threads"] == 3
+
+
 @pytest.mark.parametrize("name", LOCAL)
 def test_what_is_printed_in_a_worker_is_no_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"

@@ -31,6 +31,7 @@ READING = [
     (("run", "--help"), "--nproc"),
     (("list",), "decoder_b"),
     (("list", "--json"), '"presets"'),
+    (("list", "encoders", "decoders"), "decoder_b"),
     (("plan", "ablation_ensembel"), ""),
     (("plan", "ablation_ensemble", "--json"), '"missing"'),
     (("plan", "ablation_ensemble", "--power"), "to decide +1.22"),

@@ -2,7 +2,7 @@
 
 import os
 
-from harness.common import child
+from harness.common import child, machine
 
 # A CPU rank frees and asks again for hundreds of MB a step. glibc hands such blocks back to the kernel, which must then
 # clear their pages anew: a fifth to a third of a step. Kept, and in huge pages, they cost nothing.
@@ -24,4 +24,6 @@ def child_environment() -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith((*DATABASES, *TORCHRUN)) and key not in RANK
     }
-    return {"GLIBC_TUNABLES": MALLOC, **inherited, **child.SAFE}
+    # torchrun sets OMP_NUM_THREADS itself, so that a rank cannot tell whose it is
+    asked = {} if (threads := machine.threads()) is None else {"HARNESS_THREADS": threads}
+    return {"GLIBC_TUNABLES": MALLOC, **inherited, **asked, **child.SAFE}

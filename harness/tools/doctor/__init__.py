@@ -6,7 +6,7 @@ installation is a finding and not a traceback.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from harness.config.compose import Config
@@ -17,9 +17,10 @@ from harness.tools.doctor._finding import Finding, findings_json, line
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Finding", "examine", "findings_json", "line"]
+__all__ = ["PARTS", "Finding", "examine", "findings_json", "line"]
 
 MOUNTS = Path("/proc/mounts")
+PARTS = ("software", "devices", "weights", "disk", "store", "data")
 
 
 def examine(
@@ -31,23 +32,37 @@ def examine(
     plan: Plan | None = None,
     thorough: bool = False,
     mounts: Path = MOUNTS,
+    parts: Collection[str] = PARTS,
 ) -> Iterator[Finding]:
     """Yield findings as they come: software and devices, weights, disk, store, and the data, which may take longest.
 
-    `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample.
-    Nothing is raised for what is unfit: it is found.
+    `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample; only
+    `parts` are examined. Nothing is raised for what is unfit: it is found.
     """
-    log.info("importing torch, torchvision and timm")
-    machine = _children.machine()
-    yield from _software.examine(machine)
-    yield from _devices.examine(machine, config)
-    yield from _limits.examine(config)
+    if {"software", "devices"}.intersection(parts):
+        log.info("importing torch, torchvision and timm")
+        machine = _children.machine()
+        if "software" in parts:
+            yield from _software.examine(machine)
+        if "devices" in parts:
+            yield from _devices.examine(machine, config)
+            yield from _limits.examine(config)
+    if {"weights", "disk"}.intersection(parts):
+        yield from _storage(config, root, plan, mounts, parts)
+    if "store" in parts:
+        yield from _store.examine(tracking_uri, prefix, mounts)
+    if "data" in parts:
+        yield from _data.examine(config, thorough)
+
+
+def _storage(config: Config, root: Path, plan: Plan | None, mounts: Path, parts: Collection[str]) -> Iterator[Finding]:
+    """Yield findings of weights and disk, both of which depend on the networks."""
     missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
     decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
     log.info("building the encoder and reading its weights")
     networks = _children.networks(config, decoders)
-    yield from _weights.examine(config, root, networks)
-    yield from _disk.examine(root, missing, networks, mounts)
-    yield from _sharing.examine(root)
-    yield from _store.examine(tracking_uri, prefix, mounts)
-    yield from _data.examine(config, thorough)
+    if "weights" in parts:
+        yield from _weights.examine(config, root, networks)
+    if "disk" in parts:
+        yield from _disk.examine(root, missing, networks, mounts)
+        yield from _sharing.examine(root)

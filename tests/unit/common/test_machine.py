@@ -23,3 +23,15 @@ def test_no_tool_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert machine.gpus() == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "openmp", "threads"),
+    [("2", "4", "2"), (None, "4", "4"), (None, "4,2", "4"), (None, "", None), (None, "many", None), (None, None, None)],
+)
+def test_the_threads_of_a_rank_are_ours_before_openmps(monkeypatch, ours, openmp, threads):
+    for name, value in (("HARNESS_THREADS", ours), ("OMP_NUM_THREADS", openmp)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert machine.threads() == threads

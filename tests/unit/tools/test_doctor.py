@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import harness
 from vspw_files import make_vspw, write
 
 from harness.config import input_digests, plugins
@@ -339,6 +340,19 @@ def test_the_demo_is_fit_and_nothing_is_left_behind(tmp_path: Path, monkeypatch:
     answer = json.loads(json.dumps(doctor.findings_json(found)))
     assert answer["schema"] == 1
     assert answer["findings"][0].keys() == {"part", "fit", "text", "remedy"}
+
+
+def test_one_part_alone(tmp_path: Path) -> None:
+    done = harness(tmp_path, "doctor", "data", "store", "ablation_ensemble", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {finding["part"] for finding in json.loads(done.stdout)["findings"]} == {"data", "store"}
+    assert "importing torch" not in done.stderr
+    assert "building the encoder" not in done.stderr
+    broken = harness(tmp_path, "doctor", "data", "data.name=vspw")
+    assert broken.returncode == 3
+    assert {line.split()[0] for line in broken.stdout.splitlines()} <= {"setting", "OK", "FAIL", "note"}
+    assert "data.vspw.root is not set" in broken.stdout
+    assert "no experiment 'dat'" in harness(tmp_path, "doctor", "dat").stderr
 
 
 def test_lines_and_json() -> None:
