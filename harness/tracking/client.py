@@ -363,14 +363,14 @@ class Tracking:
     @speaks
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """Return an artefact, or a folder of them, copied into `folder`; returns where it lies."""
-        if self.database:
-            run = self.get(run_id)
-            opening.check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         folder.mkdir(parents=True, exist_ok=True)
         if (store := self._reader()) is not None:
             with store:
                 if (copied := store.copy(run_id, path, folder)) is not None:
                     return copied
+        if self.database:
+            run = self.get(run_id)
+            opening.check_artefacts(f"run '{run.name}'", str(Path(run.artifact_uri).parents[1]), self.database)
         return Path(self.connect().download_artifacts(run_id, path, str(folder)))
 
     @speaks

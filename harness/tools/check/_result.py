@@ -39,18 +39,20 @@ def explain(error: BaseException, path: Path) -> str:
     message = " ".join(str(error).split())[:400]
     kind = None if isinstance(error, Broken) else type(error).__name__
     text = ": ".join(part for part in (kind, message) if part)
-    return text if line is None else f"{text} ({path.name}:{line})"
+    return text if line is None else f"{text} ({line})"
 
 
-def plugin_line(error: BaseException, path: Path) -> int | None:
-    """Return the line of the plug-in's file that was last at work when the exception, or what caused it, was raised."""
+def plugin_line(error: BaseException, path: Path) -> str | None:
+    """Return FILE:LINE of the plug-in, or of a file of its folder, that was last at work when the exception was raised,
+    or what caused it.
+    """
     cause: BaseException | None = error
     line = None
     while cause is not None:
-        if isinstance(cause, SyntaxError) and cause.filename and Path(cause.filename) == path:
-            return cause.lineno
+        if isinstance(cause, SyntaxError) and cause.filename and Path(cause.filename).is_relative_to(path.parent):
+            return f"{Path(cause.filename).name}:{cause.lineno}"
         for frame in traceback.extract_tb(cause.__traceback__):
-            if Path(frame.filename) == path and frame.lineno is not None:
-                line = frame.lineno
+            if Path(frame.filename).is_relative_to(path.parent) and frame.lineno is not None:
+                line = f"{Path(frame.filename).name}:{frame.lineno}"
         cause = cause.__cause__
     return line

@@ -133,6 +133,15 @@ def test_the_example_made_of_files_beside_it_holds():
     assert "docs/examples/decoders/cell_gate.py" in (EXAMPLES.parent / "OWN_DECODER.md").read_text()
 
 
+def test_a_mistake_in_a_file_beside_it_is_named_by_its_line(tmp_path):
+    shutil.copytree(EXAMPLES / "decoders", tmp_path / "decoders", ignore=shutil.ignore_patterns("__pycache__"))
+    helper = tmp_path / "decoders" / "_gates.py"
+    helper.write_text(helper.read_text().replace(".sigmoid()", ".sigmoid() + unwritten"))
+    line = next(n for n, text in enumerate(helper.read_text().splitlines(), 1) if "unwritten" in text)
+    found = run("cell_gate", [tmp_path], leave_out=[RANKS, COST, *TRAINING])
+    assert f"(_gates.py:{line})" in broken(found)["logits have the right shape"]
+
+
 def test_the_example_reads_the_frame_before():
     module = plugins.load("decoders", "frame_difference", [EXAMPLES])
     decoder = module.Decoder((8, 8, 8, 8), 8, 4, module.Config(channels=8, aux_channels=8)).eval()
