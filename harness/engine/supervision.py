@@ -40,12 +40,15 @@ class Supervision:
             )
         return None
 
-    def nothing(self, data: str, samples: list[str]) -> UnfitError | None:
-        """Return the error where no iteration had a labelled pixel; `samples`: video/frame of some."""
-        if self.unlabelled < self.iterations or not self.iterations:
+    def nothing(self, iterations: int, data: str, samples: list[str]) -> UnfitError | None:
+        """Return the error where none of all iterations had a labelled pixel; `samples`: video/frame of some.
+
+        Iterations before a checkpoint of 0.1 are not counted, and count as labelled.
+        """
+        if self.unlabelled < iterations:
             return None
         return UnfitError(
-            f"no pixel was labelled in any of {self.iterations} iterations, so nothing was learnt: the training masks "
+            f"no pixel was labelled in any of {iterations} iterations, so nothing was learnt: the training masks "
             f"of {data} are void (255) or hold no number of a class (read last: {', '.join(samples[:3])}); mend the "
             "masks or the class list (docs/DATA.md), then run the same command"
         )

@@ -351,7 +351,9 @@ def run(
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
-    nothing = trainer.supervision.nothing(job.data.name, names(micro_batches))  # equal on all ranks
+    nothing = trainer.supervision.nothing(
+        trainer.plan.iterations, job.data.name, names(micro_batches)
+    )  # equal on all ranks
     if nothing and job.launch.pause is None:  # a rehearsal is too short to tell
         if rank.first:
             checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks

@@ -480,5 +480,6 @@ def test_warnings_come_when_iterations_have_doubled_and_at_the_end():
                 warned[id(counts)].append((iteration, text.split(" had")[0] if counts is empty else text))
     assert warned[id(empty)] == [(k, f"{k - k // 3} of {k} iterations") for k in (10, 20, 40, 50)]
     assert [k for k, text in warned[id(zero)] if "exactly 0" in text] == [10, 20, 40, 50]
-    assert empty.nothing("vspw", []) is zero.nothing("vspw", []) is None
-    assert Supervision().nothing("vspw", []) is None
+    assert empty.nothing(50, "vspw", []) is zero.nothing(50, "vspw", []) is None
+    assert Supervision(10, 10).nothing(20, "vspw", []) is None  # after a checkpoint that has no counts
+    assert "any of 10 iterations" in str(Supervision(10, 10).nothing(10, "vspw", ["a/0"]))
