@@ -90,7 +90,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
-                            f"data changed while jobs ran: {changes}; results of now may be of either: --rerun CELL"
+                            f"data changed while jobs ran: {changes}; results of now may be of either: --rerun ROW"
                         )
                 except Stopped as stop:
                     stopped = stop

@@ -66,6 +66,13 @@ class PlanRun:
             with self.store.asking():
                 self.mark(self.run, status)
 
+    def abandon(self) -> None:
+        """Let go of the run before anything was run: FAILED if it is RUNNING, else as it was. Raise UnfitError."""
+        if self.opened is not None:
+            run, self.opened = self.opened[1], None
+            if self.tracking.get(run).status == "RUNNING":
+                self.mark(run, "FAILED")
+
     def report(self, report: Report, folder: Path, status: str) -> None:
         """Log the report as artefacts and as the run's and experiment's note; give the run its true status."""
         experiment_id, run = self.ids()

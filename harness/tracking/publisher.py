@@ -6,6 +6,7 @@ the run was offline) it hears the next time the same command is given. Without a
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,15 +98,26 @@ class Publisher(Silent):
                     plan_run.resume()
 
     def probe(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
-        """Leave the command as the artefact command.txt of the plans' runs, and read it back."""
+        """Leave the command as the artefact command.txt of the plans' runs, and read it back.
+
+        Raise UnfitError where the store refuses; a run that was made for it is FAILED then, others stay as they are.
+        """
         text = " ".join(command)
         for plan_run in self.plan_runs.values():
             if any(job in plan_run.experiment.jobs for job in jobs):
-                self.store.tracking.text(plan_run.run, COMMAND, text)
-                with TemporaryDirectory() as folder:
-                    answer = self.store.tracking.download(plan_run.run, COMMAND, Path(folder)).read_text()
-                if answer != text:
-                    raise UnfitError(f"{self.store.name}: its artefact store gives back another {COMMAND} than it took")
+                try:
+                    self._probe(plan_run.run, text)
+                except UnfitError:
+                    with suppress(UnfitError):
+                        plan_run.abandon()
+                    raise
+
+    def _probe(self, run: str, text: str) -> None:
+        self.store.tracking.text(run, COMMAND, text)
+        with TemporaryDirectory() as folder:
+            answer = self.store.tracking.download(run, COMMAND, Path(folder)).read_text()
+        if answer != text:
+            raise UnfitError(f"{self.store.name}: its artefact store gives back another {COMMAND} than it took")
 
     def begin(self, job: Job) -> None:
         """Make or find a training's run, and hear its journal from the start."""

@@ -187,8 +187,10 @@ def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_runs_are_called_ordered_and_timed_as_their_jobs(store: str) -> None:
-    tracking = Tracking(store)
+def test_runs_are_called_ordered_and_timed_as_their_jobs(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    told(finished_root.make(tmp_path / "root", videos=4), uri, {}, worked=True)
+    tracking = Tracking(uri)
     client, experiment_id = tracking.connect(), tracking._experiments("ablation_ensemble")[0]
     runs = client.search_runs([experiment_id], order_by=["tags.`harness.order` ASC"])
     (plan,) = (run for run in runs if run.data.tags["harness.role"] == "plan")
