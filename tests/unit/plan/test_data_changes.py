@@ -22,6 +22,7 @@ from harness.plan.explain import explain
 from harness.plan.job import Train
 from harness.plan.plan import Plan
 from harness.plan.spec import to_json
+from harness.results import cells
 
 SMALL = {"train": 3, "val": 2, "test": 1}
 
@@ -85,7 +86,7 @@ def test_changed_masks_are_named_and_the_old_results_come_back_with_them(tmp_pat
     assert states(full_plan) == VAL_MISSING
     said = explain(full_plan, "decoder_a")
     assert f"data changed: {count} masks of val, e.g. val_00000/mask/00000000.png" in said
-    row = runner.read(full_plan, full_plan.experiments[0].cells[0][1], {})
+    row = cells.read(full_plan, full_plan.experiments[0].cells[0][1], {})
     assert (row["status"], row["reason"]) == ("missing", f"data changed: {count} masks of val, e.g. {said.split()[-1]}")
     assert states(make(root, tmp_path / "kept")) == ALL_DONE
     change(data, "train")
@@ -229,7 +230,7 @@ def test_a_damaged_job_of_others_is_no_result(tmp_path: Path, data: Path) -> Non
     (other / "outcome.json").write_text("{")
     change(data)
     full_plan = make(root, data)
-    row = runner.read(full_plan, full_plan.experiments[0].cells[0][1], {})
+    row = cells.read(full_plan, full_plan.experiments[0].cells[0][1], {})
     assert "data changed: 4 masks of val" in row["reason"]
 
 
