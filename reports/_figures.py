@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.results import stats
 from harness.results.evidence import Curve, Memory
 from harness.results.figure import Figure
-from harness.results.rows import Context, Row, class_iou
+from harness.results.rows import Context, Row
 from harness.results.stats import Interval
 from harness.results.table import signed
 from reports import _per_class
@@ -148,7 +149,7 @@ def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
     gains = {}
     for row in rows:
         baseline = by_cell.get(row.baseline or "")
-        ours, theirs = class_iou(row), None if baseline is None else class_iou(baseline)
+        ours, theirs = stats.class_iou(row.sums), None if baseline is None else stats.class_iou(baseline.sums)
         if ours is not None and theirs is not None and len(ours) == len(theirs):
             gains[row.cell] = ours - theirs
     if not gains:

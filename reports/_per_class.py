@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.results.rows import Context, Row, class_iou
+from harness.results import stats
+from harness.results.rows import Context, Row
 from harness.results.table import Table, unique
 
 NONE = "–"
@@ -33,7 +34,7 @@ def names(context: Context, classes: int) -> list[str]:
 def table(rows: Sequence[Row], context: Context) -> Table | None:
     """Return one row a class, one column a cell that is done; None where no matrices are at hand."""
     labels = {row.cell: row.label for row in rows}
-    iou = {row.cell: values for row in rows if (values := class_iou(row)) is not None}
+    iou = {row.cell: values for row in rows if (values := stats.class_iou(row.sums)) is not None}
     part = share(rows)
     if not iou or part is None or len({len(values) for values in iou.values()}) > 1:
         return None

@@ -12,7 +12,7 @@ from harness.report import html_page
 from harness.results import stats, table
 from harness.results.evidence import Evidence, compute, device_seconds
 from harness.results.palette import palette
-from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, class_iou, in_order
+from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table, clean, signed
 
 TONES = {
@@ -69,7 +69,7 @@ def compared_rows(rows: Sequence[Row], context: Context) -> Markup | None:
 
     Percent, the mean over seeds; null without ground truth. Rows must have the first one's classes and units.
     """
-    complete = [(row, iou) for row in rows if (iou := class_iou(row)) is not None]
+    complete = [(row, iou) for row in rows if (iou := stats.class_iou(row.sums)) is not None]
     if not complete:
         return None
     first, classes = complete[0][0].sums[0], context.evidence.classes

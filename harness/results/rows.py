@@ -392,13 +392,3 @@ def null(value: Any) -> Any:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value
-
-
-def class_iou(row: Row) -> NDArray[np.float64] | None:
-    """Return IoU in percent, the mean over seeds that are done; nan for a class without ground truth.  # (K,)"""
-    seeds = []
-    for sums in row.sums:
-        hit, truth, predicted = sums.sums.sum(axis=0)  # (K,) each
-        nothing = np.full_like(hit, np.nan)
-        seeds.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
-    return np.asarray(np.mean(seeds, axis=0)) if seeds else None

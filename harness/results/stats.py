@@ -162,6 +162,16 @@ def miou(sums: Floats) -> Floats:
     return mean
 
 
+def class_iou(evaluations: Sequence[UnitSums]) -> Floats | None:
+    """Return IoU in percent by class, the mean over evaluations; nan for a class without ground truth.  # (K,)"""
+    scores = []
+    for each in evaluations:
+        hit, truth, predicted = each.sums.sum(axis=0)  # (K,) each
+        nothing = np.full_like(hit, np.nan)
+        scores.append(100 * np.divide(hit, truth + predicted - hit, out=nothing, where=truth > 0))
+    return np.asarray(np.mean(scores, axis=0)) if scores else None
+
+
 def interval(
     cells: Sequence[UnitSums | None], baseline: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
 ) -> Interval:
