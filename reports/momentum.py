@@ -50,9 +50,15 @@ def locate(row: Row) -> Point | None:
 
 
 def sentence(points: list[Point]) -> str:
-    """The best cell, its lead, and whether noise could make it, the best of several being chosen."""
+    """Return the best configuration, its lead, and whether noise could make it, the best of several being chosen.
+
+    One seed gives no order, so no best is named.
+    """
     default = default_row(points)
-    best = max(points, key=lambda point: point.miou).row
+    best, worst = (choose(points, key=lambda point: point.miou).row for choose in (max, min))
+    if max(point.row.seeds for point in points) < 2:
+        ends = f"{number(worst.miou)} ({worst.label}) and {number(best.miou)} ({best.label})"
+        return f"{count(len(points), 'configuration')} between {ends} mIoU, one seed each: no order of them is known."
     head = f"Best of {count(len(points), 'configuration')}: {best.label}, {number(best.miou)} mIoU"
     if default is None:
         return f"{head}."
@@ -62,7 +68,7 @@ def sentence(points: list[Point]) -> str:
     comparison = f"{head}, {signed(lead)} over {default.label}"
     noise = stats.lead(default.sd, default.seeds, len(points) - 1, best.gain.seeds)
     if noise is None or lead is None:
-        return f"{comparison}; one seed, so the lead that noise alone gives is not known."
+        return f"{comparison}; the default has one seed, so the lead that noise alone gives is not known."
     equal = count(len(points) - 1, "equal configuration")
     much = f"the best of {equal} leads by up to {noise:.2f}, by the spread over {count(default.seeds, 'seed')}"
     return f"{comparison}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")
