@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,13 @@ def training(folder: Path, decoder: str) -> Path:
     raise AssertionError(f"no training of {decoder} began")
 
 
+def signal_ranks(run: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    """Send a signal to what a run has started."""
+    for path in Path("/proc", str(run.pid), "task").glob("*/children"):
+        for child in path.read_text().split():
+            os.kill(int(child), number)
+
+
 def begins(job: Path) -> int:
     return Replay.of(job / "events.jsonl").attempts
 
@@ -52,10 +60,13 @@ def begins(job: Path) -> int:
 def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
     mine = start(tmp_path, "mine", "upernet")
     job = training(tmp_path, "upernet")
+    signal_ranks(mine, signal.SIGSTOP)  # the training does not end before the other run has found it at work
     theirs = start(tmp_path, "theirs", "upernet", "decoder_b")
+    assert theirs.stderr is not None
+    assert any(f"(process {mine.pid}) has it" in line for line in iter(theirs.stderr.readline, ""))
+    signal_ranks(mine, signal.SIGCONT)
     told = {run.pid: run.communicate(timeout=900)[1] for run in (mine, theirs)}
     assert (mine.returncode, theirs.returncode) == (0, 0), told
-    assert f"(process {mine.pid}) has it" in told[theirs.pid]
     assert "2 jobs executed, 0 were done already, 2 done by another run" in told[theirs.pid]
     assert "2 jobs executed, 0 were done already" in told[mine.pid]
     jobs = list(tmp_path.glob("runs/jobs/*"))
