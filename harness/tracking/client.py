@@ -8,17 +8,16 @@ of one line without passwords.
 import json
 import os
 import re
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from harness.common.errors import UnfitError
 from harness.common.machine import user
 from harness.common.redaction import redact
 from harness.tracking import opening
+from harness.tracking.failures import speaks
 from harness.tracking.limits import (
     DIGEST_CHARS,
     ENTITIES,
@@ -33,7 +32,7 @@ from harness.tracking.limits import (
     strings,
     word,
 )
-from harness.tracking.opening import DATABASE, absolute, error_message, impatient, imported, probe, quiet, turn
+from harness.tracking.opening import absolute, impatient, probe, quiet, turn
 from harness.tracking.runs import Found, found, paged
 from harness.tracking.sqlite_reader import SqliteReader, reader
 
@@ -49,30 +48,7 @@ STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 FEW = 16  # up to so many fingerprints are asked for one by one; tags know no IN
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Point = tuple[str, float, int, int]  # key, value, step, milliseconds since 1970
-
-
-def speaks(method: Callable[Concatenate["Tracking", P], R]) -> Callable[Concatenate["Tracking", P], R]:
-    """Turn failures of MLflow, its database, its server or its artefact store into an UnfitError of one line."""
-
-    def wrapped(self: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except failures() as error:
-            what = error_message(error)
-            remedy = opening.PERMISSION if re.search(r"\b403\b|PERMISSION_DENIED", what) else self.remedy
-            raise UnfitError(f"MLflow at {redact(self.uri)}: {method.__name__}: {what}; {remedy}") from error
-
-    update_wrapper(wrapped, method)
-    return wrapped
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """Return the exceptions that MLflow and its libraries raise."""
-    theirs = ("mlflow.exceptions.MlflowException", "requests.exceptions.RequestException")
-    return (OSError, sqlite3.Error, ImportError, *imported(*DATABASE, *theirs))
 
 
 class Tracking:

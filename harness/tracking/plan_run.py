@@ -9,7 +9,8 @@ from harness.results import records, score
 from harness.results.paper import count
 from harness.results.table import Report, report_markdown
 from harness.tracking import view
-from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Tracking
+from harness.tracking.failures import speaks
 from harness.tracking.runs import Found
 from harness.tracking.store import Store
 from harness.tracking.training_run import PULSE_TAGS, known_run, text

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
-from harness.tracking.client import Tracking, speaks
+from harness.tracking.client import Tracking
+from harness.tracking.failures import speaks
 from harness.tracking.limits import clip, word
 from harness.tracking.opening import absolute
 

@@ -17,7 +17,8 @@ from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
 from harness.results.evidence import device_seconds
-from harness.tracking.client import EXPERIMENT, PARENT, Tracking, speaks
+from harness.tracking.client import EXPERIMENT, PARENT, Tracking
+from harness.tracking.failures import speaks
 from harness.tracking.store import Store
 
 POINTS = 1000  # that the store is told at once while a job is at work: SQLite takes a second for them

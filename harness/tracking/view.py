@@ -8,7 +8,8 @@ import json
 
 from harness.common.atomic_files import JsonObject
 from harness.common.redaction import redact
-from harness.tracking.client import PARENT, Tracking, speaks
+from harness.tracking.client import PARENT, Tracking
+from harness.tracking.failures import speaks
 
 TAG = "mlflow.sharedViewState."
 COLUMNS = (
