@@ -114,20 +114,25 @@ LEFT_OVER = {
 }
 
 
+def outcome_of_one_launch(name: str, nproc: int, folder: Path) -> dict[str, Any]:
+    """Launch a training of one iteration; what its outcome.json holds."""
+    job = training(folder, "a" * 16, "upernet", iterations=1)
+    launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, folder / "logs")
+    try:
+        launcher.start([job])
+        wait(launcher, 120)
+    finally:
+        launcher.close()
+    return read_json(job / "outcome.json")
+
+
 @pytest.mark.parametrize(("name", "nproc"), [("inline", 1), ("torchrun", 2)])
 def test_a_launch_heeds_no_variables_of_another_launch(
     name: str, nproc: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in {**LEFT_OVER, "HARNESS_THREADS": "1", "SLURM_PROCID": "3"}.items():
         monkeypatch.setenv(key, value)
-    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
-    launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, tmp_path / "logs")
-    try:
-        launcher.start([folder])
-        wait(launcher, 120)
-    finally:
-        launcher.close()
-    outcome = read_json(folder / "outcome.json")
+    outcome = outcome_of_one_launch(name, nproc, tmp_path)
     assert (outcome["status"], outcome["provenance"]["world"]) == ("finished", nproc)
 
 
@@ -137,14 +142,7 @@ def test_ranks_have_the_threads_that_openmp_was_given(
 ) -> None:
     monkeypatch.delenv("HARNESS_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # neither this machine's share nor torchrun's own 1
-    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
-    launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, tmp_path / "logs")
-    try:
-        launcher.start([folder])
-        wait(launcher, 120)
-    finally:
-        launcher.close()
-    assert read_json(folder / "outcome.json")["provenance"]["threads"] == 3
+    assert outcome_of_one_launch(name, nproc, tmp_path)["provenance"]["threads"] == 3
 
 
 @pytest.mark.parametrize("name", LOCAL)

@@ -93,7 +93,7 @@ def namespaces() -> bool:
     return os.getuid() == 0 and not subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode
 
 
-def ends_well_or_in_a_line(around: Surroundings) -> None:
+def assert_ends_well_or_in_a_line(around: Surroundings) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / around.folder
         folder.mkdir()
@@ -152,7 +152,7 @@ QUICK = settings(
 @QUICK
 @given(SURROUNDINGS)
 def test_a_run_in_hostile_surroundings(around: Surroundings) -> None:
-    ends_well_or_in_a_line(around)
+    assert_ends_well_or_in_a_line(around)
 
 
 @pytest.mark.slow
@@ -160,4 +160,4 @@ def test_a_run_in_hostile_surroundings(around: Surroundings) -> None:
 @settings(QUICK, max_examples=200)
 @given(SURROUNDINGS)
 def test_a_run_in_many_hostile_surroundings(around: Surroundings) -> None:
-    ends_well_or_in_a_line(around)
+    assert_ends_well_or_in_a_line(around)

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from harness.launch import slurm_submit
+
 SBATCH = """#!/bin/bash
 cd {folder}; shopt -s nullglob
 live=(queue/*)
@@ -57,6 +61,14 @@ class SimulatedSlurm:
         (folder / "last").write_text("0")
         (folder / "limit").write_text(str(limit))
         made.configure()
+        return made
+
+    @classmethod
+    def installed(cls, folder: Path, user: str, monkeypatch: pytest.MonkeyPatch) -> "SimulatedSlurm":
+        """Make one whose commands are found first in a test, and whose queue is asked without a pause."""
+        made = cls.make(folder, user)
+        monkeypatch.setenv("PATH", made.path)
+        monkeypatch.setattr(slurm_submit, "ASK", 0.0)
         return made
 
     def configure(self, **more: str) -> None:

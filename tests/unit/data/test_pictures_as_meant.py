@@ -44,7 +44,7 @@ def saved(tmp_path: Path, content: bytes, name: str = "m.png") -> Path:
     return path
 
 
-def refused(path: Path, *words: str, read=read_mask) -> None:
+def assert_refused(path: Path, *words: str, read=read_mask) -> None:
     with pytest.raises(UnfitError) as caught:
         read(path)
     message = str(caught.value)
@@ -66,18 +66,18 @@ def test_numbers_of_any_depth_are_those_that_are_stored(tmp_path: Path, bits: in
 
 @pytest.mark.parametrize("value", [256, 26001, 65535])
 def test_16_bits_beyond_a_class_are_refused(tmp_path: Path, value: int) -> None:
-    refused(saved(tmp_path, png(np.array([[1, value]]), 16)), f"holds {value}", "void 255")
+    assert_refused(saved(tmp_path, png(np.array([[1, value]]), 16)), f"holds {value}", "void 255")
 
 
 def test_a_server_that_rescales_grey_gets_whole_bytes(tmp_path: Path) -> None:
     path = saved(tmp_path, png(RAMP.astype(int) % 4, 2))
-    refused(path, "less than 8 bits", read=lambda path: read_labels(path, 4, stored=np.uint8))
+    assert_refused(path, "less than 8 bits", read=lambda path: read_labels(path, 4, stored=np.uint8))
 
 
 def test_an_optimiser_s_grey_palette_is_refused(tmp_path: Path) -> None:
     levels = np.array([0, 3, 7, 42, 255], np.uint8)  # as oxipng writes a mask of these five
     path = saved(tmp_path, png(RAMP.astype(int) % 5, 8, 3, levels.repeat(3).tobytes()))
-    refused(path, "index 1", "level 3", "8-bit grey")
+    assert_refused(path, "index 1", "level 3", "8-bit grey")
 
 
 def test_a_grey_palette_that_is_the_indices_is_read(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_colour_palette_stands_for_indices_where_a_mask_holds_grey_entries_onl
 def test_lossy_files_named_png_are_refused(tmp_path: Path, kind: str) -> None:
     out = io.BytesIO()
     Image.fromarray(RAMP).save(out, kind)
-    refused(saved(tmp_path, out.getvalue()), "lossy", kind, "save masks as PNG")
+    assert_refused(saved(tmp_path, out.getvalue()), "lossy", kind, "save masks as PNG")
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "tiff_lzw", None])
@@ -106,15 +106,15 @@ def test_tiff_is_as_lossy_as_its_compression(tmp_path: Path, compression: str | 
     Image.fromarray(RAMP).save(out, "TIFF", compression=compression)
     path = saved(tmp_path, out.getvalue())
     if compression == "jpeg":
-        refused(path, "lossy")
+        assert_refused(path, "lossy")
     else:
         np.testing.assert_array_equal(read_mask(path), RAMP)
 
 
 def test_formats_that_rescale_or_invert_are_refused(tmp_path: Path) -> None:
-    refused(saved(tmp_path, b"P5 4 1 7\n\0\1\2\3", "a.png"), "rescaled")
-    refused(saved(tmp_path, b"P2 4 1 7\n0 1 2 3\n", "b.png"), "rescaled")
-    refused(saved(tmp_path, b"P4 8 1\n\xaa", "c.png"), "inverted")
+    assert_refused(saved(tmp_path, b"P5 4 1 7\n\0\1\2\3", "a.png"), "rescaled")
+    assert_refused(saved(tmp_path, b"P2 4 1 7\n0 1 2 3\n", "b.png"), "rescaled")
+    assert_refused(saved(tmp_path, b"P4 8 1\n\xaa", "c.png"), "inverted")
     np.testing.assert_array_equal(read_mask(saved(tmp_path, b"P5 4 1 255\n\0\1\2\3", "d.png")), [[0, 1, 2, 3]])
 
 
@@ -127,7 +127,7 @@ def test_a_mask_that_asks_to_be_turned_is_refused(tmp_path: Path, turn: int, kin
     if turn == 1:
         np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), RAMP)
     else:
-        refused(tmp_path / "m.png", f"orientation {turn}")
+        assert_refused(tmp_path / "m.png", f"orientation {turn}")
 
 
 # images
@@ -172,7 +172,7 @@ def test_16_bits_become_8(tmp_path: Path) -> None:
     path = saved(tmp_path, png(RAMP.astype(int) * 257, 16), "i.png")
     np.testing.assert_array_equal(read_image(path), RAMP[..., None].repeat(3, 2))
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "f.tif")
-    refused(tmp_path / "f.tif", "32 bits", read=read_image)
+    assert_refused(tmp_path / "f.tif", "32 bits", read=read_image)
 
 
 def test_alpha_is_opaque_or_refused_by_name(tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ def test_alpha_is_opaque_or_refused_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "whole.png"), colours[..., :3])
     colours[0, 0, 3] = 254
     Image.fromarray(colours).save(tmp_path / "hole.png")
-    refused(tmp_path / "hole.png", "alpha", read=read_image)
+    assert_refused(tmp_path / "hole.png", "alpha", read=read_image)
     Image.fromarray(RAMP).convert("RGB").save(tmp_path / "key.png", transparency=(5, 5, 5))
-    refused(tmp_path / "key.png", "alpha", read=read_image)
+    assert_refused(tmp_path / "key.png", "alpha", read=read_image)
     Image.fromarray(RAMP).convert("RGB").save(tmp_path / "unused.png", transparency=(1, 2, 3))
     np.testing.assert_array_equal(read_image(tmp_path / "unused.png"), RAMP[..., None].repeat(3, 2))
 
@@ -199,7 +199,7 @@ def test_text_in_a_png_is_no_transparency(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # pytest undoes the filter of the module
 def test_a_very_large_picture_is_large_and_not_damaged(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "i.png")
-    refused(tmp_path / "i.png", "400 000 000 pixels", "too large", read=read_image)
+    assert_refused(tmp_path / "i.png", "400 000 000 pixels", "too large", read=read_image)
     Image.new("1", (9_500, 9_500)).save(tmp_path / "i.png")  # Pillow warns from 89 million on
     assert size_of(tmp_path / "i.png") == (9_500, 9_500)
 
@@ -218,10 +218,10 @@ def test_no_picture_vanishes_because_of_its_suffix(tmp_path: Path) -> None:
 def test_two_pictures_of_a_frame_and_a_folder_named_as_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"")
     (tmp_path / "1.JPG").write_bytes(b"")
-    refused(tmp_path, "1.JPG and 1.jpg", "keep one", read=list_pictures)
+    assert_refused(tmp_path, "1.JPG and 1.jpg", "keep one", read=list_pictures)
     (tmp_path / "1.JPG").unlink()
     (tmp_path / "sub.png").mkdir()
-    refused(tmp_path, "sub.png", "a folder", read=list_pictures)
+    assert_refused(tmp_path, "sub.png", "a folder", read=list_pictures)
     (tmp_path / "sub.png").rmdir()
     (tmp_path / "sub.png").symlink_to(tmp_path)
-    refused(tmp_path, "sub.png", "a folder", read=list_pictures)
+    assert_refused(tmp_path, "sub.png", "a folder", read=list_pictures)

@@ -25,7 +25,7 @@ from harness.config import compose
 from harness.config.settings import RunOptions
 from harness.jobdir import lease
 from harness.jobdir.stop_request import NewRequests, StopRequest
-from harness.launch import cancel, mlflow_sync, slurm_jobs, slurm_submit
+from harness.launch import cancel, mlflow_sync, slurm_jobs
 from harness.launch.cancel import Canceller
 from harness.launch.launchers import _sbatch
 from harness.launch.scheduler import Scheduler
@@ -52,10 +52,7 @@ with lease.heartbeat([lease.Claim(Path(folder)).take() for folder in sys.argv[1:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedSlurm:
-    made = SimulatedSlurm.make(tmp_path / "slurm", ME)
-    monkeypatch.setenv("PATH", made.path)
-    monkeypatch.setattr(slurm_submit, "ASK", 0.0)
-    return made
+    return SimulatedSlurm.installed(tmp_path / "slurm", ME, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -25,10 +25,7 @@ ME = _sbatch.user()
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedSlurm:
-    made = SimulatedSlurm.make(tmp_path / "slurm", ME)
-    monkeypatch.setenv("PATH", made.path)
-    monkeypatch.setattr(slurm_submit, "ASK", 0.0)
-    return made
+    return SimulatedSlurm.installed(tmp_path / "slurm", ME, monkeypatch)
 
 
 def submitter(plan: Plan, max_jobs: int | None = None) -> Submitter:

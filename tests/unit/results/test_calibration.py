@@ -20,7 +20,7 @@ def room(share: float, repeats: int) -> float:
     return 3 * float(np.sqrt(share * (1 - share) / repeats))
 
 
-def check(world: World, seeds: tuple[int, ...], repeats: int, seed: int = 0) -> dict[int, float]:
+def assert_coverage(world: World, seeds: tuple[int, ...], repeats: int, seed: int = 0) -> dict[int, float]:
     """Hold a world's intervals against the promise; return their coverage by the number of seeds."""
     simulated = shares(world, seeds, repeats, np.random.default_rng(seed))
     for number, share in simulated.items():
@@ -38,7 +38,7 @@ def test_intervals_cover_what_they_say() -> None:
     worlds = [
         with_ratio(World(units=20, classes=12, gain=gain), ratio, kind) for kind, ratio in corners for gain in (0, 0.15)
     ]
-    covered = [check(world, (2, 3, 10), repeats, seed) for seed, world in enumerate(worlds)]
+    covered = [assert_coverage(world, (2, 3, 10), repeats, seed) for seed, world in enumerate(worlds)]
     for number in (3, 10):
         share = np.mean([world[number] for world in covered])
         assert 0.94 <= share <= 0.97 + room(0.97, len(worlds) * repeats), covered
@@ -49,7 +49,7 @@ def equal_methods(seeds: tuple[int, ...], repeats: int) -> None:
     world = World(units=343, classes=60, present=8, method_unit=0.0, class_seed=SPREAD)
     ours, _ = draw(world, 40, np.random.default_rng(1))
     assert 100 * np.std([one.miou for one in ours]) == pytest.approx(0.55, abs=0.1)
-    check(world, seeds, repeats)
+    assert_coverage(world, seeds, repeats)
 
 
 def test_equal_methods_are_not_told_apart_by_their_seeds() -> None:
@@ -66,7 +66,9 @@ def test_equal_methods_are_not_told_apart_by_their_seeds_in_thousands_of_tables(
 @pytest.mark.parametrize(("kind", "ratio"), RATIOS)
 @pytest.mark.parametrize("units", [20, 60, 343])
 def test_intervals_cover_what_they_say_in_every_corner(units: int, kind: str, ratio: float, gain: float) -> None:
-    check(with_ratio(World(units=units, gain=gain), ratio, kind), (2, 3, 5, 10), 3000 if units < 100 else 1000)
+    assert_coverage(
+        with_ratio(World(units=units, gain=gain), ratio, kind), (2, 3, 5, 10), 3000 if units < 100 else 1000
+    )
 
 
 def test_the_power_is_how_often_a_gain_is_seen() -> None:

@@ -40,7 +40,7 @@ def unfit(findings: Iterable[Finding]) -> list[Finding]:
     return found
 
 
-def only(findings: Iterable[Finding], word: str, fit: bool | None = False) -> Finding:
+def assert_only(findings: Iterable[Finding], word: str, fit: bool | None = False) -> Finding:
     found = [finding for finding in findings if word in finding.text and finding.fit is fit]
     assert len(found) == 1, f"{word!r} in one finding, not in {found}"
     return found[0]
@@ -52,9 +52,9 @@ def only(findings: Iterable[Finding], word: str, fit: bool | None = False) -> Fi
 def test_a_whole_root_is_fit(tmp_path: Path) -> None:
     found = examine_data(setting(make_vspw(tmp_path)))
     assert not unfit(found)
-    assert only(found, "train: 3 videos, 9 frames (3 a video)", True)
-    assert "32×24 (9); 5 of 5 classes seen" in only(found, "train: a sample of 9", True).text
-    assert "void" not in only(found, "test: a sample of 3", True).text, "the test split has no labels"
+    assert assert_only(found, "train: 3 videos, 9 frames (3 a video)", True)
+    assert "32×24 (9); 5 of 5 classes seen" in assert_only(found, "train: a sample of 9", True).text
+    assert "void" not in assert_only(found, "test: a sample of 3", True).text, "the test split has no labels"
 
 
 def test_files_of_0_bytes_are_named(tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_files_of_0_bytes_are_named(tmp_path: Path) -> None:
     empty = tmp_path / "data" / "train_00001" / "origin" / "00000002.jpg"
     empty.write_bytes(b"")
     found = unfit(examine_data(setting(tmp_path)))
-    assert str(empty) in only(found, "1 file of 0 bytes").text
-    assert "take their videos off train.txt" in only(found, "1 file of 0 bytes").remedy
-    assert "1 of a sample of 9 frames cannot be read" in only(found, "cannot be read").text
+    assert str(empty) in assert_only(found, "1 file of 0 bytes").text
+    assert "take their videos off train.txt" in assert_only(found, "1 file of 0 bytes").remedy
+    assert "1 of a sample of 9 frames cannot be read" in assert_only(found, "cannot be read").text
 
 
 def test_a_frame_without_mask(tmp_path: Path) -> None:
     make_vspw(tmp_path)
     (tmp_path / "data" / "val_00000" / "mask" / "00000001.png").unlink()
-    found = only(unfit(examine_data(setting(tmp_path))), "cannot be used")
+    found = assert_only(unfit(examine_data(setting(tmp_path))), "cannot be used")
     assert "val: 1 of 2 videos" in found.text
     assert "has no mask" in found.text
     assert found.remedy == "add mask/00000001.png"
@@ -79,7 +79,7 @@ def test_a_frame_without_mask(tmp_path: Path) -> None:
 def test_listed_videos_that_are_not_there(tmp_path: Path) -> None:
     make_vspw(tmp_path)
     (tmp_path / "train.txt").write_text("train_00000\nghost\ntrain_00002\n")
-    found = only(unfit(examine_data(setting(tmp_path))), "cannot be used")
+    found = assert_only(unfit(examine_data(setting(tmp_path))), "cannot be used")
     assert "train: 1 of 3 videos cannot be used (ghost)" in found.text
 
 
@@ -88,7 +88,7 @@ def test_masks_without_image_are_a_note(tmp_path: Path) -> None:
     (tmp_path / "data" / "val_00001" / "origin" / "00000000.jpg").unlink()
     found = examine_data(setting(tmp_path))
     assert not unfit(found)
-    assert "val_00001/mask/00000000.png" in only(found, "without image", None).text
+    assert "val_00001/mask/00000000.png" in assert_only(found, "without image", None).text
 
 
 @pytest.mark.parametrize(("pixels", "fit"), [(3, None), (500, False)])
@@ -97,7 +97,7 @@ def test_mask_values_that_are_no_class(tmp_path: Path, pixels: int, fit: bool | 
     mask = np.ones((24, 32), np.uint8)
     mask.flat[:pixels] = 200
     write(tmp_path / "data" / "train_00000" / "mask" / "00000001.png", mask)
-    found = only(examine_data(setting(tmp_path)), "no class", fit)
+    found = assert_only(examine_data(setting(tmp_path)), "no class", fit)
     assert f"200 ({pixels} pixels)" in found.text
     assert f"{pixels / (3 * 24 * 32):.2%}" in found.text
 
@@ -105,13 +105,15 @@ def test_mask_values_that_are_no_class(tmp_path: Path, pixels: int, fit: bool | 
 def test_masks_that_hold_no_class_at_all(tmp_path: Path) -> None:
     make_vspw(tmp_path, {"train": 1, "val": 1, "test": 1}, frames=1)
     write(tmp_path / "data" / "train_00000" / "mask" / "00000000.png", np.zeros((24, 32), np.uint8))
-    assert "0 of 5 classes seen, 100.0% of pixels void" in only(unfit(examine_data(setting(tmp_path))), "void").text
+    assert (
+        "0 of 5 classes seen, 100.0% of pixels void" in assert_only(unfit(examine_data(setting(tmp_path))), "void").text
+    )
 
 
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     make_vspw(tmp_path)
     write(tmp_path / "data" / "train_00000" / "mask" / "00000000.png", np.ones((24, 30), np.uint8))
-    assert "the mask is 30×24, its image 32×24" in only(unfit(examine_data(setting(tmp_path))), "mask").text
+    assert "the mask is 30×24, its image 32×24" in assert_only(unfit(examine_data(setting(tmp_path))), "mask").text
 
 
 def test_a_sample_misses_what_thorough_finds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,26 +123,26 @@ def test_a_sample_misses_what_thorough_finds(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "data" / video / "mask" / f"{frame}.png").write_bytes(b"no picture")
     assert not unfit(examine_data(setting(tmp_path)))
     found = unfit(_data.examine(setting(tmp_path), True))
-    assert f"{video}/mask/{frame}.png" in only(found, "1 of every frame cannot be read").text
+    assert f"{video}/mask/{frame}.png" in assert_only(found, "1 of every frame cannot be read").text
     assert caplog.messages == ["train: 64 of 75 frames read", "train: 75 of 75 frames read"]
 
 
 def test_counts_that_must_be_met(tmp_path: Path) -> None:
     make_vspw(tmp_path)
-    found = only(examine_data(setting(tmp_path, "data.vspw.expect_train=4")), "not the 4")
+    found = assert_only(examine_data(setting(tmp_path, "data.vspw.expect_train=4")), "not the 4")
     assert "data.vspw.expect_train=3" in found.remedy
     own = compose("demo", ["data.name=vspw", f"data.vspw.root={tmp_path}"])
-    assert only(examine_data(own), "not the 2806", None), "data of one's own need not have VSPW's numbers"
+    assert assert_only(examine_data(own), "not the 2806", None), "data of one's own need not have VSPW's numbers"
     (tmp_path / "label_num_dic_final.json").unlink()
     found = examine_data(own)
-    assert only(found, "not the 2806"), "what has VSPW's classes must have its videos"
-    assert only(found, "the class names are VSPW's 124", None)
+    assert assert_only(found, "not the 2806"), "what has VSPW's classes must have its videos"
+    assert assert_only(found, "the class names are VSPW's 124", None)
 
 
 def test_a_damaged_class_list(tmp_path: Path) -> None:
     make_vspw(tmp_path)
     (tmp_path / "label_num_dic_final.json").write_text('{"wall": 1, "door": 3}')
-    assert "without gap" in only(unfit(examine_data(setting(tmp_path))), "class numbers").text
+    assert "without gap" in assert_only(unfit(examine_data(setting(tmp_path))), "class numbers").text
 
 
 def test_a_missing_root_is_said_once(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_trouble_with_the_test_split_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "test.txt").unlink()
     found = examine_data(setting(tmp_path))
     assert not unfit(found)
-    assert only(found, "no table needs the test split", None)
+    assert assert_only(found, "no table needs the test split", None)
 
 
 def test_any_data_set_is_examined(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_any_data_set_is_examined(tmp_path: Path) -> None:
     assert not unfit(examine_data(compose("demo")))
     found = unfit(examine_data(config))
     assert "train: 1 of a sample of 2 frames cannot be read: train v 1: label 7 of 2 classes" in found[0].text
-    assert "KeyError" in only(found, "val: 1 of 1 video cannot be used (v)").text
+    assert "KeyError" in assert_only(found, "val: 1 of 1 video cannot be used (v)").text
 
 
 OWN = """
@@ -206,8 +208,10 @@ def test_the_script_of_the_docs_makes_a_root_that_is_fit(tmp_path: Path) -> None
     more = ("data.vspw.expect_train=2", "data.vspw.expect_val=1")
     found = examine_data(setting(tmp_path / "mine_vspw", *more), thorough=True)
     assert not unfit(found)
-    assert only(found, "vspw: 3 classes: road, building, tree", True)
-    assert "4×3 (4); 3 of 3 classes seen, 25.0% of pixels void" in only(found, "train: every frame read", True).text
+    assert assert_only(found, "vspw: 3 classes: road, building, tree", True)
+    assert (
+        "4×3 (4); 3 of 3 classes seen, 25.0% of pixels void" in assert_only(found, "train: every frame read", True).text
+    )
 
 
 # --- store
@@ -334,8 +338,8 @@ def test_the_demo_is_fit_and_nothing_is_left_behind(tmp_path: Path, monkeypatch:
     assert list(dict.fromkeys(finding.part for finding in found)) == [
         "software", "devices", "weights", "disk", "store", "data",
     ]  # fmt: skip
-    assert only(found, "encoder beit: 0.3 M parameters, windows of 64", True)
-    assert only(found, "missing trainings and their evaluations need", True)
+    assert assert_only(found, "encoder beit: 0.3 M parameters, windows of 64", True)
+    assert assert_only(found, "missing trainings and their evaluations need", True)
     assert list(tmp_path.iterdir()) == []
     answer = json.loads(json.dumps(doctor.findings_json(found)))
     assert answer["schema"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_doctor import examine_data, only, setting, unfit
+from test_doctor import assert_only, examine_data, setting, unfit
 from vspw_files import make_vspw, write
 
 from harness.data.datasets import vspw
@@ -38,14 +38,14 @@ def test_a_video_in_two_splits(root: Path) -> None:
     (root / "test.txt").write_text("test_00000\nval_00000\n")
     found = examine_data(setting(root, "data.vspw.expect_test=2"))
     assert [finding.text for finding in unfit(found)] == ["1 video in both train and val: train_00000"]
-    only(found, "1 video in both val and test: val_00000", None)
+    assert_only(found, "1 video in both val and test: val_00000", None)
 
 
 def test_a_video_in_two_splits_in_two_unicode_forms(root: Path) -> None:
     for split, name in (("train", "\u00e9"), ("val", "e\u0301")):
         (root / "data" / f"{split}_00000").rename(root / "data" / name)
         (root / f"{split}.txt").write_text((root / f"{split}.txt").read_text().replace(f"{split}_00000", name))
-    only(examine_data(setting(root)), "1 video in both train and val: e\u0301")
+    assert_only(examine_data(setting(root)), "1 video in both train and val: e\u0301")
 
 
 def test_a_recording_in_two_splits(root: Path) -> None:
@@ -82,10 +82,10 @@ def test_validation_stored_anew_and_in_part(root: Path) -> None:
         (folder / f"{index:08d}.jpg").unlink()
         Image.open(root / f"data/train_00002/origin/{index:08d}.jpg").save(folder / f"{index:08d}.png")
     text = "1 video of val with some images of one of train: val_00001 = train_00002"
-    only(examine_data(setting(root), thorough=True), text, None)
+    assert_only(examine_data(setting(root), thorough=True), text, None)
     (folder / "00000003.jpg").unlink()
     Image.open(root / "data/train_00002/origin/00000003.jpg").save(folder / "00000003.png")
-    only(examine_data(setting(root), thorough=True), "val_00001 = train_00002")
+    assert_only(examine_data(setting(root), thorough=True), "val_00001 = train_00002")
 
 
 def test_black_frames_are_no_copies(root: Path) -> None:
@@ -138,24 +138,24 @@ def test_frames_without_a_labelled_pixel(root: Path) -> None:
     assert "train: no labelled pixel in 2 videos, by a sample of 12 frames: train_00001, train_00002" in found
     assert "train: 1 of 12 frames read have a labelled pixel" in found
     write(masks(root, "train")[0], void)
-    only(examine_data(setting(root)), "train: a sample of 12 frames read")
+    assert_only(examine_data(setting(root)), "train: a sample of 12 frames read")
 
 
 def test_the_order_of_frames_and_gaps_are_told(root: Path) -> None:
-    only(examine_data(setting(root)), "val: frames are ordered by number", True)
+    assert_only(examine_data(setting(root)), "val: frames are ordered by number", True)
     for path in root.glob("data/val_00001/*/*"):
         path.rename(path.with_name("abcd"[int(path.stem)] + path.suffix))
-    only(examine_data(setting(root)), "val: frames are ordered by number, by name in 1 video (val_00001)", True)
+    assert_only(examine_data(setting(root)), "val: frames are ordered by number, by name in 1 video (val_00001)", True)
     for path in root.glob("data/val_00000/*/00000001.*"):
         path.unlink()
     text = "val: numbers are left out within 1 video: val_00000 (before 00000002)"
-    assert "further back in time" in only(examine_data(setting(root)), text, None).text
-    assert "begins after each gap" in only(examine_data(setting(root, "data.vspw.gap=start")), text, None).text
+    assert "further back in time" in assert_only(examine_data(setting(root)), text, None).text
+    assert "begins after each gap" in assert_only(examine_data(setting(root, "data.vspw.gap=start")), text, None).text
 
 
 def test_files_that_are_no_pictures_by_their_suffix(root: Path) -> None:
     (root / "data" / "test_00000" / "origin" / "00000009.heic").write_bytes(b"x")
-    only(examine_data(setting(root)), "test: 1 file among the images with no suffix of one", None)
+    assert_only(examine_data(setting(root)), "test: 1 file among the images with no suffix of one", None)
 
 
 def test_headers_of_a_large_split_are_read_for_some_frames(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
