@@ -308,7 +308,7 @@ def conclude(
     table = rows.aggregate(results, facts)
     write_report(report, table, facts, folder)
     if not reports:
-        point(latest, folder)
+        latest = point(latest, folder)
     if away is None and (worked or published.new):
         try:
             publisher.report(experiment, report, folder, status, table, facts)

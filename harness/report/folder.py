@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from harness.results import table
 from harness.results.evidence import Evidence
 from harness.results.rows import CellResult, Context, Row
 from harness.results.table import Report
+
+log = logging.getLogger(__name__)
 
 
 def collect_evidence(
@@ -56,16 +59,22 @@ def write_report(report: Report, rows: Sequence[Row], context: Context, folder: 
     return [*paths, html_report.write(report, rows, context, folder)]
 
 
-def point(latest: Path, folder: Path) -> None:
+def point(latest: Path, folder: Path) -> Path:
     """Let `latest`, the experiment's name among the reports, lead to the folder of the plan that was reported last.
 
-    A folder of that name, as 0.1 wrote it, is kept beside those of plans. Raise OSError.
+    Return `latest`, or the folder itself where the file system has no links. A folder named `latest`, as 0.1 wrote
+    it, is kept beside those of plans.
     """
-    if latest.is_dir() and not latest.is_symlink():
-        latest.rename(free(folder.parent / f"{latest.name}-0.1"))
     link = temporary(latest)
-    link.symlink_to(folder.relative_to(latest.parent), target_is_directory=True)
-    link.replace(latest)
+    try:
+        link.symlink_to(folder.relative_to(latest.parent), target_is_directory=True)
+        if latest.is_dir() and not latest.is_symlink():
+            latest.rename(free(folder.parent / f"{latest.name}-0.1"))
+        link.replace(latest)
+    except OSError as error:
+        log.warning(f"{latest}: cannot be made a link to {folder.name} ({error.strerror}); the report is in {folder}")
+        return folder
+    return latest
 
 
 def free(path: Path) -> Path:

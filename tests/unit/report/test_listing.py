@@ -1,5 +1,6 @@
 """Reports of several settings in one output directory: each has its own folder, and the newest is linked."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_a_folder_of_0_1_is_kept(tmp_path: Path) -> None:
     kept = tmp_path / "reports" / "plans" / "ablation_ensemble-0.1" / "report.md"
     assert kept.read_text() == "# An old table\n"
     assert len(list_all(tmp_path)) == 2
+
+
+def test_a_file_system_without_links_has_the_report_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = conclude(finished_root.make(tmp_path))
+    assert folder.parent == tmp_path / "reports" / "plans"
+    assert (folder / "index.html").is_file()
+    assert "Operation not permitted" in caplog.text
+    assert not (tmp_path / "reports" / "ablation_ensemble").exists()
 
 
 def test_without_an_experiment_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
