@@ -50,7 +50,7 @@ def read(folders: Iterable[JobDir]) -> list[Curves]:
             curves.append(Curves(files.name, job["decoder"]["name"], job["seed"], points))
     curves = [training for training in curves if training.points]
     if not curves:
-        raise UnfitError("no training has a checkpoint yet, so there are no curves: run one, or give its --root DIR")
+        raise UnfitError("no training has a point yet: run one, longer than train.log_every, or give its --root DIR")
     return curves
 
 

@@ -54,7 +54,7 @@ def test_a_plan_chooses_its_trainings(planned: Plan, tmp_path: Path, capsys: pyt
     words = (one_model.FILE, *one_model.TINY, "--root", str(planned.root), "--csv", str(tmp_path / "x.csv"))
     assert export(*words) == 0
     assert export(*words, "seed=1") == 3
-    assert "no training has a checkpoint yet" in capsys.readouterr().err
+    assert "no training has a point yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
