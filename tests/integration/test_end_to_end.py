@@ -71,7 +71,7 @@ def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(runs) == 1 + 3 + 4  # parent, trainings, cells
     (cell,) = [run for run in runs if run.data.tags.get("harness.cell") == "decoder_a"]
-    for tag in ("harness.fingerprint", "harness.preset", "harness.device", "harness.commit", "harness.version.torch"):
+    for tag in ("harness.fingerprint", "harness.preset", "device", "commit", "harness.version.torch"):
         assert cell.data.tags[tag]
     assert {"decoder", "seed", "encoder", "epochs", "momentum"} <= cell.data.params.keys()
     assert {"final/miou", "final/fwiou", "final/accuracy"} <= cell.data.metrics.keys()

@@ -82,7 +82,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(workspace: Path) -> None
     for trial in first(workspace)["trials"]:
         run = next(run for name, run in children.items() if name.startswith(f"trial-{trial['number']:03d}"))
         assert run.info.status == "FINISHED"
-        assert run.data.tags["harness.outcome"] == {"complete": "finished"}.get(trial["state"], trial["state"])
+        assert run.data.tags["outcome"] == {"complete": "finished"}.get(trial["state"], trial["state"])
         assert float(run.data.params["momentum"]) == pytest.approx(trial["params"]["decoder.decoder_a.momentum"])
         if trial["state"] == "complete":
             assert run.data.metrics["final/miou"] == pytest.approx(trial["miou"], abs=1e-3)
@@ -139,7 +139,7 @@ def test_pruning_saves_steps_and_its_runs_are_finished(tmp_path: Path) -> None:
         assert every <= trial["facts"]["step"] < 2 * every, "stopped soon after its first look"
         assert list(trial["looks"]) == ["1"]
     assert made < planned - 3 * (210 - 2 * every)
-    pruned = [run for run in all_runs(tmp_path) if run.data.tags.get("harness.outcome") == "pruned"]
+    pruned = [run for run in all_runs(tmp_path) if run.data.tags.get("outcome") == "pruned"]
     assert [run.info.status for run in pruned] == ["FINISHED"] * 3
     assert all("dev/miou" in run.data.metrics and "final/miou" not in run.data.metrics for run in pruned)
     print(f"pruning: {made} of {planned} iterations were made")

@@ -141,4 +141,4 @@ def test_after_an_error_no_run_says_running(
     found = {run.data.tags[ROLE]: run for run in runs if ROLE in run.data.tags}
     assert {role: run.info.status for role, run in found.items()} == statuses
     if where == "launcher":
-        assert found["train"].data.tags["harness.reason"] == "no worker: postgresql://u:***@host/db"
+        assert found["train"].data.tags["reason"] == "no worker: postgresql://u:***@host/db"
