@@ -147,11 +147,11 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (["--rerun", "changed"], "--rehearse does not go with --rerun; leave that out"),
-        (["--detach"], "--rehearse does not go with --detach"),
-        (["--json"], "--rehearse does not go with --json"),
-        (["--nodes", "2"], "--nodes need --launcher slurm"),
-        (["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"], "--dry-run does not go with --detach"),
+        (["--rerun", "changed"], "--rehearse cannot be combined with --rerun"),
+        (["--detach"], "--rehearse cannot be combined with --detach"),
+        (["--json"], "--rehearse cannot be combined with --json"),
+        (["--nodes", "2"], "--nodes can only be used with --launcher slurm"),
+        (["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"], "--dry-run cannot be combined with --detach"),
         (["--launcher", "slurm"], "how many ranks has a node?"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="--confirm trains where it is called"):
         command.search("momentum", launcher="slurm", nproc=1, confirm=3)
-    with pytest.raises(UsageError, match="--nodes and --slurm go with --launcher slurm"):
+    with pytest.raises(UsageError, match="--nodes and --slurm can only be used with --launcher slurm"):
         command.search("momentum", slurm=["partition=gpu"])
     assert list(tmp_path.iterdir()) == []
 

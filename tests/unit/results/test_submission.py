@@ -113,7 +113,7 @@ def test_the_command_line_says_it_and_ends_with_3(
     assert cli.main(words) == 3
     said = capsys.readouterr()
     assert said.out == "test_0001/0001.png: missing\n"
-    assert "the server would refuse it: 1 problem(s)" in said.err
+    assert "the server would reject it: 1 problem(s)" in said.err
     assert cli.main([*words, "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["problems"] == ["test_0001/0001.png: missing"]
 
