@@ -194,7 +194,7 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
         else:
             lines = rehearse.rehearse(plan, options, progress)
     if lines is None:
-        log.info("it runs on its own; its log will have what it found, and the same command comes back to it")
+        log.info("the dry run continues in the background; rerun the same command to see its results")
     else:
         out("\n".join(lines))
 
@@ -207,14 +207,16 @@ def conclude(results: "Results", offline: bool, root: str) -> None:
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
     failed = f", {len(results.failures)} failed" if results.failures else ""
-    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
+    log.info(f"{results.executed} jobs executed, {results.already} already done{shared}{failed}")
     for done in results.finished:
         log.info(f"page: {done.folder / NAME}")
     if results.where:
         log.info(f"MLflow: {results.where if results.where.startswith('http') else 'harness ui'}")
     elif offline:
-        log.info("MLflow was told nothing (--offline); the same command without it does")
+        log.info("nothing was logged to MLflow (--offline); rerun the command without it to upload")
     if results.failures:
         raise typer.Exit(1)
     if results.away:
-        raise UnfitError(f"{results.away}; the results are under {root}, and the same command tells MLflow later")
+        raise UnfitError(
+            f"{results.away}; the results are saved in {root}; rerun the same command later to upload them to MLflow"
+        )

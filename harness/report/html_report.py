@@ -29,7 +29,7 @@ DISAGREEMENT = {
     "void": VOID_COLOUR,
     "scene": qualitative.SCENE,
 }
-NO_PANELS = "they need two finished rows to compare, the data set, and masks that the evaluations kept"
+NO_PANELS = "pictures need two finished rows to compare, the data set, and the masks that evaluations save"
 
 
 def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> Path:
@@ -155,7 +155,7 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
         "whom": f"{labels[claim.cell]} over {labels[claim.baseline]}",
         "word": verdict or "no verdict",
         "tone": {**TONES, stats.EQUAL.format(margin=margin): "even"}.get(verdict or "", ""),
-        "ours": "not known yet" if mean is None else signed(mean),
+        "ours": "not available yet" if mean is None else signed(mean),
         "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}] of {of}",
         "theirs": signed(claim.gain),
         "source": claim.source,
@@ -222,7 +222,7 @@ def jobs(context: Context) -> Table:
         commit = f"{short(job.get('commit') or '–')}{' + changes' if job.get('dirty') else ''}"
         took = "–" if (seconds := device_seconds(job)) is None else duration(seconds)
         rows.append((job["name"], job["fingerprint"], took, device, str(job.get("launcher", "–")), commit))
-    note = "Device time: ranks × wall time; a pass over the frames that several evaluations share is shared out."
+    note = "Device time: ranks × wall time; a pass that several evaluations share is divided among them."
     return Table(
         "Jobs",
         ("Job", "Fingerprint", "Device time", "Device", "Launcher", "Commit"),

@@ -183,10 +183,10 @@ def interval(
     if not cells:
         return Interval()
     if len(every) < len(cells) + len(baseline):
-        return Interval(reason="confusion matrices by video are not at hand")
+        return Interval(reason="confusion matrices per video are not available")
     first = every[0]
     if any(each.names != first.names or each.sums.shape != first.sums.shape for each in every):
-        return Interval(reason="not the same videos and classes throughout")
+        return Interval(reason="rows differ in videos or classes")
     ours, theirs = every[: len(cells)], every[len(cells) :]
     values = np.array([each.miou for each in ours])  # (S,)
     if np.isnan(values).any():
@@ -294,7 +294,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if ours.of == CHECKPOINT_PAIR:
         return Verdict(ONE_PAIR, "one seed")
     if ours.of == THESE_VIDEOS:
-        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval speaks of these videos alone")
+        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval covers these videos only")
     if ours.low <= 0 <= ours.high:
         return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
     if (ours.low > 0) != (theirs > 0):

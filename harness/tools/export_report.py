@@ -33,7 +33,7 @@ def publish(plan: Plan, words: Sequence[str], folder: Path) -> Path:
     if not any(plan.state(job) == "done" for job in plan.jobs):
         raise UnfitError(f"{plan.root}: no job of this plan is finished; run it first, or give --root DIR of its runs")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: is there already and not empty; name another folder, or remove it")
+        raise UsageError(f"{folder}: already exists and is not empty; give another folder, or remove it")
     with TemporaryDirectory() as name:
         reviews = [
             report_from_root.review(plan, each, portable(command(plan, each, words)), Path(name))

@@ -117,7 +117,7 @@ class Publisher(Silent):
         with TemporaryDirectory() as folder:
             answer = self.store.tracking.download(run, COMMAND, Path(folder)).read_text()
         if answer != text:
-            raise UnfitError(f"{self.store.name}: its artefact store gives back another {COMMAND} than it took")
+            raise UnfitError(f"{self.store.name}: its artefact store returned a different {COMMAND} than was stored")
 
     def begin(self, job: Job) -> None:
         """Make or find a training's run, and hear its journal from the start."""

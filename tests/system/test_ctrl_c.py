@@ -123,7 +123,7 @@ def test_every_phase_of_one_run(own: Path):
         stopped(phase, *interrupted(own, phase, signal.SIGINT), "SIGINT")
     code, said = interrupted(own, "", 0)
     assert code == 0, said
-    assert "0 jobs executed, 2 were done already" in said  # what had finished before the report was kept
+    assert "0 jobs executed, 2 already done" in said  # what had finished before the report was kept
     runs = {run.info.run_name: run.info.status for run in all_runs(own)}
     assert runs["train/slow/seed0"] == runs["slow/seed0"] == "FINISHED"
     (parent,) = [name for name in runs if name.startswith("slow ·")]

@@ -158,7 +158,7 @@ def test_the_browser_is_opened_where_there_is_one(
     monkeypatch.setattr(ui, "display", lambda: False)
     ui.open_page(tmp_path / "index.html")
     assert opened == []
-    assert caplog.messages == [f"no display here; the page: {tmp_path / 'index.html'}"]
+    assert caplog.messages == [f"no display here; open this page: {tmp_path / 'index.html'}"]
     monkeypatch.setattr(ui, "display", lambda: True)
     ui.open_page(tmp_path / "index.html")
     assert opened == [(tmp_path / "index.html").as_uri()]

@@ -45,7 +45,7 @@ def test_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: P
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = one_model.made(tmp_path, "train.batch=8")
     monkeypatch.setattr(machine, "gpus", lambda: 2)
-    with pytest.raises(UsageError, match=r"--nproc 4: each rank takes a GPU of its own, and there are 2 here"):
+    with pytest.raises(UsageError, match=r"--nproc 4: each rank needs its own GPU, and this machine has 2"):
         runner.choose(made, RunOptions(nproc=4))
     with pytest.raises(UsageError, match="a GPU of its own"):
         runner.choose(made, RunOptions(launcher="slurm", nproc=4, inside=True))
@@ -60,7 +60,7 @@ def test_only_inside_an_allocation_may_the_store_be_out_of_reach(
 ) -> None:
     nowhere = "http://127.0.0.1:9"
     assert runner.connected(RunOptions(tracking_uri=nowhere, inside=True)) is None
-    assert "this node only keeps journals" in caplog.messages[0]
+    assert "this node only writes journals" in caplog.messages[0]
     with pytest.raises(UnfitError, match="no answer"):
         runner.connected(RunOptions(tracking_uri=nowhere))
 

@@ -101,7 +101,7 @@ def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
 
 def test_a_root_whose_plans_are_gone_is_left_alone(tmp_path):
     job(tmp_path / "jobs" / "a", status="finished")
-    with pytest.raises(UnfitError, match="has jobs and no plans/"):
+    with pytest.raises(UnfitError, match="has jobs but no plans/"):
         gc.garbage(tmp_path)
 
 

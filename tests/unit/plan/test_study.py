@@ -64,12 +64,12 @@ def test_a_trial_has_a_name_for_people() -> None:
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (f"{{'{M}': Uniform(-0.1, 0.95, log=True)}}", "must lie above 0"),
-        (f"{{'{M}': Uniform(0.0, 0.95, log=True)}}", "must lie above 0"),
+        (f"{{'{M}': Uniform(-0.1, 0.95, log=True)}}", "must be above 0"),
+        (f"{{'{M}': Uniform(0.0, 0.95, log=True)}}", "must be above 0"),
         (f"{{'{M}': Uniform(0.9, 0.1)}}", "is no range"),
-        (f"{{'{SCHEDULE}': Choice(('poly',))}}", "leaves nothing to choose"),
+        (f"{{'{SCHEDULE}': Choice(('poly',))}}", "leaves no choice"),
         ("{'decoder.decoder_a.momentun': Uniform(0, 1)}", "did you mean 'momentum'"),
-        (f"{{'{M}': Uniform(0.1, 0.5)}}", "the default, is not in the search's space"),
+        (f"{{'{M}': Uniform(0.1, 0.5)}}", "the default, is outside the search space"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_a_line(tmp_path: Path, space: str, told: str) -> None:

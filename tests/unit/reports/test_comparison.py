@@ -100,7 +100,7 @@ def test_few_units_leave_no_column_but_the_reason() -> None:
 def test_a_row_without_an_interval_among_others_is_named() -> None:
     output = table(measured("upernet", 0, 700) + cell("decoder_a", 1, [61.5, 61.0, 62.0]))
     assert column(output, "ours [95% interval]")[1] == "61.50 ± 0.50"
-    assert "Decoder_A: no interval, so no verdict (confusion matrices by video are not at hand)." in output.notes
+    assert "Decoder_A: no interval, so no verdict (confusion matrices per video are not available)." in output.notes
 
 
 def test_one_seed_is_this_pair_only_and_another_setting_is_not_comparable() -> None:

@@ -148,7 +148,7 @@ def test_sync_closes_what_is_dead(store: Tracking, tmp_path: Path, caplog: pytes
     assert (found["train"].status, found["plan"].status) == ("FAILED", "FAILED")
     assert "supervisor died" in found["train"].tags["reason"]
     assert steps(store, found["train"]) == [1, 2, 3, 4]
-    assert any("lost, FAILED in MLflow now" in line for line in caplog.messages)
+    assert any("lost; now FAILED in MLflow" in line for line in caplog.messages)
     caplog.clear()
     Sync(tmp_path, store).once()
     assert caplog.messages == []

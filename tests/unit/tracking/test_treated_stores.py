@@ -157,7 +157,9 @@ def test_a_moved_database_makes_no_folder_where_it_was(tmp_path: Path) -> None:
     there = made(after / "runs")
     store = Tracking(f"sqlite:///{after}/mlflow.db")
     publisher = publisher_of(there, store)
-    with pytest.raises(UnfitError, match=rf"{before}/mlruns/one_model, which is gone: {after}/mlflow.db was moved"):
+    with pytest.raises(
+        UnfitError, match=rf"{before}/mlruns/one_model, which no longer exists: {after}/mlflow.db was moved"
+    ):
         publisher.probe(there.jobs, ("harness",))
     with pytest.raises(UnfitError, match=rf"MLflow run '.*' keeps its artefacts in {before}/mlruns/one_model, which"):
         report_from_mlflow.look_up(there, ("harness",), store.uri)
