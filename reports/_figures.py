@@ -235,7 +235,7 @@ def total_loss(curves: Sequence[Curve]) -> Figure | None:
             return figure
 
     ends = [in_words_of_curve(*line, "total loss") for line in lines]
-    title = "Total training loss, auxiliary and coarse terms included: no comparison of decoders (thick: running mean)"
+    title = "Total training loss with auxiliary and coarse terms, not comparable between decoders (thick: running mean)"
     return Figure(title, f"Lines over iterations: {'; '.join(ends)}.", draw, folded=True)
 
 

@@ -217,5 +217,5 @@ def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str
         shown = smallest_gain(need.noise, seeds)
         with_seeds = f"with {count(seeds, 'seed')} "
         with_seeds += "no gain at all" if shown is None else f"a gain of {shown:.2f} or more"
-        texts.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be seen")
+        texts.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be detected")
     return texts

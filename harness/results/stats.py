@@ -55,14 +55,14 @@ CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
 OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
 RULE = (
-    f"Verdict on a gain of the paper: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side and "
-    f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and lies "
-    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and more than that; "
-    f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group is "
-    f"not the paper's; {ONE_PAIR}: a gain between trainings with one seed. An interval over {SEEDS_AND_VIDEOS} speaks "
-    f"of new trainings and new videos; over {ONE_CHECKPOINT}, of these trainings alone; over {THESE_VIDEOS}, where "
-    f"there are fewer than {FEWEST} videos (or recordings) and {SEEDS} seeds or more, of these videos alone: it gives "
-    "no verdict on the paper's claim."
+    f"Verdict on a gain that the paper claims: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side "
+    f"and contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and stays "
+    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and extends further; "
+    f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group "
+    f"differs from the paper's; {ONE_PAIR}: a gain between trainings with one seed. Intervals over "
+    f"{SEEDS_AND_VIDEOS} apply to new trainings and new videos; those over {ONE_CHECKPOINT}, to these trainings only; "
+    f"those over {THESE_VIDEOS} (fewer than {FEWEST} videos or recordings and at least {SEEDS} seeds), to these videos "
+    "only, without a verdict on the paper's claim."
 )
 
 Floats = NDArray[np.float64]

@@ -97,7 +97,7 @@ def best(study: Study, trials: Sequence[Trial], finding: Finding, context: Conte
         )
     bold = [index for index, setting in enumerate(shown) if finding.best is setting.trials[0]]
     return Table(
-        title=f"{title(context)}: the best of {len(settings)} settings",
+        title=f"{title(context)}: best of {len(settings)} settings",
         columns=("Trial", *names, "Seeds", f"mIoU on {study.split}", "vs. the default, by seed"),
         rows=tuple(lines),
         notes=(

@@ -37,7 +37,7 @@ def test_the_challenges_entry_is_packed_and_valid(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     (packed,) = (tmp_path / "runs" / "submissions").glob("*.zip")
     assert (
-        "not checkable here: the test labels are not public"
+        "cannot be checked here because the test labels are not public"
         in done.stdout + (tmp_path / "runs" / "reports" / "final_framework" / "report.md").read_text()
     )
     valid = harness(tmp_path, "score", str(packed), *words, "--split", "test")
