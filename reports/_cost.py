@@ -9,8 +9,8 @@ from harness.results.table import Table
 NONE = "–"
 NOTES = (
     "Per frame, with all windows, views, members and stages. FLOPs: two per multiply-add, ignoring early exits.",
-    "Frames per second: predictions only, on one rank, mean over seeds. Memory: peak of a rank, shared by rows that were "
-    "evaluated in one pass.",
+    "Frames per second: predictions only, on one rank, mean over seeds. Memory: peak of a rank, shared by rows "
+    "that were evaluated in one pass.",
 )
 COLUMNS: dict[str, tuple[str, Callable[[FrameCost], float | None], str]] = {  # a key -> header, value, its form
     "parameters": ("Parameters (M)", lambda cost: scaled(cost.parameters, 1e6), ".2f"),
