@@ -29,7 +29,7 @@ DISAGREEMENT = {
     "void": VOID_COLOUR,
     "scene": qualitative.SCENE,
 }
-NO_PANELS = "pictures need two finished rows to compare, the data set, and the masks that evaluations save"
+NO_PANELS = "they need two finished rows to compare, the data set, and the masks that evaluations save"
 
 
 def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> Path:

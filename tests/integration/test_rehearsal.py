@@ -155,7 +155,7 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
             ["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"],
             "--dry-run cannot be combined with --detach",
         ),
-        (["--launcher", "slurm"], "how many ranks has a node?"),
+        (["--launcher", "slurm"], "how many ranks per node?"),
     ],
 )
 def test_flags_that_do_not_go_with_it(

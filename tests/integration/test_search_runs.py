@@ -184,7 +184,7 @@ def test_another_preset_is_refused_in_one_line(workspace: Path) -> None:
     ("words", "code", "told"),
     [
         (("--storage", "postgresql://me:hush@127.0.0.1:1/none"), 3, "check that it answers"),
-        (("--storage", "ftp://x"), 2, "neither a file's path nor one of"),
+        (("--storage", "ftp://x"), 2, "neither a file path nor one of"),
         (("--trials", "0"), 2, "--trials 0: must be at least 1"),
         (("--workers", "0"), 2, "--workers 0: must be at least 1"),
         (("--study", "a b"), 2, "a name is letters"),

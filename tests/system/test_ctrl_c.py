@@ -1,4 +1,4 @@
-"""Ctrl-C in every phase: exit 75, one line, nothing lost, and the same command goes on.
+"""Ctrl-C in every phase: exit 75, one line, nothing lost, and rerun the same command to continue.
 
 A person's own plug-ins wait in the phase that PHASE names, so that the signal comes where it should.
 """

@@ -42,7 +42,7 @@ class Launcher(torchrun.Launcher):
         """Start the ranks on all nodes. Raise UnfitError outside an allocation."""
         if "SLURM_JOB_ID" not in os.environ:
             raise UnfitError(
-                "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` makes one"
+                "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` creates one"
             )
         nodes = nodes_of(os.environ["SLURM_JOB_NODELIST"])
         port = free_port(int(os.environ["SLURM_JOB_ID"]))

@@ -62,7 +62,7 @@ def test_folders_and_files_that_are_not_there(tmp_path):
     fails(lambda: load(tmp_path / "loop.pth"), "no weights at")
     odd = tmp_path / "new\nline.pth"
     odd.write_bytes(b"")
-    fails(lambda: load(odd), "is no weights file")
+    fails(lambda: load(odd), "is not a weights file")
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,10 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
     sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
     with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; these do: {sizes}$"):
         slurm_jobs.with_sbatch(replace(OPTIONS, nproc=3), ["nodes=2"], made)
-    with pytest.raises(UsageError, match="how many ranks has a node"):
+    with pytest.raises(UsageError, match="how many ranks per node"):
         slurm_jobs.with_sbatch(replace(OPTIONS, nproc=None), [], made)
     for nproc, flags, nodes in ((None, ["gpus_per_node=0"], None), (1, ["nodes=0"], None), (1, [], 0), (0, [], 1)):
-        with pytest.raises(UsageError, match="give one of each at least"):
+        with pytest.raises(UsageError, match="give at least one of each"):
             slurm_jobs.with_sbatch(replace(OPTIONS, nproc=nproc, nodes=nodes), flags, made)
 
 

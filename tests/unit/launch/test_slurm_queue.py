@@ -93,7 +93,7 @@ def test_no_more_of_a_plan_than_asked_are_in_the_queue(
 def test_a_limit_of_none_is_no_reason_to_wait(slurm: SimulatedSlurm, tmp_path: Path) -> None:
     (slurm.folder / "limit").write_text("0")
     made = one_model.made(tmp_path / "runs")
-    with pytest.raises(UnfitError, match=r"QOSMaxSubmitJobPerUserLimit.*no job of yours is in the queue"):
+    with pytest.raises(UnfitError, match=r"QOSMaxSubmitJobPerUserLimit.*none of your jobs is in the queue"):
         submitter(made).submit()
 
 

@@ -75,8 +75,8 @@ def test_a_damaged_file_ends_neither_status_nor_sync(
     assert any("damaged" in line for line in status.lines(list(found.values())))
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     assert Sync(tmp_path, store).once() == 0
-    assert [line for line in caplog.messages if line.startswith("left out: ")] == [
-        f"left out: {found[folder.name].reason}"
+    assert [line for line in caplog.messages if line.startswith("skipped: ")] == [
+        f"skipped: {found[folder.name].reason}"
     ]
     plans = store.find("one_model", [one.experiments[0].digest for one in (whole, broken)], tag=PLAN)
     assert list(plans) == [whole.experiments[0].digest]

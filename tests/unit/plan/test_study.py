@@ -66,7 +66,7 @@ def test_a_trial_has_a_name_for_people() -> None:
     [
         (f"{{'{M}': Uniform(-0.1, 0.95, log=True)}}", "must be above 0"),
         (f"{{'{M}': Uniform(0.0, 0.95, log=True)}}", "must be above 0"),
-        (f"{{'{M}': Uniform(0.9, 0.1)}}", "is no range"),
+        (f"{{'{M}': Uniform(0.9, 0.1)}}", "is not a range"),
         (f"{{'{SCHEDULE}': Choice(('poly',))}}", "leaves no choice"),
         ("{'decoder.decoder_a.momentun': Uniform(0, 1)}", "did you mean 'momentum'"),
         (f"{{'{M}': Uniform(0.1, 0.5)}}", "the default, is outside the search space"),
@@ -94,7 +94,7 @@ def test_what_a_study_is_is_told_by_its_keys() -> None:
     one = demo_study()
     assert study.differences(one.identity, demo_study().identity) == []
     study.refuse(one, demo_study().identity, ["momentum"])
-    with pytest.raises(UsageError, match=r"another train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
+    with pytest.raises(UsageError, match=r"different train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
         study.refuse(one, demo_study("train.epochs=3").identity, ["momentum"])
     with pytest.raises(UsageError, match=r"another preset \(camvid there, demo here\).* and \d+ more; .*--study"):
         study.refuse(one, demo_study(preset="camvid").identity, ["momentum", "momentum_demo"])

@@ -108,7 +108,7 @@ def test_the_command_line_says_it_and_ends_with_3(
     monkeypatch.chdir(tmp_path)
     words = ["score", str(masks), "--split", "test", *DATA]
     assert cli.main(words) == 0
-    assert "can be submitted" in capsys.readouterr().err
+    assert "ready to submit" in capsys.readouterr().err
     (masks / "test_0001" / "0001.png").unlink()
     assert cli.main(words) == 3
     said = capsys.readouterr()

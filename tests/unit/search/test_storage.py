@@ -193,7 +193,7 @@ def test_another_root_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "kind", "told"),
     [
-        ("http://127.0.0.1", UsageError, "neither a file's path nor one of postgresql"),
+        ("http://127.0.0.1", UsageError, "neither a file path nor one of postgresql"),
         ("postgresql://me:hush@127.0.0.1:1/none", UnfitError, r"postgresql://me:\*\*\*@127"),
         ("/proc/nowhere/study.journal", UnfitError, "check that it answers"),
         ("sqlite:////proc/nowhere.db", UnfitError, "check that it answers"),
