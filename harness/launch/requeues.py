@@ -22,8 +22,8 @@ def same_checkout(submitted: str | None) -> None:
     here = str(plugins.PROJECT)
     if submitted not in (None, here):
         raise UnfitError(
-            f"this job was submitted by the harness in {submitted}, and what Python imports here is that in {here}: "
-            "move it back, or give the same command again from where it is now"
+            f"this job was submitted by the harness in {submitted}, but Python imports the one in {here} here: "
+            "move it back, or rerun the same command from its new location"
         )
 
 

@@ -88,7 +88,7 @@ def standing(files: JobDir, queue: Queue, now: float) -> Status:
     elif queued is not None and queued.live and state != "finished":
         state, reason = "queued" if queued.state != "RUNNING" else "running", None
     elif submitted is not None and submitted.slurm_job in queue.silent and state is None:
-        state, reason = "queued", f"Slurm cannot be asked here about job {submitted.slurm_job.whose}"
+        state, reason = "queued", f"Slurm cannot be queried here about job {submitted.slurm_job.whose}"
     elif state == "lost" or state not in ENDED:
         state, reason = "died", reason or died(files.folder, submitted, queued)
     return Status(

@@ -224,7 +224,7 @@ def warn(options: JsonObject) -> None:
     if "ALL" not in asked.upper().split(","):
         log.warning(
             f"sbatch exports '{asked}': the jobs lack this environment; give them MLFLOW_TRACKING_… by `setup` lines "
-            "or tracking_uri in harness.yaml, or leave that option (or SBATCH_EXPORT) out"
+            "or tracking_uri in harness.yaml, or omit that option (or SBATCH_EXPORT)"
         )
 
 

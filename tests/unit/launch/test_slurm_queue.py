@@ -169,7 +169,7 @@ def test_what_cannot_be_asked_is_queued_and_left_to_its_owner(
     slurm.configure(PrivateData="jobs,usage")
     found = status.look(begun.root)
     assert {one.state for one in found} == {"queued"}
-    assert all("cannot be asked here about job" in str(one.reason) and "of anna" in str(one.reason) for one in found)
+    assert all("cannot be queried here about job" in str(one.reason) and "of anna" in str(one.reason) for one in found)
     going = submitter(begun)
     going.submit()
     assert slurm.queued() == []

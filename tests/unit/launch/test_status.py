@@ -46,7 +46,7 @@ def test_what_slurm_knows_waits_and_what_it_has_forgotten_died(submitted: Path) 
 
 
 def test_where_slurm_cannot_be_asked_a_job_without_an_ending_waits(submitted: Path) -> None:
-    assert examined(submitted, None) == ("queued", "Slurm cannot be asked here about job 7")
+    assert examined(submitted, None) == ("queued", "Slurm cannot be queried here about job 7")
     end(submitted, "failed", "a bad disk")
     assert examined(submitted, None) == ("failed", "a bad disk")
     end(submitted, "lost", "the worker died")
