@@ -107,8 +107,8 @@ def curve(study: Study, trials: Sequence[Trial], key: str, axis: Uniform) -> Fig
         tops.append(f"{group or 'all'}: best {told} at {name} {top.params[key]:.3g} of {count(len(some), 'setting')}")
     alt = f"{'; '.join(tops)}." if tops else "No setting shares a complete seed with the default."
     return Figure(
-        f"Difference from the default by seed against {name} (bar: {stats.LEVEL:.0%} interval, with {stats.SEEDS} seeds or "
-        "more; hollow: fewer seeds)",
+        f"Difference from the default by seed against {name} (bar: {stats.LEVEL:.0%} interval, with {stats.SEEDS} or "
+        "more seeds; hollow: fewer)",
         alt,
         draw,
     )

@@ -45,6 +45,10 @@ def test_first_run_fills_table_1(workspace: Path):
     assert [row["paper_miou"] for row in experiment["rows"]] == [60.02, 61.24, 61.18, 62.12]
     assert "not the paper" in first["stderr"].splitlines()[0]
     assert "7 jobs executed" in first["stderr"]
+    page, where = first["stderr"].splitlines()[-2:]
+    assert page.startswith("page: ")
+    assert page.endswith("index.html")
+    assert where == "MLflow: harness ui"
     report = workspace / "runs" / "reports" / "ablation_ensemble"
     assert {path.name for path in report.iterdir()} >= {
         "report.md",
