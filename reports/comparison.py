@@ -1,4 +1,4 @@
-"""Ours beside the paper's: one row a cell, with its gain over the cell it is measured against.
+"""Our results beside the paper's: one row per configuration, with its gain over its baseline.
 
 Where data, backbone or schedule are not the paper's, the title says so and the paper's columns stand apart.
 """

@@ -1,4 +1,4 @@
-"""mIoU against the memory momentum m, a curve a schedule: the table of `comparison`, and what it amounts to above it.
+"""mIoU against the memory momentum m, one curve per schedule: the table of `comparison` with a summary above it.
 
 m and the schedule are read from a cell's name, SCHEDULE_MMM with m in thousandths; other cells stand in the table only.
 """

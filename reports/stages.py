@@ -1,4 +1,4 @@
-"""Stages beside the paper's: what each gains over stage 0, how much of the masks it moves, and where it stops early.
+"""Stages beside the paper's: the gain of each over stage 0, the share of pixels it changes, and early exits.
 
 The table of `comparison`, with the stage in a column of its own.
 """

@@ -1,4 +1,4 @@
-"""Ranks on every node of a Slurm allocation: srun starts one torchrun a node. Runs inside the allocation.
+"""Ranks on every node of a Slurm allocation: srun starts one torchrun per node, inside the allocation.
 
 How a plan gets there is harness/launch/slurm_jobs.py's; what sbatch is told is _sbatch.py's.
 """
