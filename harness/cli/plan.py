@@ -10,6 +10,7 @@ from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
 from harness.cli.parse import folders, make_plan
 from harness.common.console import out
 from harness.common.errors import UsageError
+from harness.common.progress import Progress
 
 
 def list_(
@@ -64,6 +65,10 @@ def plan(
         bool, typer.Option("--count", help="Estimate the cost from FLOPs where no similar job has finished")
     ] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="A GPU's speed in TFLOP/s, for --count")] = 100.0,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Check whether a training step fits a card (24GB), and which keys help"),
+    ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")
     ] = False,
@@ -90,6 +95,7 @@ def plan(
     """
     from harness.cli import plan_text
     from harness.plan import cost
+    from harness.plan import memory as memories
     from harness.plan.explain import explain
     from harness.results import power as powers
 
@@ -103,6 +109,11 @@ def plan(
         raise UsageError(f"--rate {rate:g}: must be greater than 0")
     ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
+    limit = None if memory is None else memories.parse(memory)
+    needed = []
+    if limit is not None:
+        with Progress() as progress:
+            needed = memories.needs(planned, limit, ranks, progress)
     needs_of = (
         {experiment.name: powers.of_plan(planned, experiment, costs) for experiment in planned.experiments}
         if power
@@ -110,9 +121,13 @@ def plan(
     )
     if as_json:
         shown = {**plan_text.plan_json(planned), "cost": cost.cost_json(costs)}
+        if limit is not None:
+            shown["memory"] = memories.needs_json(needed, limit)
         needs = [{"experiment": name, **need.json} for name, needed in needs_of.items() for need in needed]
         out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
         return
     out("\n".join([plan_text.plan_text(planned), *cost.cost_lines(costs)]))
+    if limit is not None:
+        out("\n".join(memories.lines(needed, limit, str(memory))))
     for experiment in planned.experiments if power else ():
         out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(needs_of[experiment.name], experiment, seeds)]))
