@@ -74,7 +74,7 @@ def test_a_computed_default_is_refused(tmp_path: Path, default: str) -> None:
 @pytest.mark.parametrize("value", ["1 + 1", "'1'", "1.0", "True", "current()", "None"])
 def test_a_version_that_is_no_whole_number_is_refused(tmp_path: Path, value: str) -> None:
     path = put(tmp_path, "decoders", "mine.py", f"VERSION = {value}\n")
-    with pytest.raises(UsageError, match=r"mine\.py:1: VERSION must be a whole number"):
+    with pytest.raises(UsageError, match=r"mine\.py:1: VERSION must be a literal whole number"):
         plugins.read_schema(path)
 
 
@@ -113,7 +113,7 @@ def test_helpers_are_no_plugins(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"no decoder 'decoder_c' \(did you mean 'decoder_[ab]'\?\); `harness list"):
         plugins.find("decoders", "decoder_c")
-    with pytest.raises(UsageError, match=r"no encoder 'xyz'; `harness list encoders` shows all"):
+    with pytest.raises(UsageError, match=r"no encoder 'xyz'; `harness list encoders` lists them"):
         plugins.load("encoders", "xyz")
 
 

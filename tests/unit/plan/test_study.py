@@ -96,7 +96,7 @@ def test_what_a_study_is_is_told_by_its_keys() -> None:
     study.refuse(one, demo_study().identity, ["momentum"])
     with pytest.raises(UsageError, match=r"different train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
         study.refuse(one, demo_study("train.epochs=3").identity, ["momentum"])
-    with pytest.raises(UsageError, match=r"another preset \(camvid there, demo here\).* and \d+ more; .*--study"):
+    with pytest.raises(UsageError, match=r"different preset \(camvid there, demo here\).* and \d+ more; .*--study"):
         study.refuse(one, demo_study(preset="camvid").identity, ["momentum", "momentum_demo"])
 
 

@@ -133,7 +133,7 @@ WHOLE = b"\x40\0\0\0\0\0\0\0" + b'{"a":{"dtype":"F32","shape":[2],"data_offsets"
         ("w.safetensors", b"PK\3\4 a zip", "a truncated torch file"),
         ("w.safetensors", b"neither", "neither"),
         ("w.pth", WHOLE, ""),
-        ("w.pth", b"PK\3\4 cut off", "cut off"),
+        ("w.pth", b"PK\3\4 cut off", "truncated"),
         ("w.pth", b"", "0 bytes"),
         ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("w.pth", b"\n<!DOCTYPE html>", "a web page"),

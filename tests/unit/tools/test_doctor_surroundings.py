@@ -41,7 +41,7 @@ def test_few_open_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (128, 4096))
     ((fit, text, remedy),) = texts(_limits.examine(PAPER, tmp_path))
     assert fit is False
-    assert "only 128 files may be open" in text
+    assert "at most 128 files may be open" in text
     assert "ulimit -n 4096" in remedy
 
 

@@ -61,7 +61,7 @@ def test_a_plan_chooses_its_trainings(planned: Plan, tmp_path: Path, capsys: pyt
     ("words", "because"),
     [
         (["models", "--csv", "x"], "export models: 'curves' or 'report' can be exported"),
-        (["curves"], "say where to: --csv, --tensorboard, --wandb-offline"),
+        (["curves"], "give one of --csv, --tensorboard, --wandb-offline"),
     ],
 )
 def test_mistakes_are_a_line(words: Sequence[str], because: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,7 +285,7 @@ def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Pa
     with pytest.raises(UnfitError, match="is the training finished"):
         predict([unfinished], frames, tmp_path / "out")
     evaluation = tiny_jobs.evaluation(tmp_path, "d" * 16, ["c" * 16])
-    with pytest.raises(UsageError, match="no training"):
+    with pytest.raises(UsageError, match="is not a training"):
         predict([evaluation], frames, tmp_path / "out")
 
 
