@@ -69,6 +69,10 @@ def plan(
         str | None,
         typer.Option(metavar="SIZE", help="Check whether a training step fits a card (24GB), and which keys help"),
     ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Ranks per node, for --count and --memory  [default: as for `run`]"),
+    ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")
     ] = False,
@@ -107,7 +111,8 @@ def plan(
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be greater than 0")
-    ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
+    on_node = nproc or settings.nproc
+    ranks = on_node and on_node * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
     limit = None if memory is None else memories.parse(memory)
     needed = []
