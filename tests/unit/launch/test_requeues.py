@@ -53,7 +53,7 @@ def test_the_last_start_says_why_and_tells_somebody(
     assert left.value.code == 1
     outcome = read_json(made.jobdir(job).outcome_file)
     assert outcome["status"] == "stalled"
-    assert "Slurm job 7 was begun 5 times without a new checkpoint or video" in outcome["reason"]
+    assert "Slurm job 7 was started 5 times without a new checkpoint or video" in outcome["reason"]
     assert "Traceback" not in capfd.readouterr().err
     told = (tmp_path / "told").read_text()
     assert told.startswith("stuck: one_model in ")
