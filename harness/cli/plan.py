@@ -71,7 +71,7 @@ def plan(
     ] = None,
     nproc: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Ranks of a node, for --count and --memory; default: as a run"),
+        typer.Option(min=1, metavar="N", help="Ranks per node, for --count and --memory  [default: as for `run`]"),
     ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")

@@ -37,7 +37,7 @@ def test_starts_count_until_there_is_a_checkpoint_more(made: Plan) -> None:
     (checkpoints / "step-1.pt").touch()
     for _ in range(requeues.STARTS):
         assert start(made, job) is None
-    assert f"begun {requeues.STARTS} times without a new checkpoint" in str(start(made, job))
+    assert f"started {requeues.STARTS} times without a new checkpoint" in str(start(made, job))
 
 
 def test_the_last_start_says_why_and_tells_somebody(
