@@ -333,7 +333,7 @@ def test_a_store_that_is_away_at_any_moment_loses_nothing(
     found = runs(store)["train"]
     assert steps(store, found) == list(range(1, 11))
     assert found.status == "FINISHED"
-    assert [line for line in caplog.messages if "jobs go on" in line] == caplog.messages[::2]
+    assert [line for line in caplog.messages if "the jobs continue" in line] == caplog.messages[::2]
     assert [line for line in caplog.messages if "answers again" in line] == caplog.messages[1::2]
 
 
