@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,12 @@ VARIABLES = {  # what is left over, or a person has set
     "TZ": ("Nowhere/Else",),
     "http_proxy": ("http://gone.invalid:1",),
 }
+COMMANDS = {  # what is left to do -> times in twenty
+    "new": 1,  # all: the networks are checked, trained and evaluated
+    "begun": 8,  # one of the training's two steps
+    "done": 6,  # the table
+    "planned": 5,  # nothing is run
+}
 SHADOWS = ("none", "file", "folder")
 FOLDERS = ("plain", "with a space", "with # and ${x}", "étage-フ", "-dash", "a" * 120)
 SITE = "import os, sys\nprint('module loaded: é', flush=True)\nos.write(1, b'{\"exit_code\": 75}\\n')\n"
@@ -85,7 +92,7 @@ class Surroundings:
     files: int = 1024  # ulimit -n
     host: bool = False  # the host's own name resolves to nothing
     ranks: int = 1
-    begun: bool = False  # one of two steps is left; else all, the check of the networks and the evaluation included
+    command: str = "begun"
 
 
 def variables(names: list[str]) -> st.SearchStrategy[dict[str, str]]:
@@ -102,7 +109,7 @@ SURROUNDINGS = st.builds(
     files=st.sampled_from([24, 64, 1024]),
     host=st.booleans(),
     ranks=st.sampled_from([2, *[1] * 9]),  # two ranks and torchrun take four processors' start-ups
-    begun=st.sampled_from([False, *[True] * 4]),
+    command=st.sampled_from([name for name, times in COMMANDS.items() for _ in range(times)]),
 )
 
 
@@ -112,32 +119,34 @@ def namespaces() -> bool:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output directory with its evaluation done and one of the training's two steps."""
-    folder = tmp_path_factory.mktemp("begun")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An output directory that is done, and one where the training has made one of its two steps."""
+    folder = tmp_path_factory.mktemp("roots")
     done = in_process.harness(folder, "run", one_model.FILE, *SMALL, "--offline", "--launcher", "inline")
     assert done.returncode == 0, done.stderr
-    made = planning.make([one_model.FILE], compose.compose("demo", list(SMALL)), folder / "runs")
-    (training,) = (made.jobdir(job) for job in made.jobs if isinstance(job, Train))
-    (spec,) = (job.spec() for job in made.jobs if isinstance(job, Train))
+    roots = {"done": folder / "runs", "begun": folder / "begun"}
+    shutil.copytree(roots["done"], roots["begun"], symlinks=True)
+    made = planning.make([one_model.FILE], compose.compose("demo", list(SMALL)), roots["begun"])
+    (job,) = (job for job in made.jobs if isinstance(job, Train))
+    training = made.jobdir(job)
     shutil.rmtree(training.folder)
     training.folder.mkdir()
-    write_json(training.job_file, to_json(replace(spec, launch=LaunchSpec(pause=1))))
+    write_json(training.job_file, to_json(replace(job.spec(), launch=LaunchSpec(pause=1))))
     launch([training.folder], this_rank(), Stop())
     assert training.checkpoint_steps() == [1]
-    return folder / "runs"
+    return roots
 
 
 @contextmanager
-def command_in(around: Surroundings, begun: Path) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
+def command_in(around: Surroundings, roots: dict[str, Path]) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
     """The folder, the words and the environment of a run in some surroundings."""
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / around.folder
         folder.mkdir()
         if around.shadow != "none":
             shadow(folder, around.shadow)
-        if around.begun:
-            shutil.copytree(begun, folder / "runs", symlinks=True)
+        if around.command in roots:
+            shutil.copytree(roots[around.command], folder / "runs", symlinks=True)
         env = {**environment(), **around.variables}
         if around.site:
             site = Path(base) / "site"
@@ -146,19 +155,22 @@ def command_in(around: Surroundings, begun: Path) -> Iterator[tuple[Path, list[s
             env["PYTHONPATH"] = str(site)
         start = 'ulimit -n "$0" && exec "$@"'
         uts = ["unshare", "--uts", "sh", "-c", 'hostname gone-host.invalid; exec "$@"', "sh"]
+        run = ["run", *SMALL, "--offline", "--launcher", "inline" if around.ranks == 1 else "torchrun"]
+        run += ["--nproc", "2"] if around.ranks == 2 else []
+        run += ["train.workers=0"] if around.command == "begun" else []
         command = [
             *(uts if around.host and namespaces() else ()),
-            *("sh", "-c", start, str(around.files), sys.executable, "-P", "-m", "harness.cli", "run", one_model.FILE),
-            *(*SMALL, "--offline", "--launcher", "inline" if around.ranks == 1 else "torchrun"),
-            *(("--nproc", "2") if around.ranks == 2 else ()),
+            *("sh", "-c", start, str(around.files), sys.executable, "-P", "-m", "harness.cli"),
+            *(["plan", *SMALL] if around.command == "planned" else run),
+            one_model.FILE,
         ]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(PROJECT)]))
         yield folder, command, env
 
 
-def assert_ends_well_or_in_a_line(around: Surroundings, begun: Path) -> tuple[int, float, float]:
+def assert_ends_well_or_in_a_line(around: Surroundings, roots: dict[str, Path]) -> tuple[int, float, float]:
     """The exit code, the seconds, and those of a processor that a run took in some surroundings."""
-    with command_in(around, begun) as (folder, command, env):
+    with command_in(around, roots) as (folder, command, env):
         before, at = os.times(), time.monotonic()
         done = subprocess.run(
             command,
@@ -178,13 +190,13 @@ def assert_ends_well_or_in_a_line(around: Surroundings, begun: Path) -> tuple[in
         if done.returncode:
             assert "Traceback" not in told, told
             assert "harness: " in told or "failed: " in told, told
-        else:
+        elif around.command != "planned":
             outcomes = [read_json(path) for path in folder.glob("runs/jobs/*/outcome.json")]
             assert [outcome["status"] for outcome in outcomes] == ["finished"] * 2
             (trained,) = folder.glob("runs/jobs/*/weights.safetensors")
             how = read_json(trained.with_name("how.json"))
             assert (how["commit"] is None) == (how["dirty"] is None)
-            assert how["nproc"] == around.ranks
+            assert how["nproc"] == (around.ranks if around.command != "done" else 1)
         if around.files >= 1024:
             assert done.returncode == 0, told
         return done.returncode, wall, cpu
@@ -198,20 +210,22 @@ QUICK = settings(
 @pytest.mark.timeout(1800)
 @QUICK
 @given(SURROUNDINGS)
-def test_a_run_in_hostile_surroundings(begun: Path, around: Surroundings) -> None:
-    assert_ends_well_or_in_a_line(around, begun)
+def test_a_run_in_hostile_surroundings(roots: dict[str, Path], around: Surroundings) -> None:
+    assert_ends_well_or_in_a_line(around, roots)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_a_run_in_many_hostile_surroundings(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_in_many_hostile_surroundings(roots: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """200 of them; prints how many ended well, and the worst times."""
     ends: list[tuple[int, float, float]] = []
+    commands: Counter[str] = Counter()
 
     @settings(QUICK, max_examples=200)
     @given(SURROUNDINGS)
     def run(around: Surroundings) -> None:
-        ends.append(assert_ends_well_or_in_a_line(around, begun))
+        ends.append(assert_ends_well_or_in_a_line(around, roots))
+        commands[f"{around.command}, {around.ranks} rank(s)"] += 1
         with capsys.disabled():
             code, wall, cpu = ends[-1]
             print(f"\n{len(ends)}: exit code {code} in {wall:.1f} s, {cpu:.1f} s of a processor, {around}", flush=True)
@@ -221,6 +235,7 @@ def test_a_run_in_many_hostile_surroundings(begun: Path, capsys: pytest.CaptureF
     with capsys.disabled():
         print(
             f"\n{len(ends)} surroundings: {codes.count(0)} ended well, {len(ends) - codes.count(0)} in a line; "
-            f"at most {max(walls):.1f} s, {max(cpus):.1f} s of a processor, {sum(cpus) / len(cpus):.1f} in the mean"
+            f"at most {max(walls):.1f} s, {max(cpus):.1f} s of a processor, {sum(cpus) / len(cpus):.1f} in the mean; "
+            f"{dict(commands)}"
         )
     assert len(ends) >= 200
