@@ -3,19 +3,36 @@
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
+from harness.cli import completion
+from harness.cli.options import Json, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import make_plan
 from harness.common.console import out
-from harness.common.errors import UnfitError
+from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import redact
 from harness.config import settings
 from harness.jobdir.paths import OutputDir
 
+if TYPE_CHECKING:
+    from harness.launch.cancel import Cancellation
+
 log = logging.getLogger(__name__)
+
+Plans = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EXPERIMENT|KEY=VALUE",
+        help="The experiments and the configuration of the run",
+        autocompletion=completion.experiments_and_keys,
+    ),
+]
+Study = Annotated[
+    str | None, typer.Option(metavar="NAME", help="End a study of `harness search`; its name is the search's at first")
+]
+Rehearsal = Annotated[bool, typer.Option("--rehearse", help="End what `run --rehearse` has begun")]
 
 
 def status(
@@ -41,7 +58,9 @@ def status(
 
 
 def cancel(
-    experiments: Names,
+    experiments: Plans = None,
+    study: Study = None,
+    rehearse: Rehearsal = False,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
@@ -49,25 +68,30 @@ def cancel(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """End what is at work or waits of a plan, here and in Slurm, with its checkpoints.
+    """End what is at work or waits of a plan, a study or a rehearsal, here and in Slurm, with its checkpoints.
 
     The words are those of `run`, which goes on from there. One's own runs are ended as by Ctrl-C, and Slurm jobs that
     wait leave the queue; a run of somebody else's, or on another machine, is asked by a file in the job's directory
-    and ends in the same way. A line a job says what came of it, once it has.
+    and ends in the same way. A study is named by --study alone, and all that are at it are asked to end; so is a
+    rehearsal, of which there is one in an output directory. A line a job says what came of it, once it has.
 
-    Exit codes: 0 nothing of the plan is at work or waits any more; 1 some of it goes on, and its line says why.
+    \b
+    harness cancel ablation_ensemble --preset paper
+    harness cancel --study momentum
+    harness cancel --rehearse
+
+    Exit codes: 0 nothing of it is at work or waits any more; 1 some of it goes on, and its line says why.
     """
-    plan, resolved = make_plan(experiments, seeds, preset, root, plugins, compute=False)
+    if study is not None or rehearse:
+        if experiments or (study is not None and rehearse):
+            raise UsageError("name experiments, or give --study NAME, or --rehearse: one of them")
+        end_without_plan(Path(settings.resolve(root=root and str(root)).root), study, as_json)
+        return
+    plan, resolved = make_plan(experiments or [], seeds, preset, root, plugins, compute=False)
     from harness.launch import cancel as cancelling
 
     results = cancelling.Canceller(plan).run()
-    if as_json:
-        out(json.dumps(cancelling.as_json(results), indent=1))
-    else:
-        for line in cancelling.lines(results):
-            out(line)
-    if not results:
-        log.info(f"nothing of this plan is at work or waits under {plan.root}")
+    show(results, f"nothing of this plan is at work or waits under {plan.root}", as_json)
     if not offline and any(result.state == "cancelled" for result in results):  # whose runs nobody else ends
         from harness.launch.mlflow_sync import correct
         from harness.tracking.client import Tracking
@@ -78,6 +102,39 @@ def cancel(
             log.warning(f"{error}; `harness sync` tells it later")
     if any(result.state == "left" for result in results):
         raise typer.Exit(1)
+
+
+def end_without_plan(root: Path, study: str | None, as_json: bool) -> None:
+    """End a study, else the rehearsal of an output directory; exit 1 where something goes on."""
+    if study is None:
+        from harness.launch.cancel import RehearsalCanceller
+
+        results = RehearsalCanceller(root).run()
+        show(results, f"no rehearsal is at work or waits under {root}", as_json)
+    else:
+        from harness.search.cancel import StudyCanceller
+
+        results = StudyCanceller(root, study).run()
+        show(
+            results,
+            f"no trial of '{study}' is at work under {root}; what is at the study between two is asked",
+            as_json,
+        )
+    if any(result.state == "left" for result in results):
+        raise typer.Exit(1)
+
+
+def show(results: "list[Cancellation]", nothing: str, as_json: bool) -> None:
+    """Print what came of a cancellation, a line a job."""
+    from harness.launch import cancel as cancelling
+
+    if as_json:
+        out(json.dumps(cancelling.as_json(results), indent=1))
+    else:
+        for line in cancelling.lines(results):
+            out(line)
+    if not results:
+        log.info(nothing)
 
 
 def sync(
