@@ -51,8 +51,8 @@ class StudyCanceller:
     def __post_init__(self) -> None:
         self.output = OutputDir(self.root)
         self.study: StudyDir = self.output.study(self.name)
-        if not self.study.folder.is_dir():
-            names = sorted(path.name for path in self.output.searches.glob("*/"))
+        names = sorted(path.name for path in self.output.searches.glob("*/"))
+        if self.name not in names:
             there = f"there are {', '.join(names)}" if names else "there is none"
             raise UsageError(f"--study {self.name}: no study of that name in {self.output.searches}; {there}")
 

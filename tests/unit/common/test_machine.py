@@ -17,8 +17,8 @@ def test_gpus(visible: str | None, found: int, tmp_path: Path, monkeypatch: pyte
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.gpus() == found
-    hidden = None if found else f"CUDA_VISIBLE_DEVICES={visible or '(empty)'} hides the 3 GPU(s) here: this runs on the "
-    assert machine.hidden_gpus() == (hidden and f"{hidden}CPU; unset it")
+    named = f"CUDA_VISIBLE_DEVICES={visible or '(empty)'} hides the 3 GPU(s) here: this runs on the CPU; unset it"
+    assert machine.hidden_gpus() == (None if found else named)
 
 
 def test_no_tool_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
