@@ -30,19 +30,20 @@ Plans = Annotated[
     ),
 ]
 Study = Annotated[
-    str | None, typer.Option(metavar="NAME", help="End a study of `harness search`; its name is the search's at first")
+    str | None,
+    typer.Option(metavar="NAME", help="Cancel a study of `harness search`, by default named after the search"),
 ]
-Rehearsal = Annotated[bool, typer.Option("--rehearse", help="End what `run --rehearse` has begun")]
+Rehearsal = Annotated[bool, typer.Option("--rehearse", help="Cancel the rehearsal that `run --rehearse` started")]
 
 
 def status(
     root: Root = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what ended more than a day ago")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show jobs that ended more than a day ago")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what runs, what ran lately and what died.
+    """Show jobs that are running, ended recently or died.
 
-    One line a job of the output directory: step, rate, time left, launcher, Slurm's queue.
+    Prints one line per job of the output directory: step, speed, time left, launcher, Slurm state.
     """
     from harness.launch import status as jobs
 
@@ -54,7 +55,7 @@ def status(
     for line in jobs.lines(statuses):
         out(line)
     if not statuses:
-        log.info(f"no job under {output_dir} is at work or ended within a day; --all shows older ones")
+        log.info(f"no job in {output_dir} is running or ended within the last day; --all shows older ones")
 
 
 def cancel(
@@ -68,19 +69,19 @@ def cancel(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """End what is at work or waits of a plan, a study or a rehearsal, here and in Slurm, with its checkpoints.
+    """Cancel the running and waiting jobs of a plan, a study or a rehearsal, here and in Slurm; checkpoints are kept.
 
-    The words are those of `run`, which goes on from there. One's own runs are ended as by Ctrl-C, and Slurm jobs that
-    wait leave the queue; a run of somebody else's, or on another machine, is asked by a file in the job's directory
-    and ends in the same way. A study is named by --study alone, and all that are at it are asked to end; so is a
-    rehearsal, of which there is one in an output directory. A line a job says what came of it, once it has.
+    Give the arguments that `run` was given; the same `run` continues later. Your own runs end as with Ctrl-C, and
+    waiting Slurm jobs leave the queue. A run of another user, or on another machine, is asked to end by a file in the
+    job's directory. A study needs its name alone, a rehearsal none: an output directory has one. All their processes
+    are asked to end. Prints one line per job with the outcome.
 
     \b
     harness cancel ablation_ensemble --preset paper
     harness cancel --study momentum
     harness cancel --rehearse
 
-    Exit codes: 0 nothing of it is at work or waits any more; 1 some of it goes on, and its line says why.
+    Exit codes: 0 none of the jobs is running or waiting any more; 1 some continue, and their lines say why.
     """
     if study is not None or rehearse:
         if experiments or (study is not None and rehearse):
@@ -95,7 +96,7 @@ def cancel(
     from harness.launch import cancel as cancelling
 
     results = cancelling.Canceller(plan).run()
-    show(results, f"nothing of this plan is at work or waits under {plan.root}", as_json)
+    show(results, f"no job of this plan is running or waiting in {plan.root}", as_json)
     if not offline and any(result.state == "cancelled" for result in results):  # whose runs nobody else ends
         from harness.launch.mlflow_sync import correct
         from harness.tracking.client import Tracking
@@ -103,25 +104,25 @@ def cancel(
         try:
             correct(plan, Tracking(resolved.tracking_uri, resolved.prefix))
         except UnfitError as error:
-            log.warning(f"{error}; `harness sync` tells it later")
+            log.warning(f"{error}; run `harness sync` later to update MLflow")
     if any(result.state == "left" for result in results):
         raise typer.Exit(1)
 
 
 def end_without_plan(root: Path, study: str | None, as_json: bool) -> None:
-    """End a study, else the rehearsal of an output directory; exit 1 where something goes on."""
+    """Cancel a study, or without one the rehearsal of an output directory; exit 1 if something continues."""
     if study is None:
         from harness.launch.cancel import RehearsalCanceller
 
         results = RehearsalCanceller(root).run()
-        show(results, f"no rehearsal is at work or waits under {root}", as_json)
+        show(results, f"no rehearsal is running or waiting in {root}", as_json)
     else:
         from harness.search.cancel import StudyCanceller
 
         results = StudyCanceller(root, study).run()
         show(
             results,
-            f"no trial of '{study}' is at work under {root}; what is at the study between two is asked",
+            f"no trial of '{study}' is running in {root}; workers between two trials were asked to end",
             as_json,
         )
     if any(result.state == "left" for result in results):
@@ -129,7 +130,7 @@ def end_without_plan(root: Path, study: str | None, as_json: bool) -> None:
 
 
 def show(results: "list[Cancellation]", nothing: str, as_json: bool) -> None:
-    """Print what came of a cancellation, a line a job."""
+    """Print the outcome of a cancellation, one line per job."""
     from harness.launch import cancel as cancelling
 
     if as_json:
@@ -143,18 +144,20 @@ def show(results: "list[Cancellation]", nothing: str, as_json: bool) -> None:
 
 def sync(
     root: Root = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until nothing is at work or waiting")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
-    to: Annotated[str | None, typer.Option(help="Another store; passwords go into MLFLOW_TRACKING_…")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep uploading until no job is running or waiting")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Check everything again, ignoring notes of earlier uploads")
+    ] = False,
+    to: Annotated[str | None, typer.Option(help="URI of another store; set passwords in MLFLOW_TRACKING_…")] = None,
 ) -> None:
-    """Upload to MLflow what it lacks of an output directory.
+    """Upload the results of an output directory that MLflow lacks.
 
-    What is dead is closed; `--all --to URI` fills an empty store.
+    Also closes runs whose process died. `--all --to URI` fills an empty store.
     """
     resolved = settings.resolve(root=root and str(root))
     output_dir = Path(resolved.root)
     if not OutputDir(output_dir).jobs.is_dir():
-        raise UnfitError(f"{output_dir}: no output directory of the harness; give yours with --root DIR")
+        raise UnfitError(f"{output_dir}: not an output directory of the harness; give yours with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking
 
@@ -166,20 +169,20 @@ def sync(
     else:
         uploads.once()
     left = f"; {len(uploads.refused)} plan(s) left out" if uploads.refused else ""
-    log.info(f"{len(uploads.publishers)} plan(s) of {output_dir} told to {redact(tracking.uri)}{left}")
+    log.info(f"{len(uploads.publishers)} plan(s) of {output_dir} uploaded to {redact(tracking.uri)}{left}")
 
 
 def gc(
     root: Root = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the listed files")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what nobody refers to any more; delete it on --yes.
+    """List files that are no longer needed; --yes deletes them.
 
-    That is what no plan of this output directory names, and what dead processes left.
+    These are jobs that no plan of this output directory refers to, and leftovers of dead processes.
 
-    A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
-    listed. Nothing that a run is at work on is listed or deleted.
+    Every plan that was run or searched is saved in ROOT/plans. Delete its file there to list what only that plan
+    refers to. Files of a job that is running are never listed or deleted.
     """
     from harness.launch.status import rehearsing
     from harness.plan import gc

@@ -132,7 +132,7 @@ def made(tmp_path: Path, slurm: SimulatedSlurm) -> Plan:
 def test_one_that_waits_leaves_the_queue(made: Plan, slurm: SimulatedSlurm) -> None:
     (result,) = RehearsalCanceller(made.root).run()
     assert (result.state, result.reason, result.slurm) == ("cancelled", "taken out of Slurm's queue", "1")
-    assert slurm.cancelled() == f"--user={ME} --name=harness rehearsal of one_model 1\n"
+    assert slurm.cancelled() == f"--user={ME} --name=harness dry run of one_model 1\n"
     slurm.end("1")
     assert RehearsalCanceller(made.root).run() == []
     rehearsal.by_slurm(made, SLURM, SILENT, detach=True)
@@ -156,7 +156,7 @@ def test_one_that_has_begun_ends_for_good(
     task = rehearsal.task(made, SLURM)
     if moment == "before its start":  # by somebody whose scancel does not reach it
         StopRequest(user="ben").write(made.output.rehearsal_stop)
-    slurm.put("1", ME, "harness rehearsal of one_model")
+    slurm.put("1", ME, "harness dry run of one_model")
     asking = Later(made.root, "rehearsal/jobs/*/how.json")
     if moment == "at work":
         asking.start()
@@ -173,7 +173,7 @@ def test_one_that_has_begun_ends_for_good(
 def test_anothers_that_waits_is_left_and_ends_at_its_start(made: Plan, slurm: SimulatedSlurm) -> None:
     file = made.output.rehearsal_file
     file.write_text(file.read_text().replace(f'"{ME}"', '"anna"'))
-    slurm.put("1", "anna", "harness rehearsal of one_model", "PENDING")
+    slurm.put("1", "anna", "harness dry run of one_model", "PENDING")
     (result,) = RehearsalCanceller(made.root).run()
     assert result.state == "left"
     assert result.reason == "waits as Slurm job 1 of anna on simulated, and ends within seconds of its start"

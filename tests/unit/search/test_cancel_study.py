@@ -112,7 +112,7 @@ def test_a_study_that_nobody_is_at_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "no study of that name in" in (told := capsys.readouterr().err)
     assert "there are momentum" in told
     assert cli.main(["cancel", "--study", "momentum", "--root", str(root)]) == 0
-    assert "no trial of 'momentum' is at work under" in capsys.readouterr().err
+    assert "no trial of 'momentum' is running in" in capsys.readouterr().err
     assert cli.main(["cancel", "one_model", "--study", "momentum", "--root", str(root)]) == 2
     assert "name experiments, or give --study NAME, or --rehearse: one of them" in capsys.readouterr().err
     assert cli.main(["cancel", "--rehearse", "--preset", "paper", "--root", str(root)]) == 2
