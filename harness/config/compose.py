@@ -39,6 +39,8 @@ class TrainConfig:
     weight_decay: float = field(default=0.05, metadata=NOT_NEGATIVE)
     layer_decay: float = field(default=0.95, metadata=SHARE)
     warmup: int = field(default=1500, metadata=NOT_NEGATIVE)  # iterations
+    # weights to begin from: a file, the fingerprint of a finished training, or a model of MLflow's registry
+    start: str | None = field(default=None, metadata=WHERE | {"content": True})
     workers: int = field(default=2, metadata=WHERE | NOT_NEGATIVE)
     checkpoint_every: int = field(default=500, metadata=WHERE | COUNT)  # iterations
     log_every: int = field(default=10, metadata=WHERE | COUNT)  # iterations

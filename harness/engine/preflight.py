@@ -64,6 +64,7 @@ def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
                 return f"{key}={side}: the encoder does not take it ({why}); choose another"
         if job.encoder.config.get("weights"):
             fill(model, job, again)
+        build.warm_start_of(job, model)
     except HarnessError as error:
         return str(error)
     return ""

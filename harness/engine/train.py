@@ -8,90 +8,38 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common import machine
-from harness.common.errors import HarnessError, UnfitError
+from harness.common.errors import HarnessError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
+from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots, warm_start
 from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
+from harness.engine.losses import losses
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
+from harness.engine.shares import plan, positions
 from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
 from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
-from models.contract import VOID, Output, Target
+from models.contract import VOID, Target
 from models.segmentor import Segmentor
 
 VERSION = 1
 SKIPS = 20  # iterations in a row that fp16's scaler may pass over: from 2^16 down to below 1
-
-
-class Plan(NamedTuple):
-    """The samples of an iteration, shared out over micro-batches and ranks."""
-
-    iterations: int
-    batch: int
-    micro_batch: int
-    per_rank: int  # samples of a micro-batch on each rank
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches an iteration."""
-        return self.batch // self.micro_batch
-
-
-def plan(job: TrainSpec, world: int) -> Plan:
-    """Return how a job's samples are shared out. Raise UnfitError where the batch cannot be shared out evenly."""
-    batch = job.train.batch
-    micro_batch = job.train.micro_batch or batch
-    if batch % micro_batch:
-        raise UnfitError(f"train.micro_batch={micro_batch}: must divide train.batch={batch}")
-    if micro_batch % world:
-        raise UnfitError(
-            f"train.micro_batch={micro_batch} cannot be shared by {world} ranks; choose a --nproc that divides it"
-        )
-    return Plan(job.iterations, batch, micro_batch, micro_batch // world)
-
-
-def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
-    """Yield the positions of this rank's samples in the training stream, by micro-batch, from iteration `start` on."""
-    for iteration in range(start, plan.iterations):
-        for micro in range(plan.accumulation):
-            first = iteration * plan.batch + micro * plan.micro_batch + rank * plan.per_rank
-            yield list(range(first, first + plan.per_rank))
-
-
-def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
-    """Return cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted,
-    "loss_main" that of the logits.
-
-    Labels are (B, H, W). The sum over these labels' pixels is divided by the number in the global batch, so that
-    micro-batches and ranks add; without a valid pixel it is 0.
-    """
-
-    def cross_entropy(logits: Tensor) -> Tensor:
-        full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
-        return F.cross_entropy(full, labels, ignore_index=VOID, reduction="sum") / max(valid, 1)
-
-    parts = {auxiliary.name: cross_entropy(auxiliary.logits) for auxiliary in output.auxiliary}
-    whole = main = cross_entropy(output.logits)
-    for auxiliary in output.auxiliary:
-        whole = whole + auxiliary.weight * parts[auxiliary.name]
-    return {"loss": whole, "loss_main": main, **parts}
 
 
 class Trainer:
@@ -107,12 +55,14 @@ class Trainer:
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
         self.supervision = Supervision()
+        self.warm_start = ""  # what a warm start took and left out, in a line
 
     def start(self, state: State | None) -> str:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none; a line on these."""
         note = ""
         if state is None:
             note = build.load_pretrained(self.model, self.job.encoder.name)
+            self.warm_start = build.warm_start_of(self.job, self.model)
         else:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
@@ -277,6 +227,8 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
         dataset = build.dataset(job.data, job.plugins)
         trainer = Trainer(job, len(dataset.classes), rank)
         start = resume(folder, trainer, reporter)
+        if trainer.warm_start and (note := warm_start.other_classes(str(job.train.start), dataset.classes)):
+            reporter.log(note)
         reporter.begin(start, trainer.plan.iterations)
         status = run(folder, trainer, dataset, start, stop, reporter)
         if status is not None:
@@ -306,6 +258,8 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
     # to the CPU, where AdamW keeps its counts of steps: on a GPU it would wait for each parameter's, every iteration
     if note := trainer.start(checkpoint.load(checkpoints, start, torch.device("cpu")) if start else None):
         reporter.log(f"pre-trained weights: {note}")
+    if trainer.warm_start:
+        reporter.log(trainer.warm_start)
     return start
 
 

@@ -74,7 +74,7 @@ class Train(_Job):
         train = used(config["train"], TrainConfig)
         if config.micro_batch == config.train.batch:
             train.pop("micro_batch", None)  # the default, written out
-        return {
+        identity = {
             "kind": "train",
             "seed": config["seed"],
             "precision": config["precision"],
@@ -84,6 +84,12 @@ class Train(_Job):
             "train": train,
             "version": plugins.version_of("harness/engine/train.py"),
         }
+        if config.train.start is not None:
+            identity["start"] = {
+                "version": plugins.version_of("harness/engine/warm_start.py"),
+                "content": {key: config.content.files.get(key) for key in ("train.start",)},
+            }
+        return identity
 
     def spec(self) -> TrainSpec:
         """Return what a worker needs to run it."""

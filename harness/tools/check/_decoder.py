@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.common.atomic_files import JsonObject
 from harness.config.compose import PluginSpec
-from harness.engine import train
+from harness.engine.losses import losses
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _cost, _ranks, _training
 from harness.tools.check._result import Broken, expect
@@ -140,7 +140,7 @@ def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | N
 
 def backward(output: contract.Output, aim: Target) -> float:
     """Return the trainer's loss of an output; gradients are added to the parameters'."""
-    loss = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
+    loss = losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
     torch.autograd.backward(loss)
     return float(loss.detach())
 

@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from harness.data.stream import TrainStream, loader
 from harness.engine import build, distributed, runtime, train
 from harness.engine.runtime import Rank
+from harness.engine.shares import positions
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _training
 from harness.tools.check._result import Broken, expect, explain
@@ -89,7 +90,7 @@ def first_iteration(job: TrainSpec, rank: Rank, salt: int = 0, rounding: float =
 
     trainer.optimizer.register_step_pre_hook(keep)
     stream = TrainStream(dataset, offsets=trainer.offsets, crop=job.train.crop, short_side=job.train.short_side, seed=0)
-    batches = loader(stream, train.positions(trainer.plan, rank.rank, 0))
+    batches = loader(stream, positions(trainer.plan, rank.rank, 0))
     micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
     (valid,) = distributed.agree(sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches))
     runtime.seed_all(job.seed, salt, rank.rank)
