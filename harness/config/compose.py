@@ -18,14 +18,14 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import overrides as overrides_of
 from harness.config import plugins
+from harness.config.training_options import COUNT, WHERE, TrainingOptions
 
-WHERE = {"where": True}
-COUNT, NOT_NEGATIVE, SHARE = {"range": "[1, inf)"}, {"range": "[0, inf)"}, {"range": "[0, 1]"}
+NOT_NEGATIVE, SHARE = {"range": "[0, inf)"}, {"range": "[0, 1]"}
 PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingOptions):
     """Options of training (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
 
     epochs: int = field(default=240, metadata=COUNT)
@@ -39,8 +39,6 @@ class TrainConfig:
     weight_decay: float = field(default=0.05, metadata=NOT_NEGATIVE)
     layer_decay: float = field(default=0.95, metadata=SHARE)
     warmup: int = field(default=1500, metadata=NOT_NEGATIVE)  # iterations
-    # weights to begin from: a file, the fingerprint of a finished training, or a model of MLflow's registry
-    start: str | None = field(default=None, metadata=WHERE | {"content": True})
     workers: int = field(default=2, metadata=WHERE | NOT_NEGATIVE)
     checkpoint_every: int = field(default=500, metadata=WHERE | COUNT)  # iterations
     log_every: int = field(default=10, metadata=WHERE | COUNT)  # iterations
@@ -328,6 +326,7 @@ def check(config: Config) -> None:
         )
     if train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
+    train.check(config.data.hold_out)
     plugins.find("datasets", config.data.name, config.folders)
     plugins.find("encoders", config.encoder.name, config.folders)
     for name in config["extra"]:

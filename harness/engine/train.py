@@ -13,23 +13,35 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common import machine
-from harness.common.errors import HarnessError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots, warm_start
+from harness.engine import (
+    averaging,
+    build,
+    checkpoint,
+    distributed,
+    error_messages,
+    freezing,
+    jobs,
+    optim,
+    runtime,
+    warm_start,
+)
 from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
 from harness.engine.losses import losses
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
+from harness.engine.saving import finish, save, through
+from harness.engine.selection import selection
 from harness.engine.shares import plan, positions
 from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
@@ -55,6 +67,7 @@ class Trainer:
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
         self.supervision = Supervision()
+        self.selection = selection(job.train)
         self.warm_start = ""  # what a warm start took and left out, in a line
 
     def start(self, state: State | None) -> str:
@@ -68,9 +81,12 @@ class Trainer:
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
         if self.job.launch.deterministic and self.rank.device.type == "cuda":
             runtime.pool_exactly(self.model)
+        freezing.freeze(self.model, self.job.train.freeze)
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
+        self.average = averaging.average(self.model, self.job.train.ema)
+        if self.rank.world > 1:
             self.net = distributed.data_parallel(self.model)
         self.optimizer = optim.adamw(self.model, self.job.train)
         self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job.precision == "fp16")
@@ -78,16 +94,36 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.supervision = Supervision(**state.get("supervision", {}))  # 0.1 kept none
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            if self.selection is not None:
+                self.selection.load_state_dict(state["selection"])
         return note
+
+    @property
+    def evaluated(self) -> Segmentor:
+        """The model that is evaluated and kept: the average of its weights, where there is one."""
+        return self.model if self.average is None else cast(Segmentor, self.average.module)
+
+    @property
+    def kept(self) -> checkpoint.StateDict:
+        """The weights that are this training's result, by name."""
+        best = None if self.selection is None else self.selection.weights
+        return self.evaluated.state_dict() if best is None else best
 
     def state(self) -> State:
         """Return the content of a checkpoint; the position is the iteration, in its name."""
-        return {
+        state: State = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "supervision": asdict(self.supervision),
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        if self.selection is not None:
+            state["selection"] = self.selection.state_dict()
+        return state
 
     def wild(self) -> list[str]:
         """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
@@ -139,6 +175,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, {"gradient": math.inf}, names(batches))
@@ -230,20 +268,11 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
         if trainer.warm_start and (note := warm_start.other_classes(str(job.train.start), dataset.classes)):
             reporter.log(note)
         reporter.begin(start, trainer.plan.iterations)
-        status = run(folder, trainer, dataset, start, stop, reporter)
-        if status is not None:
-            return jobs.stopped(*status)
-        finish(folder, trainer, dataset.classes, reporter)
-    return Ending("finished", trainer.plan.iterations)
-
-
-def through(folder: Path, reporter: Reporter) -> bool:
-    """Return whether the weights are written; damaged ones are told of and made again."""
-    path = JobDir(folder).weights_file
-    whole = checkpoint.whole(path)
-    if path.exists() and not whole:
-        reporter.log(f"{path.name} does not match its checksum; it is made again")
-    return whole
+        status, end = run(folder, trainer, dataset, start, stop, reporter)
+        if status != "finished":
+            return jobs.stopped(status, end)
+        finish(folder, trainer, dataset.classes, reporter, end)
+    return Ending("finished", end)
 
 
 def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
@@ -265,8 +294,8 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
 
 def run(
     folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
-) -> tuple[str, int] | None:
-    """Run iterations from `start` on; return status and step of a stop that all ranks agreed on, None at the end."""
+) -> tuple[str, int]:
+    """Run iterations from `start` on; return "finished", or the stop that all ranks agreed on, and the step."""
     job, rank, options = trainer.job, trainer.rank, trainer.job.train
     stream = TrainStream(
         dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
@@ -279,7 +308,23 @@ def run(
         machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     micro_batches: list[Batch] = []
-    for iteration in range(start, trainer.plan.iterations):
+    best, end = trainer.selection, trainer.plan.iterations
+
+    def judged(step: int) -> bool:
+        """Evaluate after `step` iterations; whether no signal broke it off."""
+        miou = intermediate.miou(trainer.evaluated, step, stop)
+        reporter.intermediate(step, intermediate.split, miou)
+        if best is not None and miou is not None:
+            best.add(step, miou, trainer.evaluated.state_dict())
+        return miou is not None
+
+    # the evaluation that a stop broke off decides on the weights: it is made up for
+    if best is not None and best.last < start and intermediate.due(start, end) and not judged(start):
+        return distributed.agreed(stop.status) or "preempted", start
+    for iteration in range(start, end):
+        if best is not None and best.exhausted:
+            end = iteration
+            break
         stop.beat()
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
@@ -297,9 +342,9 @@ def run(
         trainer.supervision.add(valid, values)
         if warning := trainer.supervision.warning(trainer.plan.iterations, job.data.name):
             reporter.log(warning)
-        if intermediate.due(iteration + 1, trainer.plan.iterations):
-            miou = intermediate.miou(trainer.model, iteration + 1, stop)
-            reporter.intermediate(iteration + 1, intermediate.split, miou)
+        if intermediate.due(iteration + 1, end) and not judged(iteration + 1) and best is not None:
+            save(folder, trainer, iteration + 1, reporter)
+            return distributed.agreed(stop.status) or "preempted", iteration + 1
         if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
@@ -312,42 +357,6 @@ def run(
         if rank.first:
             checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks
         raise nothing
-    return None
-
-
-def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank. Raise HarnessError for a state that must not be kept."""
-    check(trainer, step)
-    if trainer.rank.first:
-        checkpoint.save(JobDir(folder).checkpoints, step, trainer.state(), jobs.ours(folder, trainer.job))
-        snapshots.memory(folder, trainer.model, step)
-        reporter.checkpoint(step)
-
-
-def check(trainer: Trainer, step: int) -> None:
-    """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
-    if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
-        raise HarnessError(f"the ranks hold different memories at iteration {step}: a defect; this run is worthless")
-    if wild := trainer.wild():
-        raise HarnessError(
-            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not kept, the last checkpoint "
-            "stands; lower train.lr or use precision=fp32"
-        )
-
-
-def finish(folder: Path, trainer: Trainer, classes: Sequence[str], reporter: Reporter) -> None:
-    """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
-    check(trainer, trainer.plan.iterations)
-    if trainer.rank.first:
-        jobs.ours(folder, trainer.job)()
-        snapshots.memory(folder, trainer.model, trainer.plan.iterations)
-        checkpoint.save_weights(
-            JobDir(folder).weights_file,
-            trainer.model.state_dict(),
-            trainer.job.fingerprint,
-            classes,
-            jobs.ours(folder, trainer.job),
-        )
-        reporter.checkpoint(trainer.plan.iterations)
-        checkpoint.clear(JobDir(folder).checkpoints)
-    distributed.agree(0)  # what comes next in the launch may read the weights
+    if best is not None and best.step:
+        reporter.log(best.line(end, trainer.plan.iterations))
+    return "finished", end
