@@ -24,7 +24,8 @@ from harness.common.errors import UnfitError
 from harness.data import contract
 from harness.data.contract import Dataset, Frame
 from harness.data.pictures import shown
-from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
+from harness.engine import build, checkpoint, evaluation_cost, flops, jobs, runtime, sliding_window, snapshots
+from harness.engine.evaluation_cost import Pace
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.prior_sources import handed_in, labelled_frame, prior
@@ -78,6 +79,10 @@ class Task(NamedTuple):
         """The last stage that it needs of its members, -1 for none."""
         return self.job.stage if self.handed_in is None else 0 if self.handed_in in GIVEN else -1
 
+    def needs(self, source: int | str) -> bool:
+        """Return whether a prediction of its members, of a stage or for a P that is handed in, is computed for it."""
+        return source <= self.last if isinstance(source, int) else source == self.handed_in
+
     def worker(self, member: str) -> Worker:
         """Return the worker of a member's part of it."""
         return Worker(member, self.geometry, self.job.precision, self.job.control)
@@ -94,6 +99,7 @@ class Result(NamedTuple):
     before: Tensor | None  # (H, W), the mask of the stage before
     windows: int  # of all members
     exited: int | None  # of them, those that were not computed again; None where no stage is before
+    seconds: float  # of its members' predictions, as if no other task shared them
 
 
 def task(folder: Path) -> Task:
@@ -135,6 +141,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
         for task in tasks
         if rank.first
     }
+    paces = {task.folder: Pace() for task in tasks}
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for journal in journals.values():
@@ -143,7 +150,9 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             stop.check()
             lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
-                run_video(lacking, workers, dataset, split, video, rank.device, stop)
+                seconds = run_video(lacking, workers, dataset, split, video, rank.device, stop)
+                for folder in seconds:
+                    paces[folder] = paces[folder].plus(lengths[video], seconds[folder])
             for folder, journal in journals.items():
                 journal.write(Progress(step=done(folder)))
         if ignored := dirty(dataset):
@@ -151,9 +160,29 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
                 journal.write(Log(message=ignored))
         for journal in journals.values():
             journal.write(Peak(bytes=runtime.peak(rank.device)))  # the first rank's, which has the longest video
+        if rank.first:
+            keep_costs(tasks, workers, dataset, paces)
     finally:
         for journal in journals.values():
             journal.close()
+
+
+def keep_costs(
+    tasks: Sequence[Task], workers: Mapping[Worker, Stages], dataset: Dataset, paces: Mapping[Path, Pace]
+) -> None:
+    """Write what a frame of each task took; an attempt that had nothing left to predict leaves it as it is."""
+    if not any(pace.frames for pace in paces.values()):
+        return
+    split = tasks[0].job.split
+    video = dataset.videos(split)[0]
+    height, width = dataset.read(split, video, dataset.frames(split, video)[0]).image.shape[:2]
+    counted = {who: flops.frame(stages.model, stages.geometry, height, width) for who, stages in workers.items()}
+    for task in tasks:
+        if paces[task.folder].frames:
+            own = [task.worker(member) for member in task.members]
+            frame_flops = sum(counted[who].total(1 + task.job.stage) for who in own)
+            members = [workers[who].model for who in own]
+            evaluation_cost.write(task.folder, task.job, members, frame_flops, paces[task.folder])
 
 
 def dirty(dataset: Dataset) -> str:
@@ -240,9 +269,13 @@ def run_video(
     video: str,
     device: torch.device,
     stop: Stop,
-) -> None:
-    """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
+) -> dict[Path, float]:
+    """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once.
+
+    Return the seconds of each task's predictions.
+    """
     counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
+    seconds = {task.folder: 0.0 for task in tasks}
     middle = snapshots.middle(dataset.frames(split, video))
     sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
     starts = contract.starts(dataset, split, video)
@@ -260,7 +293,8 @@ def run_video(
         }
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
-            counts[task.folder].compare(*result)
+            counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
+            seconds[task.folder] += result.seconds
             saves_mask = label is None or task.job.evaluate.keep_masks
             if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
@@ -270,6 +304,7 @@ def run_video(
                 save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
+    return seconds
 
 
 def masks(
@@ -280,6 +315,7 @@ def masks(
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """
     sums: dict[tuple[Path, int | str], Sum] = {}
+    seconds = {task.folder: 0.0 for task in tasks}
     for who, stages in workers.items():  # sorted by member, as every task's members are
         asking = [task for task in tasks for member in task.members if task.worker(member) == who]
         if not asking:
@@ -289,13 +325,14 @@ def masks(
         predictions = stages.predict(image, last, [priors[source] for source in sources])
         for source, prediction in zip([*range(last + 1), *sources], predictions, strict=True):
             for task in asking:
+                seconds[task.folder] += prediction.seconds if task.needs(source) else 0.0
                 if source in (task.source, task.before):
                     key = task.folder, source
                     sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Result(whole.mask(), before, whole.windows, whole.exited)
+        yield task, Result(whole.mask(), before, whole.windows, whole.exited, seconds[task.folder])
 
 
 class Sum:
