@@ -19,7 +19,7 @@ from torch import nn
 from harness.common.atomic_files import JsonObject
 from harness.common.child import answer
 from harness.common.errors import HarnessError, UnfitError
-from harness.engine import build, freezing, sliding_window
+from harness.engine import build, class_weights, freezing, sliding_window
 from harness.engine.error_messages import GIB
 from harness.plan.spec import TrainSpec, from_json
 from models.segmentor import Segmentor
@@ -66,6 +66,7 @@ def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
             fill(model, job, again)
         build.warm_start_of(job, model)
         freezing.freeze(model, job.train.freeze)
+        class_weights.given(job.train, num_classes)
     except HarnessError as error:
         return str(error)
     return ""

@@ -69,6 +69,7 @@ def peak(job: TrainSpec, num_classes: int, world: int = 1) -> int:
         trainer = Trainer(job, num_classes, Rank(0, 1, torch.device("cpu"), 1))
     trainer.model, mode = flops.fake_model(job, num_classes)
     trainer.net = trainer.model
+    trainer.class_weights = None  # K numbers
     memory = getattr(trainer.model.decoder, "memory", None)
     if memory is not None:
         memory.sums = lambda *_: None

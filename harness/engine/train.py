@@ -26,6 +26,7 @@ from harness.engine import (
     averaging,
     build,
     checkpoint,
+    class_weights,
     distributed,
     error_messages,
     freezing,
@@ -37,7 +38,7 @@ from harness.engine import (
 from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
-from harness.engine.losses import losses
+from harness.engine.losses import Terms, losses
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
 from harness.engine.saving import finish, save, through
@@ -68,6 +69,7 @@ class Trainer:
         self._skipped = 0  # iterations in a row
         self.supervision = Supervision()
         self.selection = selection(job.train)
+        self.class_weights = class_weights.given(job.train, num_classes)
         self.warm_start = ""  # what a warm start took and left out, in a line
 
     def start(self, state: State | None) -> str:
@@ -85,6 +87,8 @@ class Trainer:
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(self.rank.device)
         self.average = averaging.average(self.model, self.job.train.ema)
         if self.rank.world > 1:
             self.net = distributed.data_parallel(self.model)
@@ -99,6 +103,12 @@ class Trainer:
             if self.selection is not None:
                 self.selection.load_state_dict(state["selection"])
         return note
+
+    @property
+    def terms(self) -> Terms:
+        """What the keys of `train` make of the loss."""
+        options = self.job.train
+        return Terms(self.class_weights, options.ohem, options.dice, options.lovasz, self.plan.accumulation)
 
     @property
     def evaluated(self) -> Segmentor:
@@ -147,11 +157,12 @@ class Trainer:
         if self.scaler.is_enabled():  # batch norm takes statistics before the loss is known
             self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
+        share = valid if self.class_weights is None else class_weights.total(batches, self.class_weights)
         totals, sums, parts = None, [], []
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with nullcontext() if last or self.net is self.model else self.net.no_sync():
-                values, part = self.backward(batch, valid, progress)
+                values, part = self.backward(batch, share, progress)
             totals = values if totals is None else totals + values
             sums.append(part)
             parts.append(values)
@@ -200,7 +211,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return {"skipped": 1.0}
 
-    def backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
+    def backward(self, batch: Batch, valid: float, progress: float) -> tuple[Tensor, Any]:
         """Add a micro-batch's gradients; its losses (parts,) and class sums."""
         device = self.rank.device
         frames = batch.frames.to(device, non_blocking=True)  # (B, T, 3, H, W)
@@ -210,7 +221,7 @@ class Trainer:
         with runtime.autocast(device, self.job.precision):
             prior = self._prior(frames, labels, progress)
             output = self.net(frames[:, -1], past, prior, target)
-        parts = losses(output, target.labels, valid)
+        parts = losses(output, target.labels, valid, self.terms)
         # DDP averages gradients over ranks; the loss is already a share of the global one
         torch.autograd.backward(self.scaler.scale(parts["loss"] * self.rank.world))
         self._names = tuple(parts)
@@ -264,6 +275,9 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
             return jobs.stopped(early, 0)
         dataset = build.dataset(job.data, job.plugins)
         trainer = Trainer(job, len(dataset.classes), rank)
+        if job.train.class_weights == class_weights.FREQUENCY:
+            trainer.class_weights = class_weights.by_frequency(dataset, rank, stop.beat)
+            reporter.log(class_weights.line(trainer.class_weights, dataset.classes))
         start = resume(folder, trainer, reporter)
         if trainer.warm_start and (note := warm_start.other_classes(str(job.train.start), dataset.classes)):
             reporter.log(note)
