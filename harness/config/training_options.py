@@ -17,6 +17,7 @@ class TrainingOptions:
     start: str | None = field(default=None, metadata=WHERE | {"content": True})
     # parameters left as they are: encoder | encoder:N, its first N blocks | a pattern of names, as decoder.memory*
     freeze: str | None = None
+    lora: int | None = field(default=None, metadata=COUNT)  # rank of what is added to the encoder's frozen attention
     ema: float | None = field(default=None, metadata={"range": "(0, 1)"})  # decay of the average that is evaluated
     keep: Literal["last", "best"] | None = None  # None: last; best: of the evaluations on dev
     patience: int | None = field(default=None, metadata=COUNT)  # evaluations on dev without a better one; then it ends

@@ -4,20 +4,25 @@ import re
 from fnmatch import fnmatchcase
 
 from harness.common.errors import UnfitError
+from harness.engine import low_rank
 from models.segmentor import Segmentor
 
 
 def freeze(model: Segmentor, rule: str | None) -> None:
-    """Freeze what `train.freeze` names: "encoder", "encoder:N" (what comes before its blocks, and the first N), or a
-    pattern of parameter names.
+    """Freeze what `train.freeze` names, and all of an encoder that was adapted (low_rank) but its factors.
 
+    A rule is "encoder", "encoder:N" (what comes before its blocks, and the first N), or a pattern of parameter names.
     A module all of whose parameters are frozen stays in eval mode with all below it: batch norms keep their
     statistics, nothing is dropped out. Raise UnfitError for a rule that freezes nothing, or everything.
     """
-    if rule is None:
-        return
-    names = frozen_names(model, rule)
     whole = dict(model.named_parameters())
+    adapted = any(map(low_rank.is_factor, whole))
+    if rule is None and not adapted:
+        return
+    names = [] if rule is None else frozen_names(model, rule)
+    if adapted:
+        rest = [name for name in frozen_names(model, "encoder") if not low_rank.is_factor(name)]
+        names = [name for name in dict.fromkeys([*names, *rest]) if not low_rank.is_factor(name)]
     if not names or len(names) == len(whole):
         what = "no parameter of this model has such a name" if not names else "nothing is left to be trained"
         raise UnfitError(

@@ -12,7 +12,8 @@ from harness.engine import distributed
 from models import losses as own_losses
 from models.contract import VOID, Loss, Output
 
-NAMES = ("loss", "loss_main", "loss_total", "lr", "momentum", "skipped")  # of what a step reports beside
+MAIN = "loss_main"
+NAMES = ("loss", MAIN, "loss_total", "lr", "momentum", "skipped")  # of what a step reports beside
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,17 @@ def losses(output: Output, labels: Tensor, valid: float, terms: Terms = PLAIN) -
     parts = {auxiliary.name: cross_entropy(resized(auxiliary.logits)) for auxiliary in output.auxiliary}
     logits = resized(output.logits)
     further = (*own_terms(logits, labels, terms), *output.further)
-    check_names([*(auxiliary.name for auxiliary in output.auxiliary), *(loss.name for loss in further)])
+    names = [auxiliary.name for auxiliary in output.auxiliary] + [loss.name for loss in output.further]
+    check_names([*names, *asked_names(terms)])
     values = means(further, labels.device, terms.micro_batches)
-    main = cross_entropy(logits) if terms.ohem is None else values.pop("loss_main")
+    main = cross_entropy(logits) if terms.ohem is None else values.pop(MAIN)
     whole = main
     for auxiliary in output.auxiliary:
         whole = whole + auxiliary.weight * parts[auxiliary.name]
     for loss in further:
         if loss.name in values:
             whole = whole + loss.weight * values[loss.name]
-    return {"loss": whole, "loss_main": main, **parts, **values}
+    return {"loss": whole, MAIN: main, **parts, **values}
 
 
 def own_terms(logits: Tensor, labels: Tensor, terms: Terms) -> list[Loss]:
@@ -66,12 +68,17 @@ def own_terms(logits: Tensor, labels: Tensor, terms: Terms) -> list[Loss]:
     if terms.ohem is not None:
         hard = labels.masked_fill(~own_losses.hard_pixels(logits, labels, terms.ohem), VOID)
         total = own_losses.cross_entropy_sum(logits, hard, terms.class_weights)
-        asked.append(Loss("loss_main", total, own_losses.weight_sum(hard, terms.class_weights)))
+        asked.append(Loss(MAIN, total, own_losses.weight_sum(hard, terms.class_weights)))
     if terms.dice is not None:
         asked.append(Loss("dice", *own_losses.dice(logits, labels), terms.dice))
     if terms.lovasz is not None:
         asked.append(Loss("lovasz", *own_losses.lovasz(logits, labels), terms.lovasz))
     return asked
+
+
+def asked_names(terms: Terms) -> list[str]:
+    """Return the names of the auxiliary terms that the keys ask for."""
+    return [name for name in ("dice", "lovasz") if getattr(terms, name) is not None]
 
 
 def means(further: Sequence[Loss], device: torch.device, micro_batches: int) -> dict[str, Tensor]:
@@ -89,6 +96,5 @@ def means(further: Sequence[Loss], device: torch.device, micro_batches: int) -> 
 def check_names(names: Sequence[str]) -> None:
     """Raise UnfitError for a loss that would stand in another's place."""
     for name in names:
-        taken = name in NAMES and not (name == "loss_main" and names.count(name) == 1)
-        if taken or names.count(name) > 1:
+        if name in NAMES or names.count(name) > 1:
             raise UnfitError(f"two losses or values of a step are called '{name}'; give the decoder's own another name")

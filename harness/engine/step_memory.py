@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.common.atomic_files import JsonObject
 from harness.data.stream import Batch
-from harness.engine import averaging, flops, freezing, optim
+from harness.engine import averaging, flops, freezing, low_rank, optim
 from harness.engine.runtime import Rank
 from harness.engine.train import Trainer
 from harness.plan.spec import TrainSpec, from_json
@@ -80,6 +80,7 @@ def peak(job: TrainSpec, num_classes: int, world: int = 1) -> int:
 def step(trainer: Trainer, images: int) -> int:
     """Return the peak of a step with so many images a micro-batch, once AdamW has its moments."""
     model = trainer.model
+    low_rank.adapt(model, trainer.job.train.lora)
     freezing.freeze(model, trainer.job.train.freeze)
     model.train()
     if images == 1:  # batch norm's statistics over ranks, of which there is one here

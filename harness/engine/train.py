@@ -31,6 +31,7 @@ from harness.engine import (
     error_messages,
     freezing,
     jobs,
+    low_rank,
     optim,
     runtime,
     warm_start,
@@ -78,7 +79,8 @@ class Trainer:
         if state is None:
             note = build.load_pretrained(self.model, self.job.encoder.name)
             self.warm_start = build.warm_start_of(self.job, self.model)
-        else:
+        low_rank.adapt(self.model, self.job.train.lora)
+        if state is not None:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
         if self.job.launch.deterministic and self.rank.device.type == "cuda":
@@ -119,7 +121,7 @@ class Trainer:
     def kept(self) -> checkpoint.StateDict:
         """The weights that are this training's result, by name."""
         best = None if self.selection is None else self.selection.weights
-        return self.evaluated.state_dict() if best is None else best
+        return low_rank.merged(self.evaluated.state_dict() if best is None else best)
 
     def state(self) -> State:
         """Return the content of a checkpoint; the position is the iteration, in its name."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import one_model
 import pytest
+from command_line import all_runs
 from in_process import harness
 
 from harness.plan.spec import TrainSpec, read_as
@@ -64,6 +65,44 @@ def test_a_models_only_version_is_meant_by_its_name(tmp_path: Path) -> None:
     ]
     assert len({json.dumps([job["fingerprint"] for job in plan["jobs"]]) for plan in plans}) == 1
     assert first not in json.dumps(plans[0]["jobs"])
+
+
+def test_every_key_of_training_at_once_runs_and_is_told(tmp_path: Path) -> None:
+    words = [
+        *("data.hold_out=0.5", "train.evaluate_every=1", "train.keep=best", "train.patience=9", "train.ema=0.9"),
+        *("train.freeze=encoder:1", "train.class_weights=frequency", "train.ohem=0.9", "train.dice=0.5"),
+        *("train.lovasz=0.5", "train.log_every=1"),
+    ]
+    done = harness(tmp_path, *RUN, *words)
+    assert done.returncode == 0, done.stderr
+    assert "class weights by frequency: from " in done.stderr
+    assert "best on dev: " in done.stderr
+    (run,) = all_runs(tmp_path, "tags.`harness.role` = 'train'")
+    assert {"train/dice", "train/lovasz", "train/loss_main", "dev/miou"} <= run.data.metrics.keys()
+    assert run.data.params["options"] == "freeze, ema, keep, patience, class_weights, ohem, dice, lovasz"
+    again = harness(tmp_path, *RUN, *words)
+    assert "0 jobs executed, 2 were done already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["train.class_weights=often"], "must be frequency, or a list of positive numbers"),
+        (["train.class_weights=[1,-1]"], "must be frequency, or a list of positive numbers"),
+        (["train.class_weights=[1,2]"], "has 2 numbers, the data has"),
+        (["train.ohem=1.5"], "must be in (0, 1]"),
+        (["train.dice=0"], "must be a finite number, above 0"),
+        (["train.lovasz=-1"], "must be a finite number, above 0"),
+        (["train.freeze=enc"], "no parameter of this model has such a name"),
+        (["train.keep=best"], "never by val"),
+    ],
+)
+def test_wrong_values_are_refused_in_a_line_before_the_run(tmp_path: Path, words: list[str], reason: str) -> None:
+    done = harness(tmp_path, *RUN, *words, "--offline")
+    assert done.returncode in (2, 3)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")] or done.stderr.splitlines()[-1:]
+    assert reason in line
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ UNEVEN = {"class_weights": (0.3, 1.0, 2.0, 7.0)}
 STEPS = {
     "freeze": {"freeze": "encoder:2"},
     "frozen norms": {"freeze": "decoder.source.1.*"},
+    "low rank": {"lora": 2},
     "class weights": UNEVEN,
     "class weights, accumulated": UNEVEN | {"micro_batch": 2},
     "ohem": {"ohem": 0.7} | UNEVEN,

@@ -54,12 +54,12 @@ def test_a_further_loss_is_its_sum_over_its_count_and_in_the_whole_by_its_weight
     assert float(split["own"]) == 0.75  # one of two equal shares of the iteration
 
 
-@pytest.mark.parametrize("name", ["loss", "lr", "momentum", "coarse", "dice"])
+@pytest.mark.parametrize("name", ["loss", "loss_main", "lr", "momentum", "coarse", "dice"])
 def test_two_losses_of_one_name_are_refused(name):
     logits, labels, valid = case()
     output = Output(logits, (Auxiliary("coarse", logits, 0.4),), None, (Loss(name, torch.tensor(1.0), 1),))
     with pytest.raises(UnfitError, match=f"called '{name}'"):
-        losses.losses(output, labels, valid, Terms(dice=1.0))
+        losses.losses(output, labels, valid, Terms(dice=1.0, ohem=0.7))
 
 
 def test_keys_change_the_loss_as_they_say():

@@ -22,7 +22,13 @@ def resolved(*words: str, root: Path | None = None) -> Config:
     return adoption.resolve(compose("demo", words), root)
 
 
-@pytest.mark.parametrize("word", ["train.freeze=encoder", "train.freeze=encoder:2", "train.ema=0.999"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("train.freeze=encoder", "train.freeze=encoder:2", "train.lora=8", "train.ema=0.999", "train.ohem=0.7"),
+        *("train.class_weights=frequency", "train.class_weights=[1,2,3]", "train.dice=1", "train.lovasz=0.5"),
+    ],
+)
 def test_a_key_moves_the_fingerprint(word: str) -> None:
     assert fingerprint(word) != fingerprint()
     key = word.partition("=")[0]
@@ -71,7 +77,9 @@ def test_a_training_with_options_is_not_the_papers() -> None:
     assert "training options: freeze, ema" in paper.not_the_papers({**facts, "dataset": "vspw"})
 
 
-@pytest.mark.parametrize("word", ["train.ema=1.5", "train.ema=-1", "train.patience=-1", "train.keep=worst"])
+@pytest.mark.parametrize(
+    "word", ["train.ema=1.5", "train.ema=-1", "train.lora=0", "train.patience=-1", "train.keep=worst"]
+)
 def test_values_out_of_range_are_refused(word: str) -> None:
     with pytest.raises(UsageError, match=word.partition("=")[0]):
         compose("demo", [word])
