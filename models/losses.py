@@ -90,5 +90,7 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weights: Tensor | None = N
 
 def weight_sum(labels: Tensor, weights: Tensor | None, void: int = VOID) -> Tensor:
     """Return the sum of the weights of labelled pixels: their number without weights."""
-    known = labels[labels != void]
-    return torch.tensor(len(known), device=labels.device) if weights is None else weights.double()[known].sum()
+    known = labels != void
+    if weights is None:
+        return known.sum()
+    return (weights.double()[labels.where(known, labels.new_zeros(()))] * known).sum()
