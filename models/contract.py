@@ -7,6 +7,7 @@ A file in models/decoders exposes VERSION, Config and a class Decoder (a subclas
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
@@ -37,6 +38,20 @@ class Auxiliary(NamedTuple):
     weight: float
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A further loss of a decoder's own: a sum over this rank's part of the micro-batch, and what it is a sum over.
+
+    The trainer divides the sum by the count over all ranks, so that N ranks equal one; a sum must therefore be additive
+    over images. A decoder gives the same losses in every step, with a count of 0 where there is nothing.
+    """
+
+    name: str  # of its curve: "train/" and this
+    sum: Tensor  # ()
+    count: Tensor | float  # pixels, images, or the sum of their weights
+    weight: float = 1.0  # in the whole loss
+
+
 class Sums(Protocol):
     """Class sums of a part of the batch: a NamedTuple of tensors, merged in the batch's order."""
 
@@ -51,6 +66,7 @@ class Output(NamedTuple):
     logits: Tensor  # (B, K, h, w); resized bilinearly to the labels by the trainer
     auxiliary: tuple[Auxiliary, ...] = ()
     sums: Any = None  # Sums | None; detached, float32
+    further: tuple[Loss, ...] = ()
 
 
 class Decoder(nn.Module):

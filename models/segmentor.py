@@ -4,7 +4,7 @@ Shapes: B images, H × W pixels.
 """
 
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Segmentor(nn.Module):
 
     mean: Tensor
     std: Tensor
+    frozen: frozenset[str] = frozenset()  # modules that stay in eval mode while the others train, by name
 
     def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
         super().__init__()
@@ -46,6 +47,14 @@ class Segmentor(nn.Module):
         self.decoder = decoder
         self.register_buffer("mean", _colour(encoder, "mean", IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _colour(encoder, "std", IMAGENET_STD), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules but the frozen ones."""
+        super().train(mode)
+        for name, module in self.named_modules() if mode and self.frozen else ():
+            if name in self.frozen:
+                module.eval()
+        return self
 
     def features(self, images: Tensor) -> Features:
         """Encode images (B, 3, H, W), uint8 or float in 0..255, normalised as the encoder states."""

@@ -104,7 +104,12 @@ def make_config(
     given = {"preset": preset, "root": root and str(root), "plugins": folders and tuple(map(str, folders)), **flags}
     resolved = settings.resolve(**given)
     paths = [f"{key}={value}" for key, value in resolved.paths.items()]
-    return config.compose(resolved.preset, [*paths, *overrides], resolved.plugins), resolved
+    composed = config.compose(resolved.preset, [*paths, *overrides], resolved.plugins)
+    if composed.train.start is None:
+        return composed, resolved
+    from harness.tracking import registry
+
+    return registry.with_local_start(composed, Path(resolved.root), resolved.tracking_uri, resolved.prefix), resolved
 
 
 def run_options(settings: "Resolved", **more: Any) -> "RunOptions":

@@ -18,14 +18,14 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import overrides as overrides_of
 from harness.config import plugins
+from harness.config.training_options import COUNT, WHERE, TrainingOptions
 
-WHERE = {"where": True}
-COUNT, NOT_NEGATIVE, SHARE = {"range": "[1, inf)"}, {"range": "[0, inf)"}, {"range": "[0, 1]"}
+NOT_NEGATIVE, SHARE = {"range": "[0, inf)"}, {"range": "[0, 1]"}
 PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainingOptions):
     """Options of training (science: paper §5.1, UNI's BEiT configuration where the paper is silent)."""
 
     epochs: int = field(default=240, metadata=COUNT)
@@ -333,6 +333,7 @@ def check(config: Config) -> None:
             raise UsageError(f"report.columns={name}: not one of {', '.join(COST_COLUMNS)}")
     if train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
+    train.check(config.data.hold_out)
     plugins.find("datasets", config.data.name, config.folders)
     plugins.find("encoders", config.encoder.name, config.folders)
     for name in config["extra"]:

@@ -64,7 +64,8 @@ def _resolve(config: Config, root: Path | None, compute: bool, progress: Progres
             if compute and split in SPLITS:
                 missing.append(str(error))
     files: dict[str, str | None] = {}
-    for key, path in content_files(config).items():
+    start = {} if config.train.start is None else {"train.start": config.train.start}
+    for key, path in {**content_files(config), **start}.items():
         try:
             files[key] = file_digest(Path(path).expanduser(), root)
         except (OSError, UnfitError, ValueError, RuntimeError) as error:  # not readable; a NUL in the path; ~nobody

@@ -8,6 +8,7 @@ from harness.config import plugins
 from harness.config.compose import DataSpec, PluginSpec
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
+from harness.engine import warm_start
 from harness.plan.spec import TrainSpec
 from models import segmentor as models
 from models.segmentor import Segmentor
@@ -45,6 +46,14 @@ def load_pretrained(model: Segmentor, encoder: str) -> str:
         return note or ""
     except (OSError, ValueError) as error:
         raise UnfitError(f"encoder {encoder}: {error}") from error
+
+
+def warm_start_of(job: TrainSpec, model: Segmentor) -> str:
+    """Fill in the weights that `train.start` names; what was left out, in a line. Raise UnfitError."""
+    if job.train.start is None:
+        return ""
+    digest = job.identity.get("start", {}).get("content", {}).get("train.start")
+    return warm_start.load(model, job.train.start, digest)
 
 
 def _config(module: ModuleType, plugin: PluginSpec) -> Any:

@@ -32,6 +32,8 @@ class State(TypedDict):
     optimizer: StateDict
     scaler: StateDict
     supervision: NotRequired[dict[str, int]]  # counts of harness.engine.supervision; 0.1 kept none
+    average: NotRequired[StateDict]  # of the weights, with train.ema
+    selection: NotRequired[dict[str, Any]]  # the best weights, with train.keep=best or train.patience
 
 
 class Origin(NamedTuple):

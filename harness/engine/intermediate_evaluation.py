@@ -1,7 +1,8 @@
 """Evaluations on the way: what a training's model is worth before it has ended, for whoever may stop it early.
 
 They are how a training runs, never what it makes: in eval mode, under generators of their own, with no weight, no
-buffer and no batch touched; a training ends with the same bits with them and without (their keys are `where`).
+buffer and no batch touched; a training ends with the same bits with them and without (their keys are `where`). With
+`train.keep=best` or `train.patience` they decide which weights are kept, and enter the identity.
 """
 
 import torch
@@ -32,8 +33,13 @@ class IntermediateEvaluation:
             self.videos = spread(dataset.videos(self.split), job.train.evaluate_videos)
 
     def due(self, step: int, steps: int) -> bool:
-        """Return whether the model is evaluated after `step` of `steps` iterations; never after the last one."""
-        return self.every is not None and step % self.every == 0 and step < steps
+        """Return whether the model is evaluated after `step` of `steps` iterations.
+
+        After the last one it is where the evaluations decide on the weights that are kept.
+        """
+        if self.every is None:
+            return False
+        return step == steps if step >= steps and self.job.train.selects else step % self.every == 0 and step < steps
 
     def miou(self, model: Segmentor, step: int, stop: Stop) -> float | None:
         """Return the model's mIoU in percent, the same on all ranks; None if a signal broke the evaluation off."""

@@ -19,7 +19,7 @@ from torch import nn
 from harness.common.atomic_files import JsonObject
 from harness.common.child import answer
 from harness.common.errors import HarnessError, UnfitError
-from harness.engine import build, sliding_window
+from harness.engine import build, class_weights, freezing, low_rank, sliding_window
 from harness.engine.error_messages import GIB
 from harness.plan.spec import TrainSpec, from_json
 from models.segmentor import Segmentor
@@ -64,6 +64,10 @@ def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
                 return f"{key}={side}: the encoder does not take it ({why}); choose another"
         if job.encoder.config.get("weights"):
             fill(model, job, again)
+        build.warm_start_of(job, model)
+        low_rank.adapt(model, job.train.lora)
+        freezing.freeze(model, job.train.freeze)
+        class_weights.given(job.train, num_classes)
     except HarnessError as error:
         return str(error)
     return ""

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.common.atomic_files import JsonObject
 from harness.data.stream import Batch
-from harness.engine import flops, optim
+from harness.engine import averaging, flops, freezing, low_rank, optim
 from harness.engine.runtime import Rank
 from harness.engine.train import Trainer
 from harness.plan.spec import TrainSpec, from_json
@@ -69,6 +69,7 @@ def peak(job: TrainSpec, num_classes: int, world: int = 1) -> int:
         trainer = Trainer(job, num_classes, Rank(0, 1, torch.device("cpu"), 1))
     trainer.model, mode = flops.fake_model(job, num_classes)
     trainer.net = trainer.model
+    trainer.class_weights = None  # K numbers
     memory = getattr(trainer.model.decoder, "memory", None)
     if memory is not None:
         memory.sums = lambda *_: None
@@ -78,15 +79,20 @@ def peak(job: TrainSpec, num_classes: int, world: int = 1) -> int:
 
 def step(trainer: Trainer, images: int) -> int:
     """Return the peak of a step with so many images a micro-batch, once AdamW has its moments."""
-    model = trainer.model.train()
+    model = trainer.model
+    low_rank.adapt(model, trainer.job.train.lora)
+    freezing.freeze(model, trainer.job.train.freeze)
+    model.train()
     if images == 1:  # batch norm's statistics over ranks, of which there is one here
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
     trainer.optimizer = optim.adamw(model, trainer.job.train)
+    average = averaging.average(model, trainer.job.train.ema)
     trainer.scaler = torch.amp.GradScaler("cpu", enabled=False)
     live = LiveBytes()
-    live.add([*model.parameters(), *model.buffers()])
+    for held in (model, *filter(None, [average])):
+        live.add([*held.parameters(), *held.buffers()])
     batch = blank(images, len(trainer.offsets), trainer.job.train.crop)
     with live:
         trainer.backward(batch, 1, PROGRESS)

@@ -8,90 +8,52 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common import machine
-from harness.common.errors import HarnessError, UnfitError
 from harness.data.contract import Dataset
 from harness.data.stream import Batch, TrainStream, loader
-from harness.engine import build, checkpoint, distributed, error_messages, jobs, optim, runtime, snapshots
+from harness.engine import (
+    averaging,
+    build,
+    checkpoint,
+    class_weights,
+    distributed,
+    error_messages,
+    freezing,
+    jobs,
+    low_rank,
+    optim,
+    runtime,
+    warm_start,
+)
 from harness.engine.checkpoint import State
 from harness.engine.intermediate_evaluation import IntermediateEvaluation
 from harness.engine.jobs import Ending
+from harness.engine.losses import Terms, losses
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
+from harness.engine.saving import finish, save, through
+from harness.engine.selection import selection
+from harness.engine.shares import plan, positions
 from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
 from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
-from models.contract import VOID, Output, Target
+from models.contract import VOID, Target
 from models.segmentor import Segmentor
 
 VERSION = 1
 SKIPS = 20  # iterations in a row that fp16's scaler may pass over: from 2^16 down to below 1
-
-
-class Plan(NamedTuple):
-    """The samples of an iteration, shared out over micro-batches and ranks."""
-
-    iterations: int
-    batch: int
-    micro_batch: int
-    per_rank: int  # samples of a micro-batch on each rank
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches an iteration."""
-        return self.batch // self.micro_batch
-
-
-def plan(job: TrainSpec, world: int) -> Plan:
-    """Return how a job's samples are shared out. Raise UnfitError where the batch cannot be shared out evenly."""
-    batch = job.train.batch
-    micro_batch = job.train.micro_batch or batch
-    if batch % micro_batch:
-        raise UnfitError(f"train.micro_batch={micro_batch}: must divide train.batch={batch}")
-    if micro_batch % world:
-        raise UnfitError(
-            f"train.micro_batch={micro_batch} cannot be shared by {world} ranks; choose a --nproc that divides it"
-        )
-    return Plan(job.iterations, batch, micro_batch, micro_batch // world)
-
-
-def positions(plan: Plan, rank: int, start: int) -> Iterator[list[int]]:
-    """Yield the positions of this rank's samples in the training stream, by micro-batch, from iteration `start` on."""
-    for iteration in range(start, plan.iterations):
-        for micro in range(plan.accumulation):
-            first = iteration * plan.batch + micro * plan.micro_batch + rank * plan.per_rank
-            yield list(range(first, first + plan.per_rank))
-
-
-def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
-    """Return cross entropies over `valid` pixels, by name: "loss" is the weighted whole, the others are unweighted,
-    "loss_main" that of the logits.
-
-    Labels are (B, H, W). The sum over these labels' pixels is divided by the number in the global batch, so that
-    micro-batches and ranks add; without a valid pixel it is 0.
-    """
-
-    def cross_entropy(logits: Tensor) -> Tensor:
-        full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
-        return F.cross_entropy(full, labels, ignore_index=VOID, reduction="sum") / max(valid, 1)
-
-    parts = {auxiliary.name: cross_entropy(auxiliary.logits) for auxiliary in output.auxiliary}
-    whole = main = cross_entropy(output.logits)
-    for auxiliary in output.auxiliary:
-        whole = whole + auxiliary.weight * parts[auxiliary.name]
-    return {"loss": whole, "loss_main": main, **parts}
 
 
 class Trainer:
@@ -107,20 +69,30 @@ class Trainer:
         self.offsets = offsets(self.model.decoder.past, self.model.decoder.prior)
         self._skipped = 0  # iterations in a row
         self.supervision = Supervision()
+        self.selection = selection(job.train)
+        self.class_weights = class_weights.given(job.train, num_classes)
+        self.warm_start = ""  # what a warm start took and left out, in a line
 
     def start(self, state: State | None) -> str:
         """Go on from a checkpoint's state, or from pre-trained weights where there is none; a line on these."""
         note = ""
         if state is None:
             note = build.load_pretrained(self.model, self.job.encoder.name)
-        else:
+            self.warm_start = build.warm_start_of(self.job, self.model)
+        low_rank.adapt(self.model, self.job.train.lora)
+        if state is not None:
             self.model.load_state_dict(state["model"])
         self.model.to(self.rank.device).to(memory_format=torch.channels_last)  # a sixth faster than contiguous
         if self.job.launch.deterministic and self.rank.device.type == "cuda":
             runtime.pool_exactly(self.model)
+        freezing.freeze(self.model, self.job.train.freeze)
         if self.rank.world > 1:
             distributed.convert_batch_norm(self.model, self.rank.device)
             distributed.hand_in_sum(self.model)
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(self.rank.device)
+        self.average = averaging.average(self.model, self.job.train.ema)
+        if self.rank.world > 1:
             self.net = distributed.data_parallel(self.model)
         self.optimizer = optim.adamw(self.model, self.job.train)
         self.scaler = torch.amp.GradScaler(self.rank.device.type, enabled=self.job.precision == "fp16")
@@ -128,16 +100,42 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.supervision = Supervision(**state.get("supervision", {}))  # 0.1 kept none
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            if self.selection is not None:
+                self.selection.load_state_dict(state["selection"])
         return note
+
+    @property
+    def terms(self) -> Terms:
+        """What the keys of `train` make of the loss."""
+        options = self.job.train
+        return Terms(self.class_weights, options.ohem, options.dice, options.lovasz, self.plan.accumulation)
+
+    @property
+    def evaluated(self) -> Segmentor:
+        """The model that is evaluated and kept: the average of its weights, where there is one."""
+        return self.model if self.average is None else cast(Segmentor, self.average.module)
+
+    @property
+    def kept(self) -> checkpoint.StateDict:
+        """The weights that are this training's result, by name."""
+        best = None if self.selection is None else self.selection.weights
+        return low_rank.merged(self.evaluated.state_dict() if best is None else best)
 
     def state(self) -> State:
         """Return the content of a checkpoint; the position is the iteration, in its name."""
-        return {
+        state: State = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "supervision": asdict(self.supervision),
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        if self.selection is not None:
+            state["selection"] = self.selection.state_dict()
+        return state
 
     def wild(self) -> list[str]:
         """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
@@ -161,11 +159,12 @@ class Trainer:
         if self.scaler.is_enabled():  # batch norm takes statistics before the loss is known
             self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
+        share = valid if self.class_weights is None else class_weights.total(batches, self.class_weights)
         totals, sums, parts = None, [], []
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with nullcontext() if last or self.net is self.model else self.net.no_sync():
-                values, part = self.backward(batch, valid, progress)
+                values, part = self.backward(batch, share, progress)
             totals = values if totals is None else totals + values
             sums.append(part)
             parts.append(values)
@@ -189,6 +188,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self._skipped = self._skipped + 1 if self.scaler.get_scale() < scale else 0
         if self._skipped > SKIPS:
             raise error_messages.not_finite(iteration, {"gradient": math.inf}, names(batches))
@@ -212,7 +213,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return {"skipped": 1.0}
 
-    def backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
+    def backward(self, batch: Batch, valid: float, progress: float) -> tuple[Tensor, Any]:
         """Add a micro-batch's gradients; its losses (parts,) and class sums."""
         device = self.rank.device
         frames = batch.frames.to(device, non_blocking=True)  # (B, T, 3, H, W)
@@ -222,7 +223,7 @@ class Trainer:
         with runtime.autocast(device, self.job.precision):
             prior = self._prior(frames, labels, progress)
             output = self.net(frames[:, -1], past, prior, target)
-        parts = losses(output, target.labels, valid)
+        parts = losses(output, target.labels, valid, self.terms)
         # DDP averages gradients over ranks; the loss is already a share of the global one
         torch.autograd.backward(self.scaler.scale(parts["loss"] * self.rank.world))
         self._names = tuple(parts)
@@ -276,22 +277,18 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
             return jobs.stopped(early, 0)
         dataset = build.dataset(job.data, job.plugins)
         trainer = Trainer(job, len(dataset.classes), rank)
+        if job.train.class_weights == class_weights.FREQUENCY:
+            trainer.class_weights = class_weights.by_frequency(dataset, rank, stop.beat)
+            reporter.log(class_weights.line(trainer.class_weights, dataset.classes))
         start = resume(folder, trainer, reporter)
+        if trainer.warm_start and (note := warm_start.other_classes(str(job.train.start), dataset.classes)):
+            reporter.log(note)
         reporter.begin(start, trainer.plan.iterations)
-        status = run(folder, trainer, dataset, start, stop, reporter)
-        if status is not None:
-            return jobs.stopped(*status)
-        finish(folder, trainer, dataset.classes, reporter)
-    return Ending("finished", trainer.plan.iterations)
-
-
-def through(folder: Path, reporter: Reporter) -> bool:
-    """Return whether the weights are written; damaged ones are told of and made again."""
-    path = JobDir(folder).weights_file
-    whole = checkpoint.whole(path)
-    if path.exists() and not whole:
-        reporter.log(f"{path.name} does not match its checksum; it is made again")
-    return whole
+        status, end = run(folder, trainer, dataset, start, stop, reporter)
+        if status != "finished":
+            return jobs.stopped(status, end)
+        finish(folder, trainer, dataset.classes, reporter, end)
+    return Ending("finished", end)
 
 
 def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
@@ -306,13 +303,15 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
     # to the CPU, where AdamW keeps its counts of steps: on a GPU it would wait for each parameter's, every iteration
     if note := trainer.start(checkpoint.load(checkpoints, start, torch.device("cpu")) if start else None):
         reporter.log(f"pre-trained weights: {note}")
+    if trainer.warm_start:
+        reporter.log(trainer.warm_start)
     return start
 
 
 def run(
     folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
-) -> tuple[str, int] | None:
-    """Run iterations from `start` on; return status and step of a stop that all ranks agreed on, None at the end."""
+) -> tuple[str, int]:
+    """Run iterations from `start` on; return "finished", or the stop that all ranks agreed on, and the step."""
     job, rank, options = trainer.job, trainer.rank, trainer.job.train
     stream = TrainStream(
         dataset, offsets=trainer.offsets, crop=options.crop, short_side=options.short_side, seed=job.seed
@@ -325,7 +324,23 @@ def run(
         machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     micro_batches: list[Batch] = []
-    for iteration in range(start, trainer.plan.iterations):
+    best, end = trainer.selection, trainer.plan.iterations
+
+    def judged(step: int) -> bool:
+        """Evaluate after `step` iterations; whether no signal broke it off."""
+        miou = intermediate.miou(trainer.evaluated, step, stop)
+        reporter.intermediate(step, intermediate.split, miou)
+        if best is not None and miou is not None:
+            best.add(step, miou, trainer.evaluated.state_dict())
+        return miou is not None
+
+    # the evaluation that a stop broke off decides on the weights: it is made up for
+    if best is not None and best.last < start and intermediate.due(start, end) and not judged(start):
+        return distributed.agreed(stop.status) or "preempted", start
+    for iteration in range(start, end):
+        if best is not None and best.exhausted:
+            end = iteration
+            break
         stop.beat()
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
@@ -343,9 +358,9 @@ def run(
         trainer.supervision.add(valid, values)
         if warning := trainer.supervision.warning(trainer.plan.iterations, job.data.name):
             reporter.log(warning)
-        if intermediate.due(iteration + 1, trainer.plan.iterations):
-            miou = intermediate.miou(trainer.model, iteration + 1, stop)
-            reporter.intermediate(iteration + 1, intermediate.split, miou)
+        if intermediate.due(iteration + 1, end) and not judged(iteration + 1) and best is not None:
+            save(folder, trainer, iteration + 1, reporter)
+            return distributed.agreed(stop.status) or "preempted", iteration + 1
         if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
             save(folder, trainer, iteration + 1, reporter)
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
@@ -358,42 +373,6 @@ def run(
         if rank.first:
             checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks
         raise nothing
-    return None
-
-
-def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank. Raise HarnessError for a state that must not be kept."""
-    check(trainer, step)
-    if trainer.rank.first:
-        checkpoint.save(JobDir(folder).checkpoints, step, trainer.state(), jobs.ours(folder, trainer.job))
-        snapshots.memory(folder, trainer.model, step)
-        reporter.checkpoint(step)
-
-
-def check(trainer: Trainer, step: int) -> None:
-    """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
-    if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
-        raise HarnessError(f"the ranks hold different memories at iteration {step}: this is a bug, discard this run")
-    if wild := trainer.wild():
-        raise HarnessError(
-            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not saved; the last checkpoint "
-            "remains valid; lower train.lr or use precision=fp32"
-        )
-
-
-def finish(folder: Path, trainer: Trainer, classes: Sequence[str], reporter: Reporter) -> None:
-    """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
-    check(trainer, trainer.plan.iterations)
-    if trainer.rank.first:
-        jobs.ours(folder, trainer.job)()
-        snapshots.memory(folder, trainer.model, trainer.plan.iterations)
-        checkpoint.save_weights(
-            JobDir(folder).weights_file,
-            trainer.model.state_dict(),
-            trainer.job.fingerprint,
-            classes,
-            jobs.ours(folder, trainer.job),
-        )
-        reporter.checkpoint(trainer.plan.iterations)
-        checkpoint.clear(JobDir(folder).checkpoints)
-    distributed.agree(0)  # what comes next in the launch may read the weights
+    if best is not None and best.step:
+        reporter.log(best.line(end, trainer.plan.iterations))
+    return "finished", end

@@ -21,6 +21,7 @@ from harness.config.compose import Config
 from harness.data import manifest
 from harness.jobdir.events import read_events
 from harness.jobdir.paths import JobDir, OutputDir
+from harness.plan import start_weights
 
 UNDIGESTED = "not digested"  # stands in identities for a digest that is not known
 
@@ -45,8 +46,13 @@ def resolve(
 
     `accept`: also where the files have changed since, or may have.
     """
+    config, absent = start_weights.located(config, root)
     config = input_digests.resolve(config, root, compute, progress, only)
     content = config.content
+    if absent:
+        others = [line for line in content.missing if not line.startswith("train.start=")]
+        content = replace(content, missing=(absent, *others))
+        config = replace(config, content=content)
     if root is None or not root.is_dir() or not (content.undigested or any(content.manifests.values())):
         return config
     path = record(root)

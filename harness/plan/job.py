@@ -74,7 +74,9 @@ class Train(_Job):
         train = used(config["train"], TrainConfig)
         if config.micro_batch == config.train.batch:
             train.pop("micro_batch", None)  # the default, written out
-        return {
+        if config.train.keep == "last":
+            train.pop("keep")
+        identity = {
             "kind": "train",
             "seed": config["seed"],
             "precision": config["precision"],
@@ -84,6 +86,19 @@ class Train(_Job):
             "train": train,
             "version": plugins.version_of("harness/engine/train.py"),
         }
+        if config.train.start is not None:
+            identity["start"] = {
+                "version": plugins.version_of("harness/engine/warm_start.py"),
+                "content": {key: config.content.files.get(key) for key in ("train.start",)},
+            }
+        if config.train.selects:
+            identity["selection"] = {
+                "every": config.train.evaluate_every,
+                "videos": config.train.evaluate_videos,
+                "evaluate": used(config["evaluate"], EvaluateConfig),
+                "version": plugins.version_of("harness/engine/selection.py"),
+            }
+        return identity
 
     def spec(self) -> TrainSpec:
         """Return what a worker needs to run it."""

@@ -226,7 +226,8 @@ def launches(jobs: Sequence[Job]) -> list[list[Job]]:
 def setting(config: Config) -> JsonObject:
     """Return all that a number must share with the paper's (results/paper.py) to be compared; readers filter on it."""
     encoder, train = config.encoder, config.train
-    return {
+    changed = {"options": ", ".join(train.changed)} if train.changed else {}
+    return changed | {
         "dataset": config.data.name,
         "classes": config.content.classes,
         "train_videos": config.content.videos.get("train"),

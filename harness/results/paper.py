@@ -90,8 +90,8 @@ def backbone(encoder: str) -> str:
 def not_the_papers(setting: Mapping[str, object]) -> list[str]:
     """Return what keeps a setting's numbers from standing beside the paper's, as short phrases; empty: comparable.
 
-    Known keys: dataset, encoder, pretrained, epochs, and those of DATA and RECIPE; others do not matter. What the
-    paper does not state (momentum, layer decay, precision) is never held against a setting.
+    Known keys: dataset, encoder, pretrained, epochs, options, and those of DATA and RECIPE; others do not matter. What
+    the paper does not state (momentum, layer decay, precision) is never held against a setting.
     """
     return _data(setting) + _backbone(setting) + _schedule(setting)
 
@@ -125,6 +125,8 @@ def _schedule(setting: Mapping[str, object]) -> list[str]:
             different.append(f"{name} not known")
         elif ours is not None and ours != value:
             different.append(f"{name} {ours} instead of {value}")
+    if options := setting.get("options"):
+        different.append(f"training options: {options}")
     return different
 
 

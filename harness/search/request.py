@@ -14,6 +14,7 @@ from harness.jobdir.paths import OutputDir, StudyDir
 from harness.launch import runner
 from harness.plan import study
 from harness.plan.study import Study
+from harness.tracking import registry
 from harness.tracking.client import Tracking
 
 
@@ -44,6 +45,7 @@ class Request:
             raise UsageError(f"--study {self.study!r}: a name is letters, digits, '_', '-' and '.'")
         split, words = study.split_of(self.words)
         composed = configuration.compose(self.preset, words, self.folders)
+        composed = registry.with_local_start(composed, Path(self.root), self.options.tracking_uri, self.options.prefix)
         return study.make(self.search, composed, Path(self.root), split, self.study, compute=True, progress=Progress())
 
     def folder(self, name: str) -> Path:

@@ -4,13 +4,19 @@ Files go into a LoggedModel of the run that has the model's numbers (safetensors
 flavours would serialise the network anew).
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from harness.common.errors import UnfitError
 from harness.common.redaction import redact
+from harness.config.compose import Config
+from harness.jobdir.paths import JobDir
+from harness.plan import start_weights
 from harness.tracking.client import Tracking
 from harness.tracking.failures import speaks
 from harness.tracking.limits import clip, word
@@ -87,3 +93,72 @@ def register(
         full, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id
     )
     return str(given.version)
+
+
+def with_local_start(config: Config, root: Path, uri: str | None, prefix: str) -> Config:
+    """Return the configuration with the file of a registered model for `train.start`; unchanged where it names none."""
+    start = config.train.start
+    if start is None or start_weights.is_local(start):
+        return config
+    return config.with_values({"train.start": str(fetch(Tracking(uri, prefix), start, root).absolute())})
+
+
+@speaks
+def fetch(tracking: Tracking, start: str, root: Path) -> Path:
+    """Return the weights of a model, kept below `root`: NAME (of one version), models:/NAME/VERSION or NAME@ALIAS.
+
+    Raise UnfitError where no version is meant or several may be (the run to come registers a further one), or where it
+    has no weights of its own, as an ensemble.
+    """
+    if tracking.database is not None and not tracking.database.is_file():
+        raise UnfitError(
+            f"train.start={start}: no such file or job, and no MLflow at {tracking.database} to ask for it"
+        )
+    client = tracking.connect()
+    version = chosen(tracking, start.removeprefix("models:/"))
+    if version is None:
+        known = sorted(model.name for model in client.search_registered_models())
+        remedy = f"registered are {', '.join(known)}" if known else "no model is registered there"
+        raise UnfitError(
+            f"train.start={start}: no such file, job or registered model at {redact(tracking.uri)}; {remedy}"
+        )
+    store = hashlib.sha256(tracking.uri.encode()).hexdigest()[:8]
+    target = root / "cache" / "models" / store / re.sub(r"[^\w+.-]", "-", version.name) / str(version.version)
+    path = target / JobDir(target).weights_file.name
+    if not path.is_file():
+        from mlflow.artifacts import download_artifacts
+
+        target.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target) as folder:
+            source = client.get_model_version_download_uri(version.name, version.version)
+            files = JobDir(Path(download_artifacts(source, dst_path=folder, tracking_uri=tracking.uri)))
+            if not files.weights_file.is_file():
+                what = f"version {version.version} of {version.name} has no weights of its own"
+                raise UnfitError(f"train.start={start}: {what}; name one of its members")
+            files.weights_file.replace(path)
+    return path
+
+
+def chosen(tracking: Tracking, word: str) -> Any:
+    """Return the version that NAME, NAME/VERSION or NAME@ALIAS means, by the full name or by ours; None for none.
+
+    Raise UnfitError for a bare NAME of several versions.
+    """
+    client = tracking.connect()
+    name, at, alias = word.partition("@")
+    name, _, number = (name, "", "") if at else name.partition("/")
+    full = next((each for each in (name, registered(tracking, name)) if registry_has(client, each)), None)
+    if full is None:
+        return None
+    versions = {str(each.version): each for each in client.search_model_versions(f"name = '{full}'")}
+    if at:
+        number = str(client.get_registered_model(full).aliases.get(alias))
+    elif not number and len(versions) > 1:
+        numbers = ", ".join(sorted(versions, key=int))
+        raise UnfitError(f"train.start={word}: has the versions {numbers}; name one, as models:/{full}/1")
+    return versions.get(number or next(iter(versions), ""))
+
+
+def registry_has(client: Any, name: str) -> bool:
+    """Return whether a model of exactly this name is registered."""
+    return "'" not in name and bool(client.search_registered_models(f"name = '{name}'", max_results=1))

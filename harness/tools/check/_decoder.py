@@ -17,16 +17,15 @@ from torch import Tensor
 
 from harness.common.atomic_files import JsonObject
 from harness.config.compose import PluginSpec
-from harness.engine import train
+from harness.engine.losses import losses
 from harness.plan.spec import TrainSpec
-from harness.tools.check import _cost, _ranks, _training
+from harness.tools.check import _cost, _losses, _ranks, _training
+from harness.tools.check._batch import CHANNELS, CLASSES, DEEPEST, earlier, features, step, target
 from harness.tools.check._result import Broken, expect
 from models import contract
 from models.contract import VOID, Features, Target
 
-CHANNELS, DEEPEST, CLASSES = (8, 10, 12, 6), 9, 5
 CASES = ((2, 4, 32, 32, 32), (5, 2, 64, 96, 16), (124, 2, 96, 160, 32))  # K, B, H, W, stride of the deepest map
-SHAPE = (4, 64, 64, 16)  # B, H, W, stride where a check asks for none in particular
 WIDE, NARROW = 64, 16  # a width of a Config's default from which on it is narrowed, and to what
 
 
@@ -76,6 +75,7 @@ def checks(
         "priors are used as declared": partial(priors, subject),
         "update changes buffers only": partial(update, subject),
         "sums of parts equal sums of the batch": partial(sums, subject),
+        "losses of its own add up": partial(own_losses, subject),
         "weights survive a round trip": partial(round_trip, subject),
         "the loss falls in training": partial(_training.loss_falls, subject),
         "a video can be parsed": partial(_training.video, subject),
@@ -104,43 +104,9 @@ def narrow(module: ModuleType, config_fields: JsonObject) -> Any:
     return small
 
 
-def features(batch: int = 4, height: int = 64, width: int = 64, stride: int = 16, seed: int = 0) -> Features:
-    """Random features of `batch` images; the deepest map is at 1/stride."""
-    draw = torch.Generator().manual_seed(seed)
-    levels = tuple(
-        torch.randn(batch, channels, height // reduction, width // reduction, generator=draw)
-        for channels, reduction in zip(CHANNELS, (4, 8, 16, 32), strict=True)
-    )
-    return Features(levels, torch.randn(batch, DEEPEST, height // stride, width // stride, generator=draw))
-
-
-def earlier(decoder: contract.Decoder, *shape: int) -> tuple[Features, ...]:
-    """Random features of every earlier frame that the decoder reads."""
-    batch, height, width, stride = shape or SHAPE
-    return tuple(features(batch, height, width, stride, seed=1 + index) for index in range(len(decoder.past)))
-
-
-def target(batch: int = 4, height: int = 64, width: int = 64, num_classes: int = CLASSES) -> Target:
-    """Labels without the last class where there are more than two, with a strip of void."""
-    draw = torch.Generator().manual_seed(7)
-    labels = torch.randint(0, max(2, num_classes - 1), (batch, height, width), generator=draw)
-    labels[:, :8] = VOID
-    return Target(labels, torch.arange(batch) + 11)
-
-
-def step(decoder: contract.Decoder, prior: Tensor | None = None, aim: Target | None = None) -> contract.Output:
-    """Return a training step's output on random features."""
-    torch.manual_seed(3)
-    aim = target() if aim is None else aim
-    if prior is None and decoder.prior == "previous":  # the trainer always has one for it
-        prior = aim.labels.flip(0)
-    output: contract.Output = decoder.train()(features(), earlier(decoder), prior, aim)
-    return output
-
-
 def backward(output: contract.Output, aim: Target) -> float:
     """Return the trainer's loss of an output; gradients are added to the parameters'."""
-    loss = train.losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
+    loss = losses(output, aim.labels, int((aim.labels != VOID).sum()))["loss"]
     torch.autograd.backward(loss)
     return float(loss.detach())
 
@@ -234,7 +200,8 @@ def no_labels(subject: Subject) -> str:
     aim = Target(torch.full((4, 64, 64), VOID), torch.arange(4))
     # P as frame N-1 has it; a mask without any class only comes with warm-up, and `priors` has that
     output = step(decoder, target().labels if decoder.prior == "previous" else None, aim)
-    loss = backward(output, aim)
+    backward(output, aim)
+    loss = float(losses(output._replace(further=()), aim.labels, 0)["loss"].detach())
     expect(loss == 0, f"expected loss 0 for a batch without labels, got {loss}")
     finite("the gradients", *(value.grad for value in decoder.parameters() if value.grad is not None))
     if output.sums is not None:
@@ -378,13 +345,31 @@ def sums(subject: Subject) -> str:
     return f"{type(whole).__name__}({', '.join(whole._fields)}), two halves merge to the whole"
 
 
-def _sums(decoder: contract.Decoder, rows: slice) -> Any:
-    """Sums of a part of a fixed batch, in eval mode so that no batch statistics come in."""
+def _part(decoder: contract.Decoder, rows: slice) -> contract.Output:
+    """Return the output of a part of a fixed batch, in eval mode so that no batch statistics come in."""
     aim, now = target(), features()
     past = earlier(decoder)
     parts = (Features(tuple(level[rows] for level in frame.levels), frame.deepest[rows]) for frame in (*past, now))
     *before, current = parts
-    return decoder(current, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])).sums
+    output: contract.Output = decoder(
+        current, tuple(before), aim.labels[rows], Target(aim.labels[rows], aim.keys[rows])
+    )
+    return output
+
+
+def _sums(decoder: contract.Decoder, rows: slice) -> Any:
+    """Return the class sums of a part of a fixed batch."""
+    return _part(decoder, rows).sums
+
+
+def own_losses(subject: Subject) -> str:
+    """Losses beside the cross entropies are sums over images with what they are over (models.contract.Loss)."""
+    trained = step(subject.make())
+    empty = Target(torch.full((4, 64, 64), VOID), torch.arange(4))
+    decoder = subject.taught()
+    with torch.no_grad():
+        without = step(subject.make(), target().labels if decoder.prior == "previous" else None, empty)
+        return _losses.further(trained, without, partial(_part, decoder))
 
 
 @torch.no_grad()

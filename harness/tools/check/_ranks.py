@@ -1,4 +1,4 @@
-"""N ranks equal one process: the first iteration's gradients and buffers of two real gloo ranks and of one process.
+"""N ranks equal one process: the first iteration's gradients, losses and buffers of two gloo ranks and of one process.
 
 Dropout modules are put out: ranks draw other numbers than one process does. A decoder that draws random numbers of its
 own in training cannot be compared, which is said.
@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from harness.data.stream import TrainStream, loader
 from harness.engine import build, distributed, runtime, train
 from harness.engine.runtime import Rank
+from harness.engine.shares import positions
 from harness.plan.spec import TrainSpec
 from harness.tools.check import _training
 from harness.tools.check._result import Broken, expect, explain
@@ -53,7 +54,7 @@ def two_ranks(subject: _training.Subject) -> str:
 
 
 def compare(alone: Values, shared: Values, rounded: Values) -> str:
-    """Raise Broken where a gradient or buffer of the ranks is not that of one process.
+    """Raise Broken where a gradient, loss or buffer of the ranks is not that of one process.
 
     `rounded` is what one process has with weights moved by a rounding: deep untrained networks make much of it.
     """
@@ -66,11 +67,14 @@ def compare(alone: Values, shared: Values, rounded: Values) -> str:
         if gap / allowed > worst:
             worst, where = gap / allowed, f"{name} differs by {gap:.3g}, its size is {size:.3g}"
     expect(worst <= 1, f"{where}: is something averaged over a rank's own images?")
-    return f"{len(alone)} gradients and buffers, worst at {worst:.1g} of the tolerance"
+    return f"{len(alone)} gradients, losses and buffers, worst at {worst:.1g} of the tolerance"
 
 
 def first_iteration(job: TrainSpec, rank: Rank, salt: int = 0, rounding: float = 0.0) -> Values:
-    """Gradients of an iteration, summed over ranks, and the model's buffers after it; weights moved by `rounding`."""
+    """Return an iteration's gradients, summed over ranks, its losses by name and the model's buffers after it.
+
+    Weights are moved by `rounding`.
+    """
     dataset = build.dataset(job.data, job.plugins)
     trainer = train.Trainer(job, len(dataset.classes), rank)
     for module in trainer.model.modules():
@@ -89,11 +93,12 @@ def first_iteration(job: TrainSpec, rank: Rank, salt: int = 0, rounding: float =
 
     trainer.optimizer.register_step_pre_hook(keep)
     stream = TrainStream(dataset, offsets=trainer.offsets, crop=job.train.crop, short_side=job.train.short_side, seed=0)
-    batches = loader(stream, train.positions(trainer.plan, rank.rank, 0))
+    batches = loader(stream, positions(trainer.plan, rank.rank, 0))
     micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
     (valid,) = distributed.agree(sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches))
     runtime.seed_all(job.seed, salt, rank.rank)
-    trainer.step(0, micro_batches, valid)
+    report = trainer.step(0, micro_batches, valid)
+    values |= {f"loss {name}": torch.tensor(value) for name, value in report.items() if name not in ("lr", "momentum")}
     return values | {name: value.float() for name, value in trainer.model.named_buffers()}
 
 

@@ -3,14 +3,16 @@
 from dataclasses import replace
 
 import pytest
+import tiny_jobs
 import torch
 
 from harness.config.compose import Content, compose
-from harness.engine import step_memory
+from harness.engine import build, step_memory
 from harness.engine.runtime import Rank
 from harness.engine.step_memory import LiveBytes, changes, fitting, peak, step
 from harness.engine.train import Trainer
 from harness.plan.job import Train
+from harness.plan.spec import read
 
 CLASSES = 8
 
@@ -94,3 +96,14 @@ def test_a_model_that_asks_for_values_is_not_known(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(question)))
     assert step_memory.main() == 0
     assert json.loads(capsys.readouterr().out) == {"reason": "asks for a value"}
+
+
+def test_what_is_frozen_costs_less_and_an_average_a_copy_more(tmp_path):
+    options = {"plain": {}, "freeze": {"freeze": "encoder"}, "lora": {"lora": 2}, "ema": {"ema": 0.9}}
+    jobs = {name: read(tiny_jobs.training(tmp_path / name, **keys)) for name, keys in options.items()}
+    peaks = {name: step_memory.peak(job, 4) for name, job in jobs.items()}
+    assert peaks["freeze"] < peaks["lora"] < peaks["plain"]
+    with torch.device("meta"):
+        model = build.segmentor(jobs["plain"], 4)
+    copy = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
+    assert copy <= peaks["ema"] - peaks["plain"] <= 1.01 * copy

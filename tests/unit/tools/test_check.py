@@ -3,6 +3,7 @@
 Broken decoders are the sound one below with a line or two changed.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vspw_files import make_vspw
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools import check
-from harness.tools.check import _encoder
+from harness.tools.check import _decoder, _encoder
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 RANKS = "two ranks match one process"  # two processes that import torch: seconds each
@@ -119,7 +120,7 @@ def test_an_encoder_is_tried_on_a_window_that_suits_its_model(model, side):
 def test_the_example_holds_with_two_real_ranks():
     found = run("frame_difference", [EXAMPLES])
     assert broken(found) == {}
-    assert len(found) == 18
+    assert len(found) == 19
     assert "of the tolerance" in found[RANKS].text
     guide = (EXAMPLES.parent / "OWN_DECODER.md").read_text()
     assert [what for what in found if f"| {what} |" not in guide] == []
@@ -266,6 +267,72 @@ BROKEN = {
         {"bf16 works": "AssertionError (float_only.py:38)"},
     ),
 }
+
+
+RETURN = "Total(torch.full_like(total, features.deepest[:, 0].numel()), total))"
+
+
+def with_loss(*lines, more=""):
+    """The sound decoder with a loss of its own: `lines` make `own`, a Loss."""
+    body = "".join(f"        {line}\n" for line in lines)
+    returned = f"        return Output(logits, (), {RETURN}"
+    return changed(
+        (returned, f"{body}{returned[:-1]}, ({more}own,))"),
+        ("from models.contract import Output", "from models.contract import Loss, Output"),
+    )
+
+
+PER_IMAGE = "square = logits.float().square().mean((1, 2, 3))"
+OWN_LOSSES = {
+    "a_mean": (
+        with_loss(PER_IMAGE, "own = Loss('size', square.mean(), 1)"),
+        "size: the sum of two halves of a batch is",
+    ),
+    "a_taken_name": (
+        with_loss(PER_IMAGE, "own = Loss('loss_main', square.sum(), len(square))"),
+        "two losses or values of a step are called 'loss_main'",
+    ),
+    "twice": (
+        with_loss(PER_IMAGE, "own = Loss('size', square.sum(), len(square))", more="own, "),
+        "two losses or values of a step are called 'size'",
+    ),
+    "not_summed": (with_loss(PER_IMAGE, "own = Loss('size', square, len(square))"), "size: expected a sum of shape ()"),
+    "a_negative_count": (
+        with_loss(PER_IMAGE, "own = Loss('size', square.sum(), -1)"),
+        "expected a count of at least 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_LOSSES)
+def test_what_is_wrong_with_a_loss_of_ones_own_is_named(tmp_path, name):
+    text, expected = OWN_LOSSES[name]
+    write(tmp_path, "decoders", name, text)
+    path, module = tmp_path / "decoders" / f"{name}.py", plugins.load("decoders", name, [tmp_path])
+    subject = _decoder.Subject(name, path, module, (str(tmp_path),), module.Config())
+    with pytest.raises(check.Broken, match=re.escape(expected)):
+        _decoder.own_losses(subject)
+
+
+def test_a_loss_of_ones_own_holds_and_a_decoder_without_one_has_none():
+    found = run("boundary_loss", [EXAMPLES])
+    assert broken(found) == {}
+    assert found["losses of its own add up"].text == "boundary: sums and counts of two halves add up to the whole"
+    assert "gradients, losses and buffers" in found[RANKS].text
+    module, path = plugins.load("decoders", "upernet"), plugins.find("decoders", "upernet")
+    subject = _decoder.Subject("upernet", path, module, (), module.Config(channels=8, aux_channels=8))
+    assert _decoder.own_losses(subject) == "no losses of its own"
+
+
+@pytest.mark.slow
+def test_a_loss_that_each_rank_means_alone_is_found(tmp_path):
+    """Uneven: of images with a label of class 1, of which ranks have other numbers."""
+    lines = ("some = ((target.labels == 1).float().mean((1, 2)) > 0.05).float()", PER_IMAGE)
+    mean = with_loss(*lines, "own = Loss('size', (some * square).sum() / some.sum().clamp_min(1), 1)")
+    write(tmp_path, "decoders", "own_share", mean)
+    titles = {one.what for one in check.checks("decoders", "own_share", [tmp_path], leave_out=(*TRAINING, RANKS))}
+    found = broken(run("own_share", [tmp_path], leave_out=(titles | set(TRAINING)) - {RANKS}))
+    assert "is something averaged over a rank's own images?" in found[RANKS]
 
 
 @pytest.mark.parametrize("name", BROKEN)
