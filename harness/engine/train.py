@@ -33,7 +33,7 @@ from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
 from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
-from models.contract import VOID, Output, Target
+from models.contract import Output, Target, void
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -85,7 +85,7 @@ def losses(output: Output, labels: Tensor, valid: int) -> dict[str, Tensor]:
 
     def cross_entropy(logits: Tensor) -> Tensor:
         full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)  # (B, K, H, W)
-        return F.cross_entropy(full, labels, ignore_index=VOID, reduction="sum") / max(valid, 1)
+        return F.cross_entropy(full, labels, ignore_index=void(full.shape[1]), reduction="sum") / max(valid, 1)
 
     parts = {auxiliary.name: cross_entropy(auxiliary.logits) for auxiliary in output.auxiliary}
     whole = main = cross_entropy(output.logits)
@@ -220,7 +220,7 @@ class Trainer:
         past = tuple(frames[:, self.offsets.index(offset)] for offset in self.model.decoder.past)
         target = Target(labels[:, -1], batch.keys.to(device, non_blocking=True))
         with runtime.autocast(device, self.job.precision):
-            prior = self._prior(frames, labels, progress)
+            prior = self._prior(frames, labels, progress, batch.labelled)
             output = self.net(frames[:, -1], past, prior, target)
         parts = losses(output, target.labels, valid)
         # DDP averages gradients over ranks; the loss is already a share of the global one
@@ -228,14 +228,20 @@ class Trainer:
         self._names = tuple(parts)
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 
-    def _prior(self, frames: Tensor, labels: Tensor, progress: float) -> Tensor | None:
-        """Return P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, or theirs."""
+    def _prior(self, frames: Tensor, labels: Tensor, progress: float, labelled: Tensor | None = None) -> Tensor | None:
+        """Return P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, or theirs.
+
+        A frame N-1 without labels has its mask at first as well.
+        """
         decoder = self.model.decoder
         if decoder.prior == "none":
             return None
         at = self.offsets.index(-1 if decoder.prior == "previous" else 0)
         if progress < decoder.gt_warmup:
-            return labels[:, at]
+            if labelled is None or labelled[:, at].all():
+                return labels[:, at]
+            there = labelled[:, at, None, None].to(frames.device)
+            return torch.where(there, labels[:, at], predict(self.model, frames[:, at]))
         return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
 
 
@@ -329,7 +335,7 @@ def run(
         stop.beat()
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
-        labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
+        labelled = sum(int((batch.labels[:, -1] != stream.void).sum()) for batch in micro_batches)
         prune = intermediate.every is not None and rank.first and pruning.requested(folder)
         valid, preempted, cancelled, pruned = distributed.agree(
             labelled, stop.status == "preempted", stop.status == "cancelled", prune

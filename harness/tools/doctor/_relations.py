@@ -25,7 +25,7 @@ def picks(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((names[0], names[len(names) // 2], names[-1])))
 
 
-def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
+def order(split: str, frames: Frames, gap: str | None, key: str) -> Iterator[Finding]:
     """Yield which order of frames is used, and where numbers are left out."""
     if not frames:
         return
@@ -42,9 +42,9 @@ def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
         text = f"{split}: numbers are left out within {count(len(gaps), 'video')}: {where}; "
         if gap is None:
             text += "there frame N-1 is further back in time than elsewhere"
-            yield Finding(PART, None, text, "data.vspw.gap=start begins a video after each gap")
+            yield Finding(PART, None, text, f"{key}=start begins a video after each gap")
         else:
-            yield Finding(PART, None, text + "a video begins after each gap (data.vspw.gap=start)")
+            yield Finding(PART, None, text + f"a video begins after each gap ({key}=start)")
 
 
 def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
