@@ -264,8 +264,13 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 
 
 def merge(node: Any, value: Any, source: str) -> Any:
-    """Merge by OmegaConf; its errors become one line that names the source and the full key."""
-    if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
+    """Merge by OmegaConf; its errors become one line that names the source and the full key. Keys that YAML reads as
+    numbers are taken as texts.
+    """
+    tree = OmegaConf.to_container(value, resolve=False)
+    if (named := text_keys(tree)) != tree:
+        value = OmegaConf.create(named)
+    if "???" in leaves(tree):
         raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
     try:
         return OmegaConf.merge(node, value)
@@ -360,6 +365,13 @@ def used(section: JsonObject, config_class: type | None) -> JsonObject:
 def first_line(error: BaseException) -> str:
     """Return an exception's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def text_keys(tree: Any) -> Any:
+    """Return a plain tree with texts for numbers as keys."""
+    if isinstance(tree, dict):
+        return {str(key) if type(key) is int else key: text_keys(value) for key, value in tree.items()}
+    return [text_keys(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def leaves(tree: Any) -> list[Any]:

@@ -130,6 +130,9 @@ def examine_split(
         yield from _relations.order(split, frames, dataset.config.gap, key)  # type: ignore[attr-defined]
     if getattr(dataset, "labelled", None) is not None:
         yield from sparse(dataset, split, frames)
+    if unpaired := getattr(dataset, "unpaired", {}).get(split):
+        text = f"{split}: {count(len(unpaired), 'mask')} without image, not used: {some(unpaired)}"
+        yield Finding(PART, None, text)
     pairs = [(video, frame) for video, names in frames.items() for frame in names]
     if pairs:
         wanted = pairs if thorough else chosen(dataset, split, frames)

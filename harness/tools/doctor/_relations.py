@@ -49,6 +49,8 @@ def order(split: str, frames: Frames, gap: str | None, key: str) -> Iterator[Fin
 
 def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
     """Yield the videos with frames of more than one size, by the frames that were read and by the headers of files."""
+    if getattr(getattr(dataset, "config", None), "sizes", None) == "start":
+        return  # a video begins anew with each
     by_video = {video: set(shapes_read.get(video, ())) for video in frames}
     if hasattr(dataset, "size"):
         every = sum(map(len, frames.values())) <= HEADERS
