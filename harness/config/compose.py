@@ -287,27 +287,24 @@ def explain(error: OmegaConfBaseException) -> str:
     return message + (f" (key {key})" if key and key not in message else "")
 
 
-def preset_chain(preset: str) -> list[Path]:
-    """Return the preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
+def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
+    """Return the preset's file after those it is based on, each base after its own; a base given by its path is taken
+    from the preset's folder.
 
     Raise UsageError where one is missing or they form a circle.
     """
-    chain: list[Path] = []
-    name: str | None = preset
-    while name:
-        path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
-        if not path.is_file():
-            presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-            near = plugins.suggestion(name, presets)
-            raise UsageError(f"no preset '{name}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
-        if path.resolve() in [other.resolve() for other in chain]:
-            raise UsageError(f"preset {path}: its bases form a circle")
-        chain.append(path)
-        base = read_preset(path).get("base")
-        name = None if base is None else str(base)
-        if name is not None and name.endswith((".yaml", ".yml")):
-            name = str(path.parent / name)
-    return chain[::-1]
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+        near = plugins.suggestion(preset, presets)
+        raise UsageError(f"no preset '{preset}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
+    if path.resolve() in [other.resolve() for other in above]:
+        raise UsageError(f"preset {path}: its bases form a circle")
+    base = OmegaConf.to_container(read_preset(path)).get("base")  # type: ignore[union-attr]
+    names = [str(name) for name in (base if isinstance(base, list) else [base]) if name is not None]
+    places = [str(path.parent / name) if name.endswith((".yaml", ".yml")) else name for name in names]
+    chain = [file for place in places for file in preset_chain(place, (*above, path))]
+    return [*dict.fromkeys(chain), path]
 
 
 def read_preset(path: Path, what: str = "preset") -> Any:
