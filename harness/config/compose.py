@@ -288,11 +288,13 @@ def explain(error: OmegaConfBaseException) -> str:
 
 
 def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
-    """Return the preset's file after those it is based on, each base after its own; a base given by its path is taken
-    from the preset's folder.
+    """Return the preset's file after those it is based on; a base given by its path is taken from the preset's folder.
 
-    Raise UsageError where one is missing or they form a circle.
+    Of several, as `camvid+cityscapes_video`, each comes after those before it and its own bases, once. Raise UsageError
+    where one is missing or they form a circle.
     """
+    if "+" in preset and not Path(preset).is_file():
+        return [*dict.fromkeys(file for part in preset.split("+") for file in preset_chain(part, above))]
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     if not path.is_file():
         presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
@@ -300,11 +302,12 @@ def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
         raise UsageError(f"no preset '{preset}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
     if path.resolve() in [other.resolve() for other in above]:
         raise UsageError(f"preset {path}: its bases form a circle")
-    base = OmegaConf.to_container(read_preset(path)).get("base")  # type: ignore[union-attr]
-    names = [str(name) for name in (base if isinstance(base, list) else [base]) if name is not None]
-    places = [str(path.parent / name) if name.endswith((".yaml", ".yml")) else name for name in names]
-    chain = [file for place in places for file in preset_chain(place, (*above, path))]
-    return [*dict.fromkeys(chain), path]
+    base = read_preset(path).get("base")
+    if not base:
+        return [path]
+    parts = str(base).split("+")
+    places = [str(path.parent / part) if part.endswith((".yaml", ".yml")) else part for part in parts]
+    return [*preset_chain("+".join(places), (*above, path)), path]
 
 
 def read_preset(path: Path, what: str = "preset") -> Any:

@@ -76,6 +76,7 @@ class TrainStream(TorchDataset[Sample]):
         self.offsets, self.crop, self.short_side = tuple(offsets), crop, short_side
         self.seed = seed % 2**64
         self.void = contract.void(len(dataset.classes))
+        self.label_bytes = 1 if self.void == contract.VOID else 4
         self.videos = contract.labelled_videos(dataset, split)
         if not self.videos:
             what = "labelled frame" if dataset.videos(split) else "video"

@@ -327,7 +327,7 @@ def run(
     wanted = positions(trainer.plan, rank.rank, start)
     if options.workers:
         images = (options.micro_batch or options.batch) // rank.world
-        pixel = 3 + 1  # bytes: colours and label
+        pixel = 3 + stream.label_bytes  # colours and label
         machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     micro_batches: list[Batch] = []

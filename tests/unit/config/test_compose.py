@@ -190,18 +190,25 @@ def test_a_chain_of_presets_is_read_from_its_end(tmp_path: Path) -> None:
     assert made.preset == "second"
 
 
-def test_several_bases_are_read_in_their_order_each_once(tmp_path: Path) -> None:
+def test_several_presets_are_read_in_their_order_each_once(tmp_path: Path) -> None:
     data = write(tmp_path / "data.yaml", "base: demo\ntrain: { epochs: 5, batch: 6 }\n")
     training = write(tmp_path / "training.yaml", "base: demo\ntrain: { batch: 4 }\n")
-    both = write(tmp_path / "both.yaml", f"base: [{data}, {training}]\ntrain: {{ warmup: 3 }}\n")
-    demo = PRESETS / "demo.yaml"
-    assert preset_chain(str(both)) == [demo, Path(data), Path(training), Path(both)]
+    both = write(tmp_path / "both.yaml", f"base: {data}+training.yaml\ntrain: {{ warmup: 3 }}\n")
+    files = [PRESETS / "demo.yaml", Path(data), Path(training)]
+    assert preset_chain(f"{data}+{training}") == files
+    assert preset_chain(str(both)) == [*files, Path(both)]
     train = compose(str(both)).train
     assert (train.epochs, train.batch, train.warmup) == (5, 4, 3)
-    streets = write(tmp_path / "streets.yaml", "base: [cityscapes_video, camvid]\ndata: { name: folder }\n")
-    config = compose(str(streets))
-    assert (config.data.name, config.encoder.name, config.train.crop) == ("folder", "timm_pyramid", 256)
-    assert config.data.config["sparse"] is True
+    streets, camvid = compose("camvid+cityscapes_video"), compose("camvid")
+    assert (streets.preset, streets.data.name) == ("camvid+cityscapes_video", "folder")
+    assert streets.data.config["sparse"] is True
+    for section in ("encoder", "decoder", "train", "evaluate", "precision", "seed"):
+        assert streets[section] == camvid[section], "that training, this data"
+    with pytest.raises(UsageError, match=r"no preset 'cityscape_video' \(did you mean 'cityscapes_video'"):
+        compose("camvid+cityscape_video")
+    write(tmp_path / "training.yaml", "base: demo+both.yaml\n")
+    with pytest.raises(UsageError, match="form a circle"):
+        compose(str(both))
 
 
 def test_numbers_as_keys_of_a_map_are_texts(tmp_path: Path) -> None:

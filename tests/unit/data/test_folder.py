@@ -1,7 +1,9 @@
 """Data as it lies: the public data sets' formats read by their presets, maps of labels, and mistakes in one line."""
 
 import json
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from PIL import Image
 from vspw_files import make_vspw
 
 from harness.common.errors import UnfitError, UsageError
-from harness.config import input_digests
+from harness.config import input_digests, plugins
 from harness.config.compose import compose
 from harness.data import contract
 from harness.data.datasets import folder, vspw
@@ -364,3 +366,52 @@ def test_unknown_numbers_and_masks_without_image_are_told(tmp_path):
     assert "val: mask values that are no class, in every frame: 300 (" in texts
     assert "val: 1 mask without image, not used: " in texts
     assert next(one.text for one in findings if one.fit is False).startswith("train: mask values that are no class")
+
+
+def test_a_video_file_with_labels_for_some_frames_as_documented(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    rng = np.random.default_rng(0)
+    writer = ffmpeg.write_frames(str(tmp_path / "drive.mp4"), (64, 48), fps=10, macro_block_size=16)
+    writer.send(None)
+    for level in range(12):
+        writer.send(np.full((48, 64, 3), 20 * level, np.uint8).tobytes())
+    writer.close()
+    text = (plugins.PROJECT / "docs" / "DATA.md").read_text()
+    (command,) = [line.split() for line in text.splitlines() if line.strip().startswith("ffmpeg -i drive.mp4")]
+    for split in ("train", "val"):
+        (tmp_path / "frames" / split / "drive").mkdir(parents=True)
+        words = [word.replace("train", split) for word in command[1:]]
+        subprocess.run([ffmpeg.get_ffmpeg_exe(), *words], cwd=tmp_path, check=True, capture_output=True)
+        for number in (3, 8):
+            save(
+                tmp_path / "masks" / split / "drive" / f"{number:06d}.png",
+                blocks(rng, [0, 1], (48, 64)).astype(np.uint8),
+            )
+    data = dataset(tmp_path, images="frames/{split}/{video}/{frame}.png", classes=("a", "b"), sparse=True)
+    assert data.frames("train", "drive") == tuple(f"{number:06d}" for number in range(12))
+    assert data.labelled("train", "drive") == ("000003", "000008")
+    for number in range(12):
+        assert abs(data.read("train", "drive", f"{number:06d}").image.mean() - 20 * number) < 6
+
+
+def test_the_documented_preset_of_ones_own(tmp_path):
+    (block,) = [
+        text
+        for text in re.findall(r"```yaml\n(.*?)```", (plugins.PROJECT / "docs" / "DATA.md").read_text(), re.DOTALL)
+        if "root: /data/streets" in text
+    ]
+    (tmp_path / "streets.yaml").write_text(block.replace("/data/streets", str(tmp_path)))
+    rng = np.random.default_rng(0)
+    for split, numbers in (("train", (15, 16, 17)), ("val", (1, 2))):
+        for number in numbers:
+            save(tmp_path / "frames" / split / "drive_1" / f"{number:06d}.jpg", noise(rng))
+        mask = blocks(rng, list(range(14))).astype(np.uint8)
+        save(tmp_path / "labels" / split / f"drive_1_{numbers[-1]:06d}.png", mask)
+    data = input_digests.build_dataset(compose(str(tmp_path / "streets.yaml")))
+    assert data.classes == ("road", "sidewalk", "building")
+    assert data.labelled("train", "drive_1") == ("000017",)
+    mask = stored(tmp_path / "labels" / "train" / "drive_1_000017.png")
+    meaning = {**dict.fromkeys(range(14), 255), 7: 0, 8: 1, 11: 2, 12: 2, 13: 2}
+    found = data.read("train", "drive_1", "000017").label
+    assert found.tolist() == [[meaning[value] for value in row] for row in mask.tolist()]
+    assert set(data.dirty) <= {9, 10}, "which the map leaves out"
