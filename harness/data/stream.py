@@ -76,11 +76,15 @@ class TrainStream(TorchDataset[Sample]):
         self.offsets, self.crop, self.short_side = tuple(offsets), crop, short_side
         self.seed = seed % 2**64
         self.void = contract.void(len(dataset.classes))
-        self.label_bytes = 1 if self.void == contract.VOID else 4
         self.videos = contract.labelled_videos(dataset, split)
         if not self.videos:
             what = "labelled frame" if dataset.videos(split) else "video"
             raise UnfitError(f"the {split} split has no {what} to train on")
+
+    @property
+    def sample_bytes(self) -> int:
+        """Return the bytes of a sample's colours and labels."""
+        return len(self.offsets) * self.crop**2 * (3 + (1 if self.void == contract.VOID else 4))
 
     def video(self, position: int) -> str:
         """Return the name of the video at a position."""

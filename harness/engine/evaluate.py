@@ -28,7 +28,8 @@ from harness.data import contract
 from harness.data.contract import Dataset, Frame
 from harness.data.pictures import shown
 from harness.data.stream import label_tensor
-from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
+from harness.engine import build, checkpoint, evaluation_cost, flops, jobs, runtime, sliding_window, snapshots
+from harness.engine.evaluation_cost import Pace
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.prior_sources import handed_in, labelled_frame, prior
@@ -82,6 +83,10 @@ class Task(NamedTuple):
         """The last stage that it needs of its members, -1 for none."""
         return self.job.stage if self.handed_in is None else 0 if self.handed_in in GIVEN else -1
 
+    def needs(self, source: int | str) -> bool:
+        """Return whether a prediction of its members, of a stage or for a P that is handed in, is computed for it."""
+        return source <= self.last if isinstance(source, int) else source == self.handed_in
+
     def worker(self, member: str) -> Worker:
         """Return the worker of a member's part of it."""
         return Worker(member, self.geometry, self.job.precision, self.job.control)
@@ -98,6 +103,7 @@ class Result(NamedTuple):
     before: Tensor | None  # (H, W), the mask of the stage before
     windows: int  # of all members
     exited: int | None  # of them, those that were not computed again; None where no stage is before
+    seconds: float  # of its members' predictions, as if no other task shared them
 
 
 def task(folder: Path) -> Task:
@@ -139,6 +145,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
         for task in tasks
         if rank.first
     }
+    paces = {task.folder: Pace() for task in tasks}
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         truth = contract.has_labels(dataset, split)
@@ -148,7 +155,10 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             stop.check()
             lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
-                run_video(lacking, workers, dataset, split, video, rank.device, stop, truth)
+                for folder, pace in run_video(
+                    lacking, workers, dataset, split, video, rank.device, stop, truth
+                ).items():
+                    paces[folder] = paces[folder].plus(*pace)
             for folder, journal in journals.items():
                 journal.write(Progress(step=done(folder)))
         if ignored := dirty(dataset):
@@ -156,9 +166,29 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
                 journal.write(Log(message=ignored))
         for journal in journals.values():
             journal.write(Peak(bytes=runtime.peak(rank.device)))  # the first rank's, which has the longest video
+        if rank.first:
+            keep_costs(tasks, workers, dataset, paces)
     finally:
         for journal in journals.values():
             journal.close()
+
+
+def keep_costs(
+    tasks: Sequence[Task], workers: Mapping[Worker, Stages], dataset: Dataset, paces: Mapping[Path, Pace]
+) -> None:
+    """Write what a frame of each task took; an attempt that had nothing left to predict leaves it as it is."""
+    if not any(pace.frames for pace in paces.values()):
+        return
+    split = tasks[0].job.split
+    video = contract.evaluated_videos(dataset, split)[0]
+    height, width = dataset.read(split, video, dataset.frames(split, video)[0]).image.shape[:2]
+    counted = {who: flops.frame(stages.model, stages.geometry, height, width) for who, stages in workers.items()}
+    for task in tasks:
+        if paces[task.folder].frames:
+            own = [task.worker(member) for member in task.members]
+            frame_flops = sum(counted[who].total(1 + task.job.stage) for who in own)
+            members = [workers[who].model for who in own]
+            evaluation_cost.write(task.folder, task.job, members, frame_flops, paces[task.folder])
 
 
 def dirty(dataset: Dataset) -> str:
@@ -246,12 +276,14 @@ def run_video(
     device: torch.device,
     stop: Stop,
     truth: bool = True,
-) -> None:
+) -> dict[Path, Pace]:
     """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once.
 
-    `truth`: whether the split has labels at all.
+    `truth`: whether the split has labels at all. Return the pace of each task's predictions, which frames that are
+    only shown to the members are not part of.
     """
     counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
+    paces = {task.folder: Pace() for task in tasks}
     keeping = any(task.job.evaluate.keep_masks for task in tasks)
     names = dataset.frames(split, video) if keeping else contract.evaluated(dataset, split, video)
     members = [workers[who] for who in dict.fromkeys(task.worker(member) for task in tasks for member in task.members)]
@@ -280,7 +312,8 @@ def run_video(
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
             if scored:
-                counts[task.folder].compare(*result)
+                counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
+            paces[task.folder] = paces[task.folder].plus(1, result.seconds)
             saves_mask = not truth or (task.job.evaluate.keep_masks and (scored or task.handed_in not in GIVEN))
             if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
@@ -290,6 +323,7 @@ def run_video(
                 save_mask(JobDir(task.folder).masks / where, result.mask, len(dataset.classes))
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
+    return paces
 
 
 def masks(
@@ -300,6 +334,7 @@ def masks(
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """
     sums: dict[tuple[Path, int | str], Sum] = {}
+    seconds = {task.folder: 0.0 for task in tasks}
     for who, stages in workers.items():  # sorted by member, as every task's members are
         asking = [task for task in tasks for member in task.members if task.worker(member) == who]
         if not asking:
@@ -309,13 +344,14 @@ def masks(
         predictions = stages.predict(image, last, [priors[source] for source in sources])
         for source, prediction in zip([*range(last + 1), *sources], predictions, strict=True):
             for task in asking:
+                seconds[task.folder] += prediction.seconds if task.needs(source) else 0.0
                 if source in (task.source, task.before):
                     key = task.folder, source
                     sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Result(whole.mask(), before, whole.windows, whole.exited)
+        yield task, Result(whole.mask(), before, whole.windows, whole.exited, seconds[task.folder])
 
 
 class Sum:

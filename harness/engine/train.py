@@ -165,7 +165,7 @@ class Trainer:
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with nullcontext() if last or self.net is self.model else self.net.no_sync():
-                values, part = self._backward(batch, valid, progress)
+                values, part = self.backward(batch, valid, progress)
             totals = values if totals is None else totals + values
             sums.append(part)
             parts.append(values)
@@ -212,7 +212,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return {"skipped": 1.0}
 
-    def _backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
+    def backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
         """Add a micro-batch's gradients; its losses (parts,) and class sums."""
         device = self.rank.device
         frames = batch.frames.to(device, non_blocking=True)  # (B, T, 3, H, W)
@@ -229,10 +229,7 @@ class Trainer:
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 
     def _prior(self, frames: Tensor, labels: Tensor, progress: float, labelled: Tensor | None = None) -> Tensor | None:
-        """Return P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, or theirs.
-
-        A frame N-1 without labels has its mask at first as well.
-        """
+        """Return P (B, H, W): the truth at first, where N-1 is labelled; else the mask of frame N-1, or their own."""
         decoder = self.model.decoder
         if decoder.prior == "none":
             return None
@@ -326,9 +323,7 @@ def run(
     intermediate = IntermediateEvaluation(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
     if options.workers:
-        images = (options.micro_batch or options.batch) // rank.world
-        pixel = 3 + stream.label_bytes  # colours and label
-        machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
+        machine.room_for_loading(options.workers, trainer.plan.per_rank * stream.sample_bytes)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     micro_batches: list[Batch] = []
     for iteration in range(start, trainer.plan.iterations):
@@ -357,10 +352,8 @@ def run(
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
-    nothing = trainer.supervision.nothing(
-        trainer.plan.iterations, job.data.name, names(micro_batches)
-    )  # equal on all ranks
-    if nothing and job.launch.pause is None:  # a rehearsal is too short to tell
+    nothing = trainer.supervision.nothing(trainer.plan.iterations, job.data.name, names(micro_batches))
+    if nothing and job.launch.pause is None:  # equal on all ranks; a rehearsal is too short to tell
         if rank.first:
             checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks
         raise nothing

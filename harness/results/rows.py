@@ -19,7 +19,7 @@ from harness.plan.cell import Cell
 from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, setting
 from harness.results import paper, stats
-from harness.results.evidence import Evidence
+from harness.results.evidence import Evidence, FrameCost, frame_cost
 
 STATUSES = (  # a cell of several seeds has the first of these that a seed has
     "failed",
@@ -92,6 +92,12 @@ class Context:
     evidence: Evidence = field(default_factory=Evidence, repr=False)
     vc: str = "official"  # which video consistency is printed: official or strict
     margin: float = stats.MARGIN  # points of mIoU below which a difference is none
+    columns: tuple[str, ...] = ()  # of COST that the main table has, too
+
+    def cost(self, row: "Row") -> FrameCost:
+        """Return what a frame of a row takes."""
+        own = {run.fingerprint for run in row.done}
+        return frame_cost([job for job in self.evidence.jobs if job["fingerprint"] in own])
 
     @property
     def reason(self) -> str | None:
@@ -243,6 +249,7 @@ def context(
     """Return what a report of a plan's experiment says around its numbers."""
     facts = setting(experiment.config)
     reasons = tuple(paper.not_the_papers(facts))
+    options = experiment.config.tree.get("report", {})  # older plans have no such keys
     return Context(
         experiment=experiment.name,
         title=experiment.title,
@@ -254,7 +261,8 @@ def context(
         link=link,
         evidence=evidence or Evidence(),
         vc=experiment.config["evaluate"].get("vc") or "official",
-        margin=experiment.config.tree.get("report", {}).get("margin", stats.MARGIN),  # older plans have no such key
+        margin=options.get("margin", stats.MARGIN),
+        columns=tuple(options.get("columns", ())),
     )
 
 

@@ -29,6 +29,7 @@ def experiment_json(rows: Sequence[Row], context: Context) -> dict[str, object]:
         {
             **row.values(ROW),
             "reason": row.reason or row.no_interval,
+            "cost": vars(context.cost(row)),
             "runs": [{key: null(getattr(run, key)) for key in (*RUN, *PROVENANCE)} for run in row.runs],
         }
         for row in rows
