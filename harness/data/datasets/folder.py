@@ -262,10 +262,10 @@ class Dataset:
             return
         template = f"data.folder.masks={self.config.masks}"
         if len(bare) == len(chosen):
-            example = next(iter(sorted(masks.values())), None)
-            found = (
-                f"none of the {len(masks)} that match, as {shown(example)}, is of one" if example else "none matches"
-            )
+            found = "none matches"
+            if masks:
+                (video, frame), path = min(masks.items())
+                found = f"of those that match none is of one: {shown(path)} is frame {frame!r} of video {video!r}"
             raise UnfitError(f"no image of {split} has a mask: {found} ({template}); correct it")
         if bare and not self.config.sparse:
             raise UnfitError(

@@ -245,6 +245,9 @@ def test_frames_without_mask_are_refused_unless_they_may_be(tmp_path):
         dataset(root, classes=("a", "b")).videos("train")
     data = dataset(root, classes=("a", "b"), sparse=True)
     assert data.labelled("train", "v") == ("0", "1", "3")
+    save(root / "other" / "train" / "2_x.png", np.zeros((16, 32), np.uint8))
+    with pytest.raises(UnfitError, match=r"none is of one: .*2_x\.png is frame 'x' of video '2'"):
+        dataset(root, classes=("a", "b"), masks="other/{split}/{video}_{frame}.png").videos("train")
     shutil.rmtree(root / "masks" / "train")
     with pytest.raises(UnfitError, match=r"no image of train has a mask: none matches \(data\.folder\.masks="):
         dataset(root, classes=("a", "b"), sparse=True).videos("train")

@@ -1,5 +1,6 @@
 """Labels in some frames only: training, ranks and resuming; evaluation against slow code and against the dense set."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -157,6 +158,7 @@ def test_evaluation_scores_the_masks_that_the_dense_set_gives_at_the_same_frames
             assert saved["pixels"] == 2 * 32 * 48
         assert [path.name for path in (folder / "samples" / video).iterdir()] == ["0007.png"]
     assert not (folder / "masks").exists()
+    assert json.loads((folder / "cost.json").read_text())["frames"] == 4, "that were predicted, not only shown"
 
 
 def test_masks_are_kept_of_every_frame_where_asked_for_and_change_no_number(dense):
