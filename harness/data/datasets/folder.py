@@ -55,8 +55,8 @@ class Config:
     # splits, in a row, whose masks are not the truth (dummies for a server)
     unlabelled: str | None = field(default=None, metadata={"where": True})
     classes: tuple[str, ...] = ()  # names of labels 0..K-1; (): those of label_map, by their numbers
-    # number, range (0-6) or colour (128,64,128) -> name of a class, null for void; {}: classes in the order of numbers
-    label_map: dict[str, str | None] = field(default_factory=dict)
+    # number, range (0-6) or colour (128,64,128) -> name of a class, null for void; None: classes by their numbers
+    label_map: dict[str, str | None] | None = None
     # number of the first class where there is no label_map; None: 0. Numbers before it are void
     first: int | None = field(default=None, metadata={"range": "[0, 65535]"})
     channel: Literal["red", "green", "blue"] | None = None  # of a colour picture, which holds the numbers
@@ -100,7 +100,7 @@ class Dataset:
         self.config = config
         self.dirty: Counter[Any] = Counter()  # pixels by what stands for nothing, over the masks read by this object
         self.unpaired: dict[str, list[Path]] = {}  # masks without image, by split
-        self._label_map = LabelMap(config.label_map, config.classes, config.first or 0)
+        self._label_map = LabelMap(config.label_map or {}, config.classes, config.first or 0)
         if self._label_map.colours and (config.channel or config.divide):
             raise UsageError("data.folder.label_map: colours have no channel and are not divided")
         if config.label_map and config.first is not None:

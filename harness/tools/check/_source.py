@@ -38,13 +38,9 @@ def defaults(path: Path) -> Iterator[tuple[str, ast.expr | None, int]]:
 
 
 def literal(value: ast.expr) -> bool:
-    """Whether an expression is a literal, or a `field` of literals or of an empty dict."""
+    """Whether an expression is a literal, or a `field` of literals."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
-        return all(
-            (word.arg in ("default", "metadata") and literal(word.value))
-            or (word.arg == "default_factory" and ast.unparse(word.value) == "dict")
-            for word in value.keywords
-        )
+        return all(word.arg in ("default", "metadata") and literal(word.value) for word in value.keywords)
     try:
         ast.literal_eval(value)
     except ValueError:
