@@ -63,6 +63,10 @@ def plan(
         str | None,
         typer.Option(metavar="SIZE", help="Does a training's step fit a card of 24GB? Else the keys that make it fit"),
     ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Ranks of a node, for --count and --memory; default: as a run"),
+    ] = None,
     power: Annotated[bool, typer.Option("--power", help="How many seeds the paper's gains take to be decided")] = False,
     check_data: Annotated[
         bool, typer.Option("--check-data", help="Digest the data's files that are new or changed, as a run would")
@@ -99,7 +103,8 @@ def plan(
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be more than 0")
-    ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
+    on_node = nproc or settings.nproc
+    ranks = on_node and on_node * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
     limit = None if memory is None else memories.parse(memory)
     needed = []

@@ -5,7 +5,7 @@ an operation leaves; not what a kernel takes inside, nor a GPU's context and its
 sums are left out, whose shapes depend on the images' classes; they are taken when less is held than at the peak.
 
 As a program it reads {"jobs": [[job.yaml's content, classes]], "world", "limit"} from stdin and prints a line a job:
-{"peak", "changes": [[key=value …, peak]]}, or {"reason"}.
+{"peak", "change": [key=value …, peak] or null}, or {"reason"}.
 """
 
 import json
@@ -117,24 +117,23 @@ def main() -> int:
         assert isinstance(job, TrainSpec)
         try:
             held = peak(job, classes, world)
-            options = [] if held <= limit else list(fitting(job, classes, world, limit))
-            answer: JsonObject = {"peak": held, "changes": options}
+            change = None if held <= limit else fitting(job, classes, world, limit)
+            answer: JsonObject = {"peak": held, "change": change}
         except Exception as error:  # anything that somebody's model does with tensors that hold no values
             answer = {"reason": next(iter(str(error).splitlines()), type(error).__name__)}
         print(json.dumps(answer), flush=True)
     return 0
 
 
-def fitting(job: TrainSpec, num_classes: int, world: int, limit: float) -> Iterator[tuple[str, int]]:
-    """Yield changes of a job that bring its peak under `limit` bytes, as words and the peak; the least change first.
+def fitting(job: TrainSpec, num_classes: int, world: int, limit: float) -> tuple[str, int] | None:
+    """Return the least change that brings a job's peak to `limit` bytes, in words, and that peak; None if none does.
 
     Activation checkpointing changes no number; a smaller micro-batch does: batch norm takes its statistics over it.
     """
     for words, changed in changes(job, world):
-        if (bytes_held := peak(changed, num_classes, world)) <= limit:
-            yield words, bytes_held
-            if changed.train.micro_batch != job.train.micro_batch:
-                return
+        if (held := peak(changed, num_classes, world)) <= limit:
+            return words, held
+    return None
 
 
 def changes(job: TrainSpec, world: int) -> Iterator[tuple[str, TrainSpec]]:

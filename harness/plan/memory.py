@@ -27,7 +27,7 @@ class Need:
     name: str
     images: int  # of a rank's micro-batch
     peak: int | None  # bytes; None: not known
-    changes: tuple[tuple[str, int], ...] = ()  # keys that make it fit, and its peak with them
+    change: tuple[str, int] | None = None  # keys that make it fit, and its peak with them
     reason: str | None = None  # why it is not known
 
     def fits(self, limit: float) -> bool | None:
@@ -90,9 +90,11 @@ def _need(jobs: Sequence[Train], answer: JsonObject, world: int) -> Need:
     job = jobs[0]
     seeds = f" (and {len(jobs) - 1} like it)" if len(jobs) > 1 else ""
     images = max(1, job.config.micro_batch // world)
-    changes = tuple((str(words), int(peak)) for words, peak in answer.get("changes", ()))
+    change = answer.get("change")
     names = tuple(job.fingerprint for job in jobs)
-    return Need(names, f"{job.name}{seeds}", images, answer.get("peak"), changes, answer.get("reason"))
+    return Need(
+        names, f"{job.name}{seeds}", images, answer.get("peak"), change and (change[0], change[1]), answer.get("reason")
+    )
 
 
 def lines(needed: Sequence[Need], limit: int, text: str) -> list[str]:
@@ -110,12 +112,14 @@ def lines(needed: Sequence[Need], limit: int, text: str) -> list[str]:
             continue
         verdict = "OK" if need.fits(limit) else "FAIL"
         output.append(f"  {need.name:<{width}}  {need.peak / GIB:.3g} GiB with {need.images} image(s)  {verdict}")
-        output += [f"    {words}: {peak / GIB:.3g} GiB" for words, peak in need.changes]
-        if not need.fits(limit) and not need.changes:
+        if need.change is not None:
+            words, peak = need.change
+            output.append(f"    {words}: {peak / GIB:.3g} GiB")
+        elif not need.fits(limit):
             output.append(
-                "    neither activation checkpointing nor smaller micro-batches suffice: more ranks, or a smaller crop"
+                "    no activation checkpointing or smaller micro-batch suffices: more ranks, or a smaller crop"
             )
-    if any("micro_batch" in words for need in needed for words, _ in need.changes):
+    if any(need.change and "micro_batch" in need.change[0] for need in needed):
         output.append(
             "  A smaller train.micro_batch changes numbers: batch norm takes its statistics over it. More ranks do not."
         )

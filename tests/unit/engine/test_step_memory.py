@@ -68,10 +68,11 @@ def test_the_least_change_that_fits_comes_first():
     ]
     assert [text for text, _ in changes(job("decoder_a", key), 4)] == ["train.micro_batch=4"]
     held = {text: peak(changed, CLASSES) for text, changed in changes(spec, 1)}
-    assert list(fitting(spec, CLASSES, 1, held[key])) == [
-        (text, held[text]) for text in (key, "train.micro_batch=4") if held[text] <= held[key]
-    ]
-    assert list(fitting(spec, CLASSES, 1, 1000)) == []
+    assert fitting(spec, CLASSES, 1, held[key]) == (key, held[key])
+    assert fitting(spec, CLASSES, 1, min(held.values())) == next(
+        item for item in held.items() if item[1] == min(held.values())
+    )
+    assert fitting(spec, CLASSES, 1, 1000) is None
 
 
 def test_fp16_is_traced_on_a_machine_without_a_gpu():
