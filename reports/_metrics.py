@@ -8,7 +8,7 @@ from harness.results.table import Table
 NONE = "–"
 
 
-def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
+def table(rows: Sequence[Row], context: Context) -> Table | None:
     """One row a cell, means over seeds; None where no row has more than its mIoU."""
     strict = context.vc == "strict"
     names = {
@@ -25,11 +25,11 @@ def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
         return None
     notes = ["In percent, means over seeds. mIoU, nanmean: a class that is only predicted counts as 0."]
     if any(key.startswith("mvc") for key in keys):
-        official = "predictions need only be constant; a video's last window is left out, as in VSPW's script"
-        stricter = "every window; void is left out; predictions must be constant and correct"
+        official = "predictions need only be constant; a video's last window is skipped, as in VSPW's script"
+        stricter = "every window; void is ignored; predictions must be constant and correct"
         notes.append(f"mVC, {context.vc} variant: {stricter if strict else official}.")
     return Table(
-        f"{title}: other metrics",
+        f"{context.title}: other metrics",
         ("Method", *(names[key] for key in keys)),
         tuple((row.label, *(f"{row.metrics[k]:.2f}" if k in row.metrics else NONE for k in keys)) for row in rows),
         tuple(notes),

@@ -52,7 +52,7 @@ def table(rows: Sequence[Row], context: Context) -> Table | None:
         raw.append({"class": name, "pixels_percent": float(part[index]), **unrounded})
     absent = sum(np.isnan(next(iter(iou.values()))))
     notes = ["IoU in percent, mean over seeds; pixels: the class's share of the labelled pixels."]
-    notes += [f"{absent} of {len(classes)} classes have no pixel in this split and are left out of mIoU."] * bool(
+    notes += [f"{absent} of {len(classes)} classes have no pixel in this split and are excluded from mIoU."] * bool(
         absent
     )
     return Table(

@@ -1,4 +1,4 @@
-"""`harness export`: what was made here, in the forms of other tools."""
+"""`harness export`: results in forms for other tools and other people."""
 
 import logging
 from pathlib import Path
@@ -15,14 +15,19 @@ from harness.jobdir.paths import OutputDir
 
 log = logging.getLogger(__name__)
 
-CURVES = "curves"
+CURVES, REPORT = "curves", "report"
 
-What = Annotated[str, typer.Argument(metavar="curves", help="What to export: curves, the metrics of trainings by step")]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="curves|report", help="curves: the metrics of trainings by step; report: a folder to be published"
+    ),
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EXPERIMENT|KEY=VALUE",
-        help="Of which plan, as for `run`; without one, of all trainings under --root",
+        help="The plan, as for `run`; `curves` without one exports all trainings under --root",
         autocompletion=completion.of_kinds("experiments"),
     ),
 ]
@@ -31,30 +36,42 @@ Words = Annotated[
 def export(
     what: What,
     words: Words = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="A line a point")] = None,
-    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder of events a training")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="curves: one line per point")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="curves: one folder of events per training")
+    ] = None,
     wandb: Annotated[
-        Path | None, typer.Option("--wandb-offline", metavar="DIR", help="A run a training, to be sent by `wandb sync`")
+        Path | None,
+        typer.Option("--wandb-offline", metavar="DIR", help="curves: one run per training, to be sent by `wandb sync`"),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="report: the folder to write; it must be new or empty")
     ] = None,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Export curves to other tools, from the journals alone.
+    """Export curves to other tools, or a report as a folder to be published.
 
     \b
-    harness export curves --csv curves.csv                          of all trainings under the root
-    harness export curves ablation_ensemble --tensorboard logs      of those of a plan
+    harness export curves --csv curves.csv                          all trainings under the root
+    harness export curves ablation_ensemble --tensorboard logs      those of a plan
     harness export curves --wandb-offline wandb && wandb sync wandb/wandb/offline-run-*
+    harness export report ablation_ensemble --out published         README.md, figures, configurations, logs
 
-    Points are those that MLflow has: each step once, however often a training was resumed.
+    Points are those that MLflow has: each step once, however often a training was resumed. A report is made from the
+    output directory; its README.md shows figures and frames, and links each row to its configuration and its log.
+    Paths and host names of this machine are left out.
     """
-    if what != CURVES:
-        raise UsageError(f"export {what}: only '{CURVES}' can be exported")
+    if what not in (CURVES, REPORT):
+        raise UsageError(f"export {what}: '{CURVES}' or '{REPORT}' can be exported")
+    if what == REPORT:
+        publish(words, seeds, preset, root, plugins, folder)
+        return
     targets = {"--csv": csv, "--tensorboard": tensorboard, "--wandb-offline": wandb}
     if not any(targets.values()):
-        raise UsageError(f"say where to: {', '.join(targets)}")
+        raise UsageError(f"where to? give one of {', '.join(targets)}")
     from harness.tools import export_curves
 
     if words:
@@ -72,3 +89,20 @@ def export(
     number = sum(len(training.points) for training in curves)
     places = ", ".join(str(path) for path in targets.values() if path is not None)
     log.info(f"{number} points of {len(curves)} training(s): {places}")
+
+
+def publish(
+    words: list[str] | None,
+    seeds: int,
+    preset: str | None,
+    root: Path | None,
+    plugins: list[Path] | None,
+    folder: Path | None,
+) -> None:
+    """Write a plan's report into a folder to be published."""
+    if not words or folder is None:
+        raise UsageError("which report, and where to? harness export report EXPERIMENT [KEY=VALUE ...] --out DIR")
+    from harness.tools import export_report
+
+    plan, _ = make_plan(words, seeds, preset, root, plugins, compute=False)
+    log.info(f"written: {export_report.publish(plan, words, folder)}")

@@ -275,7 +275,7 @@ def merge(node: Any, value: Any, source: str) -> Any:
     if (named := text_keys(tree)) != tree:
         value = OmegaConf.create(named)
     if "???" in leaves(tree):
-        raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
+        raise UsageError(f"{source}: ??? must be replaced by a value")  # OmegaConf would pass over it
     try:
         return OmegaConf.merge(node, value)
     except OmegaConfBaseException as error:
@@ -303,9 +303,9 @@ def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
     if not path.is_file():
         presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
         near = plugins.suggestion(preset, presets)
-        raise UsageError(f"no preset '{preset}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
+        raise UsageError(f"unknown preset '{preset}'{near}; choose from {', '.join(presets)}, or a path to a .yaml")
     if path.resolve() in [other.resolve() for other in above]:
-        raise UsageError(f"preset {path}: its bases form a circle")
+        raise UsageError(f"preset {path}: its bases refer to each other in a circle")
     base = read_preset(path).get("base")
     if not base:
         return [path]
@@ -331,7 +331,7 @@ def check(config: Config) -> None:
     stride = config.evaluate.stride
     if stride is not None and stride > config.window:
         raise UsageError(
-            f"evaluate.stride={stride}: must be at most the window of {config.window}, or pixels are left out"
+            f"evaluate.stride={stride}: must not exceed the window of {config.window}, or pixels would be skipped"
         )
     for name in config["report"]["columns"]:
         if name not in COST_COLUMNS:
@@ -353,7 +353,7 @@ def pick(tree: Any, name: str, key: str) -> Any:
     """Take one step down a dotted key. Raise UsageError where there is no such key."""
     if not isinstance(tree, dict) or name not in tree:
         near = plugins.suggestion(name, list(tree) if isinstance(tree, dict) else [])
-        raise UsageError(f"no key '{key}'{near}")
+        raise UsageError(f"unknown key '{key}'{near}")
     return tree[name]
 
 
