@@ -1,6 +1,7 @@
 """The contract of encoder, decoder and trainer; no decoder is ever asked for its type.
 
-Shapes: B images, K classes, H × W pixels of the image, C channels. Labels and masks are class indices; 255 is void.
+Shapes: B images, K classes, H × W pixels of the image, C channels. Labels and masks are class indices; void is
+`void(K)`: 255, or 65535 with more than 255 classes. Take whatever is not in 0..K-1 for it.
 
 A file in models/encoders exposes VERSION, a frozen dataclass Config with literal defaults, and a class Encoder.
 A file in models/decoders exposes VERSION, Config and a class Decoder (a subclass of the one below).
@@ -13,7 +14,12 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-VOID = 255
+VOID = 255  # of up to 255 classes
+
+
+def void(num_classes: int) -> int:
+    """The label of pixels without a class."""
+    return VOID if num_classes <= VOID else 65535
 
 
 class Features(NamedTuple):
@@ -26,7 +32,7 @@ class Features(NamedTuple):
 class Target(NamedTuple):
     """The labels of a batch of images in training."""
 
-    labels: Tensor  # (B, H, W) int64, 255 is void
+    labels: Tensor  # (B, H, W) int64, void(K) is void
     keys: Tensor  # (B,) int64, one seed a sample: the only source of a decoder's own random choices
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from models.contract import Decoder, Features, Output, Target
+from models.contract import Decoder, Features, Output, Target, void
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255, as the segmentation toolboxes have it
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -41,8 +41,9 @@ class Segmentor(nn.Module):
     std: Tensor
     frozen: frozenset[str] = frozenset()  # modules that stay in eval mode while the others train, by name
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+    def __init__(self, encoder: nn.Module, decoder: Decoder, num_classes: int = 0) -> None:
         super().__init__()
+        self.void = void(num_classes)
         self.encoder = encoder
         self.decoder = decoder
         self.register_buffer("mean", _colour(encoder, "mean", IMAGENET_MEAN), persistent=False)
@@ -101,4 +102,4 @@ def build(
     """
     backbone = encoder.Encoder(encoder_config, crop)
     head = decoder.Decoder(backbone.channels, backbone.deepest_channels, num_classes, decoder_config)
-    return Segmentor(backbone, head)
+    return Segmentor(backbone, head, num_classes)

@@ -111,8 +111,10 @@ def results(source: str | os.PathLike[str]) -> "pd.DataFrame":
 
 def segment(
     checkpoints: Sequence[str | os.PathLike[str]], frames: "Iterable[NDArray[np.uint8]]", stage: int = 0
-) -> "Iterator[NDArray[np.uint8]]":
+) -> "Iterator[NDArray[np.uint8] | NDArray[np.uint16]]":
     """Yield the mask (H, W) of class indices for each frame (H, W, 3) of one video, in time.
+
+    Masks are uint8, uint16 of more than 255 classes.
 
     `checkpoints` are directories of finished trainings, several are an ensemble; what the decoders know of earlier
     frames is theirs, so begin anew for another video. `stage` is how often P is replaced by the mask before (Table 2).

@@ -268,8 +268,13 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 
 
 def merge(node: Any, value: Any, source: str) -> Any:
-    """Merge by OmegaConf; its errors become one line that names the source and the full key."""
-    if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
+    """Merge by OmegaConf; its errors become one line that names the source and the full key. Keys that YAML reads as
+    numbers are taken as texts.
+    """
+    tree = OmegaConf.to_container(value, resolve=False)
+    if (named := text_keys(tree)) != tree:
+        value = OmegaConf.create(named)
+    if "???" in leaves(tree):
         raise UsageError(f"{source}: ??? must be replaced by a value")  # OmegaConf would pass over it
     try:
         return OmegaConf.merge(node, value)
@@ -286,27 +291,27 @@ def explain(error: OmegaConfBaseException) -> str:
     return message + (f" (key {key})" if key and key not in message else "")
 
 
-def preset_chain(preset: str) -> list[Path]:
-    """Return the preset's file, after those it is based on; a base given by its path is taken from the preset's folder.
+def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
+    """Return the preset's file after those it is based on; a base given by its path is taken from the preset's folder.
 
-    Raise UsageError where one is missing or they form a circle.
+    Of several, as `camvid+cityscapes_video`, each comes after those before it and its own bases, once. Raise UsageError
+    where one is missing or they form a circle.
     """
-    chain: list[Path] = []
-    name: str | None = preset
-    while name:
-        path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
-        if not path.is_file():
-            presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-            near = plugins.suggestion(name, presets)
-            raise UsageError(f"unknown preset '{name}'{near}; choose from {', '.join(presets)}, or a path to a .yaml")
-        if path.resolve() in [other.resolve() for other in chain]:
-            raise UsageError(f"preset {path}: its bases refer to each other in a circle")
-        chain.append(path)
-        base = read_preset(path).get("base")
-        name = None if base is None else str(base)
-        if name is not None and name.endswith((".yaml", ".yml")):
-            name = str(path.parent / name)
-    return chain[::-1]
+    if "+" in preset and not Path(preset).is_file():
+        return [*dict.fromkeys(file for part in preset.split("+") for file in preset_chain(part, above))]
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+        near = plugins.suggestion(preset, presets)
+        raise UsageError(f"unknown preset '{preset}'{near}; choose from {', '.join(presets)}, or a path to a .yaml")
+    if path.resolve() in [other.resolve() for other in above]:
+        raise UsageError(f"preset {path}: its bases refer to each other in a circle")
+    base = read_preset(path).get("base")
+    if not base:
+        return [path]
+    parts = str(base).split("+")
+    places = [str(path.parent / part) if part.endswith((".yaml", ".yml")) else part for part in parts]
+    return [*preset_chain("+".join(places), (*above, path)), path]
 
 
 def read_preset(path: Path, what: str = "preset") -> Any:
@@ -368,6 +373,13 @@ def used(section: JsonObject, config_class: type | None) -> JsonObject:
 def first_line(error: BaseException) -> str:
     """Return an exception's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def text_keys(tree: Any) -> Any:
+    """Return a plain tree with texts for numbers as keys."""
+    if isinstance(tree, dict):
+        return {str(key) if type(key) is int else key: text_keys(value) for key, value in tree.items()}
+    return [text_keys(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def leaves(tree: Any) -> list[Any]:

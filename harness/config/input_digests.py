@@ -12,7 +12,7 @@ from harness.common.errors import UnfitError
 from harness.common.progress import SILENT, Progress
 from harness.config import plugins
 from harness.config.compose import Config, Content
-from harness.data import manifest
+from harness.data import contract, manifest
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
 
@@ -76,7 +76,7 @@ def _resolve(config: Config, root: Path | None, compute: bool, progress: Progres
     except UnfitError as error:
         classes = None
         missing.append(str(error))
-    videos = {split: dataset.planned(split) for split in SPLITS}
+    videos = {split: contract.planned(dataset, split) for split in SPLITS}
     content = Content(splits, videos, classes, files, tuple(dict.fromkeys(missing)), absent)
     why = {split: reason for split, reason in undigested.items() if reason}
     return replace(config, content=replace(content, manifests=manifests, undigested=why))

@@ -150,8 +150,10 @@ def read(path: Path) -> JsonObject:
 
     if "root" in given:
         given["root"] = absolute(given["root"])
-    if str(given.get("preset")).endswith((".yaml", ".yml")):
-        given["preset"] = absolute(given["preset"])
+    if "preset" in given:
+        text = str(given["preset"])
+        parts = [text] if os.path.isfile(absolute(text)) else text.split("+")
+        given["preset"] = "+".join(absolute(part) if part.endswith((".yaml", ".yml")) else part for part in parts)
     if "plugins" in given:
         given["plugins"] = tuple(map(absolute, given["plugins"]))
     if "paths" in given:

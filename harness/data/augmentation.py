@@ -1,6 +1,6 @@
 """Training augmentation of a clip: mmseg's default, with one geometry for all frames and colours drawn per frame.
 
-Shapes: T frames of a clip, H × W pixels as read, c the crop's side; 255 is void.
+Shapes: T frames of a clip, H × W pixels as read, c the crop's side; 255 is void, or what `augment` is told.
 
 Resize keeping the ratio × U(0.5, 2), crop, mirror, distort colours, pad (by the mean colour, labels by void). Every
 draw comes from the generator handed in.
@@ -44,14 +44,14 @@ class Box(NamedTuple):
 
 
 def augment(
-    images: Tensor, labels: Tensor, crop: int, short_side: int, rng: np.random.Generator
+    images: Tensor, labels: Tensor, crop: int, short_side: int, rng: np.random.Generator, void: int = VOID
 ) -> tuple[Tensor, Tensor]:
     """Return a clip's training sample; the current frame is the last one.
 
-    images (T, 3, H, W) and labels (T, H, W), both uint8 -> (T, 3, c, c) and (T, c, c), both uint8
+    images (T, 3, H, W) uint8 and labels (T, H, W) uint8 or int32 -> (T, 3, c, c) and (T, c, c) of the same types
     """
     height, width = resized(labels.shape[-2:], short_side, rng.uniform(*SCALES))
-    box = choose_box(labels[-1], height, width, crop, rng)
+    box = choose_box(labels[-1], height, width, crop, rng, void)
     window = (box.top, box.left, box.height, box.width)
     size = [box.out_height, box.out_width]
     images = F.resized_crop(Image(images), *window, size, antialias=False)  # (T, 3, h, w)
@@ -60,7 +60,7 @@ def augment(
         images, labels = F.horizontal_flip(images), F.horizontal_flip(labels)
     frames = torch.stack([distort(frame, rng) for frame in images.as_subclass(Tensor).contiguous()])
     rest = [0, 0, crop - box.out_width, crop - box.out_height]  # right and below, as mmseg's Pad
-    return F.pad(frames, rest, fill=MEAN_COLOUR), F.pad(labels, rest, fill=VOID).as_subclass(Tensor)
+    return F.pad(frames, rest, fill=MEAN_COLOUR), F.pad(labels, rest, fill=void).as_subclass(Tensor)
 
 
 def resized(size: tuple[int, ...], short_side: int, ratio: float) -> tuple[int, int]:
@@ -70,12 +70,12 @@ def resized(size: tuple[int, ...], short_side: int, ratio: float) -> tuple[int, 
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
-def choose_box(label: Tensor, height: int, width: int, crop: int, rng: np.random.Generator) -> Box:
+def choose_box(label: Tensor, height: int, width: int, crop: int, rng: np.random.Generator, void: int = VOID) -> Box:
     """Return a crop of the frame resized to height × width, in source pixels; up to ten draws until it is varied."""
     for _ in range(TRIES):
         top, box_height = source_span(label.shape[0], height, crop, rng)
         left, box_width = source_span(label.shape[1], width, crop, rng)
-        if is_varied(label[top : top + box_height, left : left + box_width]):
+        if is_varied(label[top : top + box_height, left : left + box_width], void):
             break
     return Box(top, left, box_height, box_width, min(crop, height), min(crop, width))
 
@@ -87,9 +87,9 @@ def source_span(source: int, resized: int, crop: int, rng: np.random.Generator) 
     return min(round(offset * source / resized), source - length), length
 
 
-def is_varied(label: Tensor) -> bool:
+def is_varied(label: Tensor, void: int = VOID) -> bool:
     """Return whether there are two classes and none has 75 % of the valid pixels (mmseg's cat_max_ratio)."""
-    counts = torch.bincount(label.flatten(), minlength=256)[:VOID]
+    counts = torch.bincount(label.flatten(), minlength=void + 1)[:void]
     return bool((counts > 0).sum() > 1 and counts.max() < MAX_SHARE * counts.sum())
 
 

@@ -33,7 +33,7 @@ class HoldOut:
 
     @cached_property
     def _dev_videos(self) -> frozenset[str]:
-        return dev_videos(self.inner.videos("train"), self.inner.unit, self.share)
+        return dev_videos(contract.labelled_videos(self.inner, "train"), self.inner.unit, self.share)
 
     def videos(self, split: str) -> tuple[str, ...]:
         """Return the split's videos by name, in the order of its list. Raise UnfitError if none can be held out."""
@@ -48,6 +48,12 @@ class HoldOut:
     def starts(self, split: str, video: str) -> frozenset[str]:
         """Return the frames of a video that no frame is before."""
         return contract.starts(self.inner, source(split), video)
+
+    @property
+    def labelled(self) -> Callable[[str, str], tuple[str, ...]] | None:
+        """Return the data set's own method, of the split that a split is taken from; None where it has none."""
+        method: Callable[[str, str], tuple[str, ...]] | None = getattr(self.inner, "labelled", None)
+        return None if method is None else lambda split, video: method(source(split), video)
 
     def read(self, split: str, video: str, frame: str) -> Frame:
         """Return one frame, decoded."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +218,7 @@ def _keep(cache: Path | None, inventory: Inventory, trusted: NDArray[np.bool_], 
         partial.replace(cache)
 
 
-def add_pixels(digest: "hashlib._Hash", name: str, pixels: NDArray[np.uint8]) -> None:
+def add_pixels(digest: "hashlib._Hash", name: str, pixels: NDArray[np.unsignedinteger[Any]]) -> None:
     """Add a decoded frame to a digest: its name, shape and values, however a file stores them."""
     digest.update(json.dumps([name, *pixels.shape]).encode())
     digest.update(np.ascontiguousarray(pixels).data)

@@ -1,7 +1,8 @@
 """Images and masks from files that may be anything, read as they were meant; all else is an UnfitError of one line.
 
 An image is turned as its EXIF orientation says, its channels are cut to 8 bits, and its alpha channel, if it has one,
-must be opaque. A mask holds the numbers that its file stores: of 1, 2, 4, 8 or 16 bits a pixel, or a palette's indices.
+must be opaque. A mask holds the numbers that its file stores: of 1, 2, 4, 8 or 16 bits a pixel, or a palette's indices;
+read as colours, the three numbers that a pixel shows.
 Refused are masks whose numbers a decoder changes (lossy formats, an orientation, inverted or rescaled grey), and grey
 palettes whose levels are not their indices: optimisers of PNGs write them for grey masks, where the level is meant.
 
@@ -12,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 
 from harness.common.errors import UnfitError
+from harness.data.contract import Label, label_type
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")  # suffixes, in any case
 MASKS = (".png",)
@@ -88,31 +91,42 @@ def size_of(path: Path) -> tuple[int, int]:
     return size
 
 
-def read_mask(path: Path, data: bytes | None = None, whole_bytes: bool = False) -> NDArray[np.integer]:
-    """Return a mask's stored numbers, 0 to 255; palette files give their indices.  # (H, W)
+def read_mask(
+    path: Path, data: bytes | None = None, whole_bytes: bool = False, highest: int = 255
+) -> NDArray[np.integer]:
+    """Return a mask's stored numbers, 0 to `highest`; palette files give their indices.  # (H, W)
 
     `data`: the file's bytes where they are at hand; `whole_bytes` refuses 2 or 4 bits of grey, which other readers
     rescale. Raise UnfitError for a file that is empty, cut off or no image, and for one whose numbers are not certain.
     """
-    mask: NDArray[np.integer] = decode(path, to_bytes if whole_bytes else to_numbers, data)
+    mask: NDArray[np.integer] = decode(path, partial(to_bytes if whole_bytes else to_numbers, highest=highest), data)
     return mask
+
+
+def read_colours(path: Path) -> NDArray[np.uint8]:
+    """Return the colours of a mask whose colours are its labels; palette files give the palette's.  # (H, W, 3)
+
+    Raise UnfitError as `read_mask` does.
+    """
+    colours: NDArray[np.uint8] = decode(path, to_colours)
+    return colours
 
 
 def read_labels(
     path: Path, num_classes: int, data: bytes | None = None, stored: type[np.generic] | None = None
-) -> NDArray[np.uint8]:
+) -> Label:
     """Return a mask's class indices, of a file or of its bytes, `stored` with that type where it matters.  # (H, W)
 
     Raise UnfitError for a file that is no mask and for a label that is no class.
     """
-    mask = read_mask(path, data, whole_bytes=stored is not None)
+    mask = read_mask(path, data, whole_bytes=stored is not None, highest=max(255, num_classes))
     if stored is not None and mask.dtype != stored:
         raise UnfitError(f"{shown(path)}: is stored as {mask.dtype}, not {np.dtype(stored)}; save it again")
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high >= num_classes:
         value = high if high >= num_classes else low
         raise UnfitError(f"{shown(path)}: holds {value}, which is no class; indices run from 0 to {num_classes - 1}")
-    return mask.astype(np.uint8)
+    return mask.astype(label_type(num_classes))
 
 
 def decode(path: Path, read: Read, data: bytes | None = None) -> Any:
@@ -153,19 +167,33 @@ def to_size(path: Path, image: ImageFile) -> tuple[int, int]:
     return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
-def to_bytes(path: Path, image: ImageFile) -> NDArray[np.integer]:
+def to_bytes(path: Path, image: ImageFile, highest: int = 255) -> NDArray[np.integer]:
     """Return an opened mask's numbers. Raise UnfitError where a reader that rescales grey would take others."""
     if raw_mode(image) in RESCALED:
         raise UnfitError(f"{shown(path)}: has less than 8 bits a pixel, which most readers rescale; save it with 8")
-    return to_numbers(path, image)
+    return to_numbers(path, image, highest)
 
 
-def to_numbers(path: Path, image: ImageFile) -> NDArray[np.integer]:
+def to_colours(path: Path, image: ImageFile) -> NDArray[np.uint8]:
+    """Return an opened mask's colours.  # (H, W, 3)"""
+    turn = orientation(image)
+    check_lossless(path, image)
+    if turn != UPRIGHT:
+        raise UnfitError(f"{shown(path)}: a mask with EXIF orientation {turn}; turn its pixels and save it without")
+    return to_rgb(path, image)
+
+
+def check_lossless(path: Path, image: ImageFile) -> None:
+    """Raise UnfitError for an opened mask whose format changes its numbers."""
+    if image.format not in LOSSLESS or any(word in str(image.info.get("compression")) for word in LOSSY_TIFF):
+        raise UnfitError(f"{shown(path)}: is a lossy {image.format}, whatever its name says; save masks as PNG")
+
+
+def to_numbers(path: Path, image: ImageFile, highest: int = 255) -> NDArray[np.integer]:
     """Return an opened mask's numbers.  # (H, W)"""
     raw, rescaled = raw_mode(image), any(tile[0].startswith("ppm") and tile[3] != ("L", 255) for tile in image.tile)
     turn = orientation(image)  # before the pixels are read: Pillow turns a TIFF with them
-    if image.format not in LOSSLESS or any(word in str(image.info.get("compression")) for word in LOSSY_TIFF):
-        raise UnfitError(f"{shown(path)}: is a lossy {image.format}, whatever its name says; save masks as PNG")
+    check_lossless(path, image)
     if rescaled or raw.partition(";")[2].endswith(("I", "IR")):
         raise UnfitError(f"{shown(path)}: a {image.format} whose numbers are inverted or rescaled; save masks as PNG")
     mask = np.array(image)  # (H, W)
@@ -175,10 +203,10 @@ def to_numbers(path: Path, image: ImageFile) -> NDArray[np.integer]:
     if turn != UPRIGHT:
         raise UnfitError(f"{shown(path)}: a mask with EXIF orientation {turn}; turn its pixels and save it without")
     low, high = int(mask.min()), int(mask.max())
-    if low < 0 or high > 255:
-        value = high if high > 255 else low
+    if low < 0 or high > highest:
+        value = high if high > highest else low
         raise UnfitError(
-            f"{shown(path)}: holds {value}; class numbers end at 255, so give each pixel its class, and void 255"
+            f"{shown(path)}: holds {value}; class numbers end at {highest}, so give each pixel its class, and void 255"
         )
     if raw in RESCALED:
         return mask // RESCALED[raw]

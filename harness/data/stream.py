@@ -32,26 +32,29 @@ class Sample(NamedTuple):
     """One clip, augmented."""
 
     frames: Tensor  # (T, 3, c, c) uint8
-    labels: Tensor  # (T, c, c) uint8, 255 is void
+    labels: Tensor  # (T, c, c) uint8, or int32 of more than 255 classes; contract.void(K), also in unlabelled frames
     key: int  # seed of the decoder's own random choices
     name: str  # video/frame
+    labelled: Tensor  # (T,) bool
 
 
 class Batch(NamedTuple):
     """Samples of a list of positions, in its order."""
 
     frames: Tensor  # (B, T, 3, c, c) uint8
-    labels: Tensor  # (B, T, c, c) uint8, 255 is void
+    labels: Tensor  # (B, T, c, c) uint8 or int32
     keys: Tensor  # (B,) int64
     names: tuple[str, ...]  # video/frame
+    labelled: Tensor | None = None  # (B, T) bool; None: all
 
 
 class TrainStream(TorchDataset[Sample]):
     """Map-style and endless: stream[n] is sample n.
 
     `offsets` are the clip's frames relative to the current one, oldest first and 0 last; those before the video's
-    start (contract.starts) are the frame there. Raises UsageError for sizes too small to resize to, UnfitError for a
-    split without videos or labels, and what the data set raises.
+    start (contract.starts) are the frame there. Current frames are labelled ones (contract.labelled), each of a video's
+    as often as any other; videos without one are left out. Raises UsageError for sizes too small to resize to,
+    UnfitError for a split without videos or labels, and what the data set raises.
     """
 
     def __init__(
@@ -72,9 +75,16 @@ class TrainStream(TorchDataset[Sample]):
         self.dataset, self.split = dataset, split
         self.offsets, self.crop, self.short_side = tuple(offsets), crop, short_side
         self.seed = seed % 2**64
-        self.videos = dataset.videos(split)
+        self.void = contract.void(len(dataset.classes))
+        self.videos = contract.labelled_videos(dataset, split)
         if not self.videos:
-            raise UnfitError(f"the {split} split has no video to train on")
+            what = "labelled frame" if dataset.videos(split) else "video"
+            raise UnfitError(f"the {split} split has no {what} to train on")
+
+    @property
+    def sample_bytes(self) -> int:
+        """Return the bytes of a sample's colours and labels."""
+        return len(self.offsets) * self.crop**2 * (3 + (1 if self.void == contract.VOID else 4))
 
     def video(self, position: int) -> str:
         """Return the name of the video at a position."""
@@ -86,23 +96,32 @@ class TrainStream(TorchDataset[Sample]):
         key = int(rng.integers(2**63))
         video = self.video(position)
         names = self.dataset.frames(self.split, video)
-        current = int(rng.integers(len(names)))
+        drawn = contract.labelled(self.dataset, self.split, video)
+        current = names.index(drawn[int(rng.integers(len(drawn)))])
         starts = contract.starts(self.dataset, self.split, video)
         first = max(index for index in range(current + 1) if names[index] in starts)
-        images, labels = self._read(video, [names[max(first, current + offset)] for offset in self.offsets])
-        images, labels = augment(images, labels, self.crop, self.short_side, rng)
-        return Sample(images, labels, key, f"{video}/{names[current]}")
+        clip = [names[max(first, current + offset)] for offset in self.offsets]
+        images, labels, labelled = self._read(video, clip)
+        images, labels = augment(images, labels, self.crop, self.short_side, rng, self.void)
+        return Sample(images, labels, key, f"{video}/{names[current]}", labelled)
 
-    def _read(self, video: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the images (T, 3, H, W) and labels (T, H, W) of a video's frames, each decoded once."""
+    def _read(self, video: str, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images (T, 3, H, W), labels (T, H, W) and which have them (T,), of frames each decoded once."""
         frames = {name: self.dataset.read(self.split, video, name) for name in dict.fromkeys(names)}
         if len({frame.image.shape for frame in frames.values()}) > 1:
             raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; make them the same")
         images = np.stack([frames[name].image for name in names])  # (T, H, W, 3)
-        labels = [label for name in names if (label := frames[name].label) is not None]
-        if len(labels) < len(names):
+        if frames[names[-1]].label is None:
             raise UnfitError(f"the {self.split} split has no labels (video {video}); train on one that has")
-        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(np.stack(labels))
+        nothing = np.full(images.shape[1:3], self.void, contract.label_type(len(self.dataset.classes)))
+        labels = [nothing if (label := frames[name].label) is None else label for name in names]
+        labelled = torch.tensor([frames[name].label is not None for name in names])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), label_tensor(np.stack(labels)), labelled
+
+
+def label_tensor(label: contract.Label) -> Tensor:
+    """Return labels as a tensor of the same shape: int32 where they are uint16, which torch hardly knows."""
+    return torch.from_numpy(label.astype(np.int32) if label.dtype == np.uint16 else label)
 
 
 @lru_cache(maxsize=4)
@@ -169,6 +188,7 @@ def collate(samples: list[Sample] | HarnessError) -> Batch | HarnessError:
         torch.stack([sample.labels for sample in samples]),
         torch.tensor([sample.key for sample in samples], dtype=torch.int64),
         tuple(sample.name for sample in samples),
+        torch.stack([sample.labelled for sample in samples]),
     )
 
 

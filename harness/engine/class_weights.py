@@ -12,7 +12,7 @@ from harness.data.contract import Dataset
 from harness.data.stream import Batch
 from harness.engine import distributed
 from harness.engine.runtime import Rank
-from models.contract import VOID
+from models.contract import void
 
 FREQUENCY = "frequency"
 FRAMES = 8  # of a video that are counted at most, evenly spread
@@ -65,7 +65,7 @@ def total(batches: Sequence[Batch], weights: Tensor) -> float:
     pixels = torch.zeros(len(weights), dtype=torch.int64)
     for batch in batches:
         labels = batch.labels[:, -1]
-        pixels += torch.bincount(labels[labels != VOID].long().flatten(), minlength=len(weights))
+        pixels += torch.bincount(labels[labels != void(len(weights))].long().flatten(), minlength=len(weights))
     return float(torch.tensor(distributed.agree(*pixels.tolist()), dtype=torch.float64) @ weights.cpu().double())
 
 

@@ -5,6 +5,9 @@ rename; a video whose file is there is not done again. A split without labels al
 masks/<video>/<frame>.png; others do so where `evaluate.keep_masks` asks for it. Every split leaves the mask of each
 video's middle frame, in samples/.
 
+Frames without labels in a split that has some are shown to the members and not scored; those after a video's last
+labelled frame are not read, unless masks are kept.
+
 P of a task is the mask of the stage before, computed off the same cache, or it is handed in: the truth, or saved masks
 of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
@@ -24,6 +27,7 @@ from harness.common.errors import UnfitError
 from harness.data import contract
 from harness.data.contract import Dataset, Frame
 from harness.data.pictures import shown
+from harness.data.stream import label_tensor
 from harness.engine import build, checkpoint, evaluation_cost, flops, jobs, runtime, sliding_window, snapshots
 from harness.engine.evaluation_cost import Pace
 from harness.engine.evaluation_counts import Counts
@@ -132,8 +136,8 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     for task in tasks:
         runtime.check_precision(rank.device, task.job.precision)
     dataset, split = build.dataset(job.data, job.plugins), job.split
-    videos = dataset.videos(split)[: job.launch.videos]  # all but in a rehearsal
-    lengths = {video: len(dataset.frames(split, video)) for video in videos}
+    videos = contract.evaluated_videos(dataset, split)[: job.launch.videos]  # all but in a rehearsal
+    lengths = {video: len(contract.evaluated(dataset, split, video)) for video in videos}
     journals = {
         task.folder: jobs.begin(
             task.folder, rank, done(task.folder), len(videos), "videos", jobs.ours(task.folder, task.job)
@@ -144,15 +148,17 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
     paces = {task.folder: Pace() for task in tasks}
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
+        truth = contract.has_labels(dataset, split)
         for journal in journals.values():
             journal.write(Loaded())
         for video in share(lengths, rank.rank, rank.world):
             stop.check()
             lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
-                seconds = run_video(lacking, workers, dataset, split, video, rank.device, stop)
-                for folder in seconds:
-                    paces[folder] = paces[folder].plus(lengths[video], seconds[folder])
+                for folder, pace in run_video(
+                    lacking, workers, dataset, split, video, rank.device, stop, truth
+                ).items():
+                    paces[folder] = paces[folder].plus(*pace)
             for folder, journal in journals.items():
                 journal.write(Progress(step=done(folder)))
         if ignored := dirty(dataset):
@@ -174,7 +180,7 @@ def keep_costs(
     if not any(pace.frames for pace in paces.values()):
         return
     split = tasks[0].job.split
-    video = dataset.videos(split)[0]
+    video = contract.evaluated_videos(dataset, split)[0]
     height, width = dataset.read(split, video, dataset.frames(split, video)[0]).image.shape[:2]
     counted = {who: flops.frame(stages.model, stages.geometry, height, width) for who, stages in workers.items()}
     for task in tasks:
@@ -269,42 +275,55 @@ def run_video(
     video: str,
     device: torch.device,
     stop: Stop,
-) -> dict[Path, float]:
+    truth: bool = True,
+) -> dict[Path, Pace]:
     """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once.
 
-    Return the seconds of each task's predictions.
+    `truth`: whether the split has labels at all. Return the pace of each task's predictions, which frames that are
+    only shown to the members are not part of.
     """
     counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
-    seconds = {task.folder: 0.0 for task in tasks}
-    middle = snapshots.middle(dataset.frames(split, video))
+    paces = {task.folder: Pace() for task in tasks}
+    keeping = any(task.job.evaluate.keep_masks for task in tasks)
+    names = dataset.frames(split, video) if keeping else contract.evaluated(dataset, split, video)
+    members = [workers[who] for who in dict.fromkeys(task.worker(member) for task in tasks for member in task.members)]
+    middle = snapshots.middle(contract.labelled(dataset, split, video) or names)
     sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
     starts = contract.starts(dataset, split, video)
-    for name, frame in read_ahead(dataset, split, video):
+    for name, frame in read_ahead(dataset, split, video, names):
         stop.check()
         if name in starts:
             for stages in workers.values():
                 stages.start()
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
-        label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
+        label = None if frame.label is None else label_tensor(frame.label).to(device)
+        scored = label is not None or not truth
+        if not scored and not keeping:
+            for stages in members:
+                stages.see(image)
+            for count in counts.values():
+                count.skip()
+            continue
         where = Path(video) / f"{name}.png"
-        labelled = {source: labelled_frame(source, dataset, split, where, frame) for source in sources}
+        labelled = {source: labelled_frame(source, dataset, split, where, frame, scored) for source in sources}
         priors = {
             source: prior(source, where, other, len(dataset.classes)).to(device) for source, other in labelled.items()
         }
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
-            counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
-            seconds[task.folder] += result.seconds
-            saves_mask = label is None or task.job.evaluate.keep_masks
+            if scored:
+                counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
+            paces[task.folder] = paces[task.folder].plus(1, result.seconds)
+            saves_mask = not truth or (task.job.evaluate.keep_masks and (scored or task.handed_in not in GIVEN))
             if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
             if name == middle:
                 snapshots.sample(JobDir(task.folder).samples / where, result.mask, len(dataset.classes))
             if saves_mask:
-                save_mask(JobDir(task.folder).masks / where, result.mask)
+                save_mask(JobDir(task.folder).masks / where, result.mask, len(dataset.classes))
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
-    return seconds
+    return paces
 
 
 def masks(
@@ -356,9 +375,11 @@ class Sum:
         return self._mask if self._total is None else sliding_window.labels(self._total)
 
 
-def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:
-    """Yield a video's frames in time with their names; the next one is decoded while this one is looked at."""
-    names = dataset.frames(split, video)
+def read_ahead(
+    dataset: Dataset, split: str, video: str, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, Frame]]:
+    """Yield frames of a video, all or those of some names; the next one is decoded while this one is looked at."""
+    names = dataset.frames(split, video) if names is None else names
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(dataset.read, split, video, name) for name in names[:1]]
         for index, name in enumerate(names):
@@ -367,10 +388,10 @@ def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, 
             yield name, frame
 
 
-def save_mask(path: Path, mask: Tensor) -> None:
-    """Write a mask as the benchmark's server wants it: one channel, 8 bits, class indices from 0."""
+def save_mask(path: Path, mask: Tensor, num_classes: int) -> None:
+    """Write a mask as the benchmark's server wants it: one channel, class indices from 0, 8 bits or 16 if they need."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask.to(torch.uint8).cpu().numpy()).save(path)
+    Image.fromarray(mask.cpu().numpy().astype(contract.label_type(num_classes))).save(path)
 
 
 def done(folder: Path) -> int:

@@ -26,11 +26,18 @@ class Counts:
 
     def add(self, mask: Tensor, label: Tensor | None) -> None:
         """Count a frame's mask against its labels, both (H, W)."""
+        if label is None:
+            self.skip()
+            return
         self.frames += 1
-        if label is not None:
-            self.labelled += label.numel()
-            self.confusion += confusion(label, mask, self.confusion.shape[0])
-            self.consistency.add(label.cpu().numpy(), mask.to(torch.uint8).cpu().numpy())
+        self.labelled += label.numel()
+        self.confusion += confusion(label, mask, self.confusion.shape[0])
+        self.consistency.add(label.cpu().numpy(), mask.to(label.dtype).cpu().numpy())
+
+    def skip(self) -> None:
+        """Count a frame without labels."""
+        self.frames += 1
+        self.consistency.interrupt()
 
     def compare(self, mask: Tensor, before: Tensor | None, windows: int, exited: int | None) -> None:
         """Count how a frame's mask differs from that of the stage before: pixels, and windows not computed again."""

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.common.errors import UnfitError
+from harness.data import contract
 from harness.engine import build, sliding_window
 from harness.engine.sliding_window import Geometry
 from harness.plan.spec import EvaluateSpec, TrainSpec, from_json
@@ -111,8 +112,8 @@ def training(job: TrainSpec, classes: int) -> dict[str, float]:
 def evaluation(job: EvaluateSpec, members: Sequence[TrainSpec], classes: int) -> dict[str, float]:
     """Count one video: windows of its first frame, mean number of frames. Raise UnfitError without data."""
     dataset, split = build.dataset(job.data, job.plugins), job.split
-    videos = dataset.videos(split)
-    frames = [dataset.frames(split, video) for video in videos]
+    videos = contract.evaluated_videos(dataset, split)
+    frames = [contract.evaluated(dataset, split, video) for video in videos]
     height, width = dataset.read(split, videos[0], frames[0][0]).image.shape[:2]
     geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     flops = parameters = 0

@@ -10,6 +10,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.data import contract
 from harness.data.contract import Dataset
+from harness.data.stream import label_tensor
 from harness.engine import distributed, evaluate, runtime, sliding_window
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Stages
@@ -30,7 +31,7 @@ class IntermediateEvaluation:
         if self.every is not None:
             if self.split == "dev" and job.data.hold_out is None:
                 raise UsageError("train.evaluate_split=dev: nothing is held out; set data.hold_out, for example to 0.1")
-            self.videos = spread(dataset.videos(self.split), job.train.evaluate_videos)
+            self.videos = spread(contract.evaluated_videos(dataset, self.split), job.train.evaluate_videos)
 
     def due(self, step: int, steps: int) -> bool:
         """Return whether the model is evaluated after `step` of `steps` iterations.
@@ -47,19 +48,20 @@ class IntermediateEvaluation:
         runtime.seed_all(self.job.seed, step, rank.rank, STREAM)  # the next iteration seeds again
         geometry = sliding_window.geometry(self.job.evaluate)
         counts = Counts(len(self.dataset.classes), rank.device)
-        lengths = {video: len(self.dataset.frames(self.split, video)) for video in self.videos}
+        frames = {video: contract.evaluated(self.dataset, self.split, video) for video in self.videos}
+        lengths = {video: len(names) for video, names in frames.items()}
         stages = Stages(model, geometry, self.job.precision, rank.device)
         try:
             for video in evaluate.share(lengths, rank.rank, rank.world):
                 starts = contract.starts(self.dataset, self.split, video)
-                for name, frame in evaluate.read_ahead(self.dataset, self.split, video):
+                for name, frame in evaluate.read_ahead(self.dataset, self.split, video, frames[video]):
                     if name in starts:
                         stages.start()
                     stop.beat()
                     if stop.status is not None:
                         break
                     image = torch.from_numpy(frame.image).to(rank.device).permute(2, 0, 1)[None].float()
-                    label = None if frame.label is None else torch.from_numpy(frame.label).to(rank.device)
+                    label = None if frame.label is None else label_tensor(frame.label).to(rank.device)
                     for prediction in stages.predict(image, 0):
                         counts.add(prediction.mask, label)
         finally:

@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.common.errors import UnfitError
 from harness.engine import distributed
 from models import losses as own_losses
-from models.contract import VOID, Loss, Output
+from models.contract import Loss, Output, void
 
 MAIN = "loss_main"
 NAMES = ("loss", MAIN, "loss_total", "lr", "momentum", "skipped")  # of what a step reports beside
@@ -40,7 +40,7 @@ def losses(output: Output, labels: Tensor, valid: float, terms: Terms = PLAIN) -
     """
 
     def cross_entropy(full: Tensor) -> Tensor:
-        total = own_losses.cross_entropy_sum(full, labels, terms.class_weights)
+        total = own_losses.cross_entropy_sum(full, labels, terms.class_weights, void(full.shape[1]))
         return total / (valid if valid > 0 else 1)
 
     def resized(logits: Tensor) -> Tensor:
@@ -64,15 +64,15 @@ def losses(output: Output, labels: Tensor, valid: float, terms: Terms = PLAIN) -
 
 def own_terms(logits: Tensor, labels: Tensor, terms: Terms) -> list[Loss]:
     """Return what the keys ask for: the main cross entropy of hard pixels alone, and auxiliary terms."""
-    asked = []
+    asked, unlabelled = [], void(logits.shape[1])
     if terms.ohem is not None:
-        hard = labels.masked_fill(~own_losses.hard_pixels(logits, labels, terms.ohem), VOID)
-        total = own_losses.cross_entropy_sum(logits, hard, terms.class_weights)
-        asked.append(Loss(MAIN, total, own_losses.weight_sum(hard, terms.class_weights)))
+        hard = labels.masked_fill(~own_losses.hard_pixels(logits, labels, terms.ohem, unlabelled), unlabelled)
+        total = own_losses.cross_entropy_sum(logits, hard, terms.class_weights, unlabelled)
+        asked.append(Loss(MAIN, total, own_losses.weight_sum(hard, terms.class_weights, unlabelled)))
     if terms.dice is not None:
-        asked.append(Loss("dice", *own_losses.dice(logits, labels), terms.dice))
+        asked.append(Loss("dice", *own_losses.dice(logits, labels, unlabelled), terms.dice))
     if terms.lovasz is not None:
-        asked.append(Loss("lovasz", *own_losses.lovasz(logits, labels), terms.lovasz))
+        asked.append(Loss("lovasz", *own_losses.lovasz(logits, labels, unlabelled), terms.lovasz))
     return asked
 
 

@@ -92,13 +92,18 @@ class Stages:
             begun = runtime.seconds(self.device)
         self._forget()
 
+    def see(self, image: Tensor) -> None:
+        """Remember the next frame, image (1, 3, H, W) raw RGB, whose own masks nobody needs."""
+        for _ in self.predict(image, 0):
+            pass
+
     def _read(self, windows: "Windows", prior: Tensor | None, tiles: list[Tile], views: list[View]) -> Prediction:
         """Return the frame for one P (H, W), fused over all windows and views."""
         assert self._size is not None
         fusion, exited = Fusion(*self._size, self.geometry), 0
         masks = None if prior is None else [sliding_window.see_mask(prior, view) for view in views]
         for index, tile in enumerate(tiles):
-            part = None if masks is None else sliding_window.cut_mask(masks[tile.view], tile)
+            part = None if masks is None else sliding_window.cut_mask(masks[tile.view], tile, self.model.void)
             with runtime.autocast(self.device, self.precision):
                 logits, same = windows.predict(index, part)
             fusion.add(tile, logits)

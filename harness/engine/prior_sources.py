@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.common.errors import UnfitError
@@ -35,42 +34,59 @@ def handed_in(job: EvaluateSpec) -> str | None:
     return str(JobDir(folder).masks) if spec.read(folder).fingerprint == job.prior else None
 
 
-def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame: Frame) -> Frame:
-    """Return the frame whose labels are P at `where` (video/name): itself, the one before, or one of any other video.
+def labelled_frame(source: str, dataset: Dataset, split: str, where: Path, frame: Frame, scored: bool = True) -> Frame:
+    """Return the frame whose labels are P at `where` (video/name): itself, the last labelled one before it, or one of
+    any other video.
 
-    A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time.
+    A frame that none is before (contract.starts) takes itself; the other one is drawn evenly, the same each time. Of a
+    frame that is not scored P is void.
     """
-    video, name = str(where.parent), where.stem
+    video, name = str(where.parent), where.name.removesuffix(".png")
+    if not scored and source in GIVEN:
+        classes = len(dataset.classes)
+        nothing = np.full(frame.image.shape[:2], contract.void(classes), contract.label_type(classes))
+        return Frame(frame.image, nothing)
     if source == "truth_before":
-        names = dataset.frames(split, video)
-        before = name if name in contract.starts(dataset, split, video) else names[names.index(name) - 1]
+        before = labelled_before(dataset, split, video, name)
         return frame if before == name else dataset.read(split, video, before)
     if source == "truth_other":
         rng = np.random.default_rng(zlib.crc32(str(where).encode()))
-        others = [other for other in dataset.videos(split) if other != video] or [video]
+        others = [other for other in contract.labelled_videos(dataset, split) if other != video] or [video]
         other = others[rng.integers(len(others))]
-        names = dataset.frames(split, other)
+        names = contract.labelled(dataset, split, other)
         drawn = dataset.read(split, other, names[rng.integers(len(names))])
         return drawn if drawn.label is None else drawn._replace(label=fitted(drawn.label, frame.image.shape[:2]))
     return frame
 
 
-def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+def labelled_before(dataset: Dataset, split: str, video: str, name: str) -> str:
+    """Return the last labelled frame before one, back to where the video starts; itself if there is none."""
+    names, starts = dataset.frames(split, video), contract.starts(dataset, split, video)
+    labelled = set(contract.labelled(dataset, split, video))
+    at = names.index(name)
+    while names[at] not in starts:
+        at -= 1
+        if names[at] in labelled:
+            return names[at]
+    return name
+
+
+def fitted(label: contract.Label, size: tuple[int, ...]) -> contract.Label:
     """Return a label at another size, nearest.  # (H, W)"""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, label.shape, strict=True))
-    resized: NDArray[np.uint8] = label[rows[:, None], columns]
+    resized: contract.Label = label[rows[:, None], columns]
     return resized
 
 
 def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
-    """Return a P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, 255 void
+    """Return a P that is handed in: the labels of `frame`, or a saved mask of it.  # (H, W) int64, void as the data's
 
     Raise UnfitError for a frame without labels, and for a mask that is absent, damaged or of another size.
     """
     if source in GIVEN:
         if frame.label is None:
             raise UnfitError(f"{where}: P = ground truth needs labels, but this split has none; choose one that has")
-        return torch.from_numpy(frame.label).long()
+        return torch.from_numpy(frame.label.astype(np.int64))
     path = Path(source) / where
     mask = read_labels(path, num_classes)
     if mask.shape != frame.image.shape[:2]:
@@ -78,4 +94,4 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
         raise UnfitError(
             f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; are these masks of other data?"
         )
-    return torch.from_numpy(mask).long()
+    return torch.from_numpy(mask.astype(np.int64))

@@ -154,10 +154,10 @@ def cut(image: Tensor, tile: Tile, colour: Tensor) -> Tensor:
     return whole
 
 
-def cut_mask(mask: Tensor, tile: Tile) -> Tensor:
+def cut_mask(mask: Tensor, tile: Tile, void: int = VOID) -> Tensor:
     """Return a tile of a view's mask (h, w), padded by void.  # (1, height, width)"""
     part = mask[tile.box.top : tile.box.bottom, tile.box.left : tile.box.right]
-    whole = part.new_full((1, tile.height, tile.width), VOID)
+    whole = part.new_full((1, tile.height, tile.width), void)
     whole[0, : part.shape[-2], : part.shape[-1]] = part
     return whole
 

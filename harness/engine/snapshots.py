@@ -7,11 +7,11 @@ samples/VIDEO/FRAME.png      of an evaluation: the mask of each video's middle f
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from harness.common.atomic_files import temporary
+from harness.data.contract import label_type
 from harness.jobdir.paths import JobDir
 from harness.results.palette import palette
 from models.layers.feature_memory import FeatureMemory
@@ -37,8 +37,9 @@ def middle(names: tuple[str, ...]) -> str:
 
 
 def sample(path: Path, mask: Tensor, classes: int) -> None:
-    """Write a mask (H, W) as palette indices."""
+    """Write a mask (H, W) as palette indices; of more than 255 classes as 16-bit grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(mask.to(torch.uint8).cpu().numpy())
-    picture.putpalette(palette(classes).tobytes())  # turns the mode from L to P, values stay
+    picture = Image.fromarray(mask.cpu().numpy().astype(label_type(classes)))
+    if picture.mode == "L":
+        picture.putpalette(palette(classes).tobytes())  # turns the mode from L to P, values stay
     picture.save(path)

@@ -49,7 +49,7 @@ from harness.engine.supervision import Supervision
 from harness.jobdir import pruning
 from harness.jobdir.paths import JobDir
 from harness.plan.spec import TrainSpec, read_as
-from models.contract import VOID, Target
+from models.contract import Target
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -221,7 +221,7 @@ class Trainer:
         past = tuple(frames[:, self.offsets.index(offset)] for offset in self.model.decoder.past)
         target = Target(labels[:, -1], batch.keys.to(device, non_blocking=True))
         with runtime.autocast(device, self.job.precision):
-            prior = self._prior(frames, labels, progress)
+            prior = self._prior(frames, labels, progress, batch.labelled)
             output = self.net(frames[:, -1], past, prior, target)
         parts = losses(output, target.labels, valid, self.terms)
         # DDP averages gradients over ranks; the loss is already a share of the global one
@@ -229,14 +229,17 @@ class Trainer:
         self._names = tuple(parts)
         return torch.stack([part.detach() for part in parts.values()]), output.sums
 
-    def _prior(self, frames: Tensor, labels: Tensor, progress: float) -> Tensor | None:
-        """Return P (B, H, W): the truth at first, then the mask of frame N-1 for decoders that take it, or theirs."""
+    def _prior(self, frames: Tensor, labels: Tensor, progress: float, labelled: Tensor | None = None) -> Tensor | None:
+        """Return P (B, H, W): the truth at first, where N-1 is labelled; else the mask of frame N-1, or their own."""
         decoder = self.model.decoder
         if decoder.prior == "none":
             return None
         at = self.offsets.index(-1 if decoder.prior == "previous" else 0)
         if progress < decoder.gt_warmup:
-            return labels[:, at]
+            if labelled is None or labelled[:, at].all():
+                return labels[:, at]
+            there = labelled[:, at, None, None].to(frames.device)
+            return torch.where(there, labels[:, at], predict(self.model, frames[:, at]))
         return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
 
 
@@ -319,9 +322,7 @@ def run(
     intermediate = IntermediateEvaluation(job, dataset, rank)
     wanted = positions(trainer.plan, rank.rank, start)
     if options.workers:
-        images = (options.micro_batch or options.batch) // rank.world
-        pixel = 3 + 1  # bytes: colours and label
-        machine.room_for_loading(options.workers, images * len(trainer.offsets) * options.crop**2 * pixel)
+        machine.room_for_loading(options.workers, trainer.plan.per_rank * stream.sample_bytes)
     batches = loader(stream, wanted, options.workers, pin_memory=rank.device.type == "cuda")
     micro_batches: list[Batch] = []
     best, end = trainer.selection, trainer.plan.iterations
@@ -344,7 +345,7 @@ def run(
         stop.beat()
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
-        labelled = sum(int((batch.labels[:, -1] != VOID).sum()) for batch in micro_batches)
+        labelled = sum(int((batch.labels[:, -1] != stream.void).sum()) for batch in micro_batches)
         prune = intermediate.every is not None and rank.first and pruning.requested(folder)
         valid, preempted, cancelled, pruned = distributed.agree(
             labelled, stop.status == "preempted", stop.status == "cancelled", prune
@@ -366,10 +367,8 @@ def run(
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
             save(folder, trainer, iteration + 1, reporter)
             return "paused", iteration + 1
-    nothing = trainer.supervision.nothing(
-        trainer.plan.iterations, job.data.name, names(micro_batches)
-    )  # equal on all ranks
-    if nothing and job.launch.pause is None:  # a rehearsal is too short to tell
+    nothing = trainer.supervision.nothing(trainer.plan.iterations, job.data.name, names(micro_batches))
+    if nothing and job.launch.pause is None:  # equal on all ranks; a rehearsal is too short to tell
         if rank.first:
             checkpoint.clear(JobDir(folder).checkpoints)  # the next attempt begins anew, with other masks
         raise nothing

@@ -9,7 +9,7 @@ from harness.common.errors import UsageError
 from harness.common.progress import SILENT, Progress
 from harness.config import input_digests, plugins
 from harness.config.compose import Config
-from harness.data import manifest
+from harness.data import contract, manifest
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.plan import adoption
 from harness.plan.cell import Cell
@@ -80,7 +80,7 @@ class Plan:
 
     def videos(self, job: Evaluate) -> list[str]:
         """Return the videos that an evaluation needs."""
-        return list(input_digests.build_dataset(job.config).videos(job.split))
+        return list(contract.evaluated_videos(input_digests.build_dataset(job.config), job.split))
 
     def state(self, job: Job) -> str:
         """Return 'done', 'resumable' (a checkpoint or some videos are there) or 'missing'."""

@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.common.errors import HarnessError
 from harness.config import input_digests
-from harness.data.contract import VOID, Dataset
+from harness.data.contract import VOID, Dataset, Label, void
 from harness.plan.cell import Cell
 from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, Plan
 from harness.results import metrics, records
-from harness.results.palette import VOID_COLOUR, palette
+from harness.results.palette import VOID_COLOUR, coloured, palette
 from harness.results.table import signed
 
 FIXED = 3  # videos that are shown whatever the gains are
@@ -120,22 +120,23 @@ def panel_of(
     shown = [cell for cell in done if cell.name in masks]
     if truth is None or any(mask.shape != shape for _, mask in masks.values()):
         return None
-    colours = palette(len(dataset.classes))
+    classes = len(dataset.classes)
+    colours = palette(classes)
     ours, base = masks[pair.ours.name][1], masks[pair.baseline.name][1]
     mine, other = name(pair.ours), name(pair.baseline)
     title = f"{mine} vs. {other}: disagreement"
-    tiles = [("frame", image), ("ground truth", colours[truth])]
+    tiles = [("frame", image), ("ground truth", coloured(truth, colours))]
     for cell in shown:
         labels = masks[cell.name][1]
-        tiles.append((f"{name(cell)}  {score(truth, labels, len(dataset.classes))}", colours[labels]))
-    tiles.append((title, disagreement(image, truth, ours, base)))
-    right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
+        tiles.append((f"{name(cell)}  {score(truth, labels, classes)}", coloured(labels, colours)))
+    tiles.append((title, disagreement(image, truth, ours, base, void(classes))))
+    right, wrong = (int(((ours != base) & (truth != void(classes)) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
         f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(map(name, shown))}, "
         f"and where {mine} and {other} disagree: {mine} alone is correct in {right} pixels, {other} alone in {wrong} "
         f"of {truth.size}."
     )
-    present = tuple(int(index) for index in np.unique(truth) if index != VOID)
+    present = tuple(int(index) for index in np.unique(truth) if index < classes)
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
     file = f"{number}-{why.split()[0]}-{stem}.png"
     return Panel(
@@ -154,7 +155,7 @@ def name(cell: Cell) -> str:
     return cell.label or cell.method
 
 
-def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
+def saved_mask(folder: Path) -> tuple[str, Label] | None:
     """Return the frame and the mask that an evaluation kept of a video."""
     for path in sorted(folder.glob("*.png")):
         try:
@@ -165,21 +166,21 @@ def saved_mask(folder: Path) -> tuple[str, Pixels] | None:
     return None
 
 
-def score(truth: Pixels, mask: Pixels, classes: int) -> str:
+def score(truth: Label, mask: Label, classes: int) -> str:
     """Return the frame's pixel accuracy."""
-    valid = (truth != VOID) & (truth < classes)
+    valid = truth < classes
     return f"accuracy {100 * (truth[valid] == mask[valid]).mean():.0f}%" if valid.any() else ""
 
 
-def disagreement(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pixels:
+def disagreement(image: Pixels, truth: Label, ours: Label, base: Label, void: int = VOID) -> Pixels:
     """Return the frame in faint grey; where masks disagree, green: ours is correct, orange: the other, yellow: none."""
     grey = image.mean(axis=2, keepdims=True)
     scene: Pixels = (255 * (1 - SCENE) + SCENE * grey).repeat(3, axis=2).astype(np.uint8)
-    differ = (ours != base) & (truth != VOID)
+    differ = (ours != base) & (truth != void)
     scene[differ] = NEITHER
     scene[differ & (ours == truth)] = RIGHT
     scene[differ & (base == truth)] = WRONG
-    scene[truth == VOID] = VOID_COLOUR
+    scene[truth == void] = VOID_COLOUR
     return scene
 
 

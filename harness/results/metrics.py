@@ -79,6 +79,8 @@ class Consistency:
 
     The official variant asks no prediction to be right, takes void for a label and leaves out each video's last window
     (`range(L - n)`). The strict one takes every window, leaves void out and asks the prediction to be right.
+
+    Where frames between have no truth (`interrupt`), each run of frames that have it counts as a video of its own.
     """
 
     def __init__(self, num_classes: int, windows: Sequence[int] = WINDOWS) -> None:
@@ -108,6 +110,11 @@ class Consistency:
                 stable, kept = (run >= frames for run in self._runs)
                 self._last_scores[column] = _share(stable & kept, stable)
                 self.totals[1, column] += _share(stable & kept & valid & right, stable & valid)
+
+    def interrupt(self) -> None:
+        """Let the next frame begin a run of its own: a frame before it has no truth."""
+        self._last, self._frames = None, 0
+        self._last_scores = np.zeros_like(self._last_scores)
 
     def _run(self, which: int, labels: Mask) -> NDArray[np.uint8]:
         """Return for how many frames each pixel has had its label, up to the longest window."""

@@ -2,9 +2,10 @@
 
 Shapes: K classes, H × W pixels.
 
-A folder holds FOLDER/VIDEO/FRAME.png for every frame of a split, one class index 0..K-1 a pixel, as VSPW's server
-takes them. A score is what its masks and its data are: <root>/scores/<16 hex digits>/ with videos/VIDEO.npz as
-evaluations write them (confusion (K, K), rows are the truth; frames; void), and score.json when all are there.
+A folder holds FOLDER/VIDEO/FRAME.png for every frame of a split that has a label, one class index 0..K-1 a pixel, as
+VSPW's server takes them; masks of other frames are not looked at. A score is what its masks and its data are:
+<root>/scores/<16 hex digits>/ with videos/VIDEO.npz as evaluations write them (confusion (K, K), rows are the truth;
+frames; void), and score.json when all are there.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from harness.common.progress import SILENT, Progress
 from harness.common.progress import Task as ProgressTask
 from harness.config import input_digests
 from harness.config.compose import Config
-from harness.data import hold_out
+from harness.data import contract, hold_out
 from harness.data.contract import Dataset
 from harness.data.manifest import add_pixels
 from harness.data.pictures import read_labels, shown
@@ -200,20 +201,19 @@ def finished(root: Path) -> Iterator[tuple[Path, Score]]:
 
 
 def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, ...]]:
-    """Return the frames of each video of the split. Raise UnfitError if the folder lacks some or has no labels."""
+    """Return the labelled frames of each video that has some. Raise UnfitError if the folder lacks one, or none is."""
     if not os.path.isdir(folder):
         raise UnfitError(f"{shown(folder)}: no such folder; it should hold VIDEO/FRAME.png for the {split} split")
-    videos = dataset.videos(split)
+    if not contract.has_labels(dataset, split):
+        raise UnfitError(f"the {split} split has no labels to score by; score a split that has")
+    videos = contract.labelled_videos(dataset, split)
     absent = [video for video in videos if not os.path.isdir(folder / video)]
     if absent:
         raise UnfitError(
             f"{shown(folder)}: lacks {len(absent)} of the {split} split's {len(videos)} videos, {absent[0]!r} first; "
             "add their masks"
         )
-    frames = {video: dataset.frames(split, video) for video in videos}
-    first = videos[0], frames[videos[0]][0]
-    if dataset.read(split, *first).label is None:
-        raise UnfitError(f"the {split} split has no labels to score by; score a split that has")
+    frames = {video: contract.labelled(dataset, split, video) for video in videos}
     wanted = [folder / video / f"{stem}.png" for video, stems in frames.items() for stem in stems]
     missing = [path for path in wanted if not os.path.isfile(path)]
     if missing:
@@ -260,9 +260,14 @@ def count(task: Task, video: str, stems: tuple[str, ...], expected: str) -> Coun
     classes, labelled = len(task.dataset.classes), 0
     confusion, consistency = np.zeros((classes, classes), np.int64), Consistency(classes)
     digester = hashlib.sha256(json.dumps(video).encode())
+    names = task.dataset.frames(task.split, video)
+    before = ""  # the frame that was counted last
     for stem in stems:
+        if before and names[names.index(before) + 1] != stem:
+            consistency.interrupt()
+        before = stem
         truth = task.dataset.read(task.split, video, stem).label
-        assert truth is not None  # a split has labels or has none
+        assert truth is not None
         path = task.folder / video / f"{stem}.png"
         mask = read_labels(path, classes)
         add_pixels(digester, stem, mask)

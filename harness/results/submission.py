@@ -1,7 +1,8 @@
 """Masks of a split without labels, as the challenge's server takes them: whole or not, and packed into one file.
 
 A submission is a folder, or a .zip of what is in it, of VIDEO/FRAME.png for every frame of the split and nothing else:
-one channel of 8 bits, a class index 0..K-1 a pixel, the frame's own size. Shapes: H × W pixels.
+one channel of 8 bits (16 for more than 255 classes), a class index 0..K-1 a pixel, the frame's own size.
+Shapes: H × W pixels.
 """
 
 import os
@@ -9,14 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from harness.common.atomic_files import temporary
 from harness.common.errors import UnfitError
 from harness.common.progress import SILENT, Progress
 from harness.config import input_digests
 from harness.config.compose import Config
-from harness.data import manifest
+from harness.data import contract, manifest
 from harness.data.contract import Dataset
 from harness.data.pictures import read_labels, shown
 from harness.plan.cell import Cell
@@ -62,10 +61,9 @@ def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 def unlabelled(config: Config, split: str) -> bool:
     """Return whether a split has frames but no labels. Raise UnfitError where its data is not there."""
     dataset = input_digests.build_dataset(config)
-    videos = dataset.videos(split)
-    if not videos:
+    if not dataset.videos(split):
         raise UnfitError(f"the data set has no video in its {split} split")
-    return dataset.read(split, videos[0], dataset.frames(split, videos[0])[0]).label is None
+    return not contract.has_labels(dataset, split)
 
 
 def check(path: Path, config: Config, split: str, progress: Progress = SILENT) -> list[str]:
@@ -78,7 +76,7 @@ def check(path: Path, config: Config, split: str, progress: Progress = SILENT) -
 
 def problems(masks: Masks, dataset: Dataset, split: str, progress: Progress) -> Iterator[str]:
     """Yield missing frames, wrong sizes, labels that are no class, other files: by video, then the rest."""
-    videos, expected = dataset.videos(split), set()
+    videos, classes, expected = dataset.videos(split), len(dataset.classes), set()
     task = progress.task("", "videos")
     for done, video in enumerate(videos):
         task.update(done, len(videos))
@@ -89,7 +87,7 @@ def problems(masks: Masks, dataset: Dataset, split: str, progress: Progress) -> 
                 yield f"{shown(name)}: missing"
                 continue
             try:
-                mask = read_labels(masks.path / name, len(dataset.classes), masks.data(name), np.uint8)
+                mask = read_labels(masks.path / name, classes, masks.data(name), contract.label_type(classes))
             except UnfitError as error:
                 yield str(error)
                 continue

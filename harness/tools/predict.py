@@ -4,6 +4,7 @@ A checkpoint is a finished training's directory (job.yaml and weights.safetensor
 Table 1's last row. Left in the folder:
 
     masks/NAME.png      palette indices, at the frame's own size      overlays/NAME.jpg   frame and mask, with a legend
+                        (16-bit grey of more than 255 classes)
     overlay.mp4         where the extra `video` is installed          state.pt            to go on from after a stop
     replaced/N/         masks and overlays of frames that have gone, or were others, when it was called again
 
@@ -34,6 +35,7 @@ from PIL import Image, ImageDraw
 
 from harness.common.errors import UnfitError, UsageError
 from harness.common.progress import SILENT, Progress
+from harness.data.contract import Label, label_type
 from harness.data.frame_order import in_time
 from harness.data.manifest import add_pixels
 from harness.data.pictures import IMAGES, list_pictures, read_image, shown
@@ -43,7 +45,7 @@ from harness.jobdir.paths import JobDir
 from harness.plan.job import digest
 from harness.plan.spec import TrainSpec, read
 from harness.report.qualitative import font
-from harness.results.palette import palette
+from harness.results.palette import coloured, palette
 from models.contract import Features
 
 OPACITY = 0.55
@@ -291,7 +293,7 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
     return Model(tuple(members), names[0], digest([sorted(fingerprints), stage]), digest(sorted(weights)))
 
 
-def segment(model: Model, image: Pixels, stage: int) -> Pixels:
+def segment(model: Model, image: Pixels, stage: int) -> Label:
     """Return the ensemble's mask of the next frame: argmax of the sum of its members' probabilities.  # (H, W)"""
     device = model.members[0].device
     picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
@@ -299,22 +301,24 @@ def segment(model: Model, image: Pixels, stage: int) -> Pixels:
     for member in model.members:
         *_, last = member.predict(picture, stage)
         total = last.probabilities if total is None else total + last.probabilities
-    return sliding_window.labels(total).to(torch.uint8).cpu().numpy()
+    mask: Label = sliding_window.labels(total).cpu().numpy().astype(label_type(len(model.classes)))
+    return mask
 
 
-def save(folder: Path, shot: Shot, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> None:
+def save(folder: Path, shot: Shot, mask: Label, colours: Pixels, classes: Sequence[str]) -> None:
     """Write a frame's mask and overlay, the mask last: it says that the frame is done."""
     overlay(shot.image, mask, colours, classes).save(folder / "overlays" / f"{shot.name}.jpg", quality=90)
     picture = Image.fromarray(mask)
-    picture.putpalette(colours.tobytes())
+    if picture.mode == "L":
+        picture.putpalette(colours.tobytes())
     written = folder / "masks" / f".{shot.name}.tmp"
     picture.save(written, format="png")
     written.replace(folder / "masks" / f"{shot.name}.png")
 
 
-def overlay(image: Pixels, mask: Pixels, colours: Pixels, classes: Sequence[str]) -> Image.Image:
+def overlay(image: Pixels, mask: Label, colours: Pixels, classes: Sequence[str]) -> Image.Image:
     """Return the frame under its mask's colours, and below it a legend of the classes that it holds; sides are even."""
-    blended = (1 - OPACITY) * image + OPACITY * colours[mask]
+    blended = (1 - OPACITY) * image + OPACITY * coloured(mask, colours)
     height, width = mask.shape
     width, height = max(2, width - width % 2), max(2, height - height % 2)  # as video codecs want it
     strip = 2 * 11 if width < 320 else 2 * 22

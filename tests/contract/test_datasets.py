@@ -12,16 +12,27 @@ from harness.config import plugins
 from harness.tools import check
 
 NAMES = plugins.names("datasets")
+OWN = {  # that say how VSPW's layout is read
+    "folder": {
+        "images": "data/{video}/origin/{frame}.jpg",
+        "masks": "data/{video}/mask/{frame}.png",
+        "train": "train.txt",
+        "val": "val.txt",
+        "test": "test.txt",
+        "classes": tuple(f"class_{number}" for number in range(1, 6)),
+        "first": 1,
+    }
+}
 
 
 def test_the_folder_is_found() -> None:
-    assert {"vspw", "synthetic"} <= set(NAMES)
+    assert {"vspw", "synthetic", "folder"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_keeps_the_contract(name: str, tmp_path: Path) -> None:
     keys = {field.name for field in fields(plugins.load("datasets", name).Config)}
-    options = {"root": str(make_vspw(tmp_path / "vspw"))} if "root" in keys else {}
+    options = {"root": str(make_vspw(tmp_path / "vspw")), **OWN.get(name, {})} if "root" in keys else {}
     checks = {one.what: one for one in check.checks("datasets", name, config_fields=options)}
     assert {what: one.text for what, one in checks.items() if not one.passed} == {}
     assert len(checks) == 13

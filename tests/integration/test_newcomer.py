@@ -8,6 +8,7 @@ from pathlib import Path
 import command_line
 import pytest
 from command_line import TINY
+from folder_files import make_cityscapes
 from in_process import harness
 from one_model import FILE
 
@@ -46,6 +47,26 @@ def test_a_data_set_drawn_by_a_script(tmp_path: Path):
     broken = harness(tmp_path, "doctor", *data)
     assert broken.returncode == 3
     assert "0 bytes" in broken.stdout
+
+
+def test_cityscapes_like_data_with_sparse_labels_to_a_table(tmp_path: Path):
+    make_cityscapes(tmp_path / "streets")
+    text = (DOCS / "DATA.md").read_text()
+    assert "harness run ablation_ensemble --preset paper+cityscapes_video data.folder.root=DIR" in text
+    words = (FILE, "--preset", "demo+cityscapes_video", "data.folder.root=streets", *SMALL)
+    healthy = harness(tmp_path, "doctor", "data", "--preset", "cityscapes_video", "data.folder.root=streets")
+    assert healthy.returncode == 0, healthy.stdout
+    assert "train: 4 of 120 frames labelled" in healthy.stdout
+    done = harness(tmp_path, "run", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
+    assert row["status"] == "done"
+    assert row["miou"] is not None
+    (run,) = row["runs"]
+    assert not [key for key in run["metrics"] if key.startswith("mvc")], "no two labelled frames follow each other"
+    table = harness(tmp_path, "report", *words)
+    assert table.returncode == 0, table.stderr
+    assert "UPerNet" in table.stdout
 
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])

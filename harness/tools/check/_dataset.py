@@ -1,6 +1,6 @@
 """The contract of a data set (harness.data.contract): videos in order, frames of one form, equal from everywhere.
 
-Shapes: H × W pixels of a frame; a label is 0..K-1, or 255 for void.
+Shapes: H × W pixels of a frame; a label is 0..K-1, or void(K).
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ import numpy as np
 from harness.common import child
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import HarnessError, UnfitError
-from harness.data.contract import VOID, Dataset, Frame
+from harness.data import contract
+from harness.data.contract import WIDE_VOID, Dataset, Frame, void
 from harness.data.frame_order import in_time
 from harness.tools.check._result import Broken, expect
 
@@ -28,9 +29,9 @@ FEW = 3  # videos of a split, and frames of a video, that are read
 ASK = """
 import json, sys
 from harness.config import plugins
-name, folders = json.loads(sys.argv[1])
+name, folders, values = json.loads(sys.argv[1])
 module = plugins.load("datasets", name, folders)
-data = module.Dataset(module.Config())
+data = module.Dataset(module.Config(**values))
 print(json.dumps(["torch" in sys.modules, len(data.classes), [data.planned(split) for split in ("train", "val")]]))
 """
 
@@ -73,15 +74,17 @@ def checks(
 
 
 def planning(subject: Subject) -> str:
-    """With its defaults it is imported without torch and says its classes and numbers of videos."""
-    words = child.python("-c", ASK, json.dumps([subject.name, subject.folders]))
+    """Without its places it is imported without torch and says its classes and numbers of videos."""
+    places = {field.name for field in dataclasses.fields(subject.config) if field.metadata.get("path")}
+    values = {key: value for key, value in dataclasses.asdict(subject.config).items() if key not in places}
+    words = child.python("-c", ASK, json.dumps([subject.name, subject.folders, values]))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    expect(done.returncode == 0, f"with its defaults: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    expect(done.returncode == 0, f"without its data: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     torch, classes, counts = json.loads(done.stdout.splitlines()[-1])
     expect(not torch, "expected the file to import without torch; import it where it is used, or not at all")
-    expect(2 <= classes < VOID, f"expected 2 to 254 classes, got {classes}")
+    expect(2 <= classes <= WIDE_VOID, f"expected 2 to {WIDE_VOID} classes, got {classes}")
     expect(all(count > 0 for count in counts), f"expected `planned` to be positive for train and val, got {counts}")
-    return f"{classes} classes, {counts[0]} + {counts[1]} videos planned with its defaults"
+    return f"{classes} classes, {counts[0]} + {counts[1]} videos planned without its data"
 
 
 def videos(subject: Subject) -> str:
@@ -109,9 +112,9 @@ def natural(name: str) -> list[Any]:
 
 
 def frames(subject: Subject) -> str:
-    """A video's frames are different names in the order of their numbers."""
+    """A video's frames are different names in the order of their numbers, the labelled ones among them."""
     data = subject.make()
-    lengths = []
+    lengths, labelled = [], 0
     for split in LABELLED:
         for video in data.videos(split):
             names = data.frames(split, video)
@@ -125,48 +128,65 @@ def frames(subject: Subject) -> str:
                 f"{video}: expected frames by number, {first and first[0]} is where {first and first[1]} should",
             )
             lengths.append(len(names))
-    return f"{len(lengths)} videos of {min(lengths)} to {max(lengths)} frames"
+            drawn = contract.labelled(data, split, video)
+            expect(
+                drawn == tuple(name for name in names if name in set(drawn)),
+                f"{video}: expected `labelled` to give some of its frames, each once and in time, got {drawn!r:.80}",
+            )
+            labelled += len(drawn)
+    sparse = f", {labelled} of {sum(lengths)} frames labelled" if labelled < sum(lengths) else ""
+    return f"{len(lengths)} videos of {min(lengths)} to {max(lengths)} frames{sparse}"
 
 
 def some(data: Dataset, split: str) -> Iterator[tuple[str, str]]:
-    """Yield a few videos and frames of a split: the first ones and each video's last."""
-    for video in data.videos(split)[:FEW]:
+    """Yield a few videos and frames of a split: the first ones, each video's last, and its first labelled ones."""
+    for video in contract.evaluated_videos(data, split)[:FEW]:
         names = data.frames(split, video)
-        yield from ((video, name) for name in dict.fromkeys((*names[: FEW - 1], names[-1])))
+        some_labelled = contract.labelled(data, split, video)[: FEW - 1]
+        yield from ((video, name) for name in dict.fromkeys((*names[: FEW - 1], names[-1], *some_labelled)))
 
 
 def form(subject: Subject) -> str:
-    """Images are (H, W, 3) uint8, labels (H, W) uint8 of 0..K-1 and 255, one size a video."""
+    """Images are (H, W, 3) uint8, labels (H, W) of 0..K-1 and void(K), one size from a video's start on."""
     data = subject.make()
     sizes: dict[str, set[tuple[int, ...]]] = {}
     values: set[int] = set()
     for split in LABELLED:
         for video, name in some(data, split):
             frame = data.read(split, video, name)
-            sizes.setdefault(video, set()).add(_form(frame, f"{video}/{name}", len(data.classes)))
-            assert frame.label is not None
-            values |= set(np.unique(frame.label).tolist())
+            expected = name in contract.labelled(data, split, video)
+            size = _form(frame, f"{video}/{name}", len(data.classes), expected)
+            names, starts = data.frames(split, video), contract.starts(data, split, video)
+            begun = [other for other in names[: names.index(name) + 1] if other in starts]
+            sizes.setdefault(video if begun[-1] == names[0] else f"{video} from {begun[-1]} on", set()).add(size)
+            if frame.label is not None:
+                values |= set(np.unique(frame.label).tolist())
     mixed = [video for video, distinct in sizes.items() if len(distinct) > 1]
     expect(not mixed, f"{', '.join(mixed)}: expected frames of one size, got {sizes[mixed[0]] if mixed else ''}")
     shown = sorted({size for distinct in sizes.values() for size in distinct})
-    labelled = sorted(values - {VOID})
+    labelled = sorted(values - {void(len(data.classes))})
     expect(labelled, "expected labelled pixels, but all are void")
     return (
         f"{', '.join(f'{height} × {width}' for height, width in shown[:3])}; {len(labelled)} classes in what was read"
     )
 
 
-def _form(frame: Any, where: str, num_classes: int) -> tuple[int, ...]:
-    """Return the size of a labelled frame of the right form. Raise Broken for another."""
+def _form(frame: Any, where: str, num_classes: int, labelled: bool) -> tuple[int, ...]:
+    """Return the size of a frame of the right form, with a label exactly if it is labelled. Raise Broken."""
     expect(isinstance(frame, Frame), f"{where}: expected harness.data.contract.Frame, got {type(frame).__name__}")
     image, label = frame
-    expect(label is not None, f"{where}: expected a label")
-    for what, value in (("image", image), ("label", label)):
-        expect(isinstance(value, np.ndarray) and value.dtype == np.uint8, f"{where}: expected the {what} in uint8")
+    expect(label is not None or not labelled, f"{where}: expected a label")
+    expect(label is None or labelled, f"{where}: expected no label, since `labelled` leaves it out")
+    dtype, nothing = contract.label_type(num_classes), void(num_classes)
+    for what, value, form in (("image", image, np.uint8), ("label", label, dtype)):
+        fits = value is None or (isinstance(value, np.ndarray) and value.dtype == form)
+        expect(fits, f"{where}: expected the {what} in {np.dtype(form)}")
     expect(image.ndim == 3 and image.shape[2] == 3, f"{where}: expected an image (H, W, 3), got {image.shape}")
+    if label is None:
+        return tuple(image.shape[:2])
     expect(label.shape == image.shape[:2], f"{where}: image {image.shape}, but label {label.shape}")
-    wrong = sorted({int(value) for value in np.unique(label) if value >= num_classes and value != VOID})
-    expect(not wrong, f"{where}: expected labels in 0..{num_classes - 1} or 255, got {wrong[:5]}")
+    wrong = sorted({int(value) for value in np.unique(label) if value >= num_classes and value != nothing})
+    expect(not wrong, f"{where}: expected labels in 0..{num_classes - 1} or {nothing}, got {wrong[:5]}")
     return tuple(label.shape)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from harness.common.errors import HarnessError, UnfitError
 from harness.config import input_digests
 from harness.config.compose import Config
-from harness.data.contract import VOID, Dataset, Frame
+from harness.data import contract
+from harness.data.contract import WIDE_VOID, Dataset, Frame, void
 from harness.tools.doctor import _relations, _vspw
 from harness.tools.doctor._finding import Finding, count, reason, some, unfit
 
@@ -35,6 +36,7 @@ class Sample:
     """Statistics of the frames that were read."""
 
     frames: int = 0
+    given: int = 0  # frames with a label, be it void
     pixels: int = 0
     void: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
@@ -49,6 +51,7 @@ class Sample:
     def add(self, other: "Sample") -> None:
         """Add another sample's statistics."""
         self.frames += other.frames
+        self.given += other.given
         self.pixels += other.pixels
         self.void += other.void
         self.sizes.update(other.sizes)
@@ -73,9 +76,9 @@ def examine(config: Config, thorough: bool) -> Iterator[Finding]:
         yield unfit(PART, error, f"correct data.{name}; {REMEDY}")
         return
     twice = [class_name for class_name, times in Counter(classes).items() if times > 1]
-    if twice or not 1 < len(classes) < VOID:
+    if twice or not 1 < len(classes) <= WIDE_VOID:
         text = f"{len(classes)} classes, duplicate names: {some(twice) or 'none'}"
-        yield Finding(PART, False, text, f"list 2 to {VOID - 1} classes, each with a unique name")
+        yield Finding(PART, False, text, f"list 2 to {WIDE_VOID} classes, each with a unique name")
     yield Finding(PART, True, f"{name}: {len(classes)} classes: {some(classes)}")
     if name == "vspw":
         yield from _vspw.class_list(dataset)
@@ -122,10 +125,17 @@ def examine_split(
     if config["data"]["name"] == "vspw":
         yield from _vspw.expected(dataset, split, len(videos), sum(lengths))
         yield from _vspw.files(dataset, split, videos)
-        yield from _relations.order(split, frames, dataset.config.gap)  # type: ignore[attr-defined]
+    if hasattr(getattr(dataset, "config", None), "gap"):
+        key = f"data.{config['data']['name']}.gap"
+        yield from _relations.order(split, frames, dataset.config.gap, key)  # type: ignore[attr-defined]
+    if getattr(dataset, "labelled", None) is not None:
+        yield from sparse(dataset, split, frames)
+    if unpaired := getattr(dataset, "unpaired", {}).get(split):
+        text = f"{split}: {count(len(unpaired), 'mask')} without image, not used: {some(unpaired)}"
+        yield Finding(PART, None, text)
     pairs = [(video, frame) for video, names in frames.items() for frame in names]
     if pairs:
-        wanted = pairs if thorough else spread(pairs, SAMPLE)
+        wanted = pairs if thorough else chosen(dataset, split, frames)
         stats = sample(config, split, wanted)
         yield from judge(split, stats, len(dataset.classes), thorough)
         yield from judge_labels(split, stats, dataset.classes, thorough, len(wanted) == len(pairs))
@@ -146,6 +156,29 @@ def list_frames(
         except Exception as error:  # a person's own data set has its own errors
             broken[video] = reason(error)
     return frames, broken
+
+
+def sparse(dataset: Dataset, split: str, frames: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Yield how many frames are labelled, of a data set whose frames need not be, and the videos without any."""
+    labelled = {video: len(contract.labelled(dataset, split, video)) for video in frames}
+    total = sum(labelled.values())
+    text = f"{split}: {total} of {count(sum(map(len, frames.values())), 'frame')} labelled"
+    if not total:
+        yield Finding(PART, None if split == UNLABELLED else False, text, REMEDY)
+        return
+    yield Finding(PART, True, text)
+    bare = [video for video, number in labelled.items() if not number]
+    if bare:
+        text = f"{split}: no frame is labelled in {count(len(bare), 'video')}, left out everywhere: {some(bare)}"
+        yield Finding(PART, None, text)
+
+
+def chosen(dataset: Dataset, split: str, frames: Mapping[str, Sequence[str]]) -> list[Pair]:
+    """Return the frames of a sample: SAMPLE of the labelled ones, and a quarter as many others."""
+    labelled = {video: set(contract.labelled(dataset, split, video)) for video in frames}
+    pairs = [(video, frame) for video, names in frames.items() for frame in names if frame in labelled[video]]
+    others = [(video, frame) for video, names in frames.items() for frame in names if frame not in labelled[video]]
+    return (spread(pairs, SAMPLE) if pairs else []) + (spread(others, SAMPLE // 4) if others else [])
 
 
 def spread(pairs: Sequence[Pair], number: int) -> list[Pair]:
@@ -175,7 +208,8 @@ def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
         except Exception as error:
             stats.broken.append(reason(error))
             continue
-        problem = check(frame_data, split, len(dataset.classes))
+        labelled = split != UNLABELLED and frame in contract.labelled(dataset, split, video)
+        problem = check(frame_data, len(dataset.classes), labelled)
         if problem:
             stats.broken.append(f"{split} {video} {frame}: {problem}; {REMEDY}")
             continue
@@ -188,7 +222,8 @@ def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
         if frame_data.label is not None:
             values, times = np.unique(frame_data.label, return_counts=True)
             pixels = dict(zip(values.tolist(), times.tolist(), strict=True))
-            stats.void += pixels.pop(VOID, 0)
+            stats.given += 1
+            stats.void += pixels.pop(void(len(dataset.classes)), 0)
             stats.pixels += frame_data.label.size
             stats.classes |= set(pixels)
             stats.labelled[video] += bool(pixels)
@@ -197,16 +232,16 @@ def read(config: Config, split: str, pairs: Sequence[Pair]) -> Sample:
     return stats
 
 
-def check(frame: Frame, split: str, classes: int) -> str:
+def check(frame: Frame, classes: int, labelled: bool) -> str:
     """Return what a frame breaks of the dataset contract; empty for nothing."""
     image, label = frame
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         return f"the image is {image.dtype} {image.shape}, not uint8 (H, W, 3)"
     if label is None:
-        return "" if split == UNLABELLED else "has no label"
-    if label.shape != image.shape[:2] or label.dtype != np.uint8:
+        return "has no label" if labelled else ""
+    if label.shape != image.shape[:2] or label.dtype != contract.label_type(classes):
         return f"the label is {label.dtype} {label.shape}, the image {image.shape[:2]}"
-    highest = int(label[label != VOID].max(initial=0))
+    highest = int(label[label != void(classes)].max(initial=0))
     return f"label {highest} of {classes} classes" if highest >= classes else ""
 
 
@@ -264,6 +299,6 @@ def judge_labels(split: str, result: Sample, names: Sequence[str], thorough: boo
         text = f"{split}: no labelled pixel in {count(len(bare), 'video')}, by {which}: {some(bare)}"
         yield Finding(PART, None, text, f"remove them from {split}.txt, or label them")
     labelled = result.labelled.total()
-    if labelled < result.frames / 2:
-        text = f"{split}: {labelled} of {count(result.frames, 'frame')} read have a labelled pixel"
+    if labelled < result.given / 2:
+        text = f"{split}: {labelled} of {count(result.given, 'frame')} read have a labelled pixel"
         yield Finding(PART, None, text, "remove frames without labels: training learns nothing from them")

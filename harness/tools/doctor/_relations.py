@@ -25,7 +25,7 @@ def picks(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((names[0], names[len(names) // 2], names[-1])))
 
 
-def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
+def order(split: str, frames: Frames, gap: str | None, key: str) -> Iterator[Finding]:
     """Yield which order of frames is used, and where numbers are left out."""
     if not frames:
         return
@@ -44,13 +44,15 @@ def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
         text = f"{split}: frame numbers are missing within {count(len(gaps), 'video')}: {where}; "
         if gap is None:
             text += "there frame N-1 is further back in time than elsewhere"
-            yield Finding(PART, None, text, "data.vspw.gap=start starts a new video after each gap")
+            yield Finding(PART, None, text, f"{key}=start starts a new video after each gap")
         else:
-            yield Finding(PART, None, text + "a new video starts after each gap (data.vspw.gap=start)")
+            yield Finding(PART, None, text + f"a new video starts after each gap ({key}=start)")
 
 
 def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
     """Yield the videos with frames of more than one size, by the frames that were read and by the headers of files."""
+    if getattr(getattr(dataset, "config", None), "sizes", None) == "start":
+        return  # a video begins anew with each
     by_video = {video: set(shapes_read.get(video, ())) for video in frames}
     if hasattr(dataset, "size"):
         every = sum(map(len, frames.values())) <= HEADERS

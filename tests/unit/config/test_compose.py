@@ -18,7 +18,7 @@ from harness.common import ranges
 from harness.common.errors import UsageError
 from harness.config import compose as config
 from harness.config import plugins
-from harness.config.compose import Config, compose, hashable, schema, used
+from harness.config.compose import PRESETS, Config, compose, hashable, preset_chain, schema, used
 
 SHIPPED = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
 
@@ -171,7 +171,8 @@ def test_every_shipped_preset_composes(preset: str) -> None:
 
 
 def test_the_presets_that_are_promised_are_there() -> None:
-    assert {"demo", "camvid", "paper", "authors"} <= set(SHIPPED)
+    promised = {"demo", "camvid", "paper", "authors", "cityscapes_video", "camvid_original", "kitti_step", "vipseg"}
+    assert promised <= set(SHIPPED)
 
 
 def test_the_authors_preset_is_the_papers_with_two_choices_of_theirs() -> None:
@@ -187,6 +188,35 @@ def test_a_chain_of_presets_is_read_from_its_end(tmp_path: Path) -> None:
     assert (made.train.epochs, made.train.batch, made.train.warmup) == (5, 4, 1)
     assert made.train.crop == compose("demo").train.crop
     assert made.preset == "second"
+
+
+def test_several_presets_are_read_in_their_order_each_once(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.yaml", "base: demo\ntrain: { epochs: 5, batch: 6 }\n")
+    training = write(tmp_path / "training.yaml", "base: demo\ntrain: { batch: 4 }\n")
+    both = write(tmp_path / "both.yaml", f"base: {data}+training.yaml\ntrain: {{ warmup: 3 }}\n")
+    files = [PRESETS / "demo.yaml", Path(data), Path(training)]
+    assert preset_chain(f"{data}+{training}") == files
+    assert preset_chain(str(both)) == [*files, Path(both)]
+    train = compose(str(both)).train
+    assert (train.epochs, train.batch, train.warmup) == (5, 4, 3)
+    streets, camvid = compose("camvid+cityscapes_video"), compose("camvid")
+    assert (streets.preset, streets.data.name) == ("camvid+cityscapes_video", "folder")
+    assert streets.data.config["sparse"] is True
+    for section in ("encoder", "decoder", "train", "evaluate", "precision", "seed"):
+        assert streets[section] == camvid[section], "that training, this data"
+    with pytest.raises(UsageError, match=r"unknown preset 'cityscape_video' \(did you mean 'cityscapes_video'"):
+        compose("camvid+cityscape_video")
+    write(tmp_path / "training.yaml", "base: demo+both.yaml\n")
+    with pytest.raises(UsageError, match="in a circle"):
+        compose(str(both))
+
+
+def test_numbers_as_keys_of_a_map_are_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "map.yaml", "base: demo\ndata: { folder: { label_map: { 7: road, 0-6: null } } }\n")
+    labels = {"7": "road", "0-6": None}
+    assert compose(str(path))["data"]["folder"]["label_map"] == labels
+    given = compose("demo", ["data.folder.label_map={7: road, 0-6: null}", "data.folder.label_map.8=sky"])
+    assert given["data"]["folder"]["label_map"] == {**labels, "8": "sky"}
 
 
 def test_presets_in_a_circle_are_refused(tmp_path: Path) -> None:
