@@ -57,7 +57,11 @@ def render(
         raw=tuple(row.values(RAW) for row in rows),
         links={(index, 0): link for index, row in enumerate(rows) if (link := page(row, context))},
     )
-    appendix = {"metrics": _metrics.table(title(context), rows, context), "by_class": _per_class.table(rows, context)}
+    appendix = {
+        "metrics": _metrics.table(title(context), rows, context),
+        "metric_intervals": _metrics.intervals(title(context), rows, context),
+        **_per_class.tables(rows, context),
+    }
     return Report(
         table.title,
         {context.experiment: table},

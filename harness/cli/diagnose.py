@@ -20,8 +20,8 @@ def check(
         str,
         typer.Argument(
             metavar="PLUGIN",
-            help="A decoder, encoder or data set by name, or the path of its file",
-            autocompletion=completion.of_kinds("decoders", "encoders", "datasets"),
+            help="A decoder, encoder, data set or metric by name, or the path of its file",
+            autocompletion=completion.of_kinds("decoders", "encoders", "datasets", "metrics"),
         ),
     ],
     options: Annotated[
@@ -30,7 +30,7 @@ def check(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether a decoder, encoder or data set keeps its contract.
+    """Check whether a decoder, encoder, data set or metric keeps its contract.
 
     Tries shapes, gradients, whether the loss falls, stages, two ranks against one, resuming, cost: a line each, with
     figures, or with what was expected and what came. docs/OWN_DECODER.md has the list. Exit code 1 where one is broken.
@@ -42,7 +42,8 @@ def check(
     from harness.tools import check as contract
 
     kind, name, own = contract.find(plugin, folders(plugins))
-    log.info(f"checking {kind[:-1]} {name}: trains a tiny model for a moment; about a minute")
+    trains = "" if kind == "metrics" else ": trains a tiny model for a moment; about a minute"
+    log.info(f"checking {kind[:-1]} {name}{trains}")
     tell = log.info if as_json else out
     results = []
     for result in contract.checks(kind, name, own, contract.options(options or [])):

@@ -10,7 +10,7 @@ of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from harness.data.pictures import shown
 from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
 from harness.engine.evaluation_counts import Counts
 from harness.engine.multistage import Prediction, Stages
+from harness.engine.optical_flow import Flow
 from harness.engine.prior_sources import handed_in, labelled_frame, prior
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
@@ -34,6 +35,7 @@ from harness.jobdir.events import Loaded, Log, Peak, Progress
 from harness.jobdir.paths import JobDir
 from harness.plan.job import GIVEN
 from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
+from harness.results.metric import ScoredFrame
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -94,6 +96,7 @@ class Result(NamedTuple):
     before: Tensor | None  # (H, W), the mask of the stage before
     windows: int  # of all members
     exited: int | None  # of them, those that were not computed again; None where no stage is before
+    probabilities: Callable[[], Tensor]  # (K, H, W); of tasks with metrics of their own
 
 
 def task(folder: Path) -> Task:
@@ -242,7 +245,9 @@ def run_video(
     stop: Stop,
 ) -> None:
     """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
-    counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
+    classes = len(dataset.classes)
+    counts = {task.folder: Counts(classes, device, build.own_metrics(task.job, classes)) for task in tasks}
+    flow = Flow(device)
     middle = snapshots.middle(dataset.frames(split, video))
     sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
     starts = contract.starts(dataset, split, video)
@@ -252,6 +257,7 @@ def run_video(
             for stages in workers.values():
                 stages.start()
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
+        flow.take(frame.image)
         label = None if frame.label is None else torch.from_numpy(frame.label).to(device)
         where = Path(video) / f"{name}.png"
         labelled = {source: labelled_frame(source, dataset, split, where, frame) for source in sources}
@@ -260,7 +266,8 @@ def run_video(
         }
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
-            counts[task.folder].compare(*result)
+            counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
+            counts[task.folder].observe(scored(frame, result, name in starts, flow))
             saves_mask = label is None or task.job.evaluate.keep_masks
             if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
@@ -270,6 +277,12 @@ def run_video(
                 save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
+
+
+def scored(frame: Frame, result: Result, first: bool, flow: Flow) -> ScoredFrame:
+    """Return a frame as metrics see it."""
+    mask = result.mask.cpu().numpy()
+    return ScoredFrame(frame.image, frame.label, mask, first, lambda: result.probabilities().cpu().numpy(), flow)
 
 
 def masks(
@@ -291,32 +304,47 @@ def masks(
             for task in asking:
                 if source in (task.source, task.before):
                     key = task.folder, source
-                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
+                    sums[key] = (
+                        sums[key].add(prediction)
+                        if key in sums
+                        else Sum(prediction, len(task.members) > 1 or bool(task.job.metrics))
+                    )
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Result(whole.mask(), before, whole.windows, whole.exited)
+        yield task, Result(whole.mask(), before, whole.windows, whole.exited, whole.probabilities)
 
 
 class Sum:
-    """Members' predictions for one P, added up; of a single one the mask alone is held."""
+    """Members' predictions for one P, added up; of one whose probabilities nobody needs, the mask alone is held."""
 
-    def __init__(self, first: Prediction, several: bool) -> None:
-        self._total = first.probabilities if several else None  # (K, H, W)
-        self._mask = first.mask
+    def __init__(self, first: Prediction, keep: bool) -> None:
+        self._total = first.probabilities if keep else None  # (K, H, W)
+        self._mask: Tensor | None = first.mask
+        self._members = 1
         self.windows, self.exited = first.windows, first.exited
 
     def add(self, other: Prediction) -> "Sum":
         """Add a member's probabilities."""
         assert self._total is not None
         self._total = self._total + other.probabilities
+        self._mask = None
+        self._members += 1
         self.windows += other.windows
         self.exited = None if self.exited is None or other.exited is None else self.exited + other.exited
         return self
 
     def mask(self) -> Tensor:
         """Return the most probable classes.  # (H, W)"""
-        return self._mask if self._total is None else sliding_window.labels(self._total)
+        if self._mask is not None:
+            return self._mask
+        assert self._total is not None
+        return sliding_window.labels(self._total)
+
+    def probabilities(self) -> Tensor:
+        """Return the mean of the members' probabilities.  # (K, H, W)"""
+        assert self._total is not None
+        return self._total / self._members
 
 
 def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:

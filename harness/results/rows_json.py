@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from harness.results import measures
 from harness.results.rows import ClaimResult, Context, Row, claims, null
 
 SCHEMA = 1
@@ -29,6 +30,7 @@ def experiment_json(rows: Sequence[Row], context: Context) -> dict[str, object]:
         {
             **row.values(ROW),
             "reason": row.reason or row.no_interval,
+            "metrics": measures.as_json(row, context.margin),
             "runs": [{key: null(getattr(run, key)) for key in (*RUN, *PROVENANCE)} for run in row.runs],
         }
         for row in rows

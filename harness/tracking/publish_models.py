@@ -61,7 +61,7 @@ def model_key(plan: Plan, job: Evaluate) -> dict[str, str]:
 def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
     """Return a model's card: what it is, its numbers, what they may be compared with, and how to use it."""
     plan = plan_run.plan
-    record = records.read_evaluation(plan.directory(job))
+    record = records.read_evaluation(plan.directory(job), records.chosen(job.config))
     facts = setting(job.config)
     seeds = ", ".join(str(seed) for seed in sorted({member.config["seed"] for member in job.members}))
     lines = [
