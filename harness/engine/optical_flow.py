@@ -5,6 +5,7 @@ Shapes: H × W pixels; a flow (H, W, 2) holds (x, y) from a pixel of the frame b
 
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,8 @@ class Raft:
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            why = "no state that torch.save wrote" if isinstance(error, UnpicklingError) else words.rstrip(":")
             raise UnfitError(f"{shown(path)}: no weights of torchvision's {method} ({why})") from error
         return cls(network, device)
 
