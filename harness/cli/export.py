@@ -1,6 +1,7 @@
 """`harness export`: what was made here, in the forms of other tools."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,21 @@ from harness.jobdir.paths import OutputDir
 
 log = logging.getLogger(__name__)
 
-CURVES = "curves"
+CURVES, MODEL = "curves", "model"
 
-What = Annotated[str, typer.Argument(metavar="curves", help="What to export: curves, the metrics of trainings by step")]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="curves|model",
+        help="What to export: curves, the metrics of trainings by step; model, a trained network",
+    ),
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="EXPERIMENT|KEY=VALUE",
-        help="Of which plan, as for `run`; without one, of all trainings under --root",
+        metavar="EXPERIMENT|KEY=VALUE | CHECKPOINT FOLDER",
+        help="Curves: of which plan, as for `run`; without one, of all trainings under --root. Model: the directory of "
+        "a finished training, and where to",
         autocompletion=completion.of_kinds("experiments"),
     ),
 ]
@@ -41,17 +49,22 @@ def export(
     seeds: Seeds = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Export curves to other tools, from the journals alone.
+    """Export curves to other tools, from the journals alone, or a trained network as a file.
 
     \b
+    harness export model runs/jobs/0123456789abcdef exported        torch.export, and ONNX where it is installed
     harness export curves --csv curves.csv                          of all trainings under the root
     harness export curves ablation_ensemble --tensorboard logs      of those of a plan
     harness export curves --wandb-offline wandb && wandb sync wandb/wandb/offline-run-*
 
-    Points are those that MLflow has: each step once, however often a training was resumed.
+    Points are those that MLflow has: each step once, however often a training was resumed. A network is one window of
+    a frame, raw RGB in and probabilities out; each file is compared with it (docs/API.md).
     """
+    if what == MODEL:
+        export_network(words or [])
+        return
     if what != CURVES:
-        raise UsageError(f"export {what}: only '{CURVES}' can be exported")
+        raise UsageError(f"export {what}: only '{CURVES}' and '{MODEL}' can be exported")
     targets = {"--csv": csv, "--tensorboard": tensorboard, "--wandb-offline": wandb}
     if not any(targets.values()):
         raise UsageError(f"say where to: {', '.join(targets)}")
@@ -72,3 +85,17 @@ def export(
     number = sum(len(training.points) for training in curves)
     places = ", ".join(str(path) for path in targets.values() if path is not None)
     log.info(f"{number} points of {len(curves)} training(s): {places}")
+
+
+def export_network(words: Sequence[str]) -> None:
+    """Export the network of a training's directory into a folder."""
+    if len(words) != 2:
+        raise UsageError("export model: give a finished training's directory (`harness plan` lists them) and a folder")
+    from harness.tools import export_model
+
+    training, folder = map(Path, words)
+    for check in export_model.export(training, folder):
+        log.info(
+            f"{folder / check.file}: probabilities within {check.largest:.1e} of the network's, the same class in "
+            f"{check.agreeing:.2%} of the pixels"
+        )

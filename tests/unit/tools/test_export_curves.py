@@ -60,7 +60,7 @@ def test_a_plan_chooses_its_trainings(planned: Plan, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "because"),
     [
-        (["models", "--csv", "x"], "export models: only 'curves' can be exported"),
+        (["models", "--csv", "x"], "export models: only 'curves' and 'model' can be exported"),
         (["curves"], "say where to: --csv, --tensorboard, --wandb-offline"),
     ],
 )
