@@ -61,7 +61,7 @@ class Window(nn.Module):
 
 
 def export(training: Path, folder: Path) -> list[Check]:
-    """Export a finished training into a folder. Raise UsageError or UnfitError, also where a file computes otherwise."""
+    """Export a finished training into a folder. Raise UsageError; UnfitError where a file computes otherwise."""
     job = read(training)
     if not isinstance(job, TrainSpec):
         raise UsageError(f"{shown(training)}: is no training; give the directory of one, as `harness plan` lists them")
