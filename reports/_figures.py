@@ -1,5 +1,6 @@
 """The figures that reports share, each a value with its alternative text; all of them in the house style."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ def every(rows: Sequence[Row], context: Context) -> dict[str, Figure]:
     figures = {
         "gains": gains(rows, context),
         "stages": stages(rows, context),
+        "cost": cost(rows, context),
         "gains_by_class": gains_by_class(rows, context),
         "learning_curves": learning_curves(context.evidence.curves),
         "total_loss": total_loss(context.evidence.curves),
@@ -141,6 +143,36 @@ def stages(rows: Sequence[Row], context: Context) -> Figure | None:
     )
     spoken_of = spoken([row.interval for line in lines.values() for row, _ in line.values()])
     return Figure(f"mIoU by stage of inference (bar: 95% interval{spoken_of})", f"Lines over stages. {alt}.", draw)
+
+
+def cost(rows: Sequence[Row], context: Context) -> Figure | None:
+    """Return mIoU over the FLOPs of a frame, one mark a row with its interval; None where fewer than two are known."""
+    points = [
+        (row, row.miou, flops / 1e9)
+        for row in rows
+        if row.miou is not None and (flops := context.cost(row).flops) is not None
+    ]
+    if len(points) < 2:
+        return None
+    palette = colours(str(row.method) for row, _, _ in points)
+
+    def draw() -> "matplotlib.figure.Figure":
+        with house():
+            figure, axis = canvas(7.2, 3.4)
+            for (row, miou, gflops), mark in zip(points, itertools.cycle(MARKS)):
+                style = {"color": palette[str(row.method)], "marker": mark, "ls": ""}
+                axis.plot(gflops, miou, label=row.label, **style)
+                if row.interval.low is not None and row.interval.high is not None:
+                    axis.plot([gflops] * 2, [row.interval.low, row.interval.high], color=style["color"], lw=1.2)
+            if max(x for *_, x in points) > 10 * min(x for *_, x in points):
+                axis.set_xscale("log")
+            axis.set_xlabel("GFLOPs a frame")
+            axis.set_ylabel("mIoU (%)")
+            figure.legend(loc="outside upper left", ncols=3)
+            return figure
+
+    texts = [f"{row.label} {miou:.2f} at {gflops:.4g}" for row, miou, gflops in points]
+    return Figure("mIoU by FLOPs of a frame", f"Marks: {'; '.join(texts)} GFLOPs a frame.", draw)
 
 
 def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from harness.config import metrics
 from harness.results import measures, stats
+from harness.results.means import null
 from harness.results.measures import Measure
-from harness.results.rows import Context, Row, null
+from harness.results.rows import Context, Row
 from harness.results.table import Table, signed
 
 NONE = "–"

@@ -15,7 +15,7 @@ from harness.results.frame import from_frame
 from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table
 from harness.results.table import signed as with_sign
-from reports import _figures, _metrics, _per_class
+from reports import _cost, _figures, _metrics, _per_class
 
 NONE = "–"
 INTERVAL = f"{stats.LEVEL:.0%} interval"
@@ -60,6 +60,7 @@ def render(
     appendix = {
         "metrics": _metrics.table(title(context), rows, context),
         "metric_intervals": _metrics.intervals(title(context), rows, context),
+        "cost": _cost.table(title(context), rows, context),
         **_per_class.tables(rows, context),
     }
     return Report(
@@ -114,7 +115,13 @@ def choose(rows: list[Row], context: Context) -> list[Column]:
         Column("Backbone", "l", lambda row: row.backbone or NONE),
         Column("Epochs", "r", lambda row: NONE if row.epochs is None else str(row.epochs)),
     ]
-    return who + (theirs + mine if beside else mine + theirs)
+    return who + (theirs + mine if beside else mine + theirs) + [cost(key, context) for key in context.columns]
+
+
+def cost(key: str, context: Context) -> Column:
+    """Return the column of `report.columns` that a key names."""
+    header, *_ = _cost.COLUMNS[key]
+    return Column(header, "r", lambda row: _cost.text(key, context.cost(row)))
 
 
 def headline(rows: list[Row], context: Context) -> str:

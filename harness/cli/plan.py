@@ -10,6 +10,7 @@ from harness.cli.options import Json, Names, Plugins, Preset, Root, Seeds
 from harness.cli.parse import folders, make_plan
 from harness.common.console import out
 from harness.common.errors import UsageError
+from harness.common.progress import Progress
 
 
 def list_(
@@ -58,6 +59,14 @@ def plan(
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
     rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Does a training's step fit a card of 24GB? Else the keys that make it fit"),
+    ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Ranks of a node, for --count and --memory; default: as a run"),
+    ] = None,
     power: Annotated[bool, typer.Option("--power", help="How many seeds the paper's gains take to be decided")] = False,
     check_data: Annotated[
         bool, typer.Option("--check-data", help="Digest the data's files that are new or changed, as a run would")
@@ -82,6 +91,7 @@ def plan(
     """
     from harness.cli import plan_text
     from harness.plan import cost
+    from harness.plan import memory as memories
     from harness.plan.explain import explain
     from harness.results import power as powers
 
@@ -93,8 +103,14 @@ def plan(
         return
     if rate <= 0:
         raise UsageError(f"--rate {rate:g}: must be more than 0")
-    ranks = settings.nproc and settings.nproc * (settings.nodes or 1)
+    on_node = nproc or settings.nproc
+    ranks = on_node and on_node * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
+    limit = None if memory is None else memories.parse(memory)
+    needed = []
+    if limit is not None:
+        with Progress() as progress:
+            needed = memories.needs(planned, limit, ranks, progress)
     needs_of = (
         {experiment.name: powers.of_plan(planned, experiment, costs) for experiment in planned.experiments}
         if power
@@ -102,9 +118,13 @@ def plan(
     )
     if as_json:
         shown = {**plan_text.plan_json(planned), "cost": cost.cost_json(costs)}
+        if limit is not None:
+            shown["memory"] = memories.needs_json(needed, limit)
         needs = [{"experiment": name, **need.json} for name, needed in needs_of.items() for need in needed]
         out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
         return
     out("\n".join([plan_text.plan_text(planned), *cost.cost_lines(costs)]))
+    if limit is not None:
+        out("\n".join(memories.lines(needed, limit, str(memory))))
     for experiment in planned.experiments if power else ():
         out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(needs_of[experiment.name], experiment, seeds)]))

@@ -66,12 +66,16 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = field(default=(), metadata=WHERE)
 
 
+COST_COLUMNS = ("parameters", "gflops", "fps", "memory")
+
+
 @dataclass(frozen=True)
 class ReportConfig:
     """Options of reports; no job depends on it."""
 
     # points of mIoU: "no difference" where the interval lies between -margin and +margin
     margin: float = field(default=0.3, metadata={"range": "(0, inf)"})
+    columns: tuple[str, ...] = ()  # of COST_COLUMNS: what a frame costs, in the main table too
 
 
 @dataclass(frozen=True)
@@ -331,6 +335,9 @@ def check(config: Config) -> None:
         raise UsageError(
             f"evaluate.stride={stride}: must be at most the window of {config.window}, or pixels are left out"
         )
+    for name in config["report"]["columns"]:
+        if name not in COST_COLUMNS:
+            raise UsageError(f"report.columns={name}: not one of {', '.join(COST_COLUMNS)}")
     if train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
     plugins.find("datasets", config.data.name, config.folders)

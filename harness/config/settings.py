@@ -32,21 +32,29 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
-class LaunchOptions:
+class RankOptions:
+    """Run options that ranks read: how.json and job.yaml have them."""
+
+    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
+    deterministic: bool = False  # GPU kernels that give the same bits twice, slower
+
+    @property
+    def for_ranks(self) -> JsonObject:
+        """Options that ranks read."""
+        return {f.name: getattr(self, f.name) for f in fields(RankOptions)}
+
+
+@dataclass(frozen=True)
+class LaunchOptions(RankOptions):
     """Run options that harness.yaml may set."""
 
     launcher: str = "auto"
     nproc: int | None = None  # ranks on a node
-    stall: float = 10.0  # minutes without a step after which a launch is ended and resumed once; 0: never
-    deterministic: bool = False  # GPU kernels that give the same bits twice, slower
     nodes: int | None = None  # with Slurm
     slurm: JsonObject = field(default_factory=dict)  # options of sbatch: {partition: gpu, gpus_per_node: 8, …}
     tracking_uri: str | None = None  # MLFLOW_TRACKING_URI goes before it
     prefix: str = ""  # before the names of MLflow experiments
     notify: str | None = None  # a command, or a webhook's http(s) address, when a plan is done, failed or stuck
-
-
-RANKS = ("stall", "deterministic")  # options that ranks hear of: how.json has them, and job.yaml's launch
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,6 @@ class RunOptions(LaunchOptions):
     def node_count(self) -> int:
         """Nodes of a launch."""
         return (self.nodes or 1) if self.launcher == "slurm" else 1
-
-    @property
-    def of_ranks(self) -> JsonObject:
-        """Options that ranks hear of."""
-        return {name: getattr(self, name) for name in RANKS}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ of that stage (`evaluate.prior_masks`), which gives equal masks.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +24,11 @@ from harness.common.errors import UnfitError
 from harness.data import contract
 from harness.data.contract import Dataset, Frame
 from harness.data.pictures import shown
-from harness.engine import build, checkpoint, jobs, runtime, sliding_window, snapshots
+from harness.engine import build, checkpoint, evaluation_cost, flops, jobs, runtime, sliding_window, snapshots
+from harness.engine.ensemble import Result, Sum, scored
+from harness.engine.evaluation_cost import Pace
 from harness.engine.evaluation_counts import Counts
-from harness.engine.multistage import Prediction, Stages
+from harness.engine.multistage import Stages
 from harness.engine.optical_flow import Flow
 from harness.engine.prior_sources import handed_in, labelled_frame, prior
 from harness.engine.runtime import Rank, Stop
@@ -35,7 +37,6 @@ from harness.jobdir.events import Loaded, Log, Peak, Progress
 from harness.jobdir.paths import JobDir
 from harness.plan.job import GIVEN
 from harness.plan.spec import EvaluateSpec, TrainSpec, read_as
-from harness.results.metric import ScoredFrame
 from models.segmentor import Segmentor
 
 VERSION = 1
@@ -80,6 +81,10 @@ class Task(NamedTuple):
         """The last stage that it needs of its members, -1 for none."""
         return self.job.stage if self.handed_in is None else 0 if self.handed_in in GIVEN else -1
 
+    def needs(self, source: int | str) -> bool:
+        """Return whether a prediction of its members, of a stage or for a P that is handed in, is computed for it."""
+        return source <= self.last if isinstance(source, int) else source == self.handed_in
+
     def worker(self, member: str) -> Worker:
         """Return the worker of a member's part of it."""
         return Worker(member, self.geometry, self.job.precision, self.job.control)
@@ -87,16 +92,6 @@ class Task(NamedTuple):
     def file(self, video: str) -> Path:
         """Return the path of a video's counts."""
         return JobDir(self.folder).videos / f"{video}.npz"
-
-
-class Result(NamedTuple):
-    """A task's mask of a frame, and what it took."""
-
-    mask: Tensor  # (H, W) int64
-    before: Tensor | None  # (H, W), the mask of the stage before
-    windows: int  # of all members
-    exited: int | None  # of them, those that were not computed again; None where no stage is before
-    probabilities: Callable[[], Tensor]  # (K, H, W); of tasks with metrics of their own
 
 
 def task(folder: Path) -> Task:
@@ -138,6 +133,7 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
         for task in tasks
         if rank.first
     }
+    paces = {task.folder: Pace() for task in tasks}
     try:
         workers = load(tasks, len(dataset.classes), rank.device)
         for journal in journals.values():
@@ -146,7 +142,9 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
             stop.check()
             lacking = [task for task in tasks if not task.file(video).exists()]
             if lacking:
-                run_video(lacking, workers, dataset, split, video, rank.device, stop)
+                seconds = run_video(lacking, workers, dataset, split, video, rank.device, stop)
+                for folder in seconds:
+                    paces[folder] = paces[folder].plus(lengths[video], seconds[folder])
             for folder, journal in journals.items():
                 journal.write(Progress(step=done(folder)))
         if ignored := dirty(dataset):
@@ -154,9 +152,29 @@ def evaluate(tasks: Sequence[Task], rank: Rank, stop: Stop) -> None:
                 journal.write(Log(message=ignored))
         for journal in journals.values():
             journal.write(Peak(bytes=runtime.peak(rank.device)))  # the first rank's, which has the longest video
+        if rank.first:
+            keep_costs(tasks, workers, dataset, paces)
     finally:
         for journal in journals.values():
             journal.close()
+
+
+def keep_costs(
+    tasks: Sequence[Task], workers: Mapping[Worker, Stages], dataset: Dataset, paces: Mapping[Path, Pace]
+) -> None:
+    """Write what a frame of each task took; an attempt that had nothing left to predict leaves it as it is."""
+    if not any(pace.frames for pace in paces.values()):
+        return
+    split = tasks[0].job.split
+    video = dataset.videos(split)[0]
+    height, width = dataset.read(split, video, dataset.frames(split, video)[0]).image.shape[:2]
+    counted = {who: flops.frame(stages.model, stages.geometry, height, width) for who, stages in workers.items()}
+    for task in tasks:
+        if paces[task.folder].frames:
+            own = [task.worker(member) for member in task.members]
+            frame_flops = sum(counted[who].total(1 + task.job.stage) for who in own)
+            members = [workers[who].model for who in own]
+            evaluation_cost.write(task.folder, task.job, members, frame_flops, paces[task.folder])
 
 
 def dirty(dataset: Dataset) -> str:
@@ -243,10 +261,14 @@ def run_video(
     video: str,
     device: torch.device,
     stop: Stop,
-) -> None:
-    """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once."""
+) -> dict[Path, float]:
+    """Evaluate a video for all tasks that lack it: each frame is decoded once, each member encodes it once.
+
+    Return the seconds of each task's predictions.
+    """
     classes = len(dataset.classes)
     counts = {task.folder: Counts(classes, device, build.own_metrics(task.job, classes)) for task in tasks}
+    seconds = {task.folder: 0.0 for task in tasks}
     flow = Flow(device)
     middle = snapshots.middle(dataset.frames(split, video))
     sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
@@ -267,7 +289,9 @@ def run_video(
         for task, result in masks(tasks, workers, image, priors):
             counts[task.folder].add(result.mask, label)
             counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
-            counts[task.folder].observe(scored(frame, result, name in starts, flow))
+            if task.job.metrics:
+                counts[task.folder].observe(scored(frame, result, name in starts, flow))
+            seconds[task.folder] += result.seconds
             saves_mask = label is None or task.job.evaluate.keep_masks
             if saves_mask or name == middle:
                 jobs.ours(task.folder, task.job)()
@@ -277,12 +301,7 @@ def run_video(
                 save_mask(JobDir(task.folder).masks / where, result.mask)
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
-
-
-def scored(frame: Frame, result: Result, first: bool, flow: Flow) -> ScoredFrame:
-    """Return a frame as metrics see it."""
-    mask = result.mask.cpu().numpy()
-    return ScoredFrame(frame.image, frame.label, mask, first, lambda: result.probabilities().cpu().numpy(), flow)
+    return seconds
 
 
 def masks(
@@ -293,6 +312,7 @@ def masks(
     Each member iterates on its own mask; `priors` holds each P (H, W) that is handed in.
     """
     sums: dict[tuple[Path, int | str], Sum] = {}
+    seconds = {task.folder: 0.0 for task in tasks}
     for who, stages in workers.items():  # sorted by member, as every task's members are
         asking = [task for task in tasks for member in task.members if task.worker(member) == who]
         if not asking:
@@ -302,49 +322,16 @@ def masks(
         predictions = stages.predict(image, last, [priors[source] for source in sources])
         for source, prediction in zip([*range(last + 1), *sources], predictions, strict=True):
             for task in asking:
+                seconds[task.folder] += prediction.seconds if task.needs(source) else 0.0
                 if source in (task.source, task.before):
                     key = task.folder, source
-                    sums[key] = (
-                        sums[key].add(prediction)
-                        if key in sums
-                        else Sum(prediction, len(task.members) > 1 or bool(task.job.metrics))
-                    )
+                    keep = len(task.members) > 1 or bool(task.job.metrics)
+                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, keep)
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Result(whole.mask(), before, whole.windows, whole.exited, whole.probabilities)
-
-
-class Sum:
-    """Members' predictions for one P, added up; of one whose probabilities nobody needs, the mask alone is held."""
-
-    def __init__(self, first: Prediction, keep: bool) -> None:
-        self._total = first.probabilities if keep else None  # (K, H, W)
-        self._mask: Tensor | None = first.mask
-        self._members = 1
-        self.windows, self.exited = first.windows, first.exited
-
-    def add(self, other: Prediction) -> "Sum":
-        """Add a member's probabilities."""
-        assert self._total is not None
-        self._total = self._total + other.probabilities
-        self._mask = None
-        self._members += 1
-        self.windows += other.windows
-        self.exited = None if self.exited is None or other.exited is None else self.exited + other.exited
-        return self
-
-    def mask(self) -> Tensor:
-        """Return the most probable classes.  # (H, W)"""
-        if self._mask is not None:
-            return self._mask
-        assert self._total is not None
-        return sliding_window.labels(self._total)
-
-    def probabilities(self) -> Tensor:
-        """Return the mean of the members' probabilities.  # (K, H, W)"""
-        assert self._total is not None
-        return self._total / self._members
+        results = whole.mask(), before, whole.windows, whole.exited, seconds[task.folder]
+        yield task, Result(*results, whole.probabilities)
 
 
 def read_ahead(dataset: Dataset, split: str, video: str) -> Iterator[tuple[str, Frame]]:

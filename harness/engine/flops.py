@@ -5,12 +5,14 @@
 Reads a JSON list of job descriptions from stdin (job.yaml's content, "classes", and for an evaluation its members'
 as "of") and prints {fingerprint: {"flops", "parameters"}}. FLOPs are of an iteration for a training: forward, twice as
 much backward, and the pass without gradient that makes frame N-1's mask, where the decoder takes it; and of a video of
-mean length with all members, windows and views for an evaluation.
+mean length with all members, windows and views for an evaluation. A finished evaluation keeps those of a frame
+(evaluation_cost), counted with its own models.
 """
 
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.common.errors import UnfitError
 from harness.engine import build, sliding_window
+from harness.engine.sliding_window import Geometry
 from harness.plan.spec import EvaluateSpec, TrainSpec, from_json
 from models.segmentor import Segmentor
 
@@ -67,58 +70,72 @@ def counter() -> FlopCounterMode:
 
 
 class Flops(NamedTuple):
-    """Of one window: the encoder, what a decoder does once, and what it does for every stage."""
+    """Of a window or a frame: the encoder, what a decoder does once, and what it does for every stage."""
 
     features: int
     encode: int
     predict: int
 
-    def window(self, stages: int = 1) -> int:
-        """Count a window that is predicted for a number of stages."""
+    def total(self, stages: int = 1) -> int:
+        """Count what is predicted for a number of stages."""
         return self.features + self.encode + self.predict * stages
 
 
-def passes(model: Segmentor, mode: FakeTensorMode, height: int, width: int) -> Flops:
+def passes(model: Segmentor, height: int, width: int) -> Flops:
     """Return the FLOPs of one image's passes."""
-    with mode, torch.no_grad():
+    with torch.inference_mode():
+        image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
         with counter() as features_counter:
-            features = model.features(torch.empty(1, 3, height, width))
+            features = model.features(image)
         with counter() as encode_counter:
             cache = model.decoder.encode(features, (features,) * len(model.decoder.past))
         with counter() as predict_counter:
-            model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long))
+            model.decoder.predict(cache, torch.zeros(1, height, width, dtype=torch.long, device=image.device))
     return Flops(*(counted.get_total_flops() for counted in (features_counter, encode_counter, predict_counter)))
 
 
 def training(job: TrainSpec, classes: int) -> dict[str, float]:
     """Count one iteration."""
     model, mode = fake_model(job, classes)
-    window = passes(model, mode, job.train.crop, job.train.crop)
+    with mode:
+        window = passes(model, job.train.crop, job.train.crop)
     decoder = model.decoder
     past = window.features * len(decoder.past)
-    with_gradient = 3 * (window.window() + (past if decoder.past_grad else 0))
-    without = window.window() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
+    with_gradient = 3 * (window.total() + (past if decoder.past_grad else 0))
+    without = window.total() * (1 - decoder.gt_warmup) if decoder.prior == "previous" else 0
     without += 0 if decoder.past_grad else past
     flops = job.train.batch * (with_gradient + without)
-    return {"flops": flops, "parameters": sum(p.numel() for p in model.parameters())}
+    return {"flops": flops, "parameters": size(model)}
 
 
 def evaluation(job: EvaluateSpec, members: Sequence[TrainSpec], classes: int) -> dict[str, float]:
     """Count one video: windows of its first frame, mean number of frames. Raise UnfitError without data."""
     dataset, split = build.dataset(job.data, job.plugins), job.split
-    geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
     videos = dataset.videos(split)
     frames = [dataset.frames(split, video) for video in videos]
     height, width = dataset.read(split, videos[0], frames[0][0]).image.shape[:2]
-    flops = parameters = 0.0
+    geometry = sliding_window.geometry(job.evaluate, job.scales, job.flip)
+    flops = parameters = 0
     for member in members:
         model, mode = fake_model(member, classes)
-        encoder: Any = model.encoder
-        accepts = sliding_window.WindowSize(encoder.size, encoder.multiple)
-        parameters += sum(p.numel() for p in model.parameters())
-        for tile in sliding_window.tiles(height, width, geometry, accepts):
-            flops += passes(model, mode, tile.height, tile.width).window(1 + job.stage)
+        parameters += size(model)
+        with mode:
+            flops += frame(model, geometry, height, width).total(1 + job.stage)
     return {"flops": flops * sum(map(len, frames)) / len(videos), "parameters": parameters}
+
+
+def frame(model: Segmentor, geometry: Geometry, height: int, width: int) -> Flops:
+    """Count all windows and views of a frame of height × width pixels; no window is left out by an early exit."""
+    encoder: Any = model.encoder
+    tiles = sliding_window.tiles(height, width, geometry, sliding_window.WindowSize(encoder.size, encoder.multiple))
+    shapes = Counter((tile.height, tile.width) for tile in tiles)
+    counts = [[number * part for part in passes(model, *shape)] for shape, number in shapes.items()]
+    return Flops(*map(sum, zip(*counts, strict=True)))
+
+
+def size(model: Segmentor) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 if __name__ == "__main__":

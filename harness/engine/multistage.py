@@ -29,6 +29,7 @@ class Prediction(NamedTuple):
     mask: Tensor  # (H, W) int64, their argmax
     windows: int
     exited: int | None  # windows whose P said what the stage before's had; None where no stage is before
+    seconds: float = 0.0  # since the prediction before; the first one's encodes the frame
 
 
 class Stages:
@@ -71,6 +72,7 @@ class Stages:
             self.start()
             self._size = (height, width)
         self._index += 1
+        begun = runtime.seconds(self.device)
         tiles = sliding_window.tiles(height, width, self.geometry, self.accepts)
         views = sliding_window.views(height, width, self.geometry)
         room = LIMIT if last + len(priors) > 0 else 0
@@ -81,9 +83,13 @@ class Stages:
             prior = prediction.mask
             if stage == 0 and self.model.decoder.prior == "previous":
                 self._previous = prior
+            prediction = prediction._replace(seconds=runtime.seconds(self.device) - begun)
             yield prediction if stage else prediction._replace(exited=None)
+            begun = runtime.seconds(self.device)
         for mask in priors:
-            yield self._read(windows, mask.to(self.device), tiles, views)._replace(exited=None)
+            prediction = self._read(windows, mask.to(self.device), tiles, views)._replace(exited=None)
+            yield prediction._replace(seconds=runtime.seconds(self.device) - begun)
+            begun = runtime.seconds(self.device)
         self._forget()
 
     def _read(self, windows: "Windows", prior: Tensor | None, tiles: list[Tile], views: list[View]) -> Prediction:

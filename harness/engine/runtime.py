@@ -5,6 +5,7 @@ import platform
 import random
 import resource
 import socket
+import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
@@ -112,6 +113,13 @@ def peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+
+
+def seconds(device: torch.device) -> float:
+    """Return a clock's time once all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def mix(*key: int) -> int:

@@ -165,7 +165,7 @@ class Trainer:
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             with nullcontext() if last or self.net is self.model else self.net.no_sync():
-                values, part = self._backward(batch, valid, progress)
+                values, part = self.backward(batch, valid, progress)
             totals = values if totals is None else totals + values
             sums.append(part)
             parts.append(values)
@@ -212,7 +212,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return {"skipped": 1.0}
 
-    def _backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
+    def backward(self, batch: Batch, valid: int, progress: float) -> tuple[Tensor, Any]:
         """Add a micro-batch's gradients; its losses (parts,) and class sums."""
         device = self.rank.device
         frames = batch.frames.to(device, non_blocking=True)  # (B, T, 3, H, W)

@@ -71,9 +71,9 @@ def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:
         job = spec.read(folder)
         allowed[folder] = jobs.ours(folder, job)
         kinds[job.kind].append(folder)
-        runtime.deterministic(bool(job.launch.deterministic))  # before NCCL, whose sums in the switch have no order
+        runtime.deterministic(job.launch.deterministic)  # before NCCL, whose sums in the switch have no order
         if folder == folders[0] and job.launch.stall and job.launch.attempt is not None:
-            stop.watch(lease.stacks(folder, job.launch.attempt, rank.rank), job.launch.stall)
+            stop.watch(lease.stacks(folder, job.launch.attempt, rank.rank), 60 * job.launch.stall)
 
     for folder in folders:
         guard([folder], sort, folder)

@@ -96,6 +96,7 @@ class JobDir(Folder):
     accepted_file = Entry("accepted.json")  # digests of sources that a person has signed off since
     outcome_file = Entry("outcome.json")
     events_file = Entry("events.jsonl")  # the journal
+    cost_file = Entry("cost.json")  # what an evaluation's frame took: parameters, FLOPs, seconds
     error_file = Entry("error.txt")  # tracebacks
     slurm_file = Entry("slurm.json")
     upload_file = Entry("mlflow.json")  # what each MLflow store was told

@@ -355,5 +355,5 @@ def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
     if 0 < here < nproc and (options.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
         raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
     module = plugins.load("launchers", name, plan.config.folders)
-    facts = {**provenance.source(), **options.of_ranks}
+    facts = {**provenance.source(), **options.for_ranks}
     return module.Launcher(nproc, plan.output.logs), describe(name, nproc, options.command, facts)

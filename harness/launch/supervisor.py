@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from harness.common.errors import HarnessError, UnfitError, refused
 from harness.common.progress import Progress
 from harness.common.redaction import one_line
 from harness.common.signals import Stopped, stop_signals
-from harness.config.settings import RANKS
+from harness.config.settings import RankOptions
 from harness.data import manifest
 from harness.jobdir import pruning
 from harness.jobdir.events import read_events
@@ -42,7 +42,6 @@ GRACE = 60  # seconds that a worker has to leave a checkpoint after a signal, an
 UNKILLABLE = 120.0  # seconds that killed ranks may take to end; Slurm's KillWait is 30 by default
 TELL = 8.0  # seconds without a sign of the ranks after which a person is told what is waited for
 HANGING = 30  # seconds that ranks may wait for one that has failed before they are ended
-STALL = 10.0  # minutes without a step after which a launch is ended
 
 
 class Launcher(Protocol):
@@ -154,7 +153,7 @@ def to_its_end(
 ) -> dict[Job, Outcome]:
     """Return the outcomes of `supervise` as long as no file fails."""
     followed = {job: JobProgress(job) for job in launch}
-    stall = 60 * float(how.get("stall", STALL))
+    stall = 60 * float(how.get("stall", RankOptions.stall))
     stopped: Stopped | None = None
     ended: str | None = None
     shared = {"launch": [job.fingerprint for job in launch]} if len(launch) > 1 else {}  # one pass over the frames
@@ -210,7 +209,7 @@ def prepare(plan: Plan, job: Job, lease: Lease, how: JsonObject) -> None:
         files.outcome_file.unlink(missing_ok=True)
         pruning.forget(files.folder)
         spec = plan.spec(job)
-        options = {**{name: how[name] for name in RANKS if name in how}, "stall": 60 * how.get("stall", STALL)}
+        options = {f.name: how[f.name] for f in fields(RankOptions) if f.name in how}
         spec = replace(spec, launch=replace(spec.launch, attempt=lease.number, **options))
         write_json(files.job_file, to_json(spec))  # JSON is YAML
         attempt_id = files.how().get("made") or uuid.uuid4().hex  # kept over the attempts of one run

@@ -8,16 +8,15 @@ from typing import Literal, TypeVar
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig, hashable
+from harness.config.settings import RankOptions
 from harness.jobdir.paths import JobDir
 
 
 @dataclass(frozen=True)
-class LaunchSpec:
+class LaunchSpec(RankOptions):
     """A launch's options for a job; no number depends on it. None: not said."""
 
     attempt: int | None = None  # number of the lease
-    stall: float | None = None  # seconds without a step after which ranks leave their stacks
-    deterministic: bool | None = None
     pause: int | None = None  # iterations after which a rehearsal's training stops, to be resumed
     videos: int | None = None  # at most, in a rehearsal
 
@@ -69,13 +68,14 @@ T = TypeVar("T")
 
 
 def to_json(spec: JobSpec) -> JsonObject:
-    """Return the content of job.yaml: LaunchSpec's fields lie beside the job's; some are left out where empty."""
+    """Return the content of job.yaml: a launch's options lie beside the job's; some keys are left out where empty."""
     content = asdict(spec)
     launch: JsonObject = content.pop("launch")
     for section, key in ((content, "control"), (content, "metrics"), (content["data"], "hold_out")):
         if not section.get(key):
             section.pop(key, None)
-    return content | {key: value for key, value in launch.items() if value is not None}
+    launched = spec.launch != LaunchSpec()
+    return content | {key: value for key, value in launch.items() if launched and value is not None}
 
 
 def from_json(content: JsonObject) -> JobSpec:
@@ -110,7 +110,7 @@ def _build(cls: type[T], content: JsonObject) -> T:
     values: JsonObject = {}
     for f in fields(cls):  # type: ignore[arg-type]
         if f.type is LaunchSpec:
-            values[f.name] = _build(LaunchSpec, content)
+            values[f.name] = LaunchSpec(**{key: content[key] for key in f.type.__dataclass_fields__ if key in content})
         elif f.name in content:
             value = content[f.name]
             values[f.name] = _build(f.type, value) if isinstance(f.type, type) and is_dataclass(f.type) else value

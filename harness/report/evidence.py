@@ -20,7 +20,20 @@ from harness.results.evidence import Curve, Evidence, Memory
 
 EVIDENCE = "evidence.json"
 LABELS = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
-KEPT = ("commit", "dirty", "device", "world", "launcher", "nproc", "versions", "seconds", "launch", "peak", "made")
+KEPT = (
+    "commit",
+    "dirty",
+    "device",
+    "world",
+    "launcher",
+    "nproc",
+    "versions",
+    "seconds",
+    "launch",
+    "peak",
+    "made",
+    "cost",
+)
 
 
 def gather(plan: Plan, experiment: Experiment, command: Sequence[str] = ()) -> Evidence:

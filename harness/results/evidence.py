@@ -77,6 +77,32 @@ def compute(jobs: Sequence[Mapping[str, Any]]) -> Compute | None:
 
 
 @dataclass(frozen=True)
+class FrameCost:
+    """What a row's frame takes with all windows, views, members and stages, over its seeds. None: not known."""
+
+    parameters: int | None = None
+    flops: int | None = None  # of a frame
+    frames_per_second: float | None = None  # mean over seeds, on one rank
+    peak: int | None = None  # bytes of a rank, the most of a seed; rows of one pass share it
+    devices: tuple[str, ...] = ()
+
+
+def frame_cost(jobs: Sequence[Mapping[str, Any]]) -> FrameCost:
+    """Return the cost of one row's frame by the provenance of its evaluations."""
+    costs = [job["cost"] for job in jobs if job.get("cost")]
+    if not costs:
+        return FrameCost()
+    paces = [cost["frames"] / cost["seconds"] for cost in costs if cost["seconds"]]
+    return FrameCost(
+        parameters=int(costs[0]["parameters"]),
+        flops=int(costs[0]["flops"]),
+        frames_per_second=float(np.mean(paces)) if paces else None,
+        peak=max((int(job["peak"]) for job in jobs if job.get("peak")), default=None),
+        devices=tuple(dict.fromkeys(str(job["device"]) for job in jobs if job.get("device"))),
+    )
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All of it for one experiment; whatever could not be had is empty."""
 

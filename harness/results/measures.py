@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.results import stats
-from harness.results.rows import Gain, Row, gain_of, interval_of, null
+from harness.results.means import null
+from harness.results.rows import Gain, Row, gain_of, interval_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.atomic_files import JsonObject
+from harness.common.atomic_files import JsonObject, read_json
 from harness.config import metrics as metric_plugins
 from harness.config import plugins
 from harness.config.compose import Config
@@ -203,9 +203,14 @@ def unpacked(data: bytes, run_id: str, makers: Mapping[str, MakeMetric] | None =
 
 
 def provenance(directory: Path) -> JsonObject:
-    """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes."""
+    """Return a job's commit, versions and device, seconds of its launch (shared by the jobs `launch`), peak bytes.
+
+    An evaluation's "cost" is what a frame took (engine/evaluation_cost); results of before 0.2 have none.
+    """
     files = JobDir(directory)
     outcome = files.outcome()
     if outcome is None:
         return {**files.how(), "seconds": None}
-    return {**files.how(), **(outcome.provenance or {}), "seconds": outcome.seconds, "peak": outcome.peak}
+    cost = read_json(files.cost_file)
+    own = {**files.how(), **(outcome.provenance or {}), "seconds": outcome.seconds, "peak": outcome.peak}
+    return {**own, "cost": cost} if cost else own

@@ -19,7 +19,7 @@ from harness.plan.cell import Cell
 from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, setting
 from harness.results import means, paper, stats
-from harness.results.evidence import Evidence
+from harness.results.evidence import Evidence, FrameCost, frame_cost
 from harness.results.units import Sample, UnitTotals
 
 STATUSES = (  # a cell of several seeds has the first of these that a seed has
@@ -101,6 +101,12 @@ class Context:
     evidence: Evidence = field(default_factory=Evidence, repr=False)
     vc: str = "official"  # which video consistency is printed: official or strict
     margin: float = stats.MARGIN  # points of mIoU below which a difference is none
+    columns: tuple[str, ...] = ()  # of COST that the main table has, too
+
+    def cost(self, row: "Row") -> FrameCost:
+        """Return what a frame of a row takes."""
+        own = {run.fingerprint for run in row.done}
+        return frame_cost([job for job in self.evidence.jobs if job["fingerprint"] in own])
 
     @property
     def reason(self) -> str | None:
@@ -213,7 +219,7 @@ class Row:
 
     def values(self, names: Iterable[str]) -> dict[str, object]:
         """Return plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
-        return {name: null(attrgetter(NESTED.get(name, name))(self)) for name in names}
+        return {name: means.null(attrgetter(NESTED.get(name, name))(self)) for name in names}
 
 
 NESTED = {  # name in SUMMARY -> attribute of a row
@@ -253,6 +259,7 @@ def context(
     """Return what a report of a plan's experiment says around its numbers."""
     facts = setting(experiment.config)
     reasons = tuple(paper.not_the_papers(facts))
+    options = experiment.config.tree.get("report", {})  # older plans have no such keys
     return Context(
         experiment=experiment.name,
         title=experiment.title,
@@ -264,7 +271,8 @@ def context(
         link=link,
         evidence=evidence or Evidence(),
         vc=experiment.config["evaluate"].get("vc") or "official",
-        margin=experiment.config.tree.get("report", {}).get("margin", stats.MARGIN),  # older plans have no such key
+        margin=options.get("margin", stats.MARGIN),
+        columns=tuple(options.get("columns", ())),
     )
 
 
@@ -387,12 +395,3 @@ def _reason(runs: Sequence[CellResult]) -> str | None:
     if len(texts) == len(runs) and len(set(texts)) == 1:
         return undone[0].reason
     return "; ".join(f"seed {run.seed}: {text}" for run, text in zip(undone, texts, strict=True))
-
-
-def null(value: Any) -> Any:
-    """Return a value as plain Python: numbers unboxed, every kind of missing as None."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value

@@ -11,6 +11,7 @@ from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment
 from harness.plan.spec import to_json
 from harness.results import metrics, records, score
+from harness.results.evidence import frame_cost
 from harness.results.records import RunRecord
 from harness.tracking.client import NOTE, ROLE, SCORE
 from harness.tracking.plan_run import PlanRun
@@ -65,6 +66,7 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell, order: str) -> None:
     if stored.status == "FINISHED":  # of a metric that was chosen since, the class sums are there already
         tracking.log(run, [point for point in points if point[0] not in stored.metrics])
         return
+    points += cost_points(record, files.outcome_file)
     tracking.log(run, [*points, *Samples(files).read()])
     log_dataset(tracking, run, job, job.split, "eval")
     tracking.json(run, "config/job.json", to_json(job.spec()))
@@ -110,6 +112,14 @@ def final_points(record: RunRecord, written: Path) -> list[Point]:
     """Return the final numbers as points, at the time when a file was written."""
     when = round(1000 * ended(written))
     return [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
+
+
+def cost_points(record: RunRecord, written: Path) -> list[Point]:
+    """Return what the frame of an evaluation cost, as points; none of results of before 0.2."""
+    cost = frame_cost([record.provenance])
+    values = {"parameters": cost.parameters, "flops": cost.flops, "frames_per_second": cost.frames_per_second}
+    when = round(1000 * ended(written))
+    return [(f"cost/{key}", float(value), 0, when) for key, value in values.items() if value is not None]
 
 
 def units(experiment: Experiment, record: RunRecord) -> str:

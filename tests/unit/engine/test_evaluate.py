@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from tiny_jobs import ALONE, counts, evaluation
 
+from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError
 from harness.config.compose import DataSpec, EvaluateConfig
-from harness.engine import build, evaluate
+from harness.engine import build, evaluate, flops
 from harness.engine import multistage as stages_module
 from harness.engine.multistage import Stages, Windows, nbytes
 from harness.engine.runtime import Rank, Stop, Stopped
@@ -90,6 +91,23 @@ def test_the_journal_parts_loading_from_work_and_tells_the_peak(root, monkeypatc
     outcome = supervisor.finish_evaluation(JobDir(folder), 3)
     assert outcome.peak == events[-1].bytes > 2**20
     assert outcome.seconds == 50, "with the loading: what a launch takes"
+
+
+def test_cost_is_that_of_a_frame_and_a_rerun_without_work_keeps_it(root):
+    folders = [evaluation(root, "a", [A]), evaluation(root, "ab2", [A, B], stage=2)]
+    run(*folders)
+    (own, both) = (read_json(JobDir(folder).cost_file) for folder in folders)
+    assert own["frames"] == both["frames"] == 9
+    assert both["seconds"] > own["seconds"] > 0
+    models = [evaluate.model(root / "jobs" / member, 4) for member in (A, B)]
+    assert own["parameters"] == sum(value.numel() for value in models[0].parameters())
+    assert both["parameters"] == sum(value.numel() for model in models for value in model.parameters())
+    for folder, cost in zip(folders, (own, both), strict=True):  # the count of `plan --count`, without weights
+        job = read(folder)
+        members = [read(root / "jobs" / member) for member in job.members]
+        assert cost["flops"] * 3 == flops.evaluation(job, members, 4)["flops"]  # of a video of three frames
+    run(*folders)
+    assert read_json(JobDir(folders[0]).cost_file) == own
 
 
 def test_one_launch_equals_launches_alone(root):
@@ -184,7 +202,7 @@ def test_each_member_encodes_a_window_once_for_all_jobs_and_stages(root, monkeyp
     monkeypatch.setattr(Segmentor, "features", lambda self, images: (calls.append(1), features(self, images))[1])
     jobs = [evaluation(root, f"s{stage}", [A], stage) for stage in (0, 1, 3)]
     run(*jobs, evaluation(root, "b", [B]), evaluation(root, "ab", [A, B], 1))
-    assert len(calls) == 2 * 2 * 3 * 3  # members × windows × videos × frames
+    assert len(calls) == 2 * 2 * 3 * 3 + 2  # members × windows × videos × frames, and each once to count its FLOPs
 
 
 def test_caches_beyond_the_limit_are_made_again_with_equal_results(root, monkeypatch):

@@ -244,7 +244,7 @@ def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decod
         torch.arange(2),
         ("", ""),
     )
-    trainer._backward(batch, 2 * 32 * 32, progress=0.9)
+    trainer.backward(batch, 2 * 32 * 32, progress=0.9)
     missing = [name for name, parameter in trainer.model.named_parameters() if parameter.grad is None]
     assert missing == []
 

@@ -81,7 +81,7 @@ def test_all_run_once_and_every_lease_is_given_back(made: Plan) -> None:
     assert scheduler.executed == len(made.jobs) == len(launcher.started)
     assert not scheduler.failures
     assert all(lease.current_holder(made.directory(job)) is None for job in made.jobs)
-    assert all(spec["attempt"] == 1 and spec["stall"] == 600 for spec in launcher.specs)
+    assert all(spec["attempt"] == 1 and spec["stall"] == 10 for spec in launcher.specs)
 
 
 def test_a_stalled_launch_is_ended_and_resumed_once(made: Plan, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,8 +55,8 @@ def test_the_keys_are_those_of_every_finished_root(planned: Plan) -> None:
         assert list(to_json(job.spec())) == (TRAIN_KEYS if isinstance(job, Train) else EVALUATE_KEYS)
     (training, *_) = planned.jobs
     assert to_json(training.spec())["data"].keys() == {"name", "config", "hold_out"}
-    launch = LaunchSpec(attempt=2, stall=600.0, deterministic=False)
-    assert list(to_json(replace(training.spec(), launch=launch)))[-3:] == ["attempt", "stall", "deterministic"]
+    launch = LaunchSpec(attempt=2, stall=10.0, deterministic=False)
+    assert list(to_json(replace(training.spec(), launch=launch)))[-3:] == ["stall", "deterministic", "attempt"]
 
 
 def test_what_is_written_is_read(planned: Plan, tmp_path: Path) -> None:
