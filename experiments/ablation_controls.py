@@ -11,7 +11,7 @@ import json
 
 from harness.plan.cell import TRUTH, Cell, Config, Evaluate, Train
 
-TITLE = "Controls – what the parts of Decoders A and B contribute"
+TITLE = "Controls – what each part of A and B contributes"
 REPORT = "comparison"
 
 

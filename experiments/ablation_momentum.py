@@ -1,4 +1,4 @@
-"""How does the momentum m of Eq. 1, the weight of the new value, act on Decoder A, and under which schedule?
+"""How do the momentum m of Eq. 1, the weight of the new value, and its schedule affect Decoder A?
 
 Expected: unknown; the paper leaves both open. The authors' public code has 0.9 with the learning rate's poly schedule,
 and 0.1 fixed in its later form; seeds alone move mIoU by about 0.5. Cells are named SCHEDULE_MMM, m in thousandths;

@@ -1,4 +1,4 @@
-"""The challenge's entry: what do stages, and then several scales and mirroring, add to A+B, and what is submitted?
+"""The challenge submission: what do stages, then several scales and mirroring, add to A+B?
 
 Expected (VSPW test server, §5.3): 57.44 for the last row; its labels are not public, so it cannot be checked here.
 The paper prints no number of these steps on val; how many stages the entry had it does not say (`stages`, 3).

@@ -8,13 +8,13 @@ from harness.results.table import Table
 
 NONE = "–"
 NOTES = (
-    "A frame with all windows, views, members and stages. FLOPs: two a multiply-add, without the exact early exit.",
-    "Frames a second: of the predictions alone, on one rank, mean over seeds. Memory: the most that a rank had in use; "
-    "rows that were evaluated in one pass share it.",
+    "Per frame, with all windows, views, members and stages. FLOPs: two per multiply-add, ignoring early exits.",
+    "Frames per second: predictions only, on one rank, mean over seeds. Memory: peak of a rank, shared by rows "
+    "that were evaluated in one pass.",
 )
 COLUMNS: dict[str, tuple[str, Callable[[FrameCost], float | None], str]] = {  # a key -> header, value, its form
     "parameters": ("Parameters (M)", lambda cost: scaled(cost.parameters, 1e6), ".2f"),
-    "gflops": ("GFLOPs a frame", lambda cost: scaled(cost.flops, 1e9), ".4g"),
+    "gflops": ("GFLOPs per frame", lambda cost: scaled(cost.flops, 1e9), ".4g"),
     "fps": ("Frames/s", lambda cost: cost.frames_per_second, ".3g"),
     "memory": ("Memory (GiB)", lambda cost: scaled(cost.peak, 2**30), ".2f"),
 }
@@ -32,14 +32,14 @@ def text(key: str, cost: FrameCost) -> str:
     return NONE if number is None else f"{number:{form}}"
 
 
-def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
+def table(rows: Sequence[Row], context: Context) -> Table | None:
     """One row a cell; None where no cost is known, as of results of before 0.2."""
     costs = [context.cost(row) for row in rows]
     if not any(cost.parameters for cost in costs):
         return None
     headers = [header for header, _, _ in COLUMNS.values()]
     return Table(
-        f"{title}: cost",
+        f"{context.title}: cost",
         ("Method", *headers, "Device"),
         tuple(
             (row.label, *(text(key, cost) for key in COLUMNS), ", ".join(cost.devices) or NONE)

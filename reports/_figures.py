@@ -166,13 +166,13 @@ def cost(rows: Sequence[Row], context: Context) -> Figure | None:
                     axis.plot([gflops] * 2, [row.interval.low, row.interval.high], color=style["color"], lw=1.2)
             if max(x for *_, x in points) > 10 * min(x for *_, x in points):
                 axis.set_xscale("log")
-            axis.set_xlabel("GFLOPs a frame")
+            axis.set_xlabel("GFLOPs per frame")
             axis.set_ylabel("mIoU (%)")
             figure.legend(loc="outside upper left", ncols=3)
             return figure
 
     texts = [f"{row.label} {miou:.2f} at {gflops:.4g}" for row, miou, gflops in points]
-    return Figure("mIoU by FLOPs of a frame", f"Marks: {'; '.join(texts)} GFLOPs a frame.", draw)
+    return Figure("mIoU by FLOPs of a frame", f"Marks: {'; '.join(texts)} GFLOPs per frame.", draw)
 
 
 def gains_by_class(rows: Sequence[Row], context: Context) -> Figure | None:
@@ -267,7 +267,7 @@ def total_loss(curves: Sequence[Curve]) -> Figure | None:
             return figure
 
     ends = [in_words_of_curve(*line, "total loss") for line in lines]
-    title = "Total training loss, auxiliary and coarse terms included: no comparison of decoders (thick: running mean)"
+    title = "Total training loss with auxiliary and coarse terms, not comparable between decoders (thick: running mean)"
     return Figure(title, f"Lines over iterations: {'; '.join(ends)}.", draw, folded=True)
 
 

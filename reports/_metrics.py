@@ -10,8 +10,8 @@ from harness.results.rows import Context, Row
 from harness.results.table import Table, signed
 
 NONE = "–"
-OFFICIAL = "predictions need only be constant; a video's last window is left out, as in VSPW's script"
-STRICT = "every window; void is left out; predictions must be constant and correct"
+OFFICIAL = "predictions need only be constant; a video's last window is skipped, as in VSPW's script"
+STRICT = "every window; void is ignored; predictions must be constant and correct"
 
 
 def headers(rows: Sequence[Row], context: Context) -> dict[str, str]:
@@ -31,7 +31,7 @@ def headers(rows: Sequence[Row], context: Context) -> dict[str, str]:
     return {key: header for key, header in (names | chosen).items() if any(key in row.metrics for row in rows)}
 
 
-def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
+def table(rows: Sequence[Row], context: Context) -> Table | None:
     """One row a cell, means over seeds; None where no row has more than its mIoU."""
     names = headers(rows, context)
     if not set(names) - {"miou"}:
@@ -40,7 +40,7 @@ def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
     if any(key.startswith("mvc") for key in names):
         notes.append(f"mVC, {context.vc} variant: {STRICT if context.vc == 'strict' else OFFICIAL}.")
     return Table(
-        f"{title}: other metrics",
+        f"{context.title}: other metrics",
         ("Method", *names.values()),
         tuple((row.label, *(f"{row.metrics[k]:.2f}" if k in row.metrics else NONE for k in names)) for row in rows),
         tuple(notes),
@@ -49,7 +49,7 @@ def table(title: str, rows: Sequence[Row], context: Context) -> Table | None:
     )
 
 
-def intervals(title: str, rows: Sequence[Row], context: Context) -> Table | None:
+def intervals(rows: Sequence[Row], context: Context) -> Table | None:
     """One row a cell and number, with interval, gain and verdict; None where no number has an interval or a gain."""
     every = [
         (row, key, header, each)
@@ -73,7 +73,7 @@ def intervals(title: str, rows: Sequence[Row], context: Context) -> Table | None
     if lower := sorted({header for *_, header, each in every if each.better == "lower"}):
         notes.append(f"Lower is better: {', '.join(lower)}.")
     return Table(
-        f"{title}: intervals of other metrics",
+        f"{context.title}: intervals of other metrics",
         ("Metric", "Method", f"mean [{level}]", f"gain [{level}]", "Verdict"),
         tuple(line(row, header, each, context.margin) for row, _, header, each in every),
         tuple(notes),

@@ -72,7 +72,7 @@ def table(
     absent = sum(np.isnan(next(iter(iou.values()))))
     notes = [f"{header} in percent, mean over seeds; pixels: the class's share of the labelled pixels."]
     if absent and means is None:
-        notes.append(f"{absent} of {len(classes)} classes have no pixel in this split and are left out of mIoU.")
+        notes.append(f"{absent} of {len(classes)} classes have no pixel in this split and are excluded from mIoU.")
     return Table(
         f"{context.title}: {header} by class",
         ("Class", "pixels", *unique([labels[cell] for cell in iou], taken=("Class", "pixels"))),

@@ -1,4 +1,4 @@
-"""Ours beside the paper's: one row a cell, with its gain over the cell it is measured against.
+"""Our results beside the paper's: one row per configuration, with its gain over its baseline.
 
 Where data, backbone or schedule are not the paper's, the title says so and the paper's columns stand apart.
 """
@@ -58,9 +58,9 @@ def render(
         links={(index, 0): link for index, row in enumerate(rows) if (link := page(row, context))},
     )
     appendix = {
-        "metrics": _metrics.table(title(context), rows, context),
-        "metric_intervals": _metrics.intervals(title(context), rows, context),
-        "cost": _cost.table(title(context), rows, context),
+        "metrics": _metrics.table(rows, context),
+        "metric_intervals": _metrics.intervals(rows, context),
+        "cost": _cost.table(rows, context),
         **_per_class.tables(rows, context),
     }
     return Report(
@@ -80,13 +80,8 @@ def page(row: Row, context: Context) -> str:
 
 
 def title(context: Context) -> str:
-    """The experiment's title, and in brackets what is not the paper's."""
-    if context.comparable:
-        return context.title
-    heads = ("data: ", "backbone: ", "schedule: ")
-    parts = [reason.partition(": ")[2] for reason in context.reasons if reason.startswith(heads)]
-    names = [{"synthetic": "synthetic videos"}.get(part, part) for part in parts] or list(context.reasons)
-    return f"{context.title} ({', '.join(names) + ': ' if names else ''}not the paper's setting)"
+    """The experiment's title, and whether it is not the paper's setting; a note says what differs."""
+    return context.title if context.comparable else f"{context.title} (not the paper's setting)"
 
 
 def choose(rows: list[Row], context: Context) -> list[Column]:
@@ -143,7 +138,7 @@ def headline(rows: list[Row], context: Context) -> str:
         "No difference shown" if differ else f"No row differs from {baseline}": [
             r for r in over_seeds if r not in differ
         ],
-        f"Over {baseline}, with noise between seeds not known": [row for row in gains if row not in over_seeds],
+        f"Over {baseline}, noise between seeds unknown": [row for row in gains if row not in over_seeds],
     }
     parts = [
         f"{name}: {', '.join(f'{r.label} ({our_gain(r)})' for r in some)}" for name, some in groups.items() if some
@@ -249,7 +244,8 @@ def hidden_notes(rows: list[Row], context: Context) -> list[str]:
     """Numbers of the paper that nobody but the challenge's server can check."""
     published = [paper.published(context.experiment, row.cell) for row in rows]
     return [
-        f"The paper's {number.miou:.2f} ({number.source}): not checkable here: the test labels are not public."
+        f"The paper's {number.miou:.2f} ({number.source}) cannot be checked here because the test labels are not "
+        "public."
         for number in published
         if number is not None and number.hidden
     ]
@@ -263,7 +259,7 @@ def seed_notes(rows: list[Row]) -> list[str]:
     single = [row.label for row in rows if row.seeds == 1]
     if single:
         whom = "" if len(single) == len(rows) else f"{', '.join(single)}: "
-        lines.append(f"{whom}one seed, which says nothing about the noise between seeds.")
+        lines.append(f"{whom}only one seed, so the noise between seeds is unknown.")
     return [line[0].upper() + line[1:] for line in lines]
 
 
@@ -325,8 +321,8 @@ def together(rows: list[Row], answers: list[ClaimResult]) -> list[str]:
     if len(family) < 2:
         return []
     decided = [pair for (pair, _), yes in zip(family, stats.holm([p for _, p in family]), strict=True) if yes]
-    share = f"Holm, {1 - stats.LEVEL:.0%} for a false one among them"
-    return [f"All {len(family)} claims read together ({share}): 0 is excluded for {', '.join(decided) or 'none'}."]
+    share = f"Holm, at most {1 - stats.LEVEL:.0%} risk of any false one"
+    return [f"All {len(family)} claims taken together ({share}): 0 is excluded for {', '.join(decided) or 'none'}."]
 
 
 def power_notes(rows: list[Row], context: Context) -> list[str]:
@@ -338,7 +334,7 @@ def power_notes(rows: list[Row], context: Context) -> list[str]:
         f"{versus(rows, need.cell, need.baseline)} {need.smallest:.2f}" for need in needs if need.smallest is not None
     ]
     if smallest:
-        lines.append(f"Smallest gain that {powers.POWER:.0%} of such tables would show: {', '.join(smallest)}.")
+        lines.append(f"Smallest gain that {powers.POWER:.0%} of such tables would detect: {', '.join(smallest)}.")
     return lines
 
 
@@ -361,8 +357,8 @@ def provenance(rows: list[Row]) -> list[str]:
             groups[text(run)].append(f"{run.label} (seed {run.seed})")
         values = [value for value in groups if value]
         if len(groups) > 1:
-            listed = "; ".join(f"{value or 'not known'}: {', '.join(labels)}" for value, labels in groups.items())
-            notes.append(f"Rows differ in {name}, which may move their numbers: {listed}.")
+            listed = "; ".join(f"{value or 'unknown'}: {', '.join(labels)}" for value, labels in groups.items())
+            notes.append(f"Rows differ in {name}, which may affect their results: {listed}.")
         elif values and name != "versions":
             same.append(f"{name} {values[0]}")
     if same and any(run.dirty for run in runs):

@@ -1,4 +1,4 @@
-"""mIoU against the memory momentum m, a curve a schedule: the table of `comparison`, and what it amounts to above it.
+"""mIoU against the memory momentum m, one curve per schedule: the table of `comparison` with a summary above it.
 
 m and the schedule are read from a cell's name, SCHEDULE_MMM with m in thousandths; other cells stand in the table only.
 """
@@ -58,7 +58,7 @@ def sentence(points: list[Point]) -> str:
     best, worst = (choose(points, key=lambda point: point.miou).row for choose in (max, min))
     if max(point.row.seeds for point in points) < 2:
         ends = f"{number(worst.miou)} ({worst.label}) and {number(best.miou)} ({best.label})"
-        return f"{count(len(points), 'configuration')} between {ends} mIoU, one seed each: no order of them is known."
+        return f"{count(len(points), 'configuration')} between {ends} mIoU, one seed each: they cannot be ranked."
     head = f"Best of {count(len(points), 'configuration')}: {best.label}, {number(best.miou)} mIoU"
     if default is None:
         return f"{head}."
@@ -68,7 +68,7 @@ def sentence(points: list[Point]) -> str:
     comparison = f"{head}, {signed(lead)} over {default.label}"
     noise = stats.lead(default.sd, default.seeds, len(points) - 1, best.gain.seeds)
     if noise is None or lead is None:
-        return f"{comparison}; the default has one seed, so the lead that noise alone gives is not known."
+        return f"{comparison}; the default has one seed, so the lead expected from noise alone is unknown."
     equal = count(len(points) - 1, "equal configuration")
     much = f"the best of {equal} leads by up to {noise:.2f}, by the spread over {count(default.seeds, 'seed')}"
     return f"{comparison}; {much}" + (": not distinguishable." if abs(lead) <= noise else ".")

@@ -1,4 +1,4 @@
-"""Stages beside the paper's: what each gains over stage 0, how much of the masks it moves, and where it stops early.
+"""Stages beside the paper's: the gain of each over stage 0, the share of pixels it changes, and early exits.
 
 The table of `comparison`, with the stage in a column of its own.
 """
@@ -11,11 +11,11 @@ from reports import comparison
 from reports.comparison import NONE, Column
 
 WHY = (
-    "Why stages change so little: of P, Eqs 5-6 know only how often it names each class in a window, not where, so a "
-    "stage acts through these counts alone."
+    "Why stages change so little: Eqs. 5-6 use only P's class counts per window, not positions, so a stage has an "
+    "effect only if these counts change."
 )
 COLUMNS = (
-    "Changed: share of pixels whose class differs from the stage before (with P = ground truth: than at stage 0). "
+    "Changed: share of pixels whose class differs from the previous stage (with P = ground truth: than at stage 0). "
     "Early exit: share of windows whose class counts did not change, so that their logits are exactly the same."
 )
 

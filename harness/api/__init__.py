@@ -72,7 +72,7 @@ def run(
     output_dir = None if root is None else Path(root)
     planned, settings = make_plan(list(words), seeds, preset, output_dir, folders, launcher=launcher, nproc=nproc)
     if settings.launcher == "slurm":
-        raise UsageError("launcher=slurm: `harness run` submits and follows Slurm jobs; here a run takes this machine")
+        raise UsageError("launcher=slurm: use `harness run` to submit Slurm jobs; harness.api runs on this machine")
     flags = {"--preset": planned.config.preset, "--root": settings.root, "--seeds": seeds}
     command = ["harness", "run", *words, *(str(word) for pair in flags.items() for word in pair)]
     command += [word for folder in plugins for word in ("--plugins", str(folder))]
@@ -105,7 +105,7 @@ def results(source: str | os.PathLike[str]) -> "pd.DataFrame":
         frame = to_frame(report_from_root.review(planned, experiment, (), None).results)
         frames.append(frame.assign(plan=experiment.digest))
     if not frames:
-        raise UsageError(f"{root}: no plan was run here; give the output directory of `harness run`")
+        raise UsageError(f"{root}: no plan was run in this directory; give the output directory of `harness run`")
     return pd.concat(frames, ignore_index=True)
 
 

@@ -21,8 +21,8 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 log = logging.getLogger(__name__)
 
 app = typer.Typer(
-    help="The tables of Memory Based Video Scene Parsing from one command: trains what is missing, evaluates, logs to "
-    "MLflow, and sets our numbers beside the paper's.",
+    help="Reproduce the tables of Memory Based Video Scene Parsing with one command: train what is missing, evaluate, "
+    "log to MLflow, and compare the results with the paper's.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -32,7 +32,7 @@ Start here:   harness run ablation_ensemble     synthetic videos, a tiny BEiT, m
 Your data:    harness doctor --preset paper data.vspw.root=DIR
 Your decoder: harness check mine --plugins DIR
 
-Defaults of a person or a site go into harness.yaml; docs/USAGE.md shows one.""",
+Put your own or your site's defaults in harness.yaml; see docs/USAGE.md.""",
 )
 
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return fail(refused(error))
     except Stopped as stop:
-        log.info(f"harness: stopped by {stop}: what is finished is kept; the same command goes on from there")
+        log.info(f"harness: stopped by {stop}: finished work is kept; run the same command to continue")
         return PREEMPTED
     except typer.Exit as leave:
         return leave.exit_code

@@ -30,10 +30,11 @@ def check(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether a decoder, encoder, data set or metric keeps its contract.
+    """Check whether a decoder, encoder, data set or metric fulfils its contract.
 
-    Tries shapes, gradients, whether the loss falls, stages, two ranks against one, resuming, cost: a line each, with
-    figures, or with what was expected and what came. docs/OWN_DECODER.md has the list. Exit code 1 where one is broken.
+    Tests shapes, gradients, whether the loss falls, stages, two ranks against one, resuming and cost. Prints one line
+    per check with its figures, or with expected and actual values. docs/OWN_DECODER.md lists the checks. Exit code 1
+    if a check fails.
 
     \b
     harness check frame_difference --plugins docs/examples
@@ -42,7 +43,7 @@ def check(
     from harness.tools import check as contract
 
     kind, name, own = contract.find(plugin, folders(plugins))
-    trains = "" if kind == "metrics" else ": trains a tiny model for a moment; about a minute"
+    trains = "" if kind == "metrics" else ": this trains a tiny model and takes about a minute"
     log.info(f"checking {kind[:-1]} {name}{trains}")
     tell = log.info if as_json else out
     results = []
@@ -53,7 +54,7 @@ def check(
     if as_json:
         rows = [{"what": result.what, "held": result.passed, "text": result.text} for result in results]
         out(json.dumps({"schema": 1, "kind": kind, "name": name, "held": not broken, "promises": rows}, indent=1))
-    log.info(f"{len(results) - broken} of {len(results)} promises hold")
+    log.info(f"{len(results) - broken} of {len(results)} checks passed")
     if broken:
         raise typer.Exit(1)
 
@@ -63,7 +64,7 @@ def doctor(
         list[str] | None,
         typer.Argument(
             metavar="PART|EXPERIMENT|KEY=VALUE",
-            help="Parts to check alone: software, devices, weights, disk, store, data; the rest as for `run`  "
+            help="Parts to check: software, devices, weights, disk, store, data; the rest as for `run`  "
             "[built in: all parts, ablation_ensemble]",
             autocompletion=completion.parts_and_experiments,
         ),
@@ -71,16 +72,16 @@ def doctor(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Read every frame and mask, not a sample")] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Read every frame and mask instead of a sample")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check data, weights, machine and MLflow store.
+    """Check the data, weights, machine and MLflow store.
 
-    Give it what you mean to give `run`. First comes where each setting is from (flag, harness.yaml, built in), then a
-    line for each thing about data, weights, devices, software, store and disk: OK, FAIL or a note, with what to do.
-    Exit code 3 where something fails. Names of parts check these alone; an experiment of such a name is given by the
-    path of its file.
+    Give the arguments that you will give `run`. Prints where each setting comes from (flag, harness.yaml or built in),
+    then one line per check of data, weights, devices, software, store and disk: OK, FAIL or a note, with a remedy.
+    Exit code 3 if a check fails. Name parts to check only those; give an experiment of the same name by its file's
+    path.
 
     \b
     harness doctor ablation_ensemble --preset paper data.vspw.root=DIR

@@ -1,4 +1,4 @@
-"""`harness export`: what was made here, in the forms of other tools."""
+"""`harness export`: results in forms for other tools and other people."""
 
 import logging
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from harness.jobdir.paths import OutputDir
 
 log = logging.getLogger(__name__)
 
-CURVES, MODEL = "curves", "model"
+CURVES, REPORT, MODEL = "curves", "report", "model"
 
 What = Annotated[
     str,
     typer.Argument(
-        metavar="curves|model",
-        help="What to export: curves, the metrics of trainings by step; model, a trained network",
+        metavar="curves|report|model",
+        help="curves: the metrics of trainings by step; report: a folder to be published; model: a trained network",
     ),
 ]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EXPERIMENT|KEY=VALUE | CHECKPOINT FOLDER",
-        help="Curves: of which plan, as for `run`; without one, of all trainings under --root. Model: the directory of "
-        "a finished training, and where to",
+        help="The plan, as for `run`; `curves` without one exports all trainings under --root. For `model` the "
+        "directory of a finished training, and where to",
         autocompletion=completion.of_kinds("experiments"),
     ),
 ]
@@ -39,35 +39,47 @@ Words = Annotated[
 def export(
     what: What,
     words: Words = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="A line a point")] = None,
-    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder of events a training")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="curves: one line per point")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="curves: one folder of events per training")
+    ] = None,
     wandb: Annotated[
-        Path | None, typer.Option("--wandb-offline", metavar="DIR", help="A run a training, to be sent by `wandb sync`")
+        Path | None,
+        typer.Option("--wandb-offline", metavar="DIR", help="curves: one run per training, to be sent by `wandb sync`"),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="report: the folder to write; it must be new or empty")
     ] = None,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Export curves to other tools, from the journals alone, or a trained network as a file.
+    """Export curves to other tools, a report as a folder to be published, or a trained network.
 
     \b
-    harness export model runs/jobs/0123456789abcdef exported        torch.export, and ONNX where it is installed
-    harness export curves --csv curves.csv                          of all trainings under the root
-    harness export curves ablation_ensemble --tensorboard logs      of those of a plan
+    harness export model runs/jobs/0123456789abcdef exported        torch.export, and ONNX if it is installed
+    harness export curves --csv curves.csv                          all trainings under the root
+    harness export curves ablation_ensemble --tensorboard logs      those of a plan
     harness export curves --wandb-offline wandb && wandb sync wandb/wandb/offline-run-*
+    harness export report ablation_ensemble --out published         README.md, figures, configurations, logs
 
-    Points are those that MLflow has: each step once, however often a training was resumed. A network is one window of
-    a frame, raw RGB in and probabilities out; each file is compared with it (docs/API.md).
+    Points are those that MLflow has: each step once, however often a training was resumed. A report is made from the
+    output directory; its README.md shows figures and frames, and links each row to its configuration and its log.
+    Paths and host names of this machine are left out. A network is one window of a frame, raw RGB in and
+    probabilities out; each file is compared with it (docs/API.md).
     """
+    if what not in (CURVES, REPORT, MODEL):
+        raise UsageError(f"export {what}: '{CURVES}', '{REPORT}' or '{MODEL}' can be exported")
     if what == MODEL:
         export_network(words or [])
         return
-    if what != CURVES:
-        raise UsageError(f"export {what}: only '{CURVES}' and '{MODEL}' can be exported")
+    if what == REPORT:
+        publish(words, seeds, preset, root, plugins, folder)
+        return
     targets = {"--csv": csv, "--tensorboard": tensorboard, "--wandb-offline": wandb}
     if not any(targets.values()):
-        raise UsageError(f"say where to: {', '.join(targets)}")
+        raise UsageError(f"where to? give one of {', '.join(targets)}")
     from harness.tools import export_curves
 
     if words:
@@ -99,3 +111,20 @@ def export_network(words: Sequence[str]) -> None:
             f"{folder / check.file}: probabilities within {check.largest:.1e} of the network's, the same class in "
             f"{check.agreeing:.2%} of the pixels"
         )
+
+
+def publish(
+    words: list[str] | None,
+    seeds: int,
+    preset: str | None,
+    root: Path | None,
+    plugins: list[Path] | None,
+    folder: Path | None,
+) -> None:
+    """Write a plan's report into a folder to be published."""
+    if not words or folder is None:
+        raise UsageError("which report, and where to? harness export report EXPERIMENT [KEY=VALUE ...] --out DIR")
+    from harness.tools import export_report
+
+    plan, _ = make_plan(words, seeds, preset, root, plugins, compute=False)
+    log.info(f"written: {export_report.publish(plan, words, folder)}")

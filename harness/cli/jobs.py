@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 def status(
     root: Root = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what ended more than a day ago")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show jobs that ended more than a day ago")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what runs, what ran lately and what died.
+    """Show jobs that are running, ended recently or died.
 
-    One line a job of the output directory: step, rate, time left, launcher, Slurm's queue.
+    Prints one line per job of the output directory: step, speed, time left, launcher, Slurm state.
     """
     from harness.launch import status as jobs
 
@@ -37,7 +37,7 @@ def status(
     for line in jobs.lines(statuses):
         out(line)
     if not statuses:
-        log.info(f"no job under {output_dir} is at work or ended within a day; --all shows older ones")
+        log.info(f"no job in {output_dir} is running or ended within the last day; --all shows older ones")
 
 
 def cancel(
@@ -49,13 +49,13 @@ def cancel(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """End what is at work or waits of a plan, here and in Slurm, with its checkpoints.
+    """Cancel a plan's running and waiting jobs, here and in Slurm; their checkpoints are kept.
 
-    The words are those of `run`, which goes on from there. One's own runs are ended as by Ctrl-C, and Slurm jobs that
-    wait leave the queue; a run of somebody else's, or on another machine, is asked by a file in the job's directory
-    and ends in the same way. A line a job says what came of it, once it has.
+    Give the arguments that `run` was given; the same `run` continues later. Your own runs end as with Ctrl-C, and
+    waiting Slurm jobs leave the queue. A run of another user, or on another machine, is asked to end by a file in the
+    job's directory. Prints one line per job with the outcome.
 
-    Exit codes: 0 nothing of the plan is at work or waits any more; 1 some of it goes on, and its line says why.
+    Exit codes: 0 none of the plan's jobs is running or waiting any more; 1 some continue, and their lines say why.
     """
     plan, resolved = make_plan(experiments, seeds, preset, root, plugins, compute=False)
     from harness.launch import cancel as cancelling
@@ -67,7 +67,7 @@ def cancel(
         for line in cancelling.lines(results):
             out(line)
     if not results:
-        log.info(f"nothing of this plan is at work or waits under {plan.root}")
+        log.info(f"no job of this plan is running or waiting in {plan.root}")
     if not offline and any(result.state == "cancelled" for result in results):  # whose runs nobody else ends
         from harness.launch.mlflow_sync import correct
         from harness.tracking.client import Tracking
@@ -75,25 +75,27 @@ def cancel(
         try:
             correct(plan, Tracking(resolved.tracking_uri, resolved.prefix))
         except UnfitError as error:
-            log.warning(f"{error}; `harness sync` tells it later")
+            log.warning(f"{error}; run `harness sync` later to update MLflow")
     if any(result.state == "left" for result in results):
         raise typer.Exit(1)
 
 
 def sync(
     root: Root = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until nothing is at work or waiting")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Trust no note of what MLflow was told before")] = False,
-    to: Annotated[str | None, typer.Option(help="Another store; passwords go into MLFLOW_TRACKING_…")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep uploading until no job is running or waiting")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Check everything again, ignoring notes of earlier uploads")
+    ] = False,
+    to: Annotated[str | None, typer.Option(help="URI of another store; set passwords in MLFLOW_TRACKING_…")] = None,
 ) -> None:
-    """Upload to MLflow what it lacks of an output directory.
+    """Upload the results of an output directory that MLflow lacks.
 
-    What is dead is closed; `--all --to URI` fills an empty store.
+    Also closes runs whose process died. `--all --to URI` fills an empty store.
     """
     resolved = settings.resolve(root=root and str(root))
     output_dir = Path(resolved.root)
     if not OutputDir(output_dir).jobs.is_dir():
-        raise UnfitError(f"{output_dir}: no output directory of the harness; give yours with --root DIR")
+        raise UnfitError(f"{output_dir}: not an output directory of the harness; give yours with --root DIR")
     from harness.launch.mlflow_sync import Sync
     from harness.tracking.client import Tracking
 
@@ -105,20 +107,20 @@ def sync(
     else:
         uploads.once()
     left = f"; {len(uploads.refused)} plan(s) left out" if uploads.refused else ""
-    log.info(f"{len(uploads.publishers)} plan(s) of {output_dir} told to {redact(tracking.uri)}{left}")
+    log.info(f"{len(uploads.publishers)} plan(s) of {output_dir} uploaded to {redact(tracking.uri)}{left}")
 
 
 def gc(
     root: Root = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the listed files")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what nobody refers to any more; delete it on --yes.
+    """List files that are no longer needed; --yes deletes them.
 
-    That is what no plan of this output directory names, and what dead processes left.
+    These are jobs that no plan of this output directory refers to, and leftovers of dead processes.
 
-    A plan that was ever run or searched is noted in ROOT/plans; delete its file there, and what it alone refers to is
-    listed. Nothing that a run is at work on is listed or deleted.
+    Every plan that was run or searched is saved in ROOT/plans. Delete its file there to list what only that plan
+    refers to. Files of a job that is running are never listed or deleted.
     """
     from harness.launch.status import rehearsing
     from harness.plan import gc

@@ -11,7 +11,7 @@ Names = Annotated[
     list[str],
     typer.Argument(
         metavar="EXPERIMENT|KEY=VALUE",
-        help="Experiments by name or by the path of a .py file, and configuration, for example train.epochs=3",
+        help="Experiments, by name or path of a .py file, and configuration, for example train.epochs=3",
         autocompletion=completion.experiments_and_keys,
     ),
 ]
@@ -19,20 +19,20 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
-        help="demo (built in), camvid, paper, authors, or the path of a .yaml",
+        help="demo (built in), camvid, paper, authors, or the path of a .yaml file",
         autocompletion=completion.presets,
     ),
 ]
 Root = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Output directory: jobs, reports, logs  [built in: runs]")
 ]
-Seeds = Annotated[int, typer.Option(metavar="N", help="Number of seeds, from `seed` on")]
+Seeds = Annotated[int, typer.Option(metavar="N", help="Number of seeds, starting at `seed`")]
 Plugins = Annotated[
-    list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own plug-ins (DIR/decoders/mine.py, …)")
+    list[Path] | None, typer.Option(metavar="DIR", help="Folder with your own plug-ins (DIR/decoders/mine.py, …)")
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Tell MLflow nothing now; the next run does")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not log to MLflow now; the next run uploads the results")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and everything else to stderr")]
 Slurm = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An option of sbatch, or setup=LINE; may be repeated"),
+    typer.Option(metavar="KEY=VALUE", help="An sbatch option, or setup=LINE; may be repeated"),
 ]

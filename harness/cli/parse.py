@@ -87,7 +87,7 @@ def make_plan(
 
     names = [word for word in words if "=" not in word]
     if not names:
-        raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` shows all")
+        raise UsageError("name an experiment, for example ablation_ensemble; `harness list experiments` lists them")
     config, settings = make_config([word for word in words if "=" in word], preset, root, folders, **flags)
     if os.path.isfile(settings.root):
         raise refused(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), settings.root)
@@ -128,7 +128,7 @@ def first_line(plan: "Plan") -> str:
 
     facts = setting(plan.config)
     what = f"{facts['dataset']} videos, {paper.backbone(facts['encoder'])}, {paper.count(facts['epochs'], 'epoch')}"
-    verdict = "not the paper" if paper.not_the_papers(facts) else "the paper's setting"
+    verdict = "not the paper's setting" if paper.not_the_papers(facts) else "the paper's setting"
     return f"preset {plan.config.preset}: {what}; {verdict}"
 
 
@@ -148,7 +148,5 @@ def print_problems(masks: Path, split: str, problems: list[str], as_json: bool) 
         if len(problems) > SHOWN:
             out(f"… and {len(problems) - SHOWN} more (--json lists all)")
     if problems:
-        raise UnfitError(f"{masks}: the server would refuse it: {len(problems)} problem(s)")
-    log.info(
-        f"{masks}: every frame of the {split} split is there, at its size, with classes alone; it can be submitted"
-    )
+        raise UnfitError(f"{masks}: the server would reject it: {len(problems)} problem(s)")
+    log.info(f"{masks}: every frame of the {split} split is present, at its size, with classes only; ready to submit")

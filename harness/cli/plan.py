@@ -16,15 +16,17 @@ from harness.common.progress import Progress
 def list_(
     asked: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KIND", help="These only: experiments, decoders, …", autocompletion=completion.kinds),
+        typer.Argument(
+            metavar="KIND", help="Only these kinds: experiments, decoders, …", autocompletion=completion.kinds
+        ),
     ] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List experiments, presets, decoders and all else by name.
+    """List experiments, presets, decoders and other plug-ins by name.
 
-    Each name is that of a file; beside it is the first line of the file's docstring. A file of your own is listed
-    with --plugins DIR, as DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/… or DIR/experiments/….
+    Each name is a file's, shown with the first line of its docstring. To list your own files as well, give
+    --plugins DIR (DIR/decoders/mine.py, DIR/encoders/…, DIR/datasets/…, DIR/experiments/…).
 
     \b
     harness list
@@ -35,7 +37,7 @@ def list_(
     kinds = [*registry.KINDS, "presets"]
     for kind in asked or []:
         if kind not in kinds:
-            raise UsageError(f"no kind '{kind}'{registry.suggestion(kind, kinds)}; known: {', '.join(kinds)}")
+            raise UsageError(f"unknown kind '{kind}'{registry.suggestion(kind, kinds)}; choose from {', '.join(kinds)}")
     own = folders(plugins)
     heads_of = {each: completion.heads(each, own) for each in asked or kinds}
     if as_json:
@@ -55,34 +57,40 @@ def plan(
     seeds: Seeds = 1,
     why: Annotated[
         str | None,
-        typer.Option(metavar="ROW", help="Why is it not done? Names the nearest finished job and the keys that differ"),
+        typer.Option(
+            metavar="ROW", help="Explain why a row is not done: the nearest finished job and the keys that differ"
+        ),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Cost by FLOPs, where nothing like it is finished")] = False,
-    rate: Annotated[float, typer.Option(metavar="TFLOPS", help="What a GPU does a second, for --count")] = 100.0,
+    count: Annotated[
+        bool, typer.Option("--count", help="Estimate the cost from FLOPs where no similar job has finished")
+    ] = False,
+    rate: Annotated[float, typer.Option(metavar="TFLOPS", help="A GPU's speed in TFLOP/s, for --count")] = 100.0,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Does a training's step fit a card of 24GB? Else the keys that make it fit"),
+        typer.Option(metavar="SIZE", help="Check whether a training step fits a card (24GB), and which keys help"),
     ] = None,
     nproc: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Ranks of a node, for --count and --memory; default: as a run"),
+        typer.Option(min=1, metavar="N", help="Ranks per node, for --count and --memory  [default: as for `run`]"),
     ] = None,
-    power: Annotated[bool, typer.Option("--power", help="How many seeds the paper's gains take to be decided")] = False,
+    power: Annotated[
+        bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")
+    ] = False,
     check_data: Annotated[
-        bool, typer.Option("--check-data", help="Digest the data's files that are new or changed, as a run would")
+        bool, typer.Option("--check-data", help="Compute digests of new or changed data files, as a run would")
     ] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do and what is done already; runs nothing.
+    """Show what a run would do and what is already done, without running anything.
 
-    Prints the setting, the rows of every experiment with the paper's numbers, and every job with its fingerprint and
-    state: done (and whether code has changed since), resumable or missing; and what the missing ones will cost, where
-    one like them is finished there. Needs neither torch nor data. Files of the data are not read: where some
-    have not been digested it says so, and --check-data (or --why) digests them.
+    Prints the setting, each experiment's rows with the paper's numbers, and each job with its fingerprint and state:
+    done (and whether its code has changed since), resumable or missing. Also prints what the missing jobs will cost
+    where a similar one has finished. Needs neither torch nor the data: data files are not read, files without a digest
+    are reported, and --check-data (or --why) computes their digests.
 
-    --power adds how many seeds each gain takes, by the noise of what is finished there, else by an assumed one
-    (0.5 points between trainings).
+    --power adds how many seeds each gain takes, given the noise measured in finished jobs, or an assumed noise of
+    0.5 points between trainings.
 
     \b
     harness plan ablation_ensemble --preset paper
@@ -97,12 +105,12 @@ def plan(
 
     planned, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None and as_json:
-        raise UsageError("--why prints text; leave --json out")
+        raise UsageError("--why prints text; omit --json")
     if why is not None:
         out(explain(planned, why))
         return
     if rate <= 0:
-        raise UsageError(f"--rate {rate:g}: must be more than 0")
+        raise UsageError(f"--rate {rate:g}: must be greater than 0")
     on_node = nproc or settings.nproc
     ranks = on_node and on_node * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)

@@ -62,12 +62,12 @@ def plan_text(plan: Plan) -> str:
     for job, state in zip(jobs, states, strict=True):
         why = data_changes.changed(plan, job, before) if state != "done" else ""
         more = after(plan, job) if state == "done" else f"; data changed: {why}" if why else ""
-        more += "; its data is not digested yet" if data_changes.splits_of(job) & undigested else ""
+        more += "; its data has no digest yet" if data_changes.splits_of(job) & undigested else ""
         lines.append(f"  {job.fingerprint}  {job.name:<{width}}  {state}{more}")
     if notes := data_changes.lines(plan):
         lines += ["", *notes]
     for absent in plan.config.content.missing:
-        lines += ["", f"Not at hand, so fingerprints are provisional: {absent}"]
+        lines += ["", f"Not available, so fingerprints are provisional: {absent}"]
     return "\n".join(lines)
 
 
@@ -92,7 +92,7 @@ def setting_lines(plan: Plan) -> list[str]:
     ]
     return [
         f"Preset {config.preset}: "
-        + (f"not the paper ({'; '.join(different)})" if different else "the paper's setting"),
+        + (f"not the paper's setting ({'; '.join(different)})" if different else "the paper's setting"),
         f"  data       {facts['dataset']}, {facts['classes']} classes, {facts['train_videos']} train and "
         f"{facts['val_videos']} val videos",
         f"  encoder    {paper.backbone(facts['encoder'])} ({facts['encoder']}) at {train.crop}",
@@ -114,7 +114,7 @@ def experiment_lines(experiment: Experiment) -> list[str]:
     for seed, cell in experiment.cells:
         published = paper.published(experiment.name, cell.name)
         number = f"paper {published.miou:.2f}" if published else ""
-        note = f"left out: {cell.skip}" if cell.skip else number
+        note = f"skipped: {cell.skip}" if cell.skip else number
         lines.append(f"  {cell.label or cell.method:<{width}} seed {seed}  {cell.job.fingerprint}  {note}".rstrip())
     return lines
 
@@ -122,7 +122,7 @@ def experiment_lines(experiment: Experiment) -> list[str]:
 def sharing(batch: int, micro_batch: int, gpus: int) -> str:
     """Return how `gpus` share out a batch without changing a number, and a setting for less memory."""
     if gpus < 1:
-        return "no GPU here; one process takes it whole"
+        return "no GPU; one process takes the whole batch"
     world = machine.ranks(micro_batch, gpus)
     idle = f", {gpus - world} idle" if world < gpus else ""
     text = f"{world} rank(s) × {micro_batch // world}{idle}"
@@ -131,8 +131,8 @@ def sharing(batch: int, micro_batch: int, gpus: int) -> str:
         return text
     smaller = world * theirs
     if smaller < micro_batch and batch % smaller == 0:
-        text += f"; if memory does not suffice: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees less,"
-        text += " so another number)"
+        text += f"; if it runs out of memory: train.micro_batch={smaller} ({world} × {theirs}; batch norm sees fewer"
+        text += " samples, so results differ)"
     return text
 
 
@@ -140,8 +140,8 @@ def masks(plan: Plan) -> str:
     """Return which masks the evaluations keep, and their size on disk as far as it is known before they ran."""
     evaluations = [job for job in plan.jobs if isinstance(job, Evaluate)]
     if plan.config["evaluate"]["keep_masks"]:
-        each = "every frame of every video, by far the most of the disk: about "
-        return f"{each}{PIXEL_BYTES:g} bytes a pixel, {len(evaluations)} evaluations (evaluate.keep_masks)"
+        each = "every frame of every video, which takes most of the disk space: about "
+        return f"{each}{PIXEL_BYTES:g} bytes per pixel, {len(evaluations)} evaluations (evaluate.keep_masks)"
     videos = sum(plan.config.content.videos.get(job.split) or 0 for job in evaluations)
     size = videos * FRAME_PIXELS * PIXEL_BYTES / 2**20
     return f"the middle frame of every video of a labelled split, {videos} in all, at most about {size:.0f} MiB at 480p"

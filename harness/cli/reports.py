@@ -22,7 +22,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="EXPERIMENT|KEY=VALUE",
-            help="Experiments by name or by the path of a .py file, and configuration",
+            help="Experiments, by name or path of a .py file, and configuration",
             autocompletion=completion.experiments_and_keys,
         ),
     ] = None,
@@ -30,19 +30,19 @@ def report(
     root: Root = None,
     seeds: Seeds = 1,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures there")
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write the page, tables and figures to this folder")
     ] = None,
-    show: Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Write the page and open it in a browser")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the reports in the output directory instead")] = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print an experiment's table from MLflow alone, or from the output directory where there is no store.
+    """Print an experiment's table from MLflow, or from the output directory if there is no store.
 
-    --open shows the whole report.
+    --open shows the whole report in a browser.
 
-    Give it what `run` was given. Its rows are looked up in the store by their fingerprints: neither the output
-    directory nor torch is needed, and what is not in the store is shown as missing.
+    Give the arguments that `run` was given. Rows are looked up in the store by fingerprint, so neither the output
+    directory nor torch is needed; rows that are not in the store are shown as missing.
 
     \b
     harness report ablation_ensemble --json
@@ -53,7 +53,9 @@ def report(
         list_reports(Path(resolve(root=root and str(root)).root), as_json)
         return
     if not experiments:
-        raise UsageError("which experiment? `harness list experiments` names them, `harness report --list` its reports")
+        raise UsageError(
+            "which experiment? `harness list experiments` lists them, `harness report --list` lists reports"
+        )
     planned, settings = make_plan(experiments, seeds, preset, root, plugins)
     from harness.tracking.client import Tracking
 
@@ -64,7 +66,7 @@ def report(
         from harness.launch import report_from_root
 
         reviews = report_from_root.look_up(planned, command_line(), store, folder)
-        log.info(f"{store}: no such database, so this is what the files of {planned.root} say")
+        log.info(f"{store}: no such database; this report is made from the files in {planned.root}")
     else:
         from harness.tracking import report_from_mlflow
 
@@ -93,19 +95,19 @@ def list_reports(output_dir: Path, as_json: bool) -> None:
     for report in reports:
         out(report.line)
     if not reports:
-        log.info(f"no report under {output_dir / 'reports'}")
+        log.info(f"no reports in {output_dir / 'reports'}")
 
 
 def ui(
     experiment: Annotated[
-        str | None, typer.Argument(metavar="EXPERIMENT", help="Whose runs to open  [default: the last one's]")
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Experiment to open  [default: the most recent]")
     ] = None,
-    port: Annotated[int, typer.Option(metavar="N", help="The port to listen on; the next free one where taken")] = 5000,
-    browse: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser")] = True,
+    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on; if taken, the next free one")] = 5000,
+    browse: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser")] = True,
 ) -> None:
-    """Open MLflow at the table of paper, ours and gain.
+    """Open MLflow at the results table: the paper's number, ours and the gain.
 
-    It listens on this machine only and ends with Ctrl-C. Where the store is a server, the link is all there is to say.
+    Starts a server on this machine only; Ctrl-C stops it. If the store is a remote server, only its link is printed.
 
     \b
     harness ui
@@ -122,17 +124,19 @@ def ui(
 def predict(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="CHECKPOINT... VIDEO|FRAMES", help="Finished trainings' directories, then what to see"),
+        typer.Argument(metavar="CHECKPOINT... VIDEO|FRAMES", help="Directories of finished trainings, then the video"),
     ],
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where masks and overlay go  [default: SOURCE_masks]")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for masks and overlay  [default: SOURCE_masks]")
     ] = None,
-    stage: Annotated[int, typer.Option(metavar="N", help="How often P is replaced by the mask before (Table 2)")] = 0,
+    stage: Annotated[
+        int, typer.Option(metavar="N", help="Number of extra stages, each with the previous mask as P (Table 2)")
+    ] = 0,
 ) -> None:
-    """Predict masks and an overlay video for a video of your own.
+    """Predict masks and an overlay for your own video.
 
-    A CHECKPOINT is a finished training's directory, runs/jobs/FINGERPRINT; several are an ensemble. Given again, it
-    goes on from where it was stopped. Frames are a folder of pictures; a video needs the extra `video` (ffmpeg).
+    A CHECKPOINT is the directory of a finished training, runs/jobs/FINGERPRINT; several form an ensemble. Repeating
+    the command continues where it stopped. FRAMES is a folder of images; a video needs the extra `video` (ffmpeg).
 
     \b
     harness predict runs/jobs/0123456789abcdef street.mp4
@@ -140,7 +144,7 @@ def predict(
     """
     if len(words) < 2:
         raise UsageError(
-            "harness predict CHECKPOINT... VIDEO|FRAMES: name a training's directory, then what to predict"
+            "harness predict CHECKPOINT... VIDEO|FRAMES: give training directories, then the video or frames"
         )
     from harness.common.progress import Progress
     from harness.tools.predict import predict as work
@@ -149,33 +153,33 @@ def predict(
     target = folder or source.resolve().with_name(f"{source.resolve().stem}_masks")
     with Progress() as progress:
         done = work(checkpoints, source, target, stage, progress)
-    out(f"{done.frames} frames, {done.new} of them now: masks in {done.folder / 'masks'}, overlay {done.overlay}")
+    out(f"{done.frames} frames processed ({done.new} new): masks in {done.folder / 'masks'}, overlay {done.overlay}")
     if done.replaced:
-        log.info(f"{done.replaced} masks of frames that have gone or were others are in {done.folder / 'replaced'} now")
+        log.info(f"{done.replaced} masks of removed or changed frames were moved to {done.folder / 'replaced'}")
     if done.cut:
-        raise UnfitError(f"{done.cut}; what came before is predicted")
+        raise UnfitError(f"{done.cut}; the frames before it were predicted")
 
 
 def score(
     masks: Annotated[
         Path,
-        typer.Argument(metavar="MASKS", help="Folder that holds VIDEO/FRAME.png; its .zip, for a split without labels"),
+        typer.Argument(metavar="MASKS", help="Folder with VIDEO/FRAME.png; or its .zip, for a split without labels"),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example data.vspw.root=DIR")
     ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="What the row is called  [required]")] = "",
-    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split that the masks are of")] = "val",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the row  [required]")] = "",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split that the masks belong to")] = "val",
     preset: Preset = None,
     root: Root = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Score a folder of anybody's masks by the official metrics.
+    """Score a folder of third-party masks with the official metrics.
 
-    The folder holds VIDEO/FRAME.png for every frame of the split, one class index from 0 a pixel. The score becomes a
-    further row of every table that is made of the same data. Equal masks are scored once. On a split without labels
-    it is checked whether they are what the challenge's server takes.
+    The folder holds VIDEO/FRAME.png for every frame of the split, with one class index per pixel, counted from 0. The
+    score becomes an extra row in every table made from the same data. Identical masks are scored once. On a split
+    without labels, the command checks whether the challenge's server would accept the masks.
 
     \b
     harness score MASKS --name CFFM --preset paper data.vspw.root=DIR
@@ -198,4 +202,4 @@ def score(
         out(json.dumps({"schema": 1, "name": name, "split": split, "fingerprint": directory.name, **final}, indent=1))
         return
     out(f"{name} on {split}: " + "  ".join(f"{key} {value:.2f}" for key, value in final.items()))
-    log.info(f"kept in {directory}; the next `harness run` or `harness report` on this data shows it as a row")
+    log.info(f"saved in {directory}; the next `harness run` or `harness report` on this data shows it as a row")

@@ -24,32 +24,38 @@ Launcher = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="auto (built in: torchrun where there are several GPUs), inline, torchrun, slurm",
+        help="auto (built in: torchrun if there are several GPUs), inline, torchrun or slurm",
         autocompletion=completion.of_kinds("launchers"),
     ),
 ]
-Nproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node; must divide the micro-batch")]
-Nodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes of a job, with --launcher slurm")]
+Nproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks per node; must divide the micro-batch")]
+Nodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes per job, with --launcher slurm")]
 Stall = Annotated[
-    float | None, typer.Option(metavar="MINUTES", help="Without a step: end, and resume once  [built in: 10]")
+    float | None,
+    typer.Option(
+        metavar="MINUTES", help="End a job that makes no step for this long, and resume it once  [built in: 10]"
+    ),
 ]
 Deterministic = Annotated[
-    bool | None, typer.Option("--deterministic", help="GPUs: the same bits twice, where torch can")
+    bool | None, typer.Option("--deterministic", help="Make GPU results repeatable to the bit where torch can")
 ]
 Rehearse = Annotated[
-    bool, typer.Option("--rehearse", help="Three steps and two videos of each job, for peak memory, pace and cost")
+    bool,
+    typer.Option(
+        "--rehearse", help="Dry run: three steps and two videos of each job, to measure peak memory, speed and cost"
+    ),
 ]
 Rerun = Annotated[
     str | None,
-    typer.Option(metavar="ROW|changed", help="Run a row again, or all whose code changed; keeps the old results"),
+    typer.Option(metavar="ROW|changed", help="Rerun a row, or all rows whose code has changed; old results are kept"),
 ]
-Accept = Annotated[str | None, typer.Option(metavar="changed", help="Sign off results made with older code")]
+Accept = Annotated[str | None, typer.Option(metavar="changed", help="Accept results that older code produced")]
 MaxJobs = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="At most so many Slurm jobs of the plan in the queue; the others wait here"),
+    typer.Option(metavar="N", min=1, help="Keep at most N of the plan's Slurm jobs in the queue; the others wait here"),
 ]
-DrySubmit = Annotated[bool, typer.Option("--dry-run", help="Print what sbatch would be given")]
-Detach = Annotated[bool, typer.Option("--detach", help="Leave at once; `harness status` comes back to it")]
+DrySubmit = Annotated[bool, typer.Option("--dry-run", help="Print the batch scripts without submitting them")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; follow the jobs with `harness status`")]
 
 
 def run(
@@ -73,23 +79,23 @@ def run(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Run what is missing of an experiment, and print its table.
+    """Run the missing jobs of an experiment and print its table.
 
-    What is done stays done; what was interrupted goes on from its last checkpoint or video. KEY=VALUE, --preset and
-    --seeds say what runs and are part of every job's identity; all other flags say how, and never are.
+    Finished jobs are reused; interrupted ones resume from their last checkpoint or video. KEY=VALUE, --preset and
+    --seeds say what to run and are part of every job's identity; all other flags say how to run it and are not.
 
     \b
     harness run ablation_ensemble                                 synthetic videos, a tiny BEiT
     harness run ablation_ensemble --seeds 3 variants=all
-    harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as one more row
+    harness run ablation_ensemble 'extra=[mine]' --plugins DIR    your decoder as an extra row
     harness run ablation_ensemble --preset paper data.vspw.root=DIR
     harness run ablation_ensemble --launcher slurm --slurm gpus_per_node=8 --slurm partition=gpu --detach
 
-    Exit codes: 0 done; 1 a job failed, the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
-    machine not usable; 75 stopped by a signal, the same command goes on.
+    Exit codes: 0 done; 1 a job failed and the rest ran; 2 a wrong name, key, value or flag; 3 data, weights, store or
+    machine cannot be used; 75 stopped by a signal, rerun the same command to continue.
     """
     if accept not in (None, "changed", "data"):
-        raise UsageError(f"--accept {accept}: only 'changed' and 'data' can be accepted")
+        raise UsageError(f"--accept {accept}: choose 'changed' or 'data'")
     flags: dict[str, Any] = {
         "launcher": launcher,
         "nproc": nproc,
@@ -107,7 +113,7 @@ def run(
     for line in data_changes.lines(plan):
         log.info(line)
     if accept == "data" and not plan.config.content.adopted:
-        log.info("--accept data: the output directory has no results without digests of files")
+        log.info("--accept data: every result in the output directory already has digests of its files")
     from harness.launch import runner, slurm_jobs
 
     if accept == "changed":
@@ -136,10 +142,10 @@ def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
     if not on_slurm:
         apart["--rehearse"].append("--detach")
         if alone := [flag for flag in ("--nodes", "--slurm", "--max-jobs", "--dry-run") if given[flag]]:
-            raise UsageError(f"{' and '.join(alone)} need --launcher slurm")
+            raise UsageError(f"{' and '.join(alone)} can only be used with --launcher slurm")
     for flag, others in apart.items():
         if given[flag] and (wrong := [other for other in others if given[other]]):
-            raise UsageError(f"{flag} does not go with {' and '.join(wrong)}; leave that out")
+            raise UsageError(f"{flag} cannot be combined with {' and '.join(wrong)}")
 
 
 def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool) -> "Results | None":
@@ -150,7 +156,9 @@ def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool)
     if detach and (not on_slurm or options.max_jobs):  # somebody must stay to submit the rest
         if not on_slurm:
             runner.preflight(plan, options)
-        log.info(f"running on its own, see {slurm_jobs.leave_running(plan.root)}; `harness status` shows it")
+        log.info(
+            f"running in the background, log in {slurm_jobs.leave_running(plan.root)}; `harness status` shows progress"
+        )
         return None
     try:
         with Progress() as progress:
@@ -162,7 +170,7 @@ def carry_out(plan: "Plan", options: "RunOptions", on_slurm: bool, detach: bool)
         notification.send(options.notify, "failed", plan, str(error))
         raise
     if results is None:
-        log.info("the Slurm jobs run on their own; `harness status` or the same command comes back to them")
+        log.info("the Slurm jobs run in the background; follow them with `harness status` or rerun the same command")
     elif not on_slurm:
         notification.notify_of_results(plan, options, results.failures)
     return results
@@ -186,7 +194,7 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
         else:
             lines = rehearse.rehearse(plan, options, progress)
     if lines is None:
-        log.info("it runs on its own; its log will have what it found, and the same command comes back to it")
+        log.info("the dry run continues in the background; rerun the same command to see its results")
     else:
         out("\n".join(lines))
 
@@ -199,14 +207,16 @@ def conclude(results: "Results", offline: bool, root: str) -> None:
         log.info(f"failed: {job.name}: {reason}")
     shared = f", {results.elsewhere} done by another run" if results.elsewhere else ""
     failed = f", {len(results.failures)} failed" if results.failures else ""
-    log.info(f"{results.executed} jobs executed, {results.already} were done already{shared}{failed}")
+    log.info(f"{results.executed} jobs executed, {results.already} already done{shared}{failed}")
     for done in results.finished:
         log.info(f"page: {done.folder / NAME}")
     if results.where:
         log.info(f"MLflow: {results.where if results.where.startswith('http') else 'harness ui'}")
     elif offline:
-        log.info("MLflow was told nothing (--offline); the same command without it does")
+        log.info("nothing was logged to MLflow (--offline); rerun the command without it to upload")
     if results.failures:
         raise typer.Exit(1)
     if results.away:
-        raise UnfitError(f"{results.away}; the results are under {root}, and the same command tells MLflow later")
+        raise UnfitError(
+            f"{results.away}; the results are saved in {root}; rerun the same command later to upload them to MLflow"
+        )

@@ -24,7 +24,7 @@ Search = Annotated[
     str,
     typer.Argument(
         metavar="SEARCH",
-        help="A search by name or by the path of a .py file",
+        help="A search, by name or path of a .py file",
         autocompletion=completion.of_kinds("searches"),
     ),
 ]
@@ -32,10 +32,10 @@ SearchWords = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]", help="Configuration; split=val scores trials on val instead of dev"),
 ]
-Trials = Annotated[int, typer.Option(metavar="N", help="Trials of the study in all; again continues it")]
-Workers = Annotated[
-    int, typer.Option(metavar="W", help="Processes on this node, each with its part of it; or Slurm jobs")
+Trials = Annotated[
+    int, typer.Option(metavar="N", help="Total number of trials in the study; repeating the command continues it")
 ]
+Workers = Annotated[int, typer.Option(metavar="W", help="Worker processes that share this node, or Slurm jobs")]
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -46,19 +46,22 @@ Storage = Annotated[
 ]
 StudyName = Annotated[str | None, typer.Option(metavar="NAME", help="The study's name  [the search's]")]
 Confirm = Annotated[
-    int | None, typer.Option(metavar="S", help="Then train the best and the default with S seeds; compare on val")
+    int | None,
+    typer.Option(
+        metavar="S", help="Afterwards train the best and the default settings with S seeds and compare them on val"
+    ),
 ]
-DrySearch = Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost; run nothing")]
+DrySearch = Annotated[bool, typer.Option("--dry-run", help="Show trials, budget and cost without running anything")]
 TrialLauncher = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Of each trial's jobs: auto (built in), inline, torchrun; slurm: each worker is a Slurm job",
+        help="For each trial's jobs: auto (built in), inline or torchrun; slurm: each worker is a Slurm job",
         autocompletion=completion.of_kinds("launchers"),
     ),
 ]
-TrialNproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks on a node of each trial's jobs")]
-WorkerNodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes of a worker, with --launcher slurm")]
+TrialNproc = Annotated[int | None, typer.Option(metavar="N", help="Ranks per node for each trial's jobs")]
+WorkerNodes = Annotated[int | None, typer.Option(metavar="N", help="Nodes per worker, with --launcher slurm")]
 
 
 def search(
@@ -80,10 +83,10 @@ def search(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the best values of some keys.
+    """Search for the best values of configuration keys.
 
-    Trials are jobs like any other: one that is done already costs nothing, one that was stopped goes on. The same
-    command again goes on with the study; a larger --trials adds to it.
+    Trials are ordinary jobs: finished ones are reused and interrupted ones resume. Repeating the command continues the
+    study; a larger --trials extends it.
 
     \b
     harness search momentum --trials 24 --workers 2
@@ -94,10 +97,10 @@ def search(
     given = {"preset": preset, "root": root and str(root), "plugins": plugins and tuple(map(str, plugins))}
     resolved = settings.resolve(**given, launcher=launcher, nproc=nproc, nodes=nodes)
     if resolved.launcher != "slurm" and (slurm or nodes):
-        raise UsageError("--nodes and --slurm go with --launcher slurm")
+        raise UsageError("--nodes and --slurm can only be used with --launcher slurm")
     wrong = [word for word in words or [] if "=" not in word]
     if wrong:
-        raise UsageError(f"'{wrong[0]}' is no key=value; one search at a time")
+        raise UsageError(f"'{wrong[0]}' is not KEY=VALUE; give one search at a time")
     from harness.search import slurm_workers
     from harness.search.command import dry
     from harness.search.request import Request
@@ -117,8 +120,8 @@ def search(
         request = slurm_workers.with_sbatch(request, slurm or ())
     if confirm is not None and resolved.launcher == "slurm":
         raise UsageError(
-            "--confirm trains where it is called: give it again when the trials have ended, inside an allocation and "
-            "with another --launcher"
+            "--confirm trains on the machine where it is called: repeat the command when the trials have ended, inside "
+            "an allocation and with another --launcher"
         )
     if dry_run:
         for line in dry(request, workers):
@@ -156,13 +159,13 @@ def show(done: "Done", as_json: bool) -> None:
         log.info(f"MLflow: {done.where if done.where.startswith('http') else f'harness ui search_{done.study.search}'}")
     failed = [trial for trial in done.trials if trial.state == "failed"]
     if failed:
-        log.info(f"{len(failed)} trial(s) failed, the first: {failed[0].facts.get('reason')}")
+        log.info(f"{len(failed)} trial(s) failed; the first: {failed[0].facts.get('reason')}")
     if done.failures:
-        log.info(f"not confirmed: {len(done.failures)} of its jobs failed")
+        log.info(f"not confirmed: {len(done.failures)} of the jobs failed")
     if failed or done.failures:
         raise typer.Exit(1)
     if done.away:
-        raise UnfitError(f"{done.away}; the study is kept, and the same command tells MLflow later")
+        raise UnfitError(f"{done.away}; the study is saved; rerun the same command later to upload it to MLflow")
 
 
 def as_values(done: "Done") -> dict[str, object]:

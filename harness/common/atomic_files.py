@@ -26,7 +26,7 @@ def read_json(path: Path) -> JsonObject:
     except ValueError as error:
         raise UnfitError(f"{path}: is damaged ({error}); remove it, or the folder it is in") from error
     if not isinstance(loaded, dict):
-        raise UnfitError(f"{path}: is damaged (no mapping); remove it, or the folder it is in")
+        raise UnfitError(f"{path}: is damaged (not a mapping); remove it, or the folder it is in")
     return loaded
 
 

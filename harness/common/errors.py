@@ -25,21 +25,21 @@ class UnfitError(HarnessError):
     exit_code = 3
 
 
-KEPT = "what is finished is kept, and the same command goes on from it"
+KEPT = "finished work is kept; rerun the same command to continue"
 REMEDIES = {
     errno.ENOSPC: f"free some space; {KEPT}",
     errno.EDQUOT: f"free some space; {KEPT}",
     errno.EMFILE: f"raise the limit of open files (ulimit -n 4096) or set train.workers=0; {KEPT}",
-    errno.EROFS: "choose another place{root}, or make it writable",
-    errno.ENOTDIR: "choose another place{root}: a file stands where a folder should",
-    errno.EEXIST: "choose another place{root}: a file stands where a folder should",
-    errno.EACCES: "choose another place{root}, or change its permissions",
-    errno.EPERM: "choose another place{root}, or change its permissions",
+    errno.EROFS: "choose another directory{root}, or make it writable",
+    errno.ENOTDIR: "choose another directory{root}: there is a file where a folder is needed",
+    errno.EEXIST: "choose another directory{root}: there is a file where a folder is needed",
+    errno.EACCES: "choose another directory{root}, or change its permissions",
+    errno.EPERM: "choose another directory{root}, or change its permissions",
 }
 
 
 FORBIDDEN = (errno.EACCES, errno.EPERM)
-SHARE = "have its owner make it readable and writable for the group: chmod -R g+rwX (docs/CLUSTER.md, several people)"
+SHARE = "ask its owner to make it readable and writable for the group: chmod -R g+rwX (docs/CLUSTER.md, several people)"
 
 
 def refused(error: OSError, path: object = None) -> UnfitError:
@@ -49,7 +49,7 @@ def refused(error: OSError, path: object = None) -> UnfitError:
     """
     where = error.filename if path is None else path
     what = error.strerror or str(error) or type(error).__name__
-    remedy = REMEDIES.get(error.errno or 0, "check the disk or the connection it is on")
+    remedy = REMEDIES.get(error.errno or 0, "check the disk or its connection")
     elsewhere = error.filename is not None and path is not None and not Path(error.filename).is_relative_to(str(path))
     if error.errno in FORBIDDEN and elsewhere:
         return UnfitError(f"{error.filename}: {what}; {SHARE}")

@@ -74,7 +74,7 @@ class Lock(threading.local):
             os.close(file)
             if isinstance(error, OSError) and error.errno in ABSENT:
                 log.warning(
-                    f"{self.path}: no file locks here ({error.strerror}); of two runs at once both may do the same"
+                    f"{self.path}: no file locks on this file system ({error.strerror}); two runs may repeat work"
                 )
                 return None
             raise

@@ -45,14 +45,15 @@ def room_for_loading(workers: int, batch: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     if resource.RLIM_INFINITY != files < need:
         raise UnfitError(
-            f"only {files} files may be open at once (ulimit -n) and train.workers={workers} need {need}: "
-            "ulimit -n 4096, or train.workers=0 (no number moves)"
+            f"at most {files} files may be open at once (ulimit -n) and train.workers={workers} need {need}: "
+            "ulimit -n 4096, or train.workers=0 (results do not depend on it)"
         )
     memory = workers * batch + SLACK
     if SHM.is_dir() and (free := shutil.disk_usage(SHM).free) < memory:
         raise UnfitError(
             f"{SHM} has {free / 2**20:.2f} MiB free and train.workers={workers} need {memory / 2**20:.2f}: "
-            "give the container more (docker run --shm-size=8g, or --ipc=host), or train.workers=0 (no number moves)"
+            "give the container more (docker run --shm-size=8g, or --ipc=host), or set train.workers=0 "
+            "(results do not depend on it)"
         )
 
 

@@ -44,7 +44,7 @@ def parse(notation: object) -> Range:
     """Return the range of '[0, 1)'. Raise ValueError for another notation or an empty range."""
     match = INTERVAL.fullmatch(str(notation).strip())
     if match is None:
-        raise ValueError(f"range {notation!r} is no interval such as '[0, 1]', '(0, 1)' or '[1, inf)'")
+        raise ValueError(f"range {notation!r} is not an interval such as '[0, 1]', '(0, 1)' or '[1, inf)'")
     low, high = float(match[2]), float(match[3])
     if not low <= high:
         raise ValueError(f"range {notation!r} is empty")

@@ -277,7 +277,7 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 def merge(node: Any, value: Any, source: str) -> Any:
     """Merge by OmegaConf; its errors become one line that names the source and the full key."""
     if "???" in leaves(OmegaConf.to_container(value, resolve=False)):
-        raise UsageError(f"{source}: ??? stands where a value should")  # OmegaConf would pass over it
+        raise UsageError(f"{source}: ??? must be replaced by a value")  # OmegaConf would pass over it
     try:
         return OmegaConf.merge(node, value)
     except OmegaConfBaseException as error:
@@ -305,9 +305,9 @@ def preset_chain(preset: str) -> list[Path]:
         if not path.is_file():
             presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
             near = plugins.suggestion(name, presets)
-            raise UsageError(f"no preset '{name}'{near}; known: {', '.join(presets)}, or a path to a .yaml")
+            raise UsageError(f"unknown preset '{name}'{near}; choose from {', '.join(presets)}, or a path to a .yaml")
         if path.resolve() in [other.resolve() for other in chain]:
-            raise UsageError(f"preset {path}: its bases form a circle")
+            raise UsageError(f"preset {path}: its bases refer to each other in a circle")
         chain.append(path)
         base = read_preset(path).get("base")
         name = None if base is None else str(base)
@@ -333,7 +333,7 @@ def check(config: Config) -> None:
     stride = config.evaluate.stride
     if stride is not None and stride > config.window:
         raise UsageError(
-            f"evaluate.stride={stride}: must be at most the window of {config.window}, or pixels are left out"
+            f"evaluate.stride={stride}: must not exceed the window of {config.window}, or pixels would be skipped"
         )
     for name in config["report"]["columns"]:
         if name not in COST_COLUMNS:
@@ -362,7 +362,7 @@ def pick(tree: Any, name: str, key: str) -> Any:
     """Take one step down a dotted key. Raise UsageError where there is no such key."""
     if not isinstance(tree, dict) or name not in tree:
         near = plugins.suggestion(name, list(tree) if isinstance(tree, dict) else [])
-        raise UsageError(f"no key '{key}'{near}")
+        raise UsageError(f"unknown key '{key}'{near}")
     return tree[name]
 
 

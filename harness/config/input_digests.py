@@ -89,7 +89,10 @@ def manifest_of(
     if files is None:
         return None, ""
     if files.pending:
-        return None, f"{files.pending} of {len(files.paths)} files are new or changed since they were digested"
+        return (
+            None,
+            f"{files.pending} of {len(files.paths)} files are new or have changed since their digests were computed",
+        )
     if root is not None and root.is_dir() and files.digest and not manifest_path(root, files.digest).exists():
         with suppress(OSError):
             manifest.write(manifest_path(root, files.digest), files.digests)

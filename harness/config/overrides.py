@@ -22,7 +22,7 @@ def parse(override: str, schema: type) -> Any:
     """Return `key=value` as a node. Raise UsageError for what is none, or a number that is not decimal."""
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[\w.]+", key):
-        raise UsageError(f"'{override}' is no key=value")
+        raise UsageError(f"'{override}' is not KEY=VALUE")
     member = field_of(schema, key.split("."))
     if member is not None and is_place(member):
         node = OmegaConf.create()
@@ -35,7 +35,7 @@ def parse(override: str, schema: type) -> Any:
     except Exception as error:
         raise UsageError(f"{override}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     if text.count("#") > sum(leaf.count("#") for leaf in written):
-        raise UsageError(f"{override}: all after ' #' would be left out; put the value in quotes: '{key}=\"…\"'")
+        raise UsageError(f"{override}: everything after ' #' would be dropped; put the value in quotes: '{key}=\"…\"'")
     numeric = member is not None and re.search(r"\b(int|float)\b", str(member.type)) is not None
     for leaf, value in zip(written, values, strict=False):
         number = type(value) in (int, float) or (numeric and re.fullmatch(r"[-+]?[\d_.]+", leaf))

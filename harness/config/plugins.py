@@ -52,7 +52,7 @@ def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
     """Return name -> file of every plug-in of a kind. Raise UsageError if a folder is absent or two hold one name."""
     for own in folders:
         if not Path(own).is_dir():
-            raise UsageError(f"{own}: no such folder of plug-ins")
+            raise UsageError(f"{own}: no such plug-in folder")
     files: dict[str, Path] = {}
     for folder in [PROJECT / KINDS[kind], *(Path(own) / kind for own in folders)]:
         for path in sorted(folder.glob("*.py")):
@@ -61,7 +61,7 @@ def paths(kind: str, folders: Folders = ()) -> dict[str, Path]:
             if path.stem in files:
                 raise UsageError(f"{path}: the name '{path.stem}' is taken by {files[path.stem]}; rename the file")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
-                raise UsageError(f"{path.name!r}: a plug-in's name is a-z, 0-9 and _; rename the file")
+                raise UsageError(f"{path.name!r}: a plug-in's name may only contain a-z, 0-9 and _; rename the file")
             files[path.stem] = path
     return files
 
@@ -76,8 +76,8 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     files = paths(kind, folders)
     if name not in files:
         near = suggestion(name, files)
-        own = "" if near or folders else f"; one of your own (DIR/{kind}/{name}.py) needs --plugins DIR"
-        raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` shows all{own}")
+        own = "" if near or folders else f"; your own (DIR/{kind}/{name}.py) needs --plugins DIR"
+        raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` lists them{own}")
     return files[name]
 
 
@@ -132,8 +132,8 @@ def load_file(path: Path) -> ModuleType:
     except Exception as error:
         name = error.name if isinstance(error, ModuleNotFoundError) else None
         beside = name is not None and (path.parent / f"{name}.py").is_file()
-        remedy = f"; a file beside it is imported with a dot: from .{name} import …" if beside else ""
-        raise UsageError(f"{path}: does not import: {type(error).__name__}: {error}{remedy}") from error
+        remedy = f"; import a file beside it with a dot: from .{name} import …" if beside else ""
+        raise UsageError(f"{path}: cannot be imported: {type(error).__name__}: {error}{remedy}") from error
     return module
 
 
@@ -197,7 +197,7 @@ def whole_number(node: ast.Assign | ast.AnnAssign, path: Path) -> int:
     """Return the number that VERSION is. Raise UsageError where it is another thing."""
     value = node.value.value if isinstance(node.value, ast.Constant) else None
     if type(value) is not int:
-        raise UsageError(f"{path}:{node.lineno}: VERSION must be a whole number, written out")
+        raise UsageError(f"{path}:{node.lineno}: VERSION must be a literal whole number")
     return value
 
 
@@ -215,7 +215,7 @@ def parse(path: Path) -> ast.Module:
     except SyntaxError as error:
         raise UsageError(f"{path}:{error.lineno}: {error.msg}") from error
     except ValueError as error:  # no UTF-8; a NUL
-        raise UsageError(f"{path}: is no Python source: {error}") from error
+        raise UsageError(f"{path}: is not Python source: {error}") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
 

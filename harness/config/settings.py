@@ -165,8 +165,8 @@ def check_paths(settings: Settings, path: Path | None) -> None:
     for key in settings.paths:
         if key not in allowed:
             raise UsageError(
-                f"{path}: paths: '{key}' is no key that says where{plugins.suggestion(key, allowed)}; known: "
-                f"{', '.join(allowed)}. What a number depends on belongs into a preset"
+                f"{path}: paths: '{key}' is not a path setting{plugins.suggestion(key, allowed)}; choose from "
+                f"{', '.join(allowed)}. Keys that results depend on belong in a preset"
             )
 
 

@@ -64,7 +64,9 @@ class OldNames(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module under its new name."""
         new = MOVED[spec.name.rpartition(".")[2]]
-        warnings.warn(f"{spec.name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            f"{spec.name} is now {new}; the old name will be removed in 0.3", DeprecationWarning, stacklevel=2
+        )
         module = importlib.import_module(new)
         spec.loader_state = module.__spec__
         return module

@@ -79,7 +79,7 @@ def dev_videos(videos: Sequence[str], unit: Callable[[str], str], share: float) 
     for video in videos:
         units.setdefault(unit(video), []).append(video)
     if len(units) < 2:
-        raise UnfitError(f"data.hold_out={share}: the training videos are of one unit, so none can be held out")
+        raise UnfitError(f"data.hold_out={share}: the training videos are one recording, so none can be held out")
     chosen: list[str] = []
     for name in sorted(units, key=rank)[:-1]:
         if len(chosen) >= wanted(len(videos), share):

@@ -97,7 +97,7 @@ class TrainStream(TorchDataset[Sample]):
         """Return the images (T, 3, H, W) and labels (T, H, W) of a video's frames, each decoded once."""
         frames = {name: self.dataset.read(self.split, video, name) for name in dict.fromkeys(names)}
         if len({frame.image.shape for frame in frames.values()}) > 1:
-            raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; make them alike")
+            raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; make them the same")
         images = np.stack([frames[name].image for name in names])  # (T, H, W, 3)
         labels = [label for name in names if (label := frames[name].label) is not None]
         if len(labels) < len(names):

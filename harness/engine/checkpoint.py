@@ -76,7 +76,7 @@ def latest(folder: Path, log: Callable[[str], None]) -> int | None:
         path = path_of(folder, step)
         if whole(path):
             return step
-        log(f"checkpoint {path.name} does not match its checksum; falling back to the one before")
+        log(f"checkpoint {path.name} does not match its checksum; falling back to the previous one")
         delete(path)
     return None
 
@@ -91,7 +91,7 @@ def weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
     """Return a training's result and what its file says of itself. Raise UnfitError where it is absent or damaged."""
     path = JobDir(folder).weights_file
     if sidecar(path).exists() and not whole(path):
-        raise UnfitError(f"{shown(path)}: is not what its training wrote (its sha256 differs); train it again")
+        raise UnfitError(f"{shown(path)}: differs from what its training wrote (sha256 mismatch); train it again")
     with opened(folder) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, origin_of(file.metadata() or {})  # noqa: SIM118
 

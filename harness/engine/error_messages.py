@@ -30,13 +30,13 @@ def reason(error: BaseException, job: JobSpec | None) -> str:
     if isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and "gloo" in message.lower() and any(word in message for word in PEERS)
     ):
-        return f"another rank ended first; its own reason is in the log, or it was killed ({message[:160]})"
+        return f"another rank ended first; its reason is in the log, or it was killed ({message[:160]})"
     if any(word in message.lower() for word in FILES):
         return f"too many open files: raise the limit (ulimit -n 4096) or set train.workers=0 ({message[:160]})"
     if any(word in message.lower() for word in SHARED_MEMORY):
         return (
             "/dev/shm is full: give the container more (docker run --shm-size=8g, or --ipc=host), or set "
-            f"train.workers=0, which moves no number ({message[:160]})"
+            f"train.workers=0; results do not depend on it ({message[:160]})"
         )
     return f"{type(error).__name__}: {message}"[:500]
 
@@ -48,16 +48,16 @@ def out_of_memory(job: JobSpec | None) -> str:
         peak, whole = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
         used = f"peak {peak / GIB:.1f} of {whole / GIB:.1f} GiB"
     if isinstance(job, EvaluateSpec):
-        keys = "evaluate.window and evaluate.stride, or evaluate.short_side (all move numbers)"
+        keys = "evaluate.window and evaluate.stride, or evaluate.short_side (all affect results)"
     elif isinstance(job, TrainSpec):
         keys = (
-            f"more ranks for the micro-batch (--nproc; no number moves), else train.micro_batch (now "
+            f"more ranks for the micro-batch (--nproc; results stay the same), else train.micro_batch (now "
             f"{job.train.micro_batch}, batch norm's share), train.crop (now {job.train.crop}) or precision "
             f"(now {job.precision})"
         )
     else:
-        keys = "a smaller train.micro_batch, train.crop or evaluate.window (all move numbers), or another precision"
-    return f"CUDA out of memory: {used}; what lowers it: {keys}"
+        keys = "a smaller train.micro_batch, train.crop or evaluate.window (all affect results), or another precision"
+    return f"CUDA out of memory: {used}; to lower it, use {keys}"
 
 
 def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) -> HarnessError:
@@ -66,5 +66,5 @@ def not_finite(iteration: int, values: Mapping[str, float], samples: list[str]) 
     listed = ", ".join(samples[:16]) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
     return HarnessError(
         f"the {kind} is not finite at iteration {iteration}: {dict(values)}; samples {listed or 'unknown'}; "
-        "look at them, lower train.lr or use precision=fp32"
+        "inspect them, lower train.lr or use precision=fp32"
     )

@@ -84,8 +84,8 @@ def failure(folder: Path, error: BaseException) -> Ending:
 def stopped(status: str, step: int) -> Ending:
     """Return the ending that a signal makes, or a better training; the same command goes on from there."""
     if status == "pruned":
-        return Ending(status, step, f"pruned at step {step}: others were better by then")
-    return Ending(status, step, f"stopped by a signal at step {step}; run the same command again", PREEMPTED)
+        return Ending(status, step, f"pruned at step {step}: other trials were better at that point")
+    return Ending(status, step, f"stopped by a signal at step {step}; rerun the same command to continue", PREEMPTED)
 
 
 def _failed(files: JobDir) -> bool:

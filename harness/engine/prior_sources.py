@@ -69,7 +69,7 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
     """
     if source in GIVEN:
         if frame.label is None:
-            raise UnfitError(f"{where}: P = truth needs labels, and its split has none; take a split that has")
+            raise UnfitError(f"{where}: P = ground truth needs labels, but this split has none; choose one that has")
         return torch.from_numpy(frame.label).long()
     path = Path(source) / where
     mask = read_labels(path, num_classes)

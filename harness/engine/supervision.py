@@ -30,13 +30,13 @@ class Supervision:
             return None
         if 2 * self.unlabelled > self.iterations:
             return (
-                f"{self.unlabelled} of {self.iterations} iterations had no labelled pixel and taught nothing: most "
-                f"masks that training reads of {data} are void (255); `harness doctor --thorough` counts them"
+                f"{self.unlabelled} of {self.iterations} iterations had no labelled pixel and no effect: most "
+                f"training masks of {data} are void (255); `harness doctor --thorough` counts them"
             )
         if self.zero and self.unlabelled + self.zero == self.iterations:
             return (
-                f"the loss was exactly 0 in all of {self.iterations} iterations though pixels are labelled: nothing is "
-                f"learnt; have the masks of {data} more than one class, and does the decoder return its own logits?"
+                f"the loss was exactly 0 in all of {self.iterations} iterations although pixels are labelled, so "
+                f"nothing is learnt; do the masks of {data} hold several classes, and are the logits the decoder's own?"
             )
         return None
 
@@ -49,6 +49,6 @@ class Supervision:
             return None
         return UnfitError(
             f"no pixel was labelled in any of {iterations} iterations, so nothing was learnt: the training masks "
-            f"of {data} are void (255) or hold no number of a class (read last: {', '.join(samples[:3])}); mend the "
-            "masks or the class list (docs/DATA.md), then run the same command"
+            f"of {data} are void (255) or hold no number of a class (read last: {', '.join(samples[:3])}); correct "
+            "the masks or the class list (docs/DATA.md), then rerun the same command"
         )

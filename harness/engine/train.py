@@ -373,11 +373,11 @@ def save(folder: Path, trainer: Trainer, step: int, reporter: Reporter) -> None:
 def check(trainer: Trainer, step: int) -> None:
     """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
     if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
-        raise HarnessError(f"the ranks hold different memories at iteration {step}: a defect; this run is worthless")
+        raise HarnessError(f"the ranks hold different memories at iteration {step}: this is a bug, discard this run")
     if wild := trainer.wild():
         raise HarnessError(
-            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not kept, the last checkpoint "
-            "stands; lower train.lr or use precision=fp32"
+            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not saved; the last checkpoint "
+            "remains valid; lower train.lr or use precision=fp32"
         )
 
 

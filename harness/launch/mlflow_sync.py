@@ -28,7 +28,7 @@ from harness.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-LOST = "its supervisor died and left no word; the same command goes on"
+LOST = "its supervisor died without reporting a reason; rerun the same command to continue"
 EVERY = 10.0  # seconds between two looks of --follow
 
 
@@ -53,7 +53,7 @@ class Sync:
                 self.tell(plan, statuses)
             elif why not in self.refused:
                 self.refused.add(why)
-                log.warning(f"left out: {why}")
+                log.warning(f"skipped: {why}")
         self.close_strays(statuses)
         end_rehearsal(OutputDir(self.root).rehearsal, self.tracking)
         return sum(status.state in LIVE for status in statuses.values())
@@ -66,7 +66,7 @@ class Sync:
                 if not live:
                     return
             except UnfitError as error:
-                log.warning(f"{error}; tried again")
+                log.warning(f"{error}; will try again")
             time.sleep(every)
 
     def tell(self, plan: Plan, statuses: dict[str, Status]) -> None:
@@ -115,7 +115,7 @@ class Sync:
             return
         publisher.begin(job)
         publisher.end(job, outcome)
-        log.info(f"{dead.name}: {outcome.status}, {status} in MLflow now")
+        log.info(f"{dead.name}: {outcome.status}; now {status} in MLflow")
 
     def close_strays(self, statuses: dict[str, Status]) -> None:
         """Close runs of this root's jobs that are RUNNING though their job is over; others are left alone."""
@@ -125,7 +125,7 @@ class Sync:
                 continue
             if OutputDir(self.root).job(status.fingerprint).how().get("made") == run.tags.get("harness.made"):
                 self.tracking.finish(run.run_id, ENDED.get(status.state, "FAILED"))
-                log.info(f"{status.name}: a run that was left RUNNING is closed")
+                log.info(f"{status.name}: closed a run that was left RUNNING")
 
 
 def correct(plan: Plan, tracking: Tracking) -> None:
@@ -149,7 +149,7 @@ def end_rehearsal(root: Path, tracking: Tracking) -> None:
     for run in rehearsals(tracking).running():
         if run.tags.get(PLAN) in own or run.tags.get("harness.made") in attempts:
             tracking.finish(run.run_id, "KILLED")
-            log.info(f"{run.name}: a rehearsal's run that was left RUNNING is closed")
+            log.info(f"{run.name}: closed a dry run's run that was left RUNNING")
 
 
 def rehearsals(tracking: Tracking) -> Tracking:

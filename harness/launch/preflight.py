@@ -94,5 +94,5 @@ def answered(question: str) -> str:
     """Return the first problem that the child finds; empty for none."""
     answer = ask("harness.engine.preflight", Problem, question)
     if answer.broken:
-        return f"this plan's networks cannot be tried: {answer.broken}; `harness doctor` says more"
+        return f"this plan's networks could not be tested: {answer.broken}; run `harness doctor` for details"
     return answer.problem

@@ -87,7 +87,7 @@ def rehearsed(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
             publisher.close(experiment, status)
     if scheduler.failures:
         failures = "; ".join(f"{job.name}: {reason}" for job, reason in scheduler.failures.items())
-        raise HarnessError(f"the rehearsal failed: {failures}")
+        raise HarnessError(f"the dry run failed: {failures}")
     measurements = [measurement for launch in launches(plan.jobs) for measurement in measured(plan, short, launch)]
     return [line for line, _ in measurements] + cost_lines([cost for _, cost in measurements])
 
@@ -103,7 +103,7 @@ def alone(root: Path) -> Iterator[None]:
             stack.enter_context(lock)
         except UnfitError as error:
             where = f"{output.rehearsal} ({lock.holder()})"
-            raise UsageError(f"a rehearsal is at work in {where}; wait for it or end it") from error
+            raise UsageError(f"a dry run is in progress in {where}; wait for it or stop it") from error
         yield
 
 
@@ -114,10 +114,10 @@ def prepared(plan: Plan, options: RunOptions) -> tuple[Rehearsal, Tracking | Non
     """
     root = plan.output.rehearsal
     if gc.at_work(OutputDir(root).jobs):
-        raise UsageError(f"a rehearsal is at work in {root}; wait for it or end it")
+        raise UsageError(f"a dry run is in progress in {root}; wait for it or stop it")
     if not options.inside and (number := rehearsing(plan.root)):
         raise UsageError(
-            f"Slurm job {number} is to rehearse in {root}; wait for it, or scancel {number} "
+            f"Slurm job {number} is waiting to do a dry run in {root}; wait for it, or scancel {number} "
             f"(and where squeue does not answer here, delete {plan.output.rehearsal_file})"
         )
     require_inputs(plan.config)
@@ -140,13 +140,13 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
     outcome, replay = files.outcome(), Replay.of(files.events_file)
     assert outcome is not None
     assert outcome.peak is not None
-    world, peak = (outcome.provenance or {}).get("world", 1), f"peak {outcome.peak / GIB:.2f} GiB a rank"
+    world, peak = (outcome.provenance or {}).get("world", 1), f"peak {outcome.peak / GIB:.2f} GiB per rank"
     names = tuple(evaluation.fingerprint for evaluation in launch)
     if isinstance(job, Train):
         speed = replay.values[ITERATIONS_PER_SECOND]
         seconds = job.config.iterations() / speed
         weights = files.weights_file.stat().st_size
-        line = f"{job.name}: {peak}, {1000 / speed:.0f} ms a step"
+        line = f"{job.name}: {peak}, {1000 / speed:.0f} ms per step"
         kept, passing = gc.size(files.folder), STATE * 3 * weights
         return [(line, Cost(names, job.name, seconds * world, seconds, kept, passing, "rehearsed"))]
     tried, videos = len(short.videos(job)), len(plan.videos(job))
@@ -157,7 +157,7 @@ def measured(plan: Plan, short: Rehearsal, launch: Sequence[Job]) -> list[tuple[
     seconds = replay.loaded - replay.begin.time + each * videos / world
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
     kept = sum(gc.size(short.directory(evaluation)) for evaluation in launch) * videos // tried
-    line = f"{name}: {peak}, {1000 * each:.0f} ms a video"
+    line = f"{name}: {peak}, {1000 * each:.0f} ms per video"
     return [(line, Cost(names, name, seconds * world, seconds, kept, 0, "rehearsed"))]
 
 
@@ -203,7 +203,7 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     """
     slurm_job = begun(plan, options)
     number = slurm_job.id
-    log.info(f"Slurm job {number}: the rehearsal of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
+    log.info(f"Slurm job {number}: dry run of {len(plan.jobs)} jobs, see {slurm_jobs.log_path(plan, number)}")
     output = plan.output
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
@@ -242,7 +242,7 @@ def begun(plan: Plan, options: RunOptions) -> SlurmJob:
 def executor(plan: Plan, options: RunOptions) -> Any:
     """Return submitit's executor for it."""
     names = ", ".join(experiment.name for experiment in plan.experiments)
-    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness rehearsal of {names}")
+    return _sbatch.executor(plan.output.slurm_log("%j").parent, options.slurm, f"harness dry run of {names}")
 
 
 def task(plan: Plan, options: RunOptions) -> SlurmTask:

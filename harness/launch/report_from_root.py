@@ -15,8 +15,8 @@ def look_up(plan: Plan, command: Sequence[str], store: Path, folder: Path | None
     """Return every experiment of a plan. Raise UnfitError where the root has nothing either."""
     if not plan.output.jobs.is_dir():
         raise UnfitError(
-            f"{store}: no such database, and {plan.root} has no results: give MLFLOW_TRACKING_URI of the store, or "
-            "--root DIR of the runs"
+            f"{store}: no such database, and {plan.root} has no results: set MLFLOW_TRACKING_URI to the store, or "
+            "give --root DIR of the runs"
         )
     return [review(plan, experiment, command, folder) for experiment in plan.experiments]
 

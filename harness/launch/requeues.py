@@ -22,8 +22,8 @@ def same_checkout(submitted: str | None) -> None:
     here = str(plugins.PROJECT)
     if submitted not in (None, here):
         raise UnfitError(
-            f"this job was submitted by the harness in {submitted}, and what Python imports here is that in {here}: "
-            "move it back, or give the same command again from where it is now"
+            f"this job was submitted by the harness in {submitted}, but Python imports the one in {here} here: "
+            "move it back, or rerun the same command from its new location"
         )
 
 
@@ -40,8 +40,8 @@ def idle(plan: Plan, fingerprints: Sequence[str], number: str) -> str | None:
     if starts <= STARTS:
         return None
     return (
-        f"Slurm job {number} was begun {STARTS} times without a new checkpoint or video: start-up and a checkpoint "
-        "take longer than it is let run; give a longer --slurm time=… or a partition that is not preempted so soon"
+        f"Slurm job {number} was started {STARTS} times without a new checkpoint or video: start-up and a checkpoint "
+        "take longer than it is let run; give a longer --slurm time=… or a partition that is preempted less often"
     )
 
 
@@ -57,7 +57,7 @@ def with_warning(plan: Plan, launch: Sequence[Job], options: JsonObject) -> Json
     if limit is not None and needed >= 60 * limit:
         raise UsageError(
             f"slurm option time={options['time']}: start-up and a checkpoint of {launch[0].name} took "
-            f"{needed / SPARE:.0f} s before, so nothing would get on; give at least twice {needed:.0f} s"
+            f"{needed / SPARE:.0f} s before, so there would be no progress; give at least twice {needed:.0f} s"
         )
     return {**options, "signal_delay_s": max(given, round(needed))} if needed > given else dict(options)
 

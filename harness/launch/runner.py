@@ -90,7 +90,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                     scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
-                            f"data changed while jobs ran: {changes}; results of now may be of either: --rerun ROW"
+                            f"data changed while jobs ran: {changes}; new results may use old or new data: --rerun ROW"
                         )
                 except Stopped as stop:
                     stopped = stop
@@ -118,7 +118,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
 
 def reprint(plan: Plan, options: RunOptions, closed: Path) -> Results:
     """Return the results of a finished plan whose output directory is another person's: only looking."""
-    log.warning(f"{closed}: not yours to write: the table is printed, and neither kept there nor told to MLflow")
+    log.warning(f"{closed}: you may not write there: the table is printed, but neither saved nor uploaded to MLflow")
     reports = Path(tempfile.mkdtemp(prefix="harness-reports-"))
     finished = tuple(
         conclude(plan, experiment, Silent(), {}, options, "FINISHED", False, reports) for experiment in plan.experiments
@@ -197,9 +197,7 @@ def connected(options: RunOptions) -> Tracking | None:
     except UnfitError as error:
         if not options.inside:
             raise
-        log.warning(
-            f"{error}; this node only keeps journals: `harness sync --follow` on a host that sees MLflow tells it"
-        )
+        log.warning(f"{error}; this node only writes journals; use `harness sync --follow` where MLflow can be reached")
         return None
     return tracking
 
@@ -244,12 +242,12 @@ def set_aside(plan: Plan, which: str) -> None:
     chosen = selected(plan, which)
     for job in chosen:
         if (holder := lease.current_holder(plan.directory(job))) is not None:
-            raise UsageError(f"--rerun {which}: {job.name} is at work in {holder.who}; wait for it or end it")
+            raise UsageError(f"--rerun {which}: {job.name} is being run by {holder.who}; wait for it or stop it")
     for job in chosen:
         target = plan.output.replaced / f"{job.fingerprint}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         plan.directory(job).rename(target)
-        log.info(f"run again: {job.name}; the old results are kept in {target}")
+        log.info(f"rerunning {job.name}; the old results are kept in {target}")
 
 
 def accept(plan: Plan) -> None:
@@ -348,12 +346,12 @@ def choose(plan: Plan, options: RunOptions) -> tuple[Launcher, JsonObject]:
         name = "torchrun" if (nproc or fitting) > 1 else "inline"
     nproc = nproc or (fitting if name == "torchrun" else 1)
     if name == "inline" and nproc > 1:
-        raise UsageError(f"--launcher inline runs one process, not {nproc}; leave --launcher out or use torchrun")
+        raise UsageError(f"--launcher inline runs one process, not {nproc}; omit --launcher or use torchrun")
     if nproc < 1 or micro % (nproc * options.node_count):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
-        raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; these do: {sizes}")
+        raise UsageError(f"--nproc {nproc} does not divide the micro-batch of {micro}; choose from {sizes}")
     if 0 < here < nproc and (options.inside or name != "slurm"):  # outside it is the nodes' GPUs that count
-        raise UsageError(f"--nproc {nproc}: each rank takes a GPU of its own, and there are {here} here")
+        raise UsageError(f"--nproc {nproc}: each rank needs its own GPU, and this machine has {here}")
     module = plugins.load("launchers", name, plan.config.folders)
     facts = {**provenance.source(), **options.for_ranks}
     return module.Launcher(nproc, plan.output.logs), describe(name, nproc, options.command, facts)

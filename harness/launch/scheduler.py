@@ -58,7 +58,7 @@ class Scheduler:
                     self.note(outcomes)
             if len(self.waiting) == before:
                 if (request := self._requests()) is not None:
-                    log.info(f"{request.who} asks the runs of this plan to end (`harness cancel`)")
+                    log.info(f"{request.who} asked the runs of this plan to end (`harness cancel`)")
                     raise Stopped(signal.SIGINT)
                 with stop_signals():
                     time.sleep(ASK)
@@ -94,7 +94,7 @@ class Scheduler:
                 holder = claim.holder  # None where somebody was faster just now
                 if holder is not None and (job, holder.who) not in self._reported:
                     self._reported.add((job, holder.who))
-                    log.info(f"{job.name}: {holder.who} has it; its result is taken when it is there")
+                    log.info(f"{job.name}: {holder.who} is running it; its result will be used when it is ready")
         return leases
 
     def note(self, outcomes: Mapping[Job, Outcome]) -> None:
@@ -108,7 +108,7 @@ class Scheduler:
             elif outcome.status == "stalled" and job not in self._stalled:
                 self._stalled.add(job)
                 self.executed -= 1
-                log.info(f"{job.name}: {outcome.reason}; it was ended and goes on from its last checkpoint")
+                log.info(f"{job.name}: {outcome.reason}; it was stopped and resumes from its last checkpoint")
             else:
                 self.broken += 1
                 self.fail(job, outcome.reason or outcome.status)

@@ -171,8 +171,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress, detach: bool = Fals
     no_job = replace(options, only=(), rerun=None)  # `missing` has set aside what was asked
     results = runner.run(plan, no_job, progress)
     left = {
-        job: f"Slurm job {slurm_job} ended before it was done (see {log_path(plan, slurm_job.id)}); "
-        "the same command goes on"
+        job: f"Slurm job {slurm_job} ended before it was finished (see {log_path(plan, slurm_job.id)}); "
+        "rerun the same command to continue"
         for slurm_job, jobs in submitter.waiting.items()
         for job in jobs
     }
@@ -282,7 +282,7 @@ def accompany(
             time.sleep(LOOK)
     except Stopped:
         numbers = ", ".join(map(str, waiting))
-        log.info(f"the Slurm jobs go on ({numbers}); `harness status` shows them, scancel ends them")
+        log.info(f"the Slurm jobs continue ({numbers}); `harness status` shows them, scancel ends them")
         raise
 
 
@@ -295,13 +295,13 @@ def with_sbatch(options: RunOptions, flags: Sequence[str], plan: Plan) -> RunOpt
     nodes = int(sbatch.get("nodes", 1)) if options.nodes is None else options.nodes
     nproc = _sbatch.ranks({**sbatch, "nodes": nodes}) if options.nproc is None else options.nproc
     if nproc is not None and min(nodes, nproc) < 1:
-        raise UsageError(f"{nodes} nodes × {nproc} ranks: give one of each at least")
+        raise UsageError(f"{nodes} nodes × {nproc} ranks: give at least one of each")
     if nproc is None:
-        raise UsageError("how many ranks has a node? Give --slurm gpus_per_node=8 (or gres=gpu:8), or --nproc on CPUs")
+        raise UsageError("how many ranks per node? Give --slurm gpus_per_node=8 (or gres=gpu:8), or --nproc on CPUs")
     micro = plan.config.micro_batch
     if micro % (nodes * nproc):
         sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
-        raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; these do: {sizes}")
+        raise UsageError(f"{nodes} nodes × {nproc} ranks do not divide the micro-batch of {micro}; choose from {sizes}")
     return replace(options, nodes=nodes, nproc=nproc, slurm={**sbatch, "nodes": nodes})
 
 

@@ -88,7 +88,7 @@ class Submitter:
             elif (reason := failed_input(job, failures)) is not None:
                 cancelled(self.plan, job, reason)
             elif job not in self.elsewhere and any(needed in self.elsewhere for needed in job.inputs):
-                self.elsewhere[job] = "what it needs is left to another's Slurm job; the same command goes on later"
+                self.elsewhere[job] = "it depends on another user's Slurm job; rerun the same command later"
         todo = [
             job for job in launch if job not in queued and job not in self.elsewhere and not failed_input(job, failures)
         ]
@@ -102,7 +102,7 @@ class Submitter:
             slurm_job = self.hand_in(todo, after)
         except Later as error:
             if not busy and not _sbatch.OF_OTHERS.search(str(error)) and _sbatch.own_jobs() == 0:
-                raise UnfitError(f"{error}, though no job of yours is in the queue") from error
+                raise UnfitError(f"{error}, although none of your jobs is in the queue") from error
             return str(error)
         self._note(todo, slurm_job, after)
         queued |= dict.fromkeys(todo, slurm_job)
@@ -127,14 +127,14 @@ class Submitter:
             jobs = [job for job in missing if not over(self.plan, job)]
             if jobs and slurm_job.user in (None, _sbatch.user()):
                 raise Later(
-                    f"squeue does not answer about Slurm job {slurm_job.whose}, so what waits already is not known: "
+                    f"squeue does not answer about Slurm job {slurm_job.whose}, so waiting jobs are unknown: "
                     "nothing was submitted; try again"
                 )
             for job in jobs:
                 file = self.plan.jobdir(job).slurm_file
                 self.elsewhere[job] = (
-                    f"left to Slurm job {slurm_job.whose}, which cannot be asked about from here; "
-                    f"where that is gone, remove {file}"
+                    f"left to Slurm job {slurm_job.whose}, which cannot be queried from here; "
+                    f"if it no longer exists, remove {file}"
                 )
                 log.info(f"{job.name}: {self.elsewhere[job]}")
 
@@ -180,7 +180,7 @@ def over(plan: Plan, job: Job) -> bool:
 
 def by_request(who: str) -> str:
     """Return why a job was not begun that `who` did not want any more."""
-    return f"cancelled by {who} before it began; the same command runs it"
+    return f"cancelled by {who} before it started; rerun the same command to run it"
 
 
 def cancelled(plan: Plan, job: Job, reason: str) -> None:

@@ -88,7 +88,7 @@ def standing(files: JobDir, queue: Queue, now: float) -> Status:
     elif queued is not None and queued.live and state != "finished":
         state, reason = "queued" if queued.state != "RUNNING" else "running", None
     elif submitted is not None and submitted.slurm_job in queue.silent and state is None:
-        state, reason = "queued", f"Slurm cannot be asked here about job {submitted.slurm_job.whose}"
+        state, reason = "queued", f"Slurm cannot be queried here about job {submitted.slurm_job.whose}"
     elif state == "lost" or state not in ENDED:
         state, reason = "died", reason or died(files.folder, submitted, queued)
     return Status(
@@ -130,11 +130,11 @@ def submission(files: JobDir) -> Submission | None:
 def died(directory: Path, submitted: Submission | None, queued: State | None) -> str:
     """Return the reason of a job that left no outcome."""
     holder = lease.latest_holder(directory)
-    who = f"{holder.who} is gone" if holder is not None else "nobody has it"
+    who = f"{holder.who} is gone" if holder is not None else "no process is running it"
     slurm = f"; Slurm job {submitted.id}: {queued.state if queued else 'no longer known'}" if submitted else ""
     if submitted is not None and submitted.log is not None and Path(submitted.log).is_file():
         slurm += f", whose log ends: {last_line(Path(submitted.log))}"
-    return f"no outcome, and {who}{slurm}; the same command goes on"
+    return f"no outcome, and {who}{slurm}; rerun the same command to continue"
 
 
 def called(spec: JsonObject, files: JobDir) -> str | None:
@@ -154,8 +154,8 @@ def lines(statuses: list[Status]) -> Iterator[str]:
     for job in statuses:
         parts = [f"{job.step}/{job.steps} {job.unit}"] if job.steps else []
         parts += [f"loss {job.loss:.3f}"] if job.loss is not None and job.state == "running" else []
-        parts += [f"{job.rate:.2f} a second"] if job.rate else []
-        parts += [f"{span(job.eta)} to go"] if job.eta is not None else []
+        parts += [f"{job.rate:.2f} per second"] if job.rate else []
+        parts += [f"{span(job.eta)} left"] if job.eta is not None else []
         parts += [f"quiet for {span(job.quiet)}"] if job.state == "running" and (job.quiet or 0) > 60 else []
         parts += [job.launcher] if job.launcher else []
         parts += [f"Slurm {job.slurm}: {job.queue}"] if job.slurm and job.queue else []

@@ -101,7 +101,7 @@ class Watch:
         request = StopRequest.read(self.plan.jobdir(job).stop_file)
         if request is None or request.attempt != lease.number:
             return False
-        log.info(f"{job.name}: {request.who} asks this run to end (`harness cancel`)")
+        log.info(f"{job.name}: {request.who} asked this run to end (`harness cancel`)")
         return True
 
 
@@ -176,7 +176,7 @@ def to_its_end(
     if not all(lease.ours() for lease in launch.values()):  # asked now: the count looks every few seconds only
         if stopped is not None:
             raise stopped
-        return {job: Outcome("superseded", "another run took this one for dead") for job in launch}
+        return {job: Outcome("superseded", "another run took over, believing this one dead") for job in launch}
     word = f"no step for {stall / 60:g} minutes; stacks of all ranks: {plan.jobdir(next(iter(launch))).stacks}"
     outcomes = {job: conclude(plan, job, launcher, stopped, word if ended == "stalled" else None) for job in launch}
     if stopped is None and any(outcome.status in ("preempted", "cancelled") for outcome in outcomes.values()):
@@ -225,7 +225,7 @@ def wait(
     progress: Progress,
     followed: Mapping[Job, JobProgress],
     enough: Callable[[], str | None],
-    awaited: str = "its ranks have given no sign yet",
+    awaited: str = "its ranks have not responded yet",
 ) -> str | None:
     """Follow the journals until the launch has ended, or until there is a reason to end it, which is returned."""
     begun, silent = time.monotonic(), True
@@ -264,7 +264,7 @@ def stop_launch(
                 progress,
                 followed,
                 lambda: "late" if time.monotonic() > deadline else None,
-                f"its ranks finish a step and save it, at most {deadline - time.monotonic():.0f} s",
+                f"its ranks are finishing a step and saving it, at most {deadline - time.monotonic():.0f} s",
             )
         except Stopped:
             late = "asked twice"
@@ -328,7 +328,7 @@ def last_line(log: Path) -> str:
     """Return the last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     words = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
-    return f"{one_line(words[-1], 200)} (see {log})" if words else f"it left no word (see {log})"
+    return f"{one_line(words[-1], 200)} (see {log})" if words else f"it left no message (see {log})"
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:

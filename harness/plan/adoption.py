@@ -63,11 +63,11 @@ def resolve(
             doubt = doubts(config, split, root, results) if results else ""
             if doubt and not accept:
                 count = manifest.plural(len(results), "result")
-                doubtful[split] = f"{count} without digests of files not adopted: {doubt}"
+                doubtful[split] = f"{count} without file digests not adopted: {doubt}"
             if not results or (doubt and not accept):
                 continue
             day = strftime("%Y-%m-%d", localtime())
-            unchanged = f"adopted on {day}: no file had changed since they were made"
+            unchanged = f"adopted on {day}: no file had changed since they were produced"
             why = f"accepted on {day} ({doubt})" if doubt else unchanged
             adopted[key] = {
                 "split": split,
@@ -151,7 +151,7 @@ def doubts(config: Config, split: str, root: Path, results: list[Result]) -> str
     for video in dataset.videos(split):
         frames = list(dataset.frames(split, video))
         if frames != sorted(frames):
-            return f"frames of {split} are in the order of their numbers now ({video}: {frames[0]}, {frames[1]}, …)"
+            return f"frames of {split} are now ordered by number ({video}: {frames[0]}, {frames[1]}, …)"
     inventory = input_digests.inventory(config, split, root, compute=False)
     assert inventory is not None  # it has a digest
     first = min(results, key=lambda result: result.ended)

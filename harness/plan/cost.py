@@ -92,7 +92,7 @@ def _launch(
         source = f"counted, at {rate:g} TFLOP/s on {ranks} rank(s)"
         return Cost(names, name, device, wall, weights, STATE * 3 * weights, source)
     blind = work is None or counted  # what could be counted is; an evaluation's windows need the size of a frame
-    why = "its data are not at hand" if blind else "nothing like it is finished; --count counts it"
+    why = "its data is not available" if blind else "no similar job has finished; --count estimates it"
     return Cost(names, name, None, None, None, None, why)
 
 
@@ -164,7 +164,7 @@ def cost_lines(launch_costs: Sequence[Cost]) -> list[str]:
     """Return the lines of `plan` on its cost."""
     if not launch_costs:
         return []
-    lines = ["", "Cost of what is missing"]
+    lines = ["", "Cost of missing jobs"]
     width = max(len(cost.name) for cost in launch_costs)
     for cost in launch_costs:
         lines.append(f"  {cost.name:<{width}}  {in_words(cost)}")

@@ -44,16 +44,16 @@ def undigested(plan: Plan) -> dict[str, str]:
 def lines(plan: Plan) -> list[str]:
     """Return what is to be said of the data's files: not digested yet, and what becomes of results without digests."""
     content, read = plan.config.content, splits(plan)
-    notes = [f"data not digested yet: {split}: {why}" for split, why in undigested(plan).items()]
+    notes = [f"data without digests: {split}: {why}" for split, why in undigested(plan).items()]
     if notes:
         notes.append(
-            "  (so fingerprints and states are provisional; a run digests first, as `harness plan --check-data` does)"
+            "  (fingerprints and states are provisional; a run computes digests first, as does `plan --check-data`)"
         )
     for split in sorted(read):
         if why := content.adopted.get(split):
-            notes.append(f"{split}: results without digests of files {why}")
+            notes.append(f"{split}: results without file digests {why}")
         if (why := content.doubtful.get(split)) and any(plan.state(job) != "done" for job in plan.jobs):
-            notes.append(f"{split}: {why}; `harness run … --accept data` adopts them all the same")
+            notes.append(f"{split}: {why}; `harness run … --accept data` adopts them anyway")
     return notes
 
 
@@ -106,7 +106,7 @@ def _differences(root: Path, own: Mapping[str, str], other: Mapping[str, str]) -
         if now is not None and before is not None:
             yield manifest.compare(before, now).text(split)
         elif key not in other:
-            yield f"{split}: other files, perhaps; those of the earlier results were not digested"
+            yield f"{split}: files may differ; the earlier results have no file digests"
         else:
             yield f"{split}: other files"
 
@@ -118,7 +118,7 @@ def _manifest(root: Path, digest: str | None) -> manifest.Digests | None:
 def check(plan: Plan, submitted: bool = False) -> None:
     """Raise UnfitError for data that is not digested, or has changed since the plan was `submitted` to run later."""
     for split, why in undigested(plan).items():
-        raise UnfitError(f"data not digested: {split}: {why}; plan again, as `harness plan --check-data` does")
+        raise UnfitError(f"data without digests: {split}: {why}; run `harness plan --check-data` first")
     if submitted and (changes := since_planned(plan)):
         raise UnfitError(f"data changed since this was submitted: {changes}; submit it again")
 

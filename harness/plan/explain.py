@@ -41,10 +41,10 @@ def about(plan: Plan, job: Job, before: Mapping[str, list[Finished]]) -> list[st
         return [f"{head}; data changed: {why}"]
     waiting = [needed.name for needed in job.inputs if plan.state(needed) != "done"]
     if waiting:
-        return [f"{head}; it waits for {', '.join(waiting)}"]
+        return [f"{head}; waiting for {', '.join(waiting)}"]
     near = nearest(plan, job)
     if near is None:
-        return [head, "  nothing like it is finished under this root"]
+        return [head, "  no similar job has finished in this output directory"]
     other, differences = near
     lines = [f"  {key}: {ours!r} here, {theirs!r} there" for key, ours, theirs in differences]
     return [f"{head}; the nearest finished job is {other}, which differs in", *lines]

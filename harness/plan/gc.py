@@ -44,7 +44,7 @@ def garbage(root: Path, rehearsing: bool = False) -> list[Item]:
     """
     output = OutputDir(root)
     if any(files.job_file.exists() for files in output.job_dirs()) and not output.plans.is_dir():
-        raise UnfitError(f"{root}: has jobs and no plans/, so what refers to them is not known; nothing is listed")
+        raise UnfitError(f"{root}: has jobs but no plans/, so it is unknown which are needed; nothing is listed")
     return sorted(_items(root, referred(root), rehearsing), key=lambda item: -item.bytes)
 
 
@@ -57,15 +57,15 @@ def _items(root: Path, referenced: set[str], rehearsing: bool) -> Iterator[Item]
         outcome = files.outcome()
         done = outcome is not None and outcome.status == "finished"
         if job.name not in referenced:
-            yield Item(job, "no plan under plans/ names it", size(job))
+            yield Item(job, "no plan in plans/ refers to it", size(job))
             continue
         if done and any(checkpoints.glob("*")):
             yield Item(checkpoints, "the training is finished", size(checkpoints))
         for path in [*job.glob(".*.tmp"), *job.glob("*/.*.tmp")]:
             if not (done and path.parent == checkpoints):
-                yield Item(path, "half-written by a process that died", size(path))
+                yield Item(path, "left incomplete by a process that died", size(path))
     for path in sorted(output.replaced.glob("*")):
-        yield Item(path, "run again since (--rerun)", size(path))
+        yield Item(path, "replaced by a later run (--rerun)", size(path))
     rehearsal = output.rehearsal
     if rehearsal.is_dir() and not rehearsing and not at_work(OutputDir(rehearsal).jobs):
         yield Item(rehearsal, "left by --rehearse", size(rehearsal))

@@ -126,9 +126,9 @@ class Evaluate(_Job):
         if before is not None:
             for name in ("members", "split", "scales", "flip", "control"):
                 if getattr(before, name) != getattr(self, name):
-                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {name}; a stage keeps them")
+                    raise UsageError(f"{self.name}: its prior '{before.name}' has other {name}; stages must keep them")
             if before.prior in GIVEN:
-                raise UsageError(f"{self.name}: its prior had the truth as P; stages begin at stage 0")
+                raise UsageError(f"{self.name}: its prior had the ground truth as P; stages start at stage 0")
 
     @property
     def config(self) -> Config:

@@ -130,7 +130,7 @@ def make(
     config = replace(config, seeds=tuple(range(first, first + seeds)))
     stems = [Path(name).stem for name in dict.fromkeys(names)]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
-        raise UsageError(f"two experiments are called '{twice[0]}', as their reports would be; rename a file")
+        raise UsageError(f"two experiments are called '{twice[0]}', so their reports would clash; rename a file")
     plan = Plan(tuple(experiment(name, config) for name in dict.fromkeys(names)), root)
     check_prior_masks(plan)
     check_batches(plan)
@@ -155,17 +155,19 @@ def check_prior_masks(plan: Plan) -> None:
     source = read(folder) if files.masks.is_dir() and files.job_file.is_file() else None
     if not isinstance(source, EvaluateSpec):
         raise UsageError(
-            f"{where}: no job's directory with masks; evaluate.keep_masks=true keeps them (--rerun CELL if done)"
+            f"{where}: not a job directory with masks; run it with evaluate.keep_masks=true (--rerun ROW if it is done)"
         )
     priors = [job.before for job in plan.jobs if isinstance(job, Evaluate) and job.before is not None]
     if len(source.members) > 1:
-        raise UsageError(f"{where}: masks of an ensemble; each of its members goes on with its own, which is not kept")
+        raise UsageError(
+            f"{where}: these are masks of an ensemble; its members continue with their own masks, which are not kept"
+        )
     if source.fingerprint in {prior.fingerprint for prior in priors}:
         if changes := manifest.broken_seal(folder, plan.root / "cache" / "masks" / f"{source.fingerprint}.npz"):
-            raise UsageError(f"{where}: changed since they were made: {changes.text('them')}; make them again")
+            raise UsageError(f"{where}: changed since they were made: {changes.text('them')}; produce them again")
         return
     if not priors:
-        raise UsageError(f"{where}: no row of this plan has a stage before it; ablation_stages has")
+        raise UsageError(f"{where}: no row of this plan has a previous stage; use ablation_stages")
     wanted = [prior.spec() for prior in priors]
     data = source.identity["data"]
     if all(spec.identity["data"] != data for spec in wanted):
@@ -177,7 +179,7 @@ def check_prior_masks(plan: Plan) -> None:
     if source.stage not in [spec.stage for spec in wanted]:
         stages = ", ".join(str(spec.stage) for spec in wanted)
         raise UsageError(f"{where}: masks of stage {source.stage}; this plan's stages read those of stage {stages}")
-    raise UsageError(f"{where}: masks made with other windows, scales or code than this plan's; make them again")
+    raise UsageError(f"{where}: masks produced with other windows, scales or code than this plan's; produce them again")
 
 
 def shown(value: str | tuple[str, ...]) -> str:
@@ -204,11 +206,11 @@ def experiment(name: str, config: Config) -> Experiment:
     with plugins.blamed(path):
         cells = [(seed, cell) for seed in config.seeds for cell in module.cells(config.with_seed(seed))]
     if not cells:
-        raise UsageError(f"{name}: has no row: its cells(config) returned none")
+        raise UsageError(f"{name}: has no rows: its cells(config) returned none")
     named = [cell.name for seed, cell in cells if seed == config.seeds[0]]
     if len(set(named)) < len(named):
         twice = next(cell for cell in named if named.count(cell) > 1)
-        raise UsageError(f"{name}: the row '{twice}' is there twice; leave it out of extra")
+        raise UsageError(f"{name}: the row '{twice}' occurs twice; remove it from extra")
     source = str(Path(name).resolve()) if name.endswith(".py") else name
     return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
 

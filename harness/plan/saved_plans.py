@@ -63,10 +63,10 @@ def restore(root: Path, digest: str) -> Experiment:
         )
         experiment = plan.experiment(saved["experiment"], config)
     except (HarnessError, KeyError, TypeError) as error:
-        raise UnfitError(f"plan {digest} ({name_of(saved)}): cannot be made again: {error}") from error
+        raise UnfitError(f"plan {digest} ({name_of(saved)}): cannot be rebuilt: {error}") from error
     if experiment.digest != digest:
         raise UnfitError(
-            f"plan {digest} ({name_of(saved)}): the code has changed since, its jobs are others now; "
+            f"plan {digest} ({name_of(saved)}): the code has changed since, so its jobs differ now; "
             "check out the commit that ran it (how.json of its jobs), or run it again"
         )
     return experiment

@@ -30,9 +30,9 @@ class Uniform:
     def check(self, key: str) -> None:
         """Raise UsageError for a range that holds nothing."""
         if self.log and self.low <= 0:
-            raise UsageError(f"{key}: a logarithmic range must lie above 0, not [{self.low:g}, {self.high:g}]")
+            raise UsageError(f"{key}: a logarithmic range must be above 0, not [{self.low:g}, {self.high:g}]")
         if not self.low < self.high < float("inf"):
-            raise UsageError(f"{key}: [{self.low:g}, {self.high:g}] is no range")
+            raise UsageError(f"{key}: [{self.low:g}, {self.high:g}] is not a range")
 
     def holds(self, value: Any) -> bool:
         """Return whether a value can be drawn."""
@@ -69,7 +69,7 @@ class Choice:
     def check(self, key: str) -> None:
         """Raise UsageError where there is nothing to choose."""
         if len(set(self.options)) < 2:
-            raise UsageError(f"{key}: {list(self.options)} leaves nothing to choose")
+            raise UsageError(f"{key}: {list(self.options)} leaves no choice")
 
     def holds(self, value: Any) -> bool:
         """Return whether a value can be drawn."""

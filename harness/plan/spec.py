@@ -92,7 +92,7 @@ def read(folder: Path) -> JobSpec:
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
     except KeyError as error:
-        raise UnfitError(f"{path}: lacks {error}; plan the job again") from error
+        raise UnfitError(f"{path}: {error} is missing; plan the job again") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UnfitError(f"{path}: cannot be read ({error}); plan the job again") from error
 
@@ -101,7 +101,7 @@ def read_as(folder: Path, kind: type[Kind]) -> Kind:
     """Return the spec in a job's directory, which must be of a kind. Raise UnfitError."""
     spec = read(folder)
     if not isinstance(spec, kind):
-        raise UnfitError(f"{JobDir(folder).job_file}: is no job of the kind {kind.kind}; plan the job again")
+        raise UnfitError(f"{JobDir(folder).job_file}: is not a job of kind {kind.kind}; plan the job again")
     return spec
 
 

@@ -204,7 +204,7 @@ def make(
         axis.check(f"search {name}: {key}")
         if not axis.holds(value := config.value(key)):
             space = axis.description()
-            raise UsageError(f"{key}={value}, the default, is not in the search's space ({space}); set it within")
+            raise UsageError(f"{key}={value}, the default, is outside the search space ({space}); set it inside")
         for end in (axis.low, axis.high) if isinstance(axis, Uniform) else axis.options:
             for violation in ranges.violations(typed, config.with_values({key: end}).tree):
                 raise UsageError(f"search {name}: its space holds {violation}")
@@ -262,5 +262,5 @@ def refuse(study: Study, stored: JsonObject, names: Sequence[str], most: int = 4
         offers = (f"{study.search}_{study.config.preset}", f"{study.search}_{study.digest[:6]}")
         free = next((offer for offer in offers if offer not in names), offers[-1])
         raise UsageError(
-            f"the study '{study.name}' was made with another {', '.join(keys)}{more}; take a new name: --study {free}"
+            f"the study '{study.name}' has a different {', '.join(keys)}{more}; choose a new name: --study {free}"
         )

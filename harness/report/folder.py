@@ -72,7 +72,7 @@ def point(latest: Path, folder: Path) -> Path:
             latest.rename(free(folder.parent / f"{latest.name}-0.1"))
         link.replace(latest)
     except OSError as error:
-        log.warning(f"{latest}: cannot be made a link to {folder.name} ({error.strerror}); the report is in {folder}")
+        log.warning(f"{latest}: could not be linked to {folder.name} ({error.strerror}); the report is in {folder}")
         return folder
     return latest
 

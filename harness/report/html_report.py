@@ -1,17 +1,18 @@
 """The page of an experiment: results, verdicts, figures, a comparison of rows, frames, provenance."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.report import html_page
+from harness.report import html_page, qualitative
 from harness.results import stats, table
 from harness.results.evidence import Evidence, compute, device_seconds
-from harness.results.palette import palette
+from harness.results.palette import VOID_COLOUR, palette
 from harness.results.rows import CellResult, ClaimResult, Context, Row, claims, in_order
 from harness.results.table import Report, Table, clean, signed
 
@@ -21,7 +22,14 @@ TONES = {
     stats.UNDECIDED: "open",
     stats.CONTRADICTED: "bad",
 }
-NO_PANELS = "they need two finished rows to compare, the data set, and masks that the evaluations kept"
+DISAGREEMENT = {
+    "ours": qualitative.RIGHT,
+    "base": qualitative.WRONG,
+    "neither": qualitative.NEITHER,
+    "void": VOID_COLOUR,
+    "scene": qualitative.SCENE,
+}
+NO_PANELS = "they need two finished rows to compare, the data set, and the masks that evaluations save"
 
 
 def write(report: Report, rows: Sequence[Row], context: Context, folder: Path) -> Path:
@@ -76,6 +84,7 @@ def compared_rows(rows: Sequence[Row], context: Context) -> Markup | None:
     values = [
         {
             "label": row.label,
+            "cell": row.cell,
             "classes": rounded(iou),
             "units": rounded(np.mean([100 * stats.miou(each.sums) for each in row.sums], axis=0)),
         }
@@ -86,7 +95,8 @@ def compared_rows(rows: Sequence[Row], context: Context) -> Markup | None:
         return None
     number = first.sums.shape[2]
     names = classes if len(classes) == number else [f"class {index}" for index in range(number)]
-    text = json.dumps({"classes": list(names), "units": list(first.names), "rows": values}, allow_nan=False)
+    compared = {"classes": list(names), "units": list(first.names), "rows": values, "colours": DISAGREEMENT}
+    text = json.dumps(compared, allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
 
@@ -145,7 +155,7 @@ def card(answer: ClaimResult, rows: Sequence[Row], margin: float) -> dict[str, s
         "whom": f"{labels[claim.cell]} over {labels[claim.baseline]}",
         "word": verdict or "no verdict",
         "tone": {**TONES, stats.EQUAL.format(margin=margin): "even"}.get(verdict or "", ""),
-        "ours": "not known yet" if mean is None else signed(mean),
+        "ours": "not available yet" if mean is None else signed(mean),
         "bounds": "" if low is None or high is None else f"[{signed(low)}, {signed(high)}] of {of}",
         "theirs": signed(claim.gain),
         "source": claim.source,
@@ -166,7 +176,18 @@ def panels(context: Context, folder: Path) -> list[dict[str, object]]:
             ]
             source = html_page.inside("image/png", path.read_bytes())
             pictures.append({"title": panel["title"], "alt": panel["alt"], "source": source, "legend": legend})
+            pictures[-1]["tiles"] = tiles(panel)
     return pictures
+
+
+def tiles(panel: Mapping[str, Any]) -> str:
+    """Return where a panel has the frame, its ground truth and each cell's mask, as JSON; empty for an older panel."""
+    if "tile" not in panel:
+        return ""
+    width, height = panel["tile"]
+    frame, truth, *masks = (qualitative.corner(index, height) for index in range(2 + len(panel["cells"])))
+    cells = dict(zip(panel["cells"], masks, strict=True))
+    return json.dumps({"size": [width, height], "frame": frame, "truth": truth, "cells": cells})
 
 
 def versions(results: Iterable[CellResult]) -> str:
@@ -201,7 +222,7 @@ def jobs(context: Context) -> Table:
         commit = f"{short(job.get('commit') or '–')}{' + changes' if job.get('dirty') else ''}"
         took = "–" if (seconds := device_seconds(job)) is None else duration(seconds)
         rows.append((job["name"], job["fingerprint"], took, device, str(job.get("launcher", "–")), commit))
-    note = "Device time: ranks × wall time; a pass over the frames that several evaluations share is shared out."
+    note = "Device time: ranks × wall time; a pass that several evaluations share is divided among them."
     return Table(
         "Jobs",
         ("Job", "Fingerprint", "Device time", "Device", "Launcher", "Commit"),

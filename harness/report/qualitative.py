@@ -49,7 +49,9 @@ class Panel:
     title: str
     alt: str
     image: Image.Image
-    classes: tuple[str, ...]  # that stand in its truth, to explain the colours
+    classes: tuple[str, ...]  # that are in its ground truth, to explain the colours
+    cells: tuple[str, ...]  # whose masks are its tiles, after the frame and its ground truth
+    tile: tuple[int, int]  # pixels, width and height
 
 
 def draw(plan: Plan, experiment: Experiment) -> list[Panel]:
@@ -115,28 +117,36 @@ def panel_of(
     (frame,) = frames
     image, truth = dataset.read(split, video, frame)
     shape = image.shape[:2]
-    shown = {name(cell): masks[cell.name][1] for cell in done if cell.name in masks}
-    if truth is None or any(mask.shape != shape for mask in shown.values()):
+    shown = [cell for cell in done if cell.name in masks]
+    if truth is None or any(mask.shape != shape for _, mask in masks.values()):
         return None
     colours = palette(len(dataset.classes))
     ours, base = masks[pair.ours.name][1], masks[pair.baseline.name][1]
     mine, other = name(pair.ours), name(pair.baseline)
     title = f"{mine} vs. {other}: disagreement"
     tiles = [("frame", image), ("ground truth", colours[truth])]
-    tiles += [
-        (f"{method}  {score(truth, mask, len(dataset.classes))}", colours[mask]) for method, mask in shown.items()
-    ]
+    for cell in shown:
+        labels = masks[cell.name][1]
+        tiles.append((f"{name(cell)}  {score(truth, labels, len(dataset.classes))}", colours[labels]))
     tiles.append((title, disagreement(image, truth, ours, base)))
     right, wrong = (int(((ours != base) & (truth != VOID) & (truth == mask)).sum()) for mask in (ours, base))
     alt = (
-        f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(shown)}, and where "
-        f"{mine} and {other} disagree: {mine} alone is correct in {right} pixels, {other} alone in {wrong} of "
-        f"{truth.size}."
+        f"Video {video}, frame {frame}: the frame, its ground truth, the masks of {', '.join(map(name, shown))}, "
+        f"and where {mine} and {other} disagree: {mine} alone is correct in {right} pixels, {other} alone in {wrong} "
+        f"of {truth.size}."
     )
     present = tuple(int(index) for index in np.unique(truth) if index != VOID)
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video)[:60]
     file = f"{number}-{why.split()[0]}-{stem}.png"
-    return Panel(file, f"{why}: {video}, frame {frame}", alt, mosaic(tiles), tuple(dataset.classes[i] for i in present))
+    return Panel(
+        file,
+        f"{why}: {video}, frame {frame}",
+        alt,
+        mosaic(tiles),
+        classes=tuple(dataset.classes[i] for i in present),
+        cells=tuple(cell.name for cell in shown),
+        tile=tile_size(image),
+    )
 
 
 def name(cell: Cell) -> str:
@@ -175,19 +185,29 @@ def disagreement(image: Pixels, truth: Pixels, ours: Pixels, base: Pixels) -> Pi
 
 def mosaic(tiles: Sequence[tuple[str, Pixels]]) -> Image.Image:
     """Return captioned tiles, COLUMNS a row; small frames are enlarged without smoothing, large ones reduced."""
-    height, width = tiles[0][1].shape[:2]
-    size = (TILE, max(1, round(TILE * height / width)))
+    width, size = tiles[0][1].shape[1], tile_size(tiles[0][1])
     how = Image.Resampling.NEAREST
     rows = -(-len(tiles) // COLUMNS)
     whole = Image.new("RGB", (COLUMNS * (TILE + 8) - 8, rows * (size[1] + CAPTION + 6) - 6), "white")
     pen, letters = ImageDraw.Draw(whole), font()
     for index, (caption, pixels) in enumerate(tiles):
-        left, top = index % COLUMNS * (TILE + 8), index // COLUMNS * (size[1] + CAPTION + 6)
+        left, top = corner(index, size[1])
         smooth = caption == "frame" and width > TILE
         picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS if smooth else how)
-        whole.paste(picture, (left, top + CAPTION))
-        pen.text((left, top + 3), cut_to_tile(caption, letters), fill=(40, 40, 40), font=letters)
+        whole.paste(picture, (left, top))
+        pen.text((left, top - CAPTION + 3), cut_to_tile(caption, letters), fill=(40, 40, 40), font=letters)
     return whole
+
+
+def tile_size(image: Pixels) -> tuple[int, int]:
+    """Return a tile's width and height for a frame, in pixels."""
+    height, width = image.shape[:2]
+    return TILE, max(1, round(TILE * height / width))
+
+
+def corner(index: int, height: int) -> tuple[int, int]:
+    """Return the left and upper edge of a mosaic's tile below its caption; `height` is a tile's."""
+    return index % COLUMNS * (TILE + 8), index // COLUMNS * (height + CAPTION + 6) + CAPTION
 
 
 def cut_to_tile(caption: str, letters: Any) -> str:
@@ -217,7 +237,8 @@ def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
     for panel in panels:
         if not shows(folder / panel.file, panel.image):
             panel.image.save(folder / panel.file, optimize=True)
-    return [{"file": panel.file, "title": panel.title, "alt": panel.alt, "classes": panel.classes} for panel in panels]
+    keys = ("file", "title", "alt", "classes", "cells", "tile")
+    return [{key: getattr(panel, key) for key in keys} for panel in panels]
 
 
 def shows(path: Path, image: Image.Image) -> bool:

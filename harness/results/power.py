@@ -66,7 +66,7 @@ class Need:
         head = f"to decide {signed(self.gain)} at {self.noise.text} in {POWER:.0%} of cases"
         if self.needed is None:
             few = self.noise.units is not None and power(self.gain, replace(self.noise, seeds=0.0), MOST) < POWER
-            return f"{head}: more than {MOST} seeds" + (", for the videos are too few" if few else "")
+            return f"{head}: more than {MOST} seeds" + (", because there are too few videos" if few else "")
         have = f"{head}: {count(self.needed, 'seed')}; you have {self.seeds}"
         if not self.trainings:
             return have
@@ -217,5 +217,5 @@ def lines(needs: Sequence[Need], experiment: Experiment, seeds: int) -> list[str
         shown = smallest_gain(need.noise, seeds)
         with_seeds = f"with {count(seeds, 'seed')} "
         with_seeds += "no gain at all" if shown is None else f"a gain of {shown:.2f} or more"
-        texts.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be seen")
+        texts.append(f"{whom}: {need.sentence or need.noise.text}; {with_seeds} would be detected")
     return texts

@@ -168,12 +168,12 @@ def identity(config: Config, dataset: Dataset, split: str) -> dict[str, object]:
 def check_name(name: str) -> None:
     """Raise UsageError for a name that would not stand in one cell of a table."""
     if not name.strip():
-        raise UsageError("--name is empty: say what made the masks, for example --name PSPNet")
+        raise UsageError("--name is empty: name what produced the masks, for example --name PSPNet")
     for unfit, why in (
         (len(name) > LONGEST, f"is longer than {LONGEST} characters"),
-        (not name.isprintable(), "holds a line break or another character that does not print"),
-        ("/" in name or "\\" in name, "holds a path separator"),
-        (name != " ".join(name.split()), "has spaces at an end or in a row"),
+        (not name.isprintable(), "contains a line break or another unprintable character"),
+        ("/" in name or "\\" in name, "contains a path separator"),
+        (name != " ".join(name.split()), "has leading, trailing or repeated spaces"),
     ):
         if unfit:
             raise UsageError(f"--name {name[:LONGEST]!r} {why}; give a short name of one line")
@@ -184,9 +184,11 @@ def check_free(name: str, directory: Path, data: dict[str, object], split: str) 
     for other, saved in finished(directory.parents[1]):
         if other.name == directory.name:
             if saved.name != name:
-                raise UsageError(f"these masks are scored as {saved.name!r} already: use that name, not {name!r}")
+                raise UsageError(f"these masks were already scored as {saved.name!r}: use that name, not {name!r}")
         elif (saved.name, saved.data, saved.split, saved.version) == (name, data, split, VERSION):
-            raise UsageError(f"--name {name!r} belongs to other masks ({other.name}); give another, such as '{name} 2'")
+            raise UsageError(
+                f"--name {name!r} belongs to other masks ({other.name}); choose another, such as '{name} 2'"
+            )
 
 
 def finished(root: Path) -> Iterator[tuple[Path, Score]]:
@@ -218,7 +220,7 @@ def listed(folder: Path, dataset: Dataset, split: str) -> dict[str, tuple[str, .
     missing = [path for path in wanted if not os.path.isfile(path)]
     if missing:
         raise UnfitError(
-            f"{shown(missing[0])}: no such mask ({len(missing)} of {len(wanted)} are missing); add them, one a frame"
+            f"{shown(missing[0])}: no such mask ({len(missing)} of {len(wanted)} are missing); add one per frame"
         )
     return frames
 
@@ -275,6 +277,6 @@ def count(task: Task, video: str, stems: tuple[str, ...], expected: str) -> Coun
         consistency.add(truth, mask)
         labelled += truth.size
     if digester.hexdigest() != expected:
-        raise UnfitError(f"{shown(task.folder / video)}: changed while it was read; score it again when it is whole")
+        raise UnfitError(f"{shown(task.folder / video)}: changed while it was read; score it again when it is complete")
     void = labelled - int(confusion.sum())
     return Counts(confusion, len(stems), void, consistency.totals)

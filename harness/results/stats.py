@@ -57,14 +57,14 @@ CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
 OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
 RULE = (
-    f"Verdict on a gain of the paper: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side and "
-    f"contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and lies "
-    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and more than that; "
-    f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group is "
-    f"not the paper's; {ONE_PAIR}: a gain between trainings with one seed. An interval over {SEEDS_AND_VIDEOS} speaks "
-    f"of new trainings and new videos; over {ONE_CHECKPOINT}, of these trainings alone; over {THESE_VIDEOS}, where "
-    f"there are fewer than {FEWEST} videos (or recordings) and {SEEDS} seeds or more, of these videos alone: it gives "
-    "no verdict on the paper's claim."
+    f"Verdict on a gain that the paper claims: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side "
+    f"and contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and stays "
+    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and extends further; "
+    f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group "
+    f"differs from the paper's; {ONE_PAIR}: a gain between trainings with one seed. Intervals over "
+    f"{SEEDS_AND_VIDEOS} apply to new trainings and new videos; those over {ONE_CHECKPOINT}, to these trainings only; "
+    f"those over {THESE_VIDEOS} (fewer than {FEWEST} videos or recordings and at least {SEEDS} seeds), to these videos "
+    "only, without a verdict on the paper's claim."
 )
 
 Floats = NDArray[np.float64]
@@ -188,10 +188,10 @@ def interval(
     if not cells:
         return Interval()
     if len(every) < len(cells) + len(baseline):
-        return Interval(reason="confusion matrices by video are not at hand")
+        return Interval(reason="confusion matrices per video are not available")
     first = every[0]
     if any(each.names != first.names or each.shape != first.shape for each in every):
-        return Interval(reason="not the same videos and classes throughout")
+        return Interval(reason="rows differ in videos or classes")
     ours, theirs = every[: len(cells)], every[len(cells) :]
     values = np.array([each.value for each in ours])  # (S,)
     if np.isnan(values).any():
@@ -299,7 +299,7 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if ours.of == CHECKPOINT_PAIR:
         return Verdict(ONE_PAIR, "one seed")
     if ours.of == THESE_VIDEOS:
-        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval speaks of these videos alone")
+        return Verdict(None, f"fewer than {FEWEST} videos (or recordings): the interval covers these videos only")
     if ours.low <= 0 <= ours.high:
         return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
     if (ours.low > 0) != (theirs > 0):

@@ -37,7 +37,7 @@ class Masks:
             try:
                 self._zip = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
-                raise UnfitError(f"{shown(path)}: neither a folder of masks nor a .zip of one ({error})") from error
+                raise UnfitError(f"{shown(path)}: neither a folder of masks nor a .zip file ({error})") from error
             self.names = {name for name in self._zip.namelist() if not name.endswith("/")}
 
     def data(self, name: str) -> bytes | None:
@@ -98,7 +98,9 @@ def problems(masks: Masks, dataset: Dataset, split: str, progress: Progress) -> 
                 (height, width), (rows, columns) = mask.shape, size
                 yield f"{shown(name)}: is {width}×{height}, its frame {columns}×{rows}"
     task.update(len(videos), len(videos))
-    yield from (f"{shown(name)}: no frame of the {split} split; take it out" for name in sorted(masks.names - expected))
+    yield from (
+        f"{shown(name)}: not a frame of the {split} split; remove it" for name in sorted(masks.names - expected)
+    )
 
 
 def pack(masks: Path, target: Path) -> None:
@@ -121,12 +123,12 @@ def of_cell(plan: Plan, cell: Cell) -> str:
         folder = plan.jobdir(cell.job).masks
         if folder.is_dir() and (changes := manifest.broken_seal(plan.directory(cell.job))):
             changed = changes.text("its masks")
-            return f"not packed: changed since they were made: {changed}; --rerun {cell.name} makes them again"
-        wrong = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks are gone"]
+            return f"not packed: the masks changed after they were produced: {changed}; use --rerun {cell.name}"
+        wrong = check(folder, cell.job.config, cell.job.split) if folder.is_dir() else ["its masks have been deleted"]
         if wrong:
             return f"not packed: {wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
         try:
             pack(folder, target)
         except OSError as error:
             return f"not packed: {shown(target)}: {error.strerror or error}"
-    return f"no ground truth to score by; checked and packed for the server as {shown(target)}"
+    return f"no ground truth for scoring; checked and packed for the server as {shown(target)}"

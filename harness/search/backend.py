@@ -57,7 +57,7 @@ class Storage:
         scheme = self.url.partition("://")[0].partition("+")[0] if "://" in self.url else ""
         if scheme and scheme not in SCHEMES:
             schemes = ", ".join(f"{name}://…" for name in SCHEMES)
-            raise UsageError(f"--storage {redact(self.url)}: neither a file's path nor one of {schemes}")
+            raise UsageError(f"--storage {redact(self.url)}: neither a file path nor one of {schemes}")
         self.database = bool(scheme)
 
     @property

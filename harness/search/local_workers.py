@@ -93,7 +93,7 @@ def run(
                     error = member.error()
                     if code in (UsageError.exit_code, UnfitError.exit_code):
                         kind = UsageError if code == UsageError.exit_code else UnfitError
-                        raise kind(error or "a worker could not go on")
+                        raise kind(error or "a worker could not continue")
                     if code == PREEMPTED:
                         raise Stopped(signal.SIGTERM)
                     through = through or code == 0  # the study has its trials
@@ -104,12 +104,12 @@ def run(
                     deaths, before = (1 if now > before else deaths + 1), now
                     if deaths >= DEATHS and not members:
                         raise UnfitError(
-                            f"{deaths} workers died one after the other and no trial came further, "
-                            f"the last with exit code {code}; the same command goes on"
+                            f"{deaths} workers died in a row without any progress, "
+                            f"the last with exit code {code}; rerun the same command to continue"
                         )
                     rest = REST if deaths >= DEATHS else 0
                     later = f" in {rest:.0f} s" if rest else ""
-                    log.warning(f"worker {index} died (exit code {code}); another takes its place{later}")
+                    log.warning(f"worker {index} died (exit code {code}); another will replace it{later}")
                     empty[index] = time.monotonic() + rest
         except BaseException as stop:
             dismiss(members, stop.number if isinstance(stop, Stopped) else signal.SIGTERM)

@@ -64,7 +64,7 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker is gone; taken up")
+            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker is gone; taking over")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         trial_publisher = self.publisher.trial(plan, live)
         progress = self.progress.headed(f"trial {live.number} {self.study.label(live.params)}")
@@ -87,7 +87,7 @@ class Worker:
         try:
             self.publisher.close(trial)
         except (UnfitError, OSError) as error:
-            log.warning(f"{error}; the same command tells it later")
+            log.warning(f"{error}; rerun the same command later to upload it")
         kind = "the default" if live.default else "repeated"
         seed = f" seed {live.seed}, {kind}" if live.default or live.repeated else ""
         log.info(

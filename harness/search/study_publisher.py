@@ -17,7 +17,7 @@ from harness.plan.study import Study, Trial
 from harness.results import records
 from harness.results.table import Report, report_markdown
 from harness.search.storage import Live
-from harness.tracking import view
+from harness.tracking import tags, view
 from harness.tracking.client import EXPERIMENT, FINGERPRINT, SOURCE, Tracking
 from harness.tracking.publisher import Publisher, Silent
 from harness.tracking.store import Store
@@ -121,9 +121,9 @@ class StudyPublisher(SilentStudyPublisher):
         run = self.child(trial.number, trial.params, seed)
         trained = plan.jobdir(job.members[0])
         worked = known_run(trained, self.store)
-        tags = {
-            "harness.outcome": OUTCOME.get(trial.state, trial.state),
-            "harness.reason": str(trial.facts.get("reason") or ""),
+        facts = {
+            tags.OUTCOME: OUTCOME.get(trial.state, trial.state),
+            tags.REASON: str(trial.facts.get("reason") or ""),
             "harness.recipe": job.config_hash,
             FINGERPRINT: job.fingerprint,
             "harness.directory": str(plan.directory(job)),
@@ -132,7 +132,7 @@ class StudyPublisher(SilentStudyPublisher):
         if worked is None:  # it was told nothing while the training ran
             points += Replay().hear(read_events(trained.events_file)[0])
         elif worked != run:
-            tags[SOURCE] = worked
+            facts[SOURCE] = worked
         if worked != run:
             every, when = self.study.config.train.evaluate_every or 1, self._when(trained)
             key, there = f"{self.study.split}/miou", {(name, step) for name, _, step, _ in points}
@@ -141,11 +141,11 @@ class StudyPublisher(SilentStudyPublisher):
         if trial.state == "complete":
             record = records.read_evaluation(plan.directory(job))
             if record.videos:
-                tags |= provenance_tags(record.provenance)
+                facts |= provenance_tags(record.provenance)
                 when = self._when(plan.jobdir(job))
                 points += [(f"final/{key}", round(value, 4), 0, when) for key, value in record.final.items()]
         self.tracking.log(run, points)
-        self.tracking.tag(run, tags)
+        self.tracking.tag(run, facts)
         self.tracking.finish(run, "FAILED" if trial.state == "failed" else "FINISHED")
 
     @staticmethod

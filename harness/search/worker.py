@@ -35,7 +35,7 @@ def main() -> int:
         print(json.dumps({"error": str(error), "code": error.exit_code}), flush=True)
         return error.exit_code
     except Stopped:
-        log.info(f"worker {index}: stopped; its trial goes on with the next run")
+        log.info(f"worker {index}: stopped; the next run continues its trial")
         return PREEMPTED
     return 0
 

@@ -50,7 +50,9 @@ def read(folders: Iterable[JobDir]) -> list[Curves]:
             curves.append(Curves(files.name, job["decoder"]["name"], job["seed"], points))
     curves = [training for training in curves if training.points]
     if not curves:
-        raise UnfitError("no training has a point yet: run one, longer than train.log_every, or give its --root DIR")
+        raise UnfitError(
+            "no training has logged a point yet: run one for longer than train.log_every, or give its --root DIR"
+        )
     return curves
 
 
@@ -107,4 +109,4 @@ def to_wandb(curves: Sequence[Curves], folder: Path) -> None:
 def refuse_twice(folder: Path) -> None:
     """Raise UsageError for a folder that holds something: those tools would show every point twice."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: is there already and not empty; give another folder, or remove it")
+        raise UsageError(f"{folder}: already exists and is not empty; give another folder, or remove it")

@@ -141,7 +141,7 @@ def predict(
             raise
         cut = str(error)
     if not frames:
-        raise UnfitError(f"{shown(source)}: holds no frame that can be read")
+        raise UnfitError(f"{shown(source)}: contains no readable frame")
     keep(folder, model, frames)
     if not cut:
         aside.move(path.stem for path in sorted((folder / "masks").glob("*.png")) if path.stem not in frames)
@@ -196,7 +196,7 @@ def open_clip(source: Path) -> Clip:
     if source.is_dir():
         paths = list_pictures(source)
         if not paths:
-            raise UnfitError(f"{shown(source)}: holds no picture ({', '.join(IMAGES)})")
+            raise UnfitError(f"{shown(source)}: contains no image ({', '.join(IMAGES)})")
         names = in_time(paths)
         return Clip(len(names), RATE, lambda: (Shot(name, read_image(paths[name])) for name in names))
     if not source.is_file():
@@ -217,7 +217,7 @@ def video(source: Path) -> Clip:
         facts = next(reader)
         reader.close()
     except Exception as error:
-        raise UnfitError(f"{shown(source)}: no video that ffmpeg can open; is it whole?") from error
+        raise UnfitError(f"{shown(source)}: not a video that ffmpeg can open; is it complete?") from error
     length, seconds, end, damaged = timing(source)
     cut = damaged or end < 0.9 * facts["duration"] - 1 / (facts["fps"] or RATE)  # the file says that it is longer
 
@@ -232,10 +232,10 @@ def video(source: Path) -> Clip:
                 image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
                 yield Shot(f"{count:08d}", image.copy())
         except (OSError, RuntimeError, StopIteration) as error:
-            raise UnfitError(f"{shown(source)}: breaks off after {count} frames; is the file whole?") from error
+            raise UnfitError(f"{shown(source)}: breaks off after {count} frames; is the file complete?") from error
         if cut or count < 0.9 * length - 1:
             whole = f"about {max(length, round(facts['duration'] * facts['fps']))}"
-            raise UnfitError(f"{shown(source)}: {count} of {whole} frames could be read; is the file whole?")
+            raise UnfitError(f"{shown(source)}: {count} of {whole} frames could be read; is the file complete?")
 
     return Clip(length, length / seconds if seconds > 0 else float(facts["fps"]) or RATE, shots)
 
@@ -277,7 +277,9 @@ def load(checkpoints: Sequence[Path], stage: int) -> Model:
     for folder in checkpoints:
         job = read(folder)
         if not isinstance(job, TrainSpec):
-            raise UsageError(f"{shown(folder)}: is no training; give directories of trainings, as `harness plan` lists")
+            raise UsageError(
+                f"{shown(folder)}: is not a training; give directories of trainings, as listed by `harness plan`"
+            )
         classes = checkpoint.origin(folder).classes or tuple(build.dataset(job.data, job.plugins).classes)
         if names and classes != names[0]:
             raise UsageError(f"{shown(folder)}: was trained on other classes than {shown(checkpoints[0])}")
@@ -356,9 +358,9 @@ def resume(folder: Path, model: Model) -> State | None:
             saved = torch.load(path, map_location=model.members[0].device, weights_only=True)
         key, state = saved["key"], State(saved["weights"], saved["frames"], saved["state"])
     except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
-        raise UnfitError(f"{shown(path)}: is no state of a prediction; remove it to begin anew") from error
+        raise UnfitError(f"{shown(path)}: is not the state of a prediction; remove it to start over") from error
     if key != model.key:
-        raise UsageError(f"{shown(folder)}: holds masks of other checkpoints or stages; choose another --out")
+        raise UsageError(f"{shown(folder)}: contains masks of other checkpoints or stages; choose another --out")
     return state
 
 

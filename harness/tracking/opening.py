@@ -16,7 +16,7 @@ from harness.common.redaction import one_line, redact
 
 ENGINES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow opens by SQLAlchemy
 DATABASE = ("sqlalchemy.exc.SQLAlchemyError", "alembic.util.exc.CommandError")  # what MLflow and Optuna both stand on
-PERMISSION = "ask for the right to write, or take experiments of your own: `prefix: NAME` in harness.yaml"
+PERMISSION = "ask for write access, or use your own experiments: set `prefix: NAME` in harness.yaml"
 PATIENCE = 10  # seconds for the first answer; a busy server that asks for a login takes some
 
 
@@ -28,7 +28,7 @@ def absolute(uri: str) -> str:
     scheme, colon, rest = uri.partition(":")
     if scheme == "file" or (not colon and uri not in ("databricks", "databricks-uc")):
         raise UnfitError(
-            f"MLflow keeps no runs in folders any more ({redact(uri)}): use sqlite:////absolute/path/mlflow.db, "
+            f"MLflow no longer stores runs in folders ({redact(uri)}): use sqlite:////absolute/path/mlflow.db, "
             "and `mlflow migrate-filestore` for old runs"
         )
     if not scheme.startswith("sqlite"):
@@ -79,7 +79,7 @@ def check_artefacts(owner: str, location: str, database: Path) -> None:
     folder = Path(location.removeprefix("file://"))
     if folder.is_absolute() and not folder.parent.exists() and not folder.is_relative_to(database.parent):
         raise UnfitError(
-            f"MLflow {owner} keeps its artefacts in {folder}, which is gone: {database} was moved or "
+            f"MLflow {owner} keeps its artefacts in {folder}, which no longer exists: {database} was moved or "
             "copied; move it back, or put it aside: the next run or `harness sync` fills a new one from the "
             "output directory"
         )

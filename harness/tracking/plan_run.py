@@ -1,6 +1,5 @@
 """The run of a plan in MLflow, under which every training and every cell has one of its own."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from harness.plan.job import Job, digest
@@ -8,14 +7,11 @@ from harness.plan.plan import Experiment, Plan, setting
 from harness.results import records, score
 from harness.results.paper import count
 from harness.results.table import Report, report_markdown
-from harness.tracking import view
-from harness.tracking.client import EXPERIMENT, PLAN, ROLE, Tracking
-from harness.tracking.failures import speaks
+from harness.tracking import tags, view
+from harness.tracking.client import EXPERIMENT, PLAN, ROLE
 from harness.tracking.runs import Found
 from harness.tracking.store import Store
-from harness.tracking.training_run import PULSE_TAGS, known_run, text
-
-LIVE = ("harness.live", *PULSE_TAGS)  # of a plan's run while an evaluation is at work
+from harness.tracking.training_run import known_run, text
 
 
 class PlanRun:
@@ -56,10 +52,10 @@ class PlanRun:
         """Mark the plan's run as at work: jobs of it are about to be run."""
         self.tracking.resume(self.run)
 
-    def tag_live(self, job: Job, tags: dict[str, str]) -> None:
+    def tag_live(self, job: Job, progress: dict[str, str]) -> None:
         """Tag an evaluation's progress on the plan's run: its cell has no run before its number is there."""
         if self.opened is not None and job in self.experiment.jobs:
-            self.tracking.tag(self.run, {LIVE[0]: job.name, **tags})
+            self.tracking.tag(self.run, {tags.LIVE: job.name, **progress})
 
     def close(self, status: str) -> None:
         """End the run without a report, where it was opened here."""
@@ -92,7 +88,7 @@ class PlanRun:
         if status == "RUNNING":
             self.tracking.resume(run)
         else:
-            untag(self.tracking, run, LIVE)
+            tags.remove(self.tracking, run, (tags.LIVE, *tags.PROGRESS))
             self.tracking.finish(run, status)
 
     def complete(self) -> None:
@@ -140,14 +136,6 @@ class PlanRun:
         scored = [record.fingerprint for _, record in score.scores(self.plan.root, self.experiment.config)]
         metrics = list(self.experiment.config.evaluate.metrics)  # their numbers are told with the cells
         return digest([[seed, cell.name] for seed, cell in done] + attempts + scored + metrics)
-
-
-@speaks
-def untag(tracking: Tracking, run_id: str, keys: Iterable[str]) -> None:
-    """Remove those of the tags that a run has."""
-    client = tracking.connect()
-    for key in sorted(client.get_run(run_id).data.tags.keys() & set(keys)):
-        client.delete_tag(run_id, key)
 
 
 def title(experiment: Experiment) -> str:

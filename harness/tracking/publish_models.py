@@ -34,7 +34,7 @@ def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
         size = sum(path.stat().st_size for path in files)
         with plan_run.store.lock:
             if size > LARGE and registry.version(tracking, name, key) is None:
-                log.info(f"MLflow is given the model {name}, {size / 1e6:.0f} MB")
+                log.info(f"uploading the model {name} to MLflow, {size / 1e6:.0f} MB")
             card = card_of(plan_run, job, context)
             loader = LOADER if len(job.members) == 1 else None  # an ensemble's weights are its members' versions
             version = registry.register(tracking, name, runs[job.fingerprint], key, files, card, loader)
@@ -74,7 +74,7 @@ def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
         + "\n".join(f"| {key} | {value:.2f} |" for key, value in record.final.items()),
     ]
     if context.reason:
-        lines.append(f"Not the paper's setting ({context.reason}): do not set these numbers beside the paper's.")
+        lines.append(f"Not the paper's setting ({context.reason}): do not compare these numbers with the paper's.")
     if len(job.members) > 1:
         parts = []
         for single in (Evaluate((member,)) for member in job.members):

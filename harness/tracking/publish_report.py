@@ -16,7 +16,7 @@ from harness.plan.job import Train
 from harness.results import power
 from harness.results.evidence import thin
 from harness.results.rows import Context, Row, aggregate
-from harness.tracking import publish_models
+from harness.tracking import publish_models, tags
 from harness.tracking.client import Tracking
 from harness.tracking.plan_run import PlanRun
 
@@ -53,13 +53,14 @@ def numbers(tracking: Tracking, rows: Sequence[Row], context: Context) -> None:
                 values["delta/paper"] = each.miou - theirs
         if base is not None:
             values["delta/miou"] = each.miou - base
-        current = tracking.get(run).metrics
+        stored = tracking.get(run)
         now = round(1000 * time.time())
         fresh = {key: round(float(value), 2) for key, value in values.items()}
-        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if current.get(k) != v])
-        tags = {"harness.verdict": row.verdict, "harness.power": needs.get(row.cell)}
-        if any(tags.values()):
-            tracking.tag(run, {key: text for key, text in tags.items() if text})
+        tracking.log(run, [(k, v, 0, now) for k, v in fresh.items() if stored.metrics.get(k) != v])
+        answers = {tags.VERDICT: row.verdict, tags.POWER: needs.get(row.cell)}
+        tags.migrate(tracking, stored)
+        if any(answers.values()):
+            tracking.tag(run, {key: text for key, text in answers.items() if text})
 
 
 def memories(plan_run: PlanRun) -> None:

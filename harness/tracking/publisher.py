@@ -20,7 +20,7 @@ from harness.plan.plan import Experiment, Plan
 from harness.results import records
 from harness.results.rows import Context, Row
 from harness.results.table import Report
-from harness.tracking import publish_report, publish_results, training_run
+from harness.tracking import publish_report, publish_results, tags, training_run
 from harness.tracking.client import NOTE, ROLE, Tracking
 from harness.tracking.plan_run import PlanRun
 from harness.tracking.store import Store
@@ -117,7 +117,7 @@ class Publisher(Silent):
         with TemporaryDirectory() as folder:
             answer = self.store.tracking.download(run, COMMAND, Path(folder)).read_text()
         if answer != text:
-            raise UnfitError(f"{self.store.name}: its artefact store gives back another {COMMAND} than it took")
+            raise UnfitError(f"{self.store.name}: its artefact store returned a different {COMMAND} than was stored")
 
     def begin(self, job: Job) -> None:
         """Make or find a training's run, and hear its journal from the start."""
@@ -221,7 +221,7 @@ class Publisher(Silent):
         if run is None or (self._afresh and job not in self._runs):
             return None
         stored = self.store.tracking.get(run)
-        return stored.status, stored.tags.get("harness.outcome", "")
+        return stored.status, tags.value(stored.tags, tags.OUTCOME) or ""
 
     def report(
         self, experiment: Experiment, report: Report, folder: Path, status: str, rows: Sequence[Row], facts: Context

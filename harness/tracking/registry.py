@@ -28,8 +28,8 @@ def check(tracking: Tracking) -> None:
     uri = os.environ.get(ELSEWHERE)
     if uri and absolute(uri) != tracking.uri:
         raise UnfitError(
-            f"{ELSEWHERE}={redact(uri)}: models are registered where their runs are, in {redact(tracking.uri)}, "
-            f"and nowhere else; unset it for this command (env -u {ELSEWHERE} harness …)"
+            f"{ELSEWHERE}={redact(uri)}: models are registered where their runs are, in {redact(tracking.uri)}; "
+            f"unset it for this command (env -u {ELSEWHERE} harness …)"
         )
 
 

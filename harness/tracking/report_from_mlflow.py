@@ -15,7 +15,7 @@ from harness.report.evidence import EVIDENCE, read_evidence
 from harness.report.review import Review
 from harness.results import records, rows, score
 from harness.results.evidence import Evidence
-from harness.tracking import view
+from harness.tracking import tags, view
 from harness.tracking.client import FINGERPRINT, PARENT, SCORE, Tracking
 from harness.tracking.runs import Found
 
@@ -97,7 +97,6 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         return {"status": "missing", "reason": cell.skip}
     if run is None:
         return dict(shown.undone.get(cell.job.config_hash, {"status": "missing", "reason": "not in MLflow"}))
-    tags = run.tags
     record = unpack(tracking, run, cell.job.config)
     if not record.labelled:
         return {
@@ -116,9 +115,9 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         "videos": record.videos,
         "unit_of": unit_of,
         "totals": record.totals(unit_of),
-        "commit": tags.get("harness.commit"),
-        "dirty": {"True": True, "False": False}.get(tags.get("harness.dirty", "")),
-        "device": tags.get("harness.device"),
+        "commit": tags.value(run.tags, tags.COMMIT),
+        "dirty": {"True": True, "False": False}.get(run.tags.get("harness.dirty", "")),
+        "device": tags.value(run.tags, tags.DEVICE),
         "changed": shown.changed.get(cell.job.config_hash),
-        "versions": {key.removeprefix(VERSIONS): value for key, value in tags.items() if key.startswith(VERSIONS)},
+        "versions": {key.removeprefix(VERSIONS): value for key, value in run.tags.items() if key.startswith(VERSIONS)},
     }

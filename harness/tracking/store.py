@@ -41,11 +41,9 @@ class Store:
                 yield
         except (UnfitError, OSError) as error:
             if not self._away:
-                log.warning(
-                    f"{error}; the jobs go on, and it is told what it missed when it is back, or by `harness sync`"
-                )
+                log.warning(f"{error}; the jobs continue; results are uploaded when it is back, or by `harness sync`")
             self._away, self._next_try = True, time.monotonic() + RETRY
         else:
             back, self._away, self._next_try = self._away, False, 0.0
             if back:
-                log.info("MLflow answers again; it is told what it missed")
+                log.info("MLflow answers again; uploading what it missed")

@@ -17,6 +17,7 @@ from harness.plan.plan import setting
 from harness.plan.spec import to_json
 from harness.results import records
 from harness.results.evidence import device_seconds
+from harness.tracking import tags
 from harness.tracking.client import EXPERIMENT, PARENT, Tracking
 from harness.tracking.failures import speaks
 from harness.tracking.store import Store
@@ -101,9 +102,10 @@ class TrainingRun:
     def end(self, job: Train, outcome: Outcome) -> None:
         """Close the run with its true status, its configuration and its provenance."""
         self.send_all()
-        tags = {"harness.outcome": outcome.status, "harness.reason": redact(outcome.reason or "")}
+        ending = {tags.OUTCOME: outcome.status, tags.REASON: redact(outcome.reason or "")}
         tracking, provenance = self.store.tracking, provenance_tags(records.provenance(self.files.folder))
-        tracking.tag(self.run, {**pulse_tags(self.replay), **tags, **provenance})
+        tracking.tag(self.run, {**pulse_tags(self.replay), **ending, **provenance})
+        tags.migrate(tracking, tracking.get(self.run))
         tracking.json(self.run, "config/job.json", to_json(job.spec()))
         tracking.finish(self.run, ENDED.get(outcome.status, "FAILED"))
         self._note(told=True)
@@ -120,16 +122,13 @@ def _uploads(files: JobDir) -> JsonObject:
         return {}
 
 
-PULSE_TAGS = ("harness.step", "harness.loss", "harness.eta_seconds", "harness.heartbeat")
-
-
 def pulse_tags(replay: Replay) -> dict[str, str]:
     """Return how far a job is: step, loss, seconds to go at the attempt's mean rate, and when this was."""
     return {
-        "harness.step": f"{replay.measured}/{replay.steps}",
-        "harness.loss": "" if replay.loss is None else f"{replay.loss:.4f}",
-        "harness.eta_seconds": "" if replay.eta is None else f"{replay.eta:.0f}",
-        "harness.heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(replay.time or 0.0)),
+        tags.STEP: f"{replay.measured}/{replay.steps}",
+        tags.LOSS: "" if replay.loss is None else f"{replay.loss:.4f}",
+        tags.ETA: "" if replay.eta is None else f"{replay.eta:.0f}",
+        tags.HEARTBEAT: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(replay.time or 0.0)),
     }
 
 
@@ -180,8 +179,9 @@ def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
     )
     versions = {f"harness.version.{name}": version for name, version in (provenance.get("versions") or {}).items()}
     values = {**provenance, "device_seconds": device_seconds(provenance)}
-    tags = {f"harness.{key}": str(values[key]) for key in keys if values.get(key) is not None}
-    return {**tags, **text(versions)}
+    known = {key: str(values[key]) for key in keys if values.get(key) is not None}
+    named = {key if key in tags.READ else tags.PREFIX + key: value for key, value in known.items()}
+    return {**named, **text(versions)}
 
 
 def text(values: Mapping[str, object]) -> dict[str, str]:

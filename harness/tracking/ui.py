@@ -69,12 +69,12 @@ def watch(
         if not display():
             login = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
             port = urlsplit(link).port
-            log.info(f"no display here; from your own machine: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
+            log.info(f"no display here; on your own machine run: ssh -L {port}:{HOST}:{port} {shlex.quote(login)}")
         elif browse:
             webbrowser.open(link)
-        log.info("Ctrl-C ends it")
+        log.info("press Ctrl-C to stop it")
         server.wait()
-        raise UnfitError(f"mlflow ui ended by itself: {last_words(output)}")
+        raise UnfitError(f"mlflow ui stopped unexpectedly: {last_words(output)}")
     except (KeyboardInterrupt, Stopped):
         log.info("ended")
         return 0
@@ -129,7 +129,7 @@ def last_words(output: IO[bytes]) -> str:
     """Return the last line that it wrote, without a password."""
     output.seek(0)
     text = output.read().decode(errors="replace")
-    return redact((text.strip().splitlines() or ["it said nothing"])[-1][:300])
+    return redact((text.strip().splitlines() or ["no message"])[-1][:300])
 
 
 def end(server: "subprocess.Popen[bytes]") -> None:
@@ -155,4 +155,4 @@ def open_page(path: Path) -> None:
     if display():
         webbrowser.open(path.resolve().as_uri())
     else:
-        log.info(f"no display here; the page: {path}")
+        log.info(f"no display here; open this page: {path}")

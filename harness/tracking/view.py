@@ -15,8 +15,10 @@ TAG = "mlflow.sharedViewState."
 COLUMNS = (
     *("params.`method`", "params.`epochs`", "params.`seed`"),
     *("metrics.`paper/miou`", "metrics.`final/miou`", "metrics.`delta/miou`", "metrics.`delta/paper`"),
-    "tags.`harness.verdict`",
+    "tags.`verdict`",
 )
+CHARTS = ("final/miou", "paper/miou", "delta/miou")
+FIRST = "mIoU"  # the section that the charts open on
 ORDER = "harness.order"  # tag of a row's runs: where the paper's table has it, then the seed
 
 
@@ -33,7 +35,7 @@ def address(experiment_id: str, key: str | None) -> str:
 
 
 def state(plan_run: str) -> JsonObject:
-    """Return the view of one plan: its rows in the order of the paper's table, the paper's number beside ours."""
+    """Return the view of one plan: its rows in the order of the paper's table, and charts that begin with mIoU."""
     return {
         "searchFilter": f"tags.`{PARENT}` = '{plan_run}' AND tags.`{ORDER}` LIKE '%'",
         "orderByKey": f"tags.`{ORDER}`",
@@ -41,6 +43,23 @@ def state(plan_run: str) -> JsonObject:
         "selectedColumns": list(COLUMNS),
         "runsPinned": [],
         "runsHidden": [],
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunSections": [{"uuid": FIRST, "name": FIRST, "display": True, "isReordered": True}],
+        "compareRunCharts": [chart(key) for key in CHARTS],
+        "isAccordionReordered": True,  # MLflow would sort sections by name, and begin with `delta`
+    }
+
+
+def chart(key: str) -> JsonObject:
+    """Return a bar chart of the first section; MLflow adds charts of all other metrics, a section for each prefix."""
+    return {
+        "type": "BAR",
+        "uuid": f"harness-{key}",
+        "metricSectionId": FIRST,
+        "metricKey": key,
+        "runsCountToCompare": 100,
+        "isGenerated": False,
+        "deleted": False,
     }
 
 

@@ -63,7 +63,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     counts = sources(groups, {plain(name) for name in names}, plain)
     averaged = {source: count for source, count in counts.items() if source.averaged}
     if ema and not averaged:
-        raise ValueError(f"{shown(path)} holds no averaged weights (EMA) of this model; leave ema out")
+        raise ValueError(f"{shown(path)} holds no averaged weights (EMA) of this model; omit ema")
     candidates = averaged if ema else counts
     best = [source for source, count in candidates.items() if count == max(candidates.values())]
     if not ema:
@@ -71,7 +71,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     best = distinct(best, groups)
     if len(best) > 1:
         where = " and ".join(f"'{source}'" if str(source) else "without prefix" for source in best[:3])
-        raise ValueError(f"{shown(path)} holds this model {len(best)} times, {where}; save the one that is meant alone")
+        raise ValueError(f"{shown(path)} holds this model {len(best)} times, {where}; save only the intended one")
     (chosen,) = best or [Source(largest(groups), "")]
     tensors = {
         name.removeprefix(chosen.prefix): value
@@ -148,9 +148,9 @@ def read_groups(path: str) -> dict[str, Tensors]:
     """
     file = Path(os.path.expanduser(path))
     if os.path.isdir(file):
-        raise ValueError(f"{shown(path)} is a folder; name the weights file in it")
+        raise ValueError(f"{shown(path)} is a folder; give the weights file in it")
     if not os.path.isfile(file):
-        raise FileNotFoundError(f"no weights at {shown(path)}; name a .safetensors or .pth file")
+        raise FileNotFoundError(f"no weights at {shown(path)}; give a .safetensors or .pth file")
     try:
         if is_safetensors(file):
             state = load_file(file)
@@ -158,10 +158,12 @@ def read_groups(path: str) -> dict[str, Tensors]:
             with file.open("rb") as opened:  # torch goes by the suffix of a path
                 state = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors for a damaged file
-        raise ValueError(f"{shown(path)} is no weights file: {reason(error)}") from error
+        raise ValueError(f"{shown(path)} is not a weights file: {reason(error)}") from error
     groups = dict(nested(state))
     if not groups:
-        raise ValueError(f"{shown(path)} is no weights file: it holds a {type(state).__name__} without named tensors")
+        raise ValueError(
+            f"{shown(path)} is not a weights file: it contains a {type(state).__name__} without named tensors"
+        )
     return groups
 
 
@@ -196,8 +198,8 @@ def reason(error: Exception) -> str:
     """
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, pickle.UnpicklingError) and "eights only load failed" in first:
-        return "it is damaged, or holds more than tensors, which could run code; save its tensors as .safetensors"
-    return f"{shown(first or type(error).__name__)}; fetch it again"
+        return "it is damaged, or contains more than tensors, which could run code; save its tensors as .safetensors"
+    return f"{shown(first or type(error).__name__)}; download it again"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -209,19 +211,19 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     missing = [name for name in own if name not in state]
     if missing:
         what = f"lacks {len(missing)} of {len(own)} tensors, {missing[0]} first"
-        raise ValueError(f"{shown(origin)} {what}; name weights of this model")
+        raise ValueError(f"{shown(origin)} {what}; give weights of this model")
     for name, value in own.items():
         if state[name].shape != value.shape:
             shapes = f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
-            raise ValueError(f"{shown(origin)} does not fit: {name} has the shape {shapes}; name weights of this model")
+            raise ValueError(f"{shown(origin)} does not fit: {name} has the shape {shapes}; give weights of this model")
         if not fits(state[name], value):
             kind = f"{state[name].layout}, {state[name].dtype}"
             raise ValueError(
-                f"{shown(origin)} does not fit: {name} is no plain tensor of numbers ({kind}); save it as one"
+                f"{shown(origin)} does not fit: {name} is not a plain tensor of numbers ({kind}); save it as one"
             )
         if wrong := int((~state[name].isfinite()).sum()):
             raise ValueError(
-                f"{shown(origin)}: {name} has {wrong} numbers of {value.numel()} that are not finite; use others"
+                f"{shown(origin)}: {name} has {wrong} numbers of {value.numel()} that are not finite; use other weights"
             )
     module.load_state_dict({name: state[name] for name in own}, strict=False)
 
@@ -242,7 +244,7 @@ def untrained(model: str, **options: object) -> Any:
     try:
         return timm.create_model(model, pretrained=False, **options)
     except RuntimeError as error:
-        raise ValueError(f"timm cannot make {model}: {error}") from error
+        raise ValueError(f"timm cannot build {model}: {error}") from error
 
 
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -253,7 +255,7 @@ def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
         cfg = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     except RuntimeError as error:
-        raise ValueError(f"timm cannot make {model}: {error}") from error
+        raise ValueError(f"timm cannot build {model}: {error}") from error
     if cfg is None:
         raise ValueError(f"timm has no model {model}")
     return tuple(255 * value for value in cfg.mean), tuple(255 * value for value in cfg.std)
@@ -288,4 +290,4 @@ def fetch(model: str) -> None:
 
 def _absent(model: str, error: Exception) -> FileNotFoundError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return FileNotFoundError(f"{model} is not to be had from the hub ({first}); name a local file")
+    return FileNotFoundError(f"{model} cannot be loaded from the hub ({first}); give a local file")

@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, size: int) -> None:
         super().__init__()
         if size % self.multiple:
-            raise ValueError(f"beit takes windows whose side is a multiple of {self.multiple}, not {size}")
+            raise ValueError(f"beit needs windows whose side is a multiple of {self.multiple}, not {size}")
         self.config, self.size = config, size
         self.backbone = _backbone(config, size)
         self.num_layers = len(self.backbone.blocks)
@@ -149,7 +149,7 @@ def _backbone(config: Config, size: int) -> Beit:
             drop_path_rate=config.drop_path,
         )
     if not config.model.startswith("beit"):
-        raise ValueError(f"{config.model} is no BEiT")
+        raise ValueError(f"{config.model} is not a BEiT model")
     return _weights.untrained(config.model, num_classes=0, img_size=size, drop_path_rate=config.drop_path)
 
 
@@ -160,7 +160,7 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
     """
     source, target = round((len(table) - EXTRA) ** 0.5), round((rows - EXTRA) ** 0.5)
     if source**2 + EXTRA != len(table):
-        raise ValueError(f"a position table of {len(table)} rows belongs to no square window")
+        raise ValueError(f"a position table of {len(table)} rows does not belong to a square window")
     if source == target:
         return table
     offsets, degree = _geometric_offsets(source, target), min(3, source - 1)

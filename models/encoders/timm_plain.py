@@ -126,8 +126,8 @@ class Encoder(nn.Module):
         try:
             fitted: dict[str, Tensor] = convert.checkpoint_filter_fn(state, self.backbone)
         except Exception as error:  # of another model's tensors: whatever operation meets them first
-            reason = _weights.reason(error).removesuffix("; fetch it again")
-            raise ValueError(f"{origin} does not fit: {reason}; name weights of this model") from error
+            reason = _weights.reason(error).removesuffix("; download it again")
+            raise ValueError(f"{origin} does not fit: {reason}; give weights of this model") from error
         return fitted
 
 
@@ -136,11 +136,11 @@ def _backbone(model: str, **options: object) -> Any:
     try:
         backbone = _weights.untrained(model, **options)
     except TypeError as error:  # an option that only plain ViTs have
-        raise ValueError(f"{model} is no plain ViT; take encoder.name=beit or timm_pyramid for others") from error
+        raise ValueError(f"{model} is not a plain ViT; use encoder.name=beit or timm_pyramid for others") from error
     if not isinstance(backbone, VisionTransformer | Eva) or not isinstance(backbone.patch_embed, PatchEmbed):
-        raise ValueError(f"{model} is no plain ViT; take encoder.name=beit or timm_pyramid for others")
+        raise ValueError(f"{model} is not a plain ViT; use encoder.name=beit or timm_pyramid for others")
     if backbone.patch_embed.patch_size not in ((14, 14), (16, 16)):
-        raise ValueError(f"{model} has patches of {backbone.patch_embed.patch_size[0]}; timm_plain takes 14 and 16")
+        raise ValueError(f"{model} has patches of {backbone.patch_embed.patch_size[0]}; timm_plain supports 14 and 16")
     return backbone
 
 

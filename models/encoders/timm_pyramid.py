@@ -43,7 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, size: int) -> None:
         super().__init__()
         if size % self.multiple:
-            raise ValueError(f"timm_pyramid takes windows whose side is a multiple of {self.multiple}, not {size}")
+            raise ValueError(f"timm_pyramid needs windows whose side is a multiple of {self.multiple}, not {size}")
         self.config = config
         self.mean, self.std = _weights.normalisation(config.model)
         self.options: dict[str, Any] = {"features_only": True}

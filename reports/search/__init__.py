@@ -63,7 +63,7 @@ def everything(study: Study, trials: Sequence[Trial], context: Context) -> Table
         title=f"{title(context)}: every trial",
         columns=("Trial", "State", *names, "Seed", f"mIoU on {study.split}", "Iterations"),
         rows=tuple(rows),
-        notes=("The mIoU of a pruned trial is that of its last look.",),
+        notes=("The mIoU of a pruned trial is that of its last intermediate evaluation.",),
         align="rl" + "r" * (len(names) + 3),
         raw=tuple(raw),
     )
@@ -97,7 +97,7 @@ def best(study: Study, trials: Sequence[Trial], finding: Finding, context: Conte
         )
     bold = [index for index, setting in enumerate(shown) if finding.best is setting.trials[0]]
     return Table(
-        title=f"{title(context)}: the best of {len(settings)} settings",
+        title=f"{title(context)}: best of {len(settings)} settings",
         columns=("Trial", *names, "Seeds", f"mIoU on {study.split}", "vs. the default, by seed"),
         rows=tuple(lines),
         notes=(
@@ -134,15 +134,15 @@ def notes(
     if confirmation:
         lines.append(in_words(confirmation))
     if finding.best is not None and (confirmation is None or confirmation.trial != finding.best.number):
-        newer = f"trial {finding.best.number} was not the best then; " if confirmation else ""
+        newer = f"trial {finding.best.number} was not yet the best at that time; " if confirmation else ""
         lines.append(f"A search's best value is biased upwards: {newer}--confirm S retrains it and the default on val.")
     if study.split == "val":
-        lines.append("split=val: trials were scored on val itself, so no number here is free of the search.")
+        lines.append("split=val: trials were scored on val itself, so every number here is affected by the search.")
     else:
         share = study.config["data"]["hold_out"]
         lines.append(
             f"Trials are scored on {study.split}: {share:.0%} of the training videos, held out by whole recordings. "
-            "val was not looked at."
+            "val was not used."
         )
     states = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "failed")}
     running = [trial for trial in trials if not trial.ended]
@@ -155,7 +155,7 @@ def notes(
     planned = sum(int(trial.facts.get("steps") or 0) for trial in trials if trial.ended)
     run = sum(int(trial.facts.get("step") or 0) for trial in trials if trial.ended)
     if planned > run:
-        lines.append(f"Pruning left out {planned - run} of {planned} iterations ({(planned - run) / planned:.0%}).")
+        lines.append(f"Pruning saved {planned - run} of {planned} iterations ({(planned - run) / planned:.0%}).")
     lines += importance_notes(study, trials, importance)
     failed = [trial for trial in trials if trial.state == "failed"]
     lines += [
@@ -177,7 +177,8 @@ def importance_notes(study: Study, trials: Sequence[Trial], importance: Mapping[
         return []
     if len(complete) < IMPORTANCE_FROM:
         return [
-            f"No importance of keys: {count(len(complete), 'setting')} complete on seed {first}, of {IMPORTANCE_FROM}."
+            f"No importance of keys: {count(len(complete), 'setting')} complete on seed {first}; "
+            f"{IMPORTANCE_FROM} needed."
         ]
     return [f"No importance of keys: never varied: {', '.join(still)}."] if still else []
 

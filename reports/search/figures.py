@@ -58,17 +58,17 @@ def history(study: Study, trials: Sequence[Trial]) -> Figure:
                     axis.scatter([t.number for t in some], list(map(value, some)), s=28, label=label, **options)
             rug(axis, [trial.number for trial in pruned])
             axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.set(xlabel="trial", ylabel=f"mIoU on {study.split} (%)", title="Trials in their order")
+            axis.set(xlabel="trial", ylabel=f"mIoU on {study.split} (%)", title="Trials in order")
             figure.legend(loc="outside right upper")
             return figure
 
     rises = f"; the best so far of seed {first} rises from {best[0]:.2f} to {best[-1]:.2f} mIoU" if best else ""
     alt = f"{len(complete)} complete and {len(pruned)} pruned trials in order{rises}."
-    return Figure("Trials in their order", alt, draw)
+    return Figure("Trials in order", alt, draw)
 
 
 def curve(study: Study, trials: Sequence[Trial], key: str, axis: Uniform) -> Figure:
-    """Difference to the default by seed against a key, one colour for each value of the first key that is a choice."""
+    """Difference from the default by seed against a key; one colour a value of the first key that is a choice."""
     settings = [setting for setting in study.settings(trials) if key in setting.params]
     default = next((setting for setting in settings if setting.default), None)
     points = {setting.trials[0].number: setting.differences(default) for setting in settings if not setting.default}
@@ -107,8 +107,8 @@ def curve(study: Study, trials: Sequence[Trial], key: str, axis: Uniform) -> Fig
         tops.append(f"{group or 'all'}: best {told} at {name} {top.params[key]:.3g} of {count(len(some), 'setting')}")
     alt = f"{'; '.join(tops)}." if tops else "No setting shares a complete seed with the default."
     return Figure(
-        f"Difference to the default by seed against {name} (bar: {stats.LEVEL:.0%} interval, from {stats.SEEDS} seeds "
-        "on; hollow: fewer seeds)",
+        f"Difference from the default by seed against {name} (bar: {stats.LEVEL:.0%} interval, with {stats.SEEDS} or "
+        "more seeds; hollow: fewer)",
         alt,
         draw,
     )
@@ -129,11 +129,11 @@ def bars(study: Study, importance: Mapping[str, float]) -> Figure:
             axis.barh([names[key] for key in importance], list(importance.values()), color=SPARE[2], height=0.6)
             axis.invert_yaxis()
             axis.grid(axis="y", visible=False)
-            axis.set(xlabel="share (PED-ANOVA)", xlim=(0, 1), title="What decides whether a trial is among the best")
+            axis.set(xlabel="share (PED-ANOVA)", xlim=(0, 1), title="What determines whether a trial is among the best")
             return figure
 
     shares = ", ".join(f"{names[key]} {share:.2f}" for key, share in importance.items())
-    return Figure("What decides whether a trial is among the best", f"Importance by PED-ANOVA: {shares}.", draw)
+    return Figure("What determines whether a trial is among the best", f"Importance by PED-ANOVA: {shares}.", draw)
 
 
 def rug(axis: "Axes", places: Sequence[float]) -> None:

@@ -124,7 +124,7 @@ def sentence(study: Study, finding: Finding) -> str:
         if finding.default is not None:
             spread = "" if finding.spread is None else f" ± {finding.spread:.2f}"
             score = f"{finding.default:.2f}{spread} over {count(finding.seeds, 'seed')}"
-            return f"No trial beside the default is complete yet; {default}: {score}"
+            return f"No trial besides the default is complete yet; {default}: {score}"
         return "No trial is complete yet" + (f"; {pending}" if finding.failed else "")
     best = study.label(finding.best.params)
     if finding.lead is None or finding.means is None:
@@ -138,7 +138,7 @@ def sentence(study: Study, finding: Finding) -> str:
         others = f"The best of {count(finding.tried, 'other setting')}"
         text = f"{others} does not beat {default}: {best}, {with_interval(finding.differences)} {scores}"
     if finding.noise is None:
-        return f"{text}: {count(len(seeds), 'shared seed')}, so the noise is not known"
+        return f"{text}: {count(len(seeds), 'shared seed')}, so the noise is unknown"
     than = "leads by up to" if finding.lead > 0 else "differs by up to"
     equal = f"the best of {count(finding.tried, 'equal setting')} {than} {finding.noise:.2f}"
     return f"{text}: more than noise, {equal}" if finding.distinguishable else f"{text}: not distinguishable, {equal}"

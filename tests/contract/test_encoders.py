@@ -44,7 +44,7 @@ def test_the_folder_is_found() -> None:
 
 @EVERY
 def test_it_keeps_the_contract(name: str) -> None:
-    elsewhere = ("two ranks equal one process", "a resumed training is bit-equal")  # tests/unit/engine
+    elsewhere = ("two ranks match one process", "a resumed training is bit-identical")  # tests/unit/engine
     checks = {one.what: one for one in check.checks("encoders", name, leave_out=elsewhere)}
     assert {what: one.text for what, one in checks.items() if not one.passed} == {}
     assert len(checks) == 11

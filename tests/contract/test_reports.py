@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import reports
+from harness.config import plugins
 from harness.results import paper, table
 from harness.results.frame import to_frame
 from harness.results.rows import CellResult, Context
@@ -109,6 +110,19 @@ def test_files_are_written(report: ModuleType, frame: pd.DataFrame, context: Con
 def test_another_setting_is_in_the_title(report: ModuleType, frame: pd.DataFrame, context: Context) -> None:
     titles = [one.title for one in report.render(frame, context).tables.values()]
     assert all(("not the paper's setting" in title) != context.comparable for title in titles)
+
+
+TITLES = {name: plugins.load("experiments", name, ()).TITLE for name in plugins.names("experiments")}
+
+
+@pytest.mark.parametrize("title", TITLES.values(), ids=TITLES)
+def test_no_title_is_longer_than_80_characters(title: str, report: ModuleType, frame: pd.DataFrame) -> None:
+    reasons = ("data: synthetic", "backbone: tiny BEiT", "schedule: 10 epochs", "BN group 4 instead of 16")
+    made = report.render(
+        frame, Context("ablation_ensemble", title, "demo", "synthetic", False, reasons, "harness run x")
+    )
+    titles = [title, *(each.title for each in (*made.tables.values(), *made.appendix.values()))]
+    assert max(map(len, titles)) <= 80
 
 
 def test_rendering_is_pure(report: ModuleType, frame: pd.DataFrame, context: Context) -> None:

@@ -79,7 +79,7 @@ def test_a_full_disk_is_told_before_anything_is_run(tmp_path: Path):
         fill(root)
         done = harness(tmp_path, *RUN, "--root", str(root))
         assert done.returncode == 3
-        one_line(done.stderr, root, "No space left on device", "free some space", "the same command goes on")
+        one_line(done.stderr, root, "No space left on device", "free some space", "rerun the same command")
         assert harness(tmp_path, *PLAN, "--root", str(root)).returncode == 0
 
 

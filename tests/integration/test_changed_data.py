@@ -37,7 +37,7 @@ def miou(table: dict) -> list[float]:
 
 def test_changed_masks_are_evaluated_again_and_a_moved_data_set_is_not(tmp_path: Path) -> None:
     data = make_vspw(tmp_path / "d", videos={"train": 4, "val": 2, "test": 1}, frames=4, size=(32, 40))
-    assert "data not digested yet: train: 32 of 32 files" in planned(tmp_path, "d")
+    assert "data without digests: train: 32 of 32 files" in planned(tmp_path, "d")
     count, first, said = executed(tmp_path, "d")
     assert count == 7
     assert "digesting data: 32/32 files" in said
@@ -45,7 +45,7 @@ def test_changed_masks_are_evaluated_again_and_a_moved_data_set_is_not(tmp_path:
 
     for path in data.glob("data/val_*/mask/*.png"):
         write(path, np.ones((32, 40), np.uint8))
-    assert "data not digested yet: val: 8 of 16 files" in planned(tmp_path, "d")
+    assert "data without digests: val: 8 of 16 files" in planned(tmp_path, "d")
     assert "Jobs (7: 3 done, 4 missing)" in planned(tmp_path, "d", "--check-data")
     wanted = "data changed: 8 masks of val, e.g. val_00000/mask/00000000.png"
     assert wanted in planned(tmp_path, "d", "--why", "upernet")

@@ -45,6 +45,10 @@ def test_first_run_fills_table_1(workspace: Path):
     assert [row["paper_miou"] for row in experiment["rows"]] == [60.02, 61.24, 61.18, 62.12]
     assert "not the paper" in first["stderr"].splitlines()[0]
     assert "7 jobs executed" in first["stderr"]
+    page, where = first["stderr"].splitlines()[-2:]
+    assert page.startswith("page: ")
+    assert page.endswith("index.html")
+    assert where == "MLflow: harness ui"
     report = workspace / "runs" / "reports" / "ablation_ensemble"
     assert {path.name for path in report.iterdir()} >= {
         "report.md",
@@ -71,7 +75,7 @@ def test_runs_hold_what_a_reviewer_asks_for(workspace: Path):
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(runs) == 1 + 3 + 4  # parent, trainings, cells
     (cell,) = [run for run in runs if run.data.tags.get("harness.cell") == "decoder_a"]
-    for tag in ("harness.fingerprint", "harness.preset", "harness.device", "harness.commit", "harness.version.torch"):
+    for tag in ("harness.fingerprint", "harness.preset", "device", "commit", "harness.version.torch"):
         assert cell.data.tags[tag]
     assert {"decoder", "seed", "encoder", "epochs", "momentum"} <= cell.data.params.keys()
     assert {"final/miou", "final/fwiou", "final/accuracy"} <= cell.data.metrics.keys()
@@ -112,7 +116,7 @@ def test_models_are_registered_with_cards_and_weights(workspace: Path):
 def test_second_run_executes_nothing_and_creates_nothing(workspace: Path):
     before = {run.info.run_id: run.info.end_time for run in all_runs(workspace)}
     again = tiny_run(workspace, command=harness)
-    assert "0 jobs executed, 7 were done already" in again["stderr"]
+    assert "0 jobs executed, 7 already done" in again["stderr"]
     assert {run.info.run_id: run.info.end_time for run in all_runs(workspace)} == before
 
 
@@ -128,7 +132,7 @@ def test_report_finds_the_same_numbers_in_mlflow_without_the_root(workspace: Pat
 
 def test_changing_one_row_runs_only_what_depends_on_it(workspace: Path):
     changed = tiny_run(workspace, "decoder.decoder_b.momentum=0.5", command=harness)
-    assert "3 jobs executed, 4 were done already" in changed["stderr"]  # B's training, B and A+B
+    assert "3 jobs executed, 4 already done" in changed["stderr"]  # B's training, B and A+B
 
 
 def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path, mlflow_tables: Path):
@@ -140,7 +144,7 @@ def test_ctrl_c_leaves_a_checkpoint_a_true_status_and_goes_on(tmp_path: Path, ml
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 75
-    assert "the same command goes on" in said
+    assert "rerun the same command" in said
     assert "Traceback" not in said
     (training,) = all_runs(tmp_path, "tags.`harness.role` = 'train'")
     assert training.info.status == "KILLED"
@@ -218,7 +222,7 @@ def test_code_changed_is_shown_marked_accepted_and_run_again(workspace: Path):
     again = harness(workspace, "run", "ablation_ensemble", *TINY)
     assert "Decoder A: code changed since it ran (models/decoders/decoder_a.py)" in again.stdout
     redone = tiny_run(workspace, "--rerun", "changed", command=harness)
-    assert "3 jobs executed, 4 were done already" in redone["stderr"]  # its training, A, A+B
+    assert "3 jobs executed, 4 already done" in redone["stderr"]  # its training, A, A+B
     assert len(list((workspace / "runs" / "replaced").iterdir())) == 3
     assert "code changed" not in harness(workspace, "plan", "ablation_ensemble", *TINY).stdout
     how.write_text(json.dumps({**kept, "sources": {**kept["sources"], "models/decoders/decoder_a.py": "before"}}))

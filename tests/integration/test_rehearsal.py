@@ -137,9 +137,9 @@ def test_what_an_evaluation_will_cost(tmp_path: Path) -> None:
 def test_none_is_begun_beside_another(tmp_path: Path) -> None:
     made = one_model.made(tmp_path)
     assert Claim(tmp_path / "rehearsal" / "jobs" / ("f" * 16)).take() is not None
-    with pytest.raises(UsageError, match="a rehearsal is at work"):
+    with pytest.raises(UsageError, match="a dry run is in progress"):
         rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
-    words = rf"a rehearsal is at work in .*/rehearsal \({re.escape(us())}\); wait"
+    words = rf"a dry run is in progress in .*/rehearsal \({re.escape(us())}\); wait"
     with rehearsal.alone(tmp_path / "other"), pytest.raises(UsageError, match=words):
         rehearsal.rehearse(replace(made, root=tmp_path / "other"), SLURM, SILENT)
 
@@ -147,12 +147,15 @@ def test_none_is_begun_beside_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (["--rerun", "changed"], "--rehearse does not go with --rerun; leave that out"),
-        (["--detach"], "--rehearse does not go with --detach"),
-        (["--json"], "--rehearse does not go with --json"),
-        (["--nodes", "2"], "--nodes need --launcher slurm"),
-        (["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"], "--dry-run does not go with --detach"),
-        (["--launcher", "slurm"], "how many ranks has a node?"),
+        (["--rerun", "changed"], "--rehearse cannot be combined with --rerun"),
+        (["--detach"], "--rehearse cannot be combined with --detach"),
+        (["--json"], "--rehearse cannot be combined with --json"),
+        (["--nodes", "2"], "--nodes can only be used with --launcher slurm"),
+        (
+            ["--launcher", "slurm", "--nproc", "1", "--dry-run", "--detach"],
+            "--dry-run cannot be combined with --detach",
+        ),
+        (["--launcher", "slurm"], "how many ranks per node?"),
     ],
 )
 def test_flags_that_do_not_go_with_it(
@@ -193,7 +196,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[rehearsal.SlurmTask]:
 def test_a_dry_run_prints_its_script(tmp_path: Path) -> None:
     script = rehearsal.dry(one_model.made(tmp_path), SLURM)
     assert "#SBATCH --partition=gpu" in script
-    assert "--job-name='harness rehearsal of one_model'" in script
+    assert "--job-name='harness dry run of one_model'" in script
     assert not (tmp_path / "rehearsal").exists()
 
 
@@ -215,13 +218,15 @@ def test_no_other_is_begun_while_it_waits(
     by_slurm(made, secret, detach=True)
     assert "hush" not in (tmp_path / "slurm" / "rehearsal.json").read_text()
     for options in (secret, SLURM):
-        with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+        with pytest.raises(UsageError, match="Slurm job 7 is waiting to do a dry run"):
             by_slurm(one_model.made(tmp_path, "seed=1"), options)
     here = RunOptions(offline=True)
-    with pytest.raises(UsageError, match="Slurm job 7 is to rehearse"):
+    with pytest.raises(UsageError, match="Slurm job 7 is waiting to do a dry run"):
         rehearsal.rehearse(made, here, SILENT)
     monkeypatch.setattr(_sbatch, "queue", lambda ids: None)
-    with pytest.raises(UsageError, match=r"Slurm job 7 is to rehearse.*squeue does not answer.*rehearsal.json"):
+    with pytest.raises(
+        UsageError, match=r"Slurm job 7 is waiting to do a dry run.*squeue does not answer.*rehearsal.json"
+    ):
         rehearsal.rehearse(made, here, SILENT)
     assert by_slurm(made, secret, detach=True) is None, "the job may wait yet: it is come back to"
     assert len(submitted) == 1

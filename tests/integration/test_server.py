@@ -180,7 +180,7 @@ def test_who_may_only_read_is_refused_before_the_first_job_and_has_a_prefix_of_h
     first = "(parent|text)"  # the plan's run is made, or there since another test
     assert re.match(rf"harness: MLflow at {re.escape(server.uri)}: {first}: ", last), refused.stderr
     assert "403" in last
-    assert last.endswith("take experiments of your own: `prefix: NAME` in harness.yaml")
+    assert last.endswith("use your own experiments: set `prefix: NAME` in harness.yaml")
     assert "jobs go on" not in refused.stderr
     assert not list(tmp_path.glob("runs/jobs/*/events.jsonl")), "nothing was trained"
 

@@ -51,10 +51,10 @@ def test_the_second_user_builds_on_the_firsts_training(finished: Path) -> None:
     home = finished.parent / f"home-{BEN}"
     done = people.harness(home, BEN, *OTHER, "--root", str(finished))
     assert done.returncode == 0, done.stderr
-    assert "1 jobs executed, 1 were done already" in done.stderr
+    assert "1 jobs executed, 1 already done" in done.stderr
     again = people.harness(home, BEN, *RUN, "--root", str(finished))
     assert again.returncode == 0, again.stderr
-    assert "0 jobs executed, 2 were done already" in again.stderr
+    assert "0 jobs executed, 2 already done" in again.stderr
 
 
 def test_what_cannot_be_read_is_named_itself(finished: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_named_itself(finished: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert f"{weights}: Permission denied; " in line
     assert "chmod" in line
-    assert "0 jobs executed, 1 were done already, 1 failed" in done.stderr
+    assert "0 jobs executed, 1 already done, 1 failed" in done.stderr
 
 
 @pytest.mark.parametrize("words", [RUN, ("plan", *RUN[1:]), ("status", "--all", "--json")])
@@ -94,7 +94,7 @@ def test_looking_needs_no_right_to_write(finished: Path, words: tuple[str, ...])
     shown = json.loads(done.stdout)
     if words[0] == "run":
         assert [row["status"] for row in shown["experiments"][0]["rows"]] == ["done"]
-        assert "not yours to write" in done.stderr
+        assert "you may not write there" in done.stderr
 
 
 def test_a_report_needs_no_right_to_write_the_store(finished: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_colleagues_run_is_asked_to_end_and_leaves_its_checkpoint() -> None:
         assert result["state"] == "stopped"
         assert result["reason"].startswith("saved at step ")
         assert f"{BEN} on " in said
-        assert "asks this run to end (`harness cancel`)" in said
+        assert "asked this run to end (`harness cancel`)" in said
         (outcome,) = root.glob("jobs/*/outcome.json")
         assert json.loads(outcome.read_text())["status"] == "cancelled"
 

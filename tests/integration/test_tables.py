@@ -14,7 +14,7 @@ def test_table_2_shares_the_training_and_stage_0_of_table_1(tmp_path: Path):
     words = ("ablation_ensemble", "ablation_stages", *TINY)
     done = harness(tmp_path, "run", *words, "--json")
     assert done.returncode == 0, done.stderr
-    assert "11 jobs executed, 0 were done already" in done.stderr  # 3 trainings, 4 rows, stages 1 to 3, P = truth
+    assert "11 jobs executed, 0 already done" in done.stderr  # 3 trainings, 4 rows, stages 1 to 3, P = truth
     one, two = json.loads(done.stdout)["experiments"]
     rows = {row["cell"]: row for row in two["rows"]}
     assert list(rows) == ["stage0", "stage1", "stage2", "stage3", "truth"]
@@ -37,7 +37,7 @@ def test_the_challenges_entry_is_packed_and_valid(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     (packed,) = (tmp_path / "runs" / "submissions").glob("*.zip")
     assert (
-        "not checkable here: the test labels are not public"
+        "cannot be checked here because the test labels are not public"
         in done.stdout + (tmp_path / "runs" / "reports" / "final_framework" / "report.md").read_text()
     )
     valid = harness(tmp_path, "score", str(packed), *words, "--split", "test")

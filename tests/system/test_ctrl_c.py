@@ -1,4 +1,4 @@
-"""Ctrl-C in every phase: exit 75, one line, nothing lost, and the same command goes on.
+"""Ctrl-C in every phase: exit 75, one line, nothing lost, and rerun the same command to continue.
 
 A person's own plug-ins wait in the phase that PHASE names, so that the signal comes where it should.
 """
@@ -108,7 +108,7 @@ def stopped(phase: str, code: int, said: str, name: str) -> None:
     assert code == 75, f"{phase}: {said}"
     assert "Traceback" not in said, f"{phase}: {said}"
     (line,) = [line for line in said.splitlines() if line.startswith("harness: ")]
-    assert line == f"harness: stopped by {name}: what is finished is kept; the same command goes on from there"
+    assert line == f"harness: stopped by {name}: finished work is kept; run the same command to continue"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["by hand", "by a scheduler"])
@@ -123,7 +123,7 @@ def test_every_phase_of_one_run(own: Path):
         stopped(phase, *interrupted(own, phase, signal.SIGINT), "SIGINT")
     code, said = interrupted(own, "", 0)
     assert code == 0, said
-    assert "0 jobs executed, 2 were done already" in said  # what had finished before the report was kept
+    assert "0 jobs executed, 2 already done" in said  # what had finished before the report was kept
     runs = {run.info.run_name: run.info.status for run in all_runs(own)}
     assert runs["train/slow/seed0"] == runs["slow/seed0"] == "FINISHED"
     (parent,) = [name for name in runs if name.startswith("slow ·")]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import time
@@ -12,12 +13,13 @@ from typing import Any
 import finished_root
 import numpy as np
 import pytest
+from PIL import Image
 from system_parts import need, program
 
 from harness.config.settings import RunOptions
 from harness.launch import runner
 from harness.launch.runner import Finished
-from harness.report import html_page, html_report
+from harness.report import html_page, html_report, qualitative
 from harness.results import stats
 from harness.results.evidence import Evidence
 from harness.results.frame import to_frame
@@ -200,6 +202,51 @@ def test_tables_are_sorted_copied_and_compared(many: Finished) -> None:
     assert best == [names[index], f"{ours[index]:.2f}", f"{theirs[index]:.2f}", f"+{ours[index] - theirs[index]:.2f}"]
 
 
+def test_frames_of_any_two_rows_are_cut_from_the_panels(many: Finished) -> None:
+    need("chromium")
+    from playwright.sync_api import Page, sync_playwright
+
+    def drawn(page: Page) -> list[np.ndarray]:
+        """The pixels of each canvas of the first video: frame, ground truth, one row, the other, disagreement."""
+        texts = page.locator(".tiles").first.locator("canvas").evaluate_all("all => all.map(each => each.toDataURL())")
+        images = [Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))) for text in texts]
+        return [np.asarray(image.convert("RGB"), int) for image in images]
+
+    panel = many.context.evidence.panels[0]
+    width, height = panel["tile"]
+    mosaic = np.asarray(Image.open(many.folder / "panels" / panel["file"]), int)
+    at = [qualitative.corner(index, height) for index in range(3 + len(panel["cells"]))]
+    tiles = [mosaic[top : top + height, left : left + width] for left, top in at]
+    by_cell = dict(zip(panel["cells"], tiles[2:-1], strict=True))
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.goto((many.folder / html_page.NAME).as_uri())
+        compare = page.locator("#comparison")
+        assert compare.locator("canvas").count() == 0  # on demand
+        compare.locator("summary").click()
+        page.wait_for_selector("canvas")
+        assert compare.locator("figure").count() == len(many.context.evidence.panels)
+        frame, truth, ours, base, disagreement = drawn(page)  # the rows that the panel compares
+        for pixels, tile in ((frame, tiles[0]), (truth, tiles[1]), (ours, by_cell["decoder_ab"])):
+            np.testing.assert_array_equal(pixels, tile)
+        np.testing.assert_array_equal(base, by_cell["upernet"])
+        np.testing.assert_allclose(disagreement, tiles[-1], atol=1)  # grey is rounded there, cut here
+        compare.locator("select").nth(0).select_option("1")
+        compare.locator("select").nth(1).select_option("2")
+        _, _, ours, base, other = drawn(page)
+        np.testing.assert_array_equal(ours, by_cell["decoder_a"])
+        np.testing.assert_array_equal(base, by_cell["decoder_b"])
+        green = (other == qualitative.RIGHT).all(axis=2)
+        correct = [(mask == truth).all(axis=2) for mask in (ours, base)]
+        np.testing.assert_array_equal(green, correct[0] & ~correct[1])
+        assert green.any()
+        assert problems == []
+        browser.close()
+
+
 def test_rows_say_where_their_configurations_differ(many: Finished) -> None:
     settings = many.context.evidence.settings
     assert settings["upernet"]["decoder"] == "upernet"
@@ -221,6 +268,7 @@ def test_a_comparison_needs_two_rows_and_its_numbers_are_whole(many: Finished) -
     text = str(html_report.compared_rows(many.rows, nasty))
     assert "<" not in text
     assert json.loads(text)["classes"][0] == "</script>"
+    assert html_report.tiles({"file": "0.png", "classes": ()}) == ""  # a panel of an earlier version
 
 
 def test_a_cell_breaks_before_its_interval_alone() -> None:

@@ -55,7 +55,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="--confirm trains where it is called"):
         command.search("momentum", launcher="slurm", nproc=1, confirm=3)
-    with pytest.raises(UsageError, match="--nodes and --slurm go with --launcher slurm"):
+    with pytest.raises(UsageError, match="--nodes and --slurm can only be used with --launcher slurm"):
         command.search("momentum", slurm=["partition=gpu"])
     assert list(tmp_path.iterdir()) == []
 
@@ -63,7 +63,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
 def test_ranks_are_what_the_options_come_to(tmp_path: Path) -> None:
     asked = request(tmp_path, "gpus_per_node=2", "nodes=2", nproc=None)
     assert (asked.options.nodes, asked.options.nproc, asked.options.slurm["nodes"]) == (2, 2, 2)
-    with pytest.raises(UsageError, match="how many ranks has a node"):
+    with pytest.raises(UsageError, match="how many ranks per node"):
         request(tmp_path, nproc=None)
 
 

@@ -379,7 +379,7 @@ def test_who_only_watches_may_leave(slurm: Cluster, tmp_path: Path) -> None:
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=60)
     assert watching.returncode == 75
-    assert "the Slurm jobs go on" in said
+    assert "the Slurm jobs continue" in said
     numbers = submitted(tmp_path)
     assert slurm.state(numbers["train"]).startswith("RUNNING")
     slurm.run("scancel", *numbers.values())

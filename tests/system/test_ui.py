@@ -59,8 +59,8 @@ def test_the_paper_and_the_gain_stand_beside_ours(store: str) -> None:
     assert ours.metrics["paper/miou"] == 61.24
     assert ours.metrics["delta/miou"] == round(ours.metrics["delta/miou"], 2)
     assert "delta/paper" not in ours.metrics  # synthetic videos are not the paper's
-    assert ours.tags["harness.verdict"] == stats.NOT_COMPARABLE
-    assert ours.tags["harness.power"].startswith("to decide +1.22 at an assumed noise (seeds ±0.71, videos ±")
+    assert ours.tags["verdict"] == stats.NOT_COMPARABLE
+    assert ours.tags["power"].startswith("to decide +1.22 at an assumed noise (seeds ±0.71, videos ±")
     assert by_name["train/decoder_a/seed0"].tags["harness.memory"] == "step-000000200"
 
 
@@ -158,7 +158,7 @@ def test_the_browser_is_opened_where_there_is_one(
     monkeypatch.setattr(ui, "display", lambda: False)
     ui.open_page(tmp_path / "index.html")
     assert opened == []
-    assert caplog.messages == [f"no display here; the page: {tmp_path / 'index.html'}"]
+    assert caplog.messages == [f"no display here; open this page: {tmp_path / 'index.html'}"]
     monkeypatch.setattr(ui, "display", lambda: True)
     ui.open_page(tmp_path / "index.html")
     assert opened == [(tmp_path / "index.html").as_uri()]
@@ -246,6 +246,13 @@ def test_the_view_the_note_and_the_report_show(store: str, tmp_path: Path) -> No
             names = page.locator("a", has_text="/seed").all_inner_texts()
             assert names == [f"{name}/seed0" for name in finished_root.CELLS]  # the paper's order, and no training
             page.screenshot(path=str(tmp_path / "view.png"))
+            page.goto(f"{link}&compareRunsMode=CHART")
+            charts = page.get_by_test_id("experiment-view-compare-runs-chart-area")
+            expect(charts.locator("h4").first).to_be_visible(timeout=120_000)
+            titles = charts.locator("h4").all_inner_texts()
+            assert titles[:3] == ["final/miou", "paper/miou", "delta/miou"]
+            assert all(title.startswith("final/") for title in titles[3:]), "the other charts by prefix, each once"
+            page.screenshot(path=str(tmp_path / "charts.png"))
             tracking = Tracking(store)
             parent = next(
                 run

@@ -124,7 +124,7 @@ class Dataset:
         if mask.shape != image.shape[:2]:
             (height, width), (rows, columns) = mask.shape, image.shape[:2]
             raise UnfitError(
-                f"{shown(path)}: the mask is {width}×{height}, its image {columns}×{rows}; make the pair anew"
+                f"{shown(path)}: the mask is {width}×{height}, its image {columns}×{rows}; recreate the pair"
             )
         label, dirty = map_labels(mask, len(self.classes))
         self.dirty.update(dirty)
@@ -158,7 +158,7 @@ class Dataset:
 
     def _root(self) -> Path:
         if self.config.root is None:
-            raise UnfitError("data.vspw.root is not set: give VSPW 480p's folder as data.vspw.root=DIR")
+            raise UnfitError("data.vspw.root is not set: give the folder of VSPW 480p as data.vspw.root=DIR")
         root = home(self.config.root)
         if not os.path.isdir(root):
             raise UnfitError(f"{shown(root)}: no such folder; set data.vspw.root=DIR to VSPW 480p's folder")
@@ -186,7 +186,7 @@ def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"data.vspw.recording={pattern}: no regular expression: {error}") from error
+        raise UsageError(f"data.vspw.recording={pattern}: not a regular expression: {error}") from error
     if compiled.groups != 1:
         raise UsageError(f"data.vspw.recording={pattern}: has {compiled.groups} groups, needs one for the recording")
     return compiled
@@ -207,17 +207,17 @@ def read_split(path: Path) -> tuple[str, ...]:
                 raise UnfitError(f"{shown(path)}: no such split list; set data.vspw.root={shown(other)}") from error
         raise UnfitError(f"{shown(path)}: no such split list; is data.vspw.root VSPW 480p's folder?") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UnfitError(f"{shown(path)}: cannot be read: {reason(error)}; fetch the list again") from error
+        raise UnfitError(f"{shown(path)}: cannot be read: {reason(error)}; download the list again") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UnfitError(f"{shown(path)}: lists no video; write one name a line")
+        raise UnfitError(f"{shown(path)}: lists no video; write one name per line")
     if len(names[0]) <= LONGEST and (video := video_in(path.parent / "data", names[0])) is not None:
         raise UnfitError(
-            f"{shown(path)}: {names[0]!r} is more than a name, as in a numbered list; write one name a line: {video!r}"
+            f"{shown(path)}: {names[0]!r} is not just a name, as in a numbered list; write one name per line: {video!r}"
         )
     for name, times in Counter(names).items():
         if name in (".", "..") or any(character in name for character in "/\\\0"):
-            raise UnfitError(f"{shown(path)}: {name!r} is no video name; write the name of a folder in data/")
+            raise UnfitError(f"{shown(path)}: {name!r} is not a video name; write the name of a folder in data/")
         if len(name.encode()) > LONGEST:
             raise UnfitError(f"{shown(path)}: {name[:20]!r}… is longer than {LONGEST} bytes; rename the video")
         if times > 1:
@@ -238,23 +238,25 @@ def read_classes(path: Path) -> tuple[str, ...]:
         numbers = [(whole(number), name) for name, number in content]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         problem = f"no mapping of class names to numbers: {reason(error)}"
-        raise UnfitError(f"{shown(path)}: {problem}; fetch it again") from error
+        raise UnfitError(f"{shown(path)}: {problem}; download it again") from error
     for name, times in Counter(name for _, name in numbers).items():
         if times > 1:
             raise UnfitError(f"{shown(path)}: holds {name!r} {times} times; give each number its own name")
         if any("\ud800" <= character <= "\udfff" for character in name):
-            raise UnfitError(f"{shown(path)}: {name!r} holds half a character; write the name anew")
+            raise UnfitError(f"{shown(path)}: {name!r} contains half a character; rewrite the name")
     for number, name in numbers:
         if number in (0, VOID) and not NO_CLASS.fullmatch(re.sub(r"[\W_]", "", name.lower())):
             raise UnfitError(
                 f"{shown(path)}: {name!r} has the number {number}, which is ignored; number classes from 1 in list and "
-                "masks, or call it 'others' if it is none (docs/DATA.md)"
+                "masks, or call it 'others' if it is not a class (docs/DATA.md)"
             )
     real = sorted((number, name) for number, name in numbers if number not in (0, VOID))
     if not 0 < len(real) < VOID or [number for number, _ in real] != list(range(1, len(real) + 1)):
         raise UnfitError(f"{shown(path)}: class numbers must be 1..K without gap or repetition, K at most {VOID - 1}")
     if len(real) == 1:
-        raise UnfitError(f"{shown(path)}: {real[0][1]!r} is the only class, so that every mask is right; list a second")
+        raise UnfitError(
+            f"{shown(path)}: {real[0][1]!r} is the only class, so every mask would be correct; list a second"
+        )
     return tuple(name for _, name in real)
 
 
@@ -265,14 +267,14 @@ class Pairs(list[tuple[str, Any]]):
 def whole(number: Any) -> int:
     """Return a class number, also one in quotes. Raise TypeError or ValueError for all but whole numbers."""
     if type(number) not in (int, str):
-        raise TypeError(f"{str(number)[:20]!r} is no whole number")
+        raise TypeError(f"{str(number)[:20]!r} is not a whole number")
     return int(number)
 
 
 def text_of(path: Path) -> str:
     """Return a file's text. Raise OSError, UnicodeDecodeError for what is no UTF-8, and UnfitError for UTF-16."""
     if os.path.lexists(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     data = path.read_bytes()
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     if marked or (len(data) > 3 and (not any(data[1:200:2]) or not any(data[0:200:2]))):
@@ -316,11 +318,11 @@ def check_pairs(images: dict[str, Path], masks: dict[str, Path], folder: Path) -
     if stray:
         for name in sorted(os.listdir(folder / "origin")):
             if os.path.splitext(name)[0] in stray and not name.startswith("."):
-                what = "has a mask and no suffix of a picture that is read"
+                what = "has a mask but no supported image suffix"
                 raise UnfitError(f"{shown(folder / 'origin' / name)}: {what}; save it as .jpg or .png")
 
 
-OTHER_FORM = "its name is there in another Unicode form"  # é as one character (NFC) or as two (NFD)
+OTHER_FORM = "its name exists in another Unicode form"  # é as one character (NFC) or as two (NFD)
 
 
 def same_name(name: str, others: Iterable[str]) -> str | None:

@@ -66,16 +66,16 @@ def parse(flags: Iterable[str], base: Mapping[str, object]) -> JsonObject:
         key, equals, value = flag.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
         if not re.fullmatch(r"[a-z]\w*", key):
-            raise UsageError(f"--slurm '{flag}' is no key=value, for example --slurm partition=gpu")
+            raise UsageError(f"--slurm '{flag}' is not KEY=VALUE, for example --slurm partition=gpu")
         if key in LISTS:
             options[key] = [*options.get(key, []), *items(key, value)]
         else:
             options[key] = {"true": True, "false": False}.get(value.lower(), value) if equals else True
     for key in options:
         if key in OURS:
-            raise UsageError(f"slurm option '{key}' is set by the harness; leave it out")
+            raise UsageError(f"slurm option '{key}' is set by the harness; omit it")
         if key in TASKS:
-            raise UsageError(f"slurm option '{key}': there is one task a node, which starts the ranks; use --nproc")
+            raise UsageError(f"slurm option '{key}': there is one task per node, which starts the ranks; use --nproc")
         if key == "signal":
             raise UsageError("slurm option 'signal' is set by the harness; use signal_delay_s=SECONDS")
     for key in NUMBERS:
@@ -143,7 +143,7 @@ def executor(folder: Path, options: JsonObject, name: str, after: Sequence[str] 
     try:
         import submitit
     except ImportError as error:
-        raise UnfitError("submitit is not installed: pip install '.[slurm]' (or leave --launcher slurm out)") from error
+        raise UnfitError("submitit is not installed: pip install '.[slurm]' (or omit --launcher slurm)") from error
 
     class Executor(submitit.SlurmExecutor):  # type: ignore[misc]  # submitit is untyped
         """Without the options that submitit invents; also where there is no Slurm, for --dry-run."""
@@ -224,7 +224,7 @@ def warn(options: JsonObject) -> None:
     if "ALL" not in asked.upper().split(","):
         log.warning(
             f"sbatch exports '{asked}': the jobs lack this environment; give them MLFLOW_TRACKING_… by `setup` lines "
-            "or tracking_uri in harness.yaml, or leave that option (or SBATCH_EXPORT) out"
+            "or tracking_uri in harness.yaml, or omit that option (or SBATCH_EXPORT)"
         )
 
 
@@ -236,7 +236,7 @@ def script(submitter: Any) -> str:
 def submit(submitter: Any, work: Callable[[], Any]) -> str:
     """Submit one job; its number. Raise Later where the queue is full, UnfitError, both with sbatch's own words."""
     if shutil.which("sbatch") is None:
-        raise UnfitError("there is no sbatch on this machine: run this on a host of the cluster, or use --dry-run")
+        raise UnfitError("sbatch is not installed on this machine: run this on a host of the cluster, or use --dry-run")
     try:
         return str(submitter.submit(work).job_id)
     except Exception as error:  # submitit wraps what sbatch printed

@@ -1,4 +1,4 @@
-"""Ranks on every node of a Slurm allocation: srun starts one torchrun a node. Runs inside the allocation.
+"""Ranks on every node of a Slurm allocation: srun starts one torchrun per node, inside the allocation.
 
 How a plan gets there is harness/launch/slurm_jobs.py's; what sbatch is told is _sbatch.py's.
 """
@@ -42,7 +42,7 @@ class Launcher(torchrun.Launcher):
         """Start the ranks on all nodes. Raise UnfitError outside an allocation."""
         if "SLURM_JOB_ID" not in os.environ:
             raise UnfitError(
-                "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` makes one"
+                "launcher slurm starts ranks inside an allocation; `harness run --launcher slurm` creates one"
             )
         nodes = nodes_of(os.environ["SLURM_JOB_NODELIST"])
         port = free_port(int(os.environ["SLURM_JOB_ID"]))

@@ -1,4 +1,4 @@
-"""Several ranks on one node by torchrun: NCCL on GPUs, gloo on CPUs."""
+"""Several ranks on one node, started by torchrun: NCCL on GPUs, gloo on CPUs."""
 
 import subprocess
 import sys

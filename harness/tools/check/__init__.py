@@ -46,16 +46,18 @@ def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path
         if path.parent in ours:
             return ours[path.parent], path.stem, resolved
         if path.parent.name not in KINDS:
-            raise UsageError(f"{word}: a plug-in lies in a folder called {', '.join(KINDS)}; move it to one")
+            raise UsageError(f"{word}: a plug-in must be in a folder named {', '.join(KINDS)}; move it there")
         own = path.parent.parent
         return path.parent.name, path.stem, resolved if own in resolved else (*resolved, own)
     names = {kind: plugins.names(kind, resolved) for kind in KINDS}
     kinds = [kind for kind, plugin_names in names.items() if word in plugin_names]
     if not kinds:
         near = plugins.suggestion(word, [name for plugin_names in names.values() for name in plugin_names])
-        raise UsageError(f"no decoder, encoder, data set or metric '{word}'{near}; is its folder given by --plugins?")
+        raise UsageError(
+            f"no decoder, encoder, data set or metric '{word}'{near}; did you give its folder with --plugins?"
+        )
     if len(kinds) > 1:
-        raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give the path of its file")
+        raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give its file's path")
     return kinds[0], word, resolved
 
 
@@ -70,7 +72,7 @@ def options(words: Collection[str]) -> JsonObject:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UsageError(f"'{word}' is no field=value of the plug-in's Config")
+            raise UsageError(f"'{word}' is not FIELD=VALUE of the plug-in's Config")
         try:
             read = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
         except Exception as error:  # YAML's own
@@ -93,7 +95,7 @@ def checks(
     where there is no such plug-in.
     """
     path = plugins.find(kind, name, folders).resolve()
-    yield run_check("VERSION and Config are literal", partial(_source.source, path), path)
+    yield run_check("VERSION and Config are literals", partial(_source.source, path), path)
     imported = run_check(
         "it imports", lambda: _source.exposes(plugins.load(kind, name, folders), path, KINDS[kind]), path
     )
@@ -107,7 +109,7 @@ def checks(
         if declared and key not in declared:
             near = plugins.suggestion(key, declared)
             raise UsageError(f"{name}: its Config has no field '{key}'{near}; it has {', '.join(declared)}")
-    config = run_check("Config can be made", lambda: shown(module.Config(**(config_fields or {}))), path)
+    config = run_check("Config can be created", lambda: shown(module.Config(**(config_fields or {}))), path)
     yield config
     if not config.passed:
         return

@@ -25,7 +25,7 @@ def cost(module: Any, config: Any, own: Any) -> str:
     upernet = plugins.load("decoders", "upernet")
     small = upernet.Config(**_training.NARROW_UPERNET.config)
     mine, theirs = milliseconds(module, config), milliseconds(upernet, small)
-    text = f"{mine:.1f} ms a window of 64 × 64 as checked (upernet {theirs:.1f})"
+    text = f"{mine:.1f} ms per 64 × 64 window as checked (upernet {theirs:.1f})"
     try:
         count, flops = at_paper_size(module, own)
     except Exception as error:  # a path that depends on values has no shapes to follow
@@ -33,7 +33,7 @@ def cost(module: Any, config: Any, own: Any) -> str:
     shared = {field.name for field in dataclasses.fields(upernet.Config)} & {f.name for f in dataclasses.fields(own)}
     _, baseline = at_paper_size(upernet, upernet.Config(**{name: getattr(own, name) for name in shared}))
     return (
-        f"{count / 1e6:.1f} M parameters, {flops / 1e9:.0f} GFLOP a 512 × 512 window of BEiT-Large,"
+        f"{count / 1e6:.1f} M parameters, {flops / 1e9:.0f} GFLOP per 512 × 512 window of BEiT-Large,"
         f" {flops / baseline:.2f} × upernet's of its width; {text}"
     )
 

@@ -57,16 +57,16 @@ def checks(
     del path
     subject = Subject(name, module, folders, module.Config(**config_fields))
     suite: dict[str, Callable[[Subject], str]] = {
-        "planning needs no torch and no data": planning,
-        "videos are as planned": videos,
-        "frames are in time": frames,
-        "images and labels have their form": form,
-        "the test split gives images": test_split,
+        "planning needs neither torch nor data": planning,
+        "videos match the plan": videos,
+        "frames are in temporal order": frames,
+        "images and labels have the right form": form,
+        "the test split provides images": test_split,
         "reading is repeatable": repeatable,
-        "the digest says what, not where": digest,
+        "digests depend on content, not on location": digest,
         "every video has a unit": units,
-        "what is not there is an error of a line": absent,
-        "training draws from it": stream,
+        "missing data is reported in one line": absent,
+        "training can sample from it": stream,
     }
     for what, action in suite.items():
         yield what, partial(action, subject)
@@ -89,16 +89,16 @@ def videos(subject: Subject) -> str:
     data = subject.make()
     classes = data.classes
     named = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
-    expect(named and len(set(classes)) == len(classes), "expected classes to be a tuple of different names")
+    expect(named and len(set(classes)) == len(classes), "expected classes to be a tuple of unique names")
     counts = []
     for split in LABELLED:
         names = data.videos(split)
         expect(isinstance(names, tuple), f"expected a tuple of {split} videos, got a {type(names).__name__}")
-        expect(len(set(names)) == len(names), f"expected different names in {split}, some come twice")
+        expect(len(set(names)) == len(names), f"expected unique names in {split}, some occur twice")
         expect(names, f"expected videos in {split}, found none")
         planned = data.planned(split)
-        expect(planned == len(names), f"{split} has {len(names)} videos, `planned` says {planned}")
-        expect(names == data.videos(split), f"{split}: two calls of `videos` gave two orders")
+        expect(planned == len(names), f"{split} has {len(names)} videos, but `planned` returns {planned}")
+        expect(names == data.videos(split), f"{split}: two calls of `videos` returned different orders")
         counts.append(f"{len(names)} {split}")
     return f"{len(classes)} classes, {', '.join(counts)} videos"
 
@@ -116,7 +116,7 @@ def frames(subject: Subject) -> str:
         for video in data.videos(split):
             names = data.frames(split, video)
             expect(isinstance(names, tuple) and names, f"{video}: expected a tuple of frames, got {names!r:.80}")
-            expect(len(set(names)) == len(names), f"{video}: a frame comes twice")
+            expect(len(set(names)) == len(names), f"{video}: a frame occurs twice")
             by_number = tuple(sorted(names, key=natural))
             wanted = names if names == tuple(in_time(names)) else by_number
             first = next((pair for pair in zip(names, wanted, strict=True) if pair[0] != pair[1]), None)
@@ -150,7 +150,7 @@ def form(subject: Subject) -> str:
     expect(not mixed, f"{', '.join(mixed)}: expected frames of one size, got {sizes[mixed[0]] if mixed else ''}")
     shown = sorted({size for distinct in sizes.values() for size in distinct})
     labelled = sorted(values - {VOID})
-    expect(labelled, "expected labelled pixels, all are void")
+    expect(labelled, "expected labelled pixels, but all are void")
     return (
         f"{', '.join(f'{height} × {width}' for height, width in shown[:3])}; {len(labelled)} classes in what was read"
     )
@@ -182,7 +182,7 @@ def test_split(subject: Subject) -> str:
     first = data.frames("test", names[0])[0]
     image, label = data.read("test", names[0], first)
     expect(image.dtype == np.uint8 and image.ndim == 3, f"{names[0]}/{first}: got {image.dtype} {image.shape}")
-    expect(label is None or label.shape == image.shape[:2], f"{names[0]}/{first}: label of another size than its image")
+    expect(label is None or label.shape == image.shape[:2], f"{names[0]}/{first}: label and image differ in size")
     return f"{len(names)} videos, {'without' if label is None else 'with'} labels"
 
 
@@ -195,7 +195,7 @@ def repeatable(subject: Subject) -> str:
     after = [again.read("train", *frame) for frame in reversed(wanted)][::-1]
     for (video, name), frame, other in zip(wanted, before, after, strict=True):
         same = np.array_equal(frame.image, other.image) and np.array_equal(frame.label, other.label)  # type: ignore[arg-type]
-        expect(same, f"{video}/{name}: another image or label when read again, in another order")
+        expect(same, f"{video}/{name}: reading again in another order gave a different image or label")
     return f"{len(wanted)} frames equal, backwards and from another object"
 
 
@@ -215,25 +215,27 @@ def digest(subject: Subject) -> str:
                 Path(moved[name]).symlink_to(Path(value).resolve())
         linked: Dataset = subject.module.Dataset(dataclasses.replace(subject.config, **moved))
         for split, value in digests.items():
-            expect(linked.digest(split) == value, f"{split}: another digest for the same data at another path")
-    shown = ", ".join(f"{split} {value[:8] if value else 'None (made, not read)'}" for split, value in digests.items())
+            expect(linked.digest(split) == value, f"{split}: the same data at another path has a different digest")
+    shown = ", ".join(
+        f"{split} {value[:8] if value else 'None (generated, not read)'}" for split, value in digests.items()
+    )
     listed = file_lists(original) if any(digests.values()) else ""
-    return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no place to move'}{listed}"
+    return f"{shown}; {'moved ' + ', '.join(moved) if moved else 'no path to change'}{listed}"
 
 
 def file_lists(data: Dataset) -> str:
     """Return in words how the labelled splits list their files. Raise Broken for a list that is wrong."""
     files: Callable[[str], Iterable[tuple[str, Path]]] | None = getattr(data, "split_files", None)
     if files is None:
-        return "; changed images and masks are not noticed, since it has no `split_files` (harness/data/contract.py)"
+        return "; changes to images and masks go unnoticed without `split_files` (harness/data/contract.py)"
     counts = []
     for split in LABELLED:
         pairs = list(files(split))
         frames = sum(len(data.frames(split, video)) for video in data.videos(split))
-        expect(len({name for name, _ in pairs}) == len(pairs), f"{split}: expected a name of its own for each file")
+        expect(len({name for name, _ in pairs}) == len(pairs), f"{split}: expected a unique name for each file")
         expect(bool(pairs), f"{split}: expected `split_files` to list what is read, got nothing")
         missing = [path for _, path in pairs if not Path(path).is_file()]
-        expect(not missing, f"{split}: `split_files` lists {missing[:1]}, which is no file")
+        expect(not missing, f"{split}: `split_files` lists {missing[:1]}, which is not a file")
         counts.append(f"{len(pairs)} files of {frames} {split} frames")
     return f"; by content: {', '.join(counts)}"
 
@@ -265,9 +267,9 @@ def absent(subject: Subject) -> str:
         try:
             action()
         except HarnessError as error:
-            expect("\n" not in str(error), f"{what} that is not there: expected one line, got {str(error)!r:.100}")
+            expect("\n" not in str(error), f"missing {what}: expected one line, got {str(error)!r:.100}")
             continue
-        raise Broken(f"{what} that is not there: expected UnfitError or UsageError, nothing was raised")
+        raise Broken(f"missing {what}: expected UnfitError or UsageError, nothing was raised")
     return "split, video and frame"
 
 
@@ -279,5 +281,5 @@ def stream(subject: Subject) -> str:
     wanted = [[0, 1], [2, 3]]
     for batch, again in zip(loader(samples, wanted, 0), loader(samples, wanted, 1), strict=True):
         same = batch.frames.equal(again.frames) and batch.labels.equal(again.labels) and batch.names == again.names
-        expect(same, f"{', '.join(batch.names)}: a worker drew another sample than this process")
+        expect(same, f"{', '.join(batch.names)}: a worker drew a different sample than this process")
     return "4 samples of 2 frames, equal with and without a worker"

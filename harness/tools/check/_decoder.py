@@ -70,17 +70,17 @@ def checks(
         "attributes are valid": partial(attributes, subject),
         "logits have the right shape": partial(shapes, subject),
         "gradients reach every parameter": partial(gradients, subject),
-        "a batch without labels is harmless": partial(no_labels, subject),
+        "a batch without labels does no harm": partial(no_labels, subject),
         "bf16 works": partial(half, subject),
         "predict is repeatable": partial(repeatable, subject),
-        "priors are taken": partial(priors, subject),
-        "update moves buffers only": partial(update, subject),
-        "sums merge as the batch does": partial(sums, subject),
+        "priors are used as declared": partial(priors, subject),
+        "update changes buffers only": partial(update, subject),
+        "sums of parts equal sums of the batch": partial(sums, subject),
         "weights survive a round trip": partial(round_trip, subject),
         "the loss falls in training": partial(_training.loss_falls, subject),
-        "a video is parsed": partial(_training.video, subject),
-        "a resumed training is bit-equal": partial(_training.resume, subject),
-        "two ranks equal one process": partial(_ranks.two_ranks, subject),
+        "a video can be parsed": partial(_training.video, subject),
+        "a resumed training is bit-identical": partial(_training.resume, subject),
+        "two ranks match one process": partial(_ranks.two_ranks, subject),
         "its cost": lambda: _cost.cost(module, subject.config, module.Config(**config_fields)),
     }
     yield from suite.items()
@@ -202,7 +202,7 @@ def shapes(subject: Subject) -> str:
             expect(logits.is_floating_point(), came)
             finite(f"the logits of {what}", logits.detach())
         names = [auxiliary.name for auxiliary in output.auxiliary]
-        expect(len({*names, "loss"}) == len(names) + 1, f"expected auxiliaries of different names, got {names}")
+        expect(len({*names, "loss"}) == len(names) + 1, f"expected auxiliaries with unique names, got {names}")
         shapes_of_cases.append(f"{tuple(alone.shape)} of {height} × {width}")
     return ", ".join(shapes_of_cases)
 
@@ -219,7 +219,7 @@ def gradients(subject: Subject) -> str:
             decoder.update(output.sums, 0.5)
     trainable = [(name, value) for name, value in decoder.named_parameters() if value.requires_grad]
     without = [name for name, value in trainable if value.grad is None]
-    expect(not without, f"expected a gradient for every parameter, none came for {', '.join(without[:5])}")
+    expect(not without, f"expected a gradient for every parameter, none for {', '.join(without[:5])}")
     for name, value in trainable:
         assert value.grad is not None
         finite(f"the gradient of {name}", value.grad)
@@ -273,11 +273,13 @@ def repeatable(subject: Subject) -> str:
             f"predict changed tensor {index} of the cache {tuple(now.shape)} in place, by {difference(now, then):.3g}",
         )
     again = difference(decoder.predict(cache, prior), first)
-    expect(again == 0, f"the same cache and prior gave other logits, max difference {again:.3g}: random or stateful?")
+    expect(
+        again == 0, f"the same cache and prior gave different logits, max difference {again:.3g}: random or stateful?"
+    )
     anew = difference(decoder.predict(cached(decoder), prior), first)
-    expect(anew == 0, f"a cache computed again gave other logits, max difference {anew:.3g}: is encode random?")
+    expect(anew == 0, f"recomputing the cache gave different logits, max difference {anew:.3g}: is encode random?")
     moved = [name for name, value in decoder.state_dict().items() if not torch.equal(value, state[name])]
-    expect(not moved, f"expected prediction to leave the weights alone, it changed {', '.join(moved[:3])}")
+    expect(not moved, f"expected prediction to leave the weights unchanged, but it changed {', '.join(moved[:3])}")
     return "max difference 0 from one cache and from a cache computed again"
 
 
@@ -306,7 +308,7 @@ def priors(subject: Subject) -> str:
     changed = difference(logits["a prior"], decoder.predict(cache, ones))
     expect(
         decoder.prior != "none" or changed == 0,
-        f'prior is "none", yet another prior moved the logits by {changed:.3g}: say "own" or "previous"',
+        f'prior is "none", yet a different prior moved the logits by {changed:.3g}: say "own" or "previous"',
     )
     if decoder.prior == "none":
         return "ignored, as `prior` says"
@@ -323,7 +325,7 @@ def update(subject: Subject) -> str:
     before = copy.deepcopy(decoder.state_dict())
     output = step(decoder)
     moved = changed_names(decoder, before) - norms
-    expect(not moved, f"expected forward to read the memory only, it changed {', '.join(sorted(moved))}")
+    expect(not moved, f"expected forward only to read the memory, but it changed {', '.join(sorted(moved))}")
     loose = [
         f"{name}.{key}".lstrip(".")
         for name, module in decoder.named_modules()
@@ -340,7 +342,7 @@ def update(subject: Subject) -> str:
     decoder.update(output.sums, 0.5)
     moved = changed_names(decoder, before)
     parameters = moved & {name for name, _ in decoder.named_parameters()}
-    expect(not parameters, f"expected update to move buffers only, it changed {', '.join(sorted(parameters))}")
+    expect(not parameters, f"expected update to change buffers only, but it changed {', '.join(sorted(parameters))}")
     finite("the buffers", *(value for value in decoder.buffers() if value.is_floating_point()))
     return f"moved {', '.join(sorted(moved)) or 'nothing'}"
 
@@ -359,7 +361,9 @@ def sums(subject: Subject) -> str:
     whole = _sums(decoder, slice(0, 4))
     if whole is None:
         return "no memory: forward returns no sums"
-    expect(isinstance(whole, tuple) and hasattr(whole, "_fields"), f"sums are a {type(whole).__name__}, no NamedTuple")
+    expect(
+        isinstance(whole, tuple) and hasattr(whole, "_fields"), f"sums are a {type(whole).__name__}, not a NamedTuple"
+    )
     wrong = [name for name, value in whole._asdict().items() if not isinstance(value, Tensor)]
     expect(not wrong, f"expected the fields of sums to be tensors; {', '.join(wrong)} are not")
     attached = [name for name, value in output.sums._asdict().items() if value.requires_grad]
@@ -391,8 +395,11 @@ def round_trip(subject: Subject) -> str:
     try:
         fresh.load_state_dict(copy.deepcopy(state))
     except RuntimeError as error:
-        raise Broken(f"a fresh decoder does not take the state: {error}") from error
+        raise Broken(f"a fresh decoder does not accept the state: {error}") from error
     prior = target().labels
     gap = difference(decoder.predict(cached(decoder), prior), fresh.eval().predict(cached(fresh), prior))
-    expect(gap == 0, f"with the saved weights the logits differ by {gap:.3g}: some state is no buffer or parameter")
+    expect(
+        gap == 0,
+        f"with the saved weights the logits differ by {gap:.3g}: some state is neither a buffer nor a parameter",
+    )
     return f"{len(state)} tensors, max difference 0"

@@ -67,16 +67,16 @@ def checks(
     """Yield an encoder's checks: a title, and the action that returns figures or raises."""
     subject = Subject(name, path, module, folders, module.Config(**config_fields))
     suite: dict[str, Callable[[Any], str]] = {
-        "windows are what it says": window,
-        "levels are as announced": levels,
+        "windows are as declared": window,
+        "levels are as declared": levels,
         "every parameter has a depth": depths,
         "gradients reach every parameter": gradients,
         "features are repeatable": repeatable,
-        "weights load, or say why not": weights,
+        "weights load, or an error says why not": weights,
         "the loss falls in training": _training.loss_falls,
-        "a video is parsed": _training.video,
-        "a resumed training is bit-equal": _training.resume,
-        "two ranks equal one process": _ranks.two_ranks,
+        "a video can be parsed": _training.video,
+        "a resumed training is bit-identical": _training.resume,
+        "two ranks match one process": _ranks.two_ranks,
     }
     for what, action in suite.items():
         yield what, partial(action, subject)
@@ -96,7 +96,7 @@ def window(subject: Subject) -> str:
             subject.make(size + 1)
         except ValueError as error:
             return f"size {encoder.size}, multiple {encoder.multiple}; {size + 1} is refused: {error}"
-        raise Broken(f"multiple is {encoder.multiple}: expected ValueError for a window of {size + 1}, none came")
+        raise Broken(f"multiple is {encoder.multiple}: expected ValueError for a window of {size + 1}, none was raised")
     return f"size {encoder.size}, any window"
 
 
@@ -144,7 +144,7 @@ def gradients(subject: Subject) -> str:
     sum(value.float().square().mean() for value in (*features.levels, features.deepest)).backward()
     trainable = [(name, value) for name, value in encoder.named_parameters() if value.requires_grad]
     without = [name for name, value in trainable if value.grad is None]
-    expect(not without, f"expected a gradient for every parameter, none came for {', '.join(without[:5])}")
+    expect(not without, f"expected a gradient for every parameter, none for {', '.join(without[:5])}")
     wild = [name for name, value in trainable if value.grad is not None and not value.grad.isfinite().all()]
     expect(not wild, f"gradients are not finite: {', '.join(wild[:5])}")
     return f"{len(trainable)} parameters, {sum(value.numel() for _, value in trainable) / 1e6:.1f} M numbers"
@@ -161,9 +161,9 @@ def repeatable(subject: Subject) -> str:
         features = encoder(images(subject.size))
         runs.append((*features.levels, features.deepest))
     gap = max(float((first - second).abs().max()) for first, second in zip(*runs, strict=True))
-    expect(gap == 0, f"the same image gave other features, max difference {gap:.3g}: random or stateful?")
+    expect(gap == 0, f"the same image gave different features, max difference {gap:.3g}: random or stateful?")
     moved = [name for name, value in encoder.state_dict().items() if not torch.equal(value, state[name])]
-    expect(not moved, f"expected eval mode to leave the weights alone, it changed {', '.join(moved[:3])}")
+    expect(not moved, f"expected eval mode to leave the weights unchanged, but it changed {', '.join(moved[:3])}")
     return "max difference 0"
 
 
@@ -174,6 +174,6 @@ def weights(subject: Subject) -> str:
     try:
         encoder.load_pretrained()
     except (OSError, ValueError) as error:
-        return f"not to be had here: {' '.join(str(error).split())[:200]}"
+        return f"not available here: {' '.join(str(error).split())[:200]}"
     changed = sum(not torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    return f"{changed} of {len(before)} tensors filled in" if changed else "the config names none"
+    return f"{changed} of {len(before)} tensors filled in" if changed else "the config sets none"

@@ -35,7 +35,7 @@ def two_ranks(subject: _training.Subject) -> str:
     job = subject.job(4)
     alone, other = (first_iteration(job, Rank(0, 1, _training.CPU, 1), salt) for salt in (0, 1))
     if any(not torch.equal(value, other[name]) for name, value in alone.items()):
-        return "not compared: training draws random numbers other than dropout modules', so ranks differ as they must"
+        return "not compared: training draws random numbers outside dropout modules, so ranks are bound to differ"
     with TemporaryDirectory() as root:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of its search for unused parameters
         context: Any = spawn(  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ def _wait(context: Any, root: Path) -> None:
     try:
         while context.join(LIMIT) is False:
             if all(process.is_alive() for process in context.processes):
-                raise Broken(f"the ranks were not done after {LIMIT:g} s: do all of them take the same path?")
+                raise Broken(f"the ranks did not finish within {LIMIT:g} s: do all follow the same path?")
     except (ProcessExitedException, ProcessRaisedException) as error:
         reasons = [path.read_text(encoding="utf-8") for path in sorted(root.glob("*.txt"))]
         raise Broken(f"a rank failed: {reasons[0] if reasons else ' '.join(str(error).split())}") from error

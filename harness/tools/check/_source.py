@@ -19,11 +19,11 @@ def source(path: Path) -> str:
     expect(frozen, "expected Config to be decorated with @dataclass(frozen=True)")
     names = []
     for name, value, line in defaults(path):
-        expect(value is not None, f"Config.{name} has no default; give it a literal one ({path.name}:{line})")
+        expect(value is not None, f"Config.{name} has no default; give it a literal default ({path.name}:{line})")
         assert value is not None
         if not literal(value):
             shown = ast.unparse(value)
-            raise Broken(f"Config.{name} = {shown}: expected a literal, written out ({path.name}:{line})")
+            raise Broken(f"Config.{name} = {shown}: expected a literal ({path.name}:{line})")
         names.append(name)
     return f"VERSION {schema.version}, Config({', '.join(names)})"
 

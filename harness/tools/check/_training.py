@@ -116,7 +116,7 @@ def loss_falls(subject: Subject) -> str:
     first, last = (sum(part) / EDGE for part in (curve[:EDGE], curve[-EDGE:]))
     text = f"loss {first:.2f} → {last:.2f} in {len(curve)} steps"
     if last > FALL * first:
-        raise Broken(f"{text}: expected it to fall by a tenth at least")
+        raise Broken(f"{text}: expected it to fall by at least a tenth")
     return text
 
 
@@ -128,7 +128,8 @@ def resume(subject: Subject) -> str:
         checkpoints = OutputDir(Path(parts)).job(NUMBER).checkpoints
         run(Path(parts), job, StopsAt(checkpoint.path_of(checkpoints, 2)))
         expect(
-            checkpoint.latest(checkpoints, print) == 2, "expected the stopped training to leave a checkpoint of step 2"
+            checkpoint.latest(checkpoints, print) == 2,
+            "expected the interrupted training to leave a checkpoint at step 2",
         )
         torch.rand(5)  # a generator elsewhere must not matter
         resumed = load_file(JobDir(run(Path(parts), job)).weights_file)
@@ -137,7 +138,7 @@ def resume(subject: Subject) -> str:
     if other:
         raise Broken(
             f"{len(other)} of {len(gaps)} tensors differ after 4 steps and after 2 + 2, by up to"
-            f" {max(gaps.values()):.3g}, {other[0]} first: some state is in no checkpoint"
+            f" {max(gaps.values()):.3g}, {other[0]} first: some state is missing from the checkpoint"
         )
     return f"{len(expected)} tensors after 4 steps and after 2 + 2, max difference 0"
 
@@ -153,7 +154,8 @@ def video(subject: Subject) -> str:
     runs = [_parse(Stages(model, geometry, "fp32", CPU), dataset) for _ in range(2)]
     for index, (first, second) in enumerate(zip(*runs, strict=True)):
         expect(
-            torch.equal(first, second), f"stage {index % 2} of frame {index // 2} differs when the video is seen again"
+            torch.equal(first, second),
+            f"stage {index % 2} of frame {index // 2} differs when the video is parsed again",
         )
     totals = torch.stack([probabilities.sum(0) for probabilities in runs[0]])
     gap = float((totals - 1).abs().max())

@@ -25,7 +25,7 @@ UNLABELLED = "test"
 SAMPLE = 24  # frames of a split that are decoded, spread over its videos
 CHUNK = 64  # frames read by one thread before it reports
 MOST_DIRTY = 0.05  # share of pixels from which values that are no class mean a wrong class list
-REMEDY = "docs/DATA.md says how the data must lie"
+REMEDY = "docs/DATA.md describes the layout"
 
 Pair = tuple[str, str]  # video, frame
 
@@ -74,8 +74,8 @@ def examine(config: Config, thorough: bool) -> Iterator[Finding]:
         return
     twice = [class_name for class_name, times in Counter(classes).items() if times > 1]
     if twice or not 1 < len(classes) < VOID:
-        text = f"{len(classes)} classes, named twice: {some(twice) or 'none'}"
-        yield Finding(PART, False, text, f"give each class one name, 2 to {VOID - 1} of them")
+        text = f"{len(classes)} classes, duplicate names: {some(twice) or 'none'}"
+        yield Finding(PART, False, text, f"list 2 to {VOID - 1} classes, each with a unique name")
     yield Finding(PART, True, f"{name}: {len(classes)} classes: {some(classes)}")
     if name == "vspw":
         yield from _vspw.class_list(dataset)
@@ -231,7 +231,7 @@ def judge(split: str, stats: Sample, classes: int, thorough: bool) -> Iterator[F
         share = sum(stats.dirty.values()) / stats.pixels
         values = some(f"{value} ({pixels} pixels)" for value, pixels in stats.dirty.most_common())
         text = (
-            f"{split}: mask values that are no class, in {which}: {values}, {share:.2%} of pixels; they count as void"
+            f"{split}: mask values that are no class, in {which}: {values}, {share:.2%} of pixels; these count as void"
         )
         much = share > MOST_DIRTY
         yield Finding(PART, False if much else None, text, "correct the class list or the masks" if much else "")
@@ -257,13 +257,13 @@ def judge_labels(split: str, result: Sample, names: Sequence[str], thorough: boo
         yield Finding(PART, None, text)
     if len(result.classes) == 1:
         (only,) = result.classes
-        text = f"{split}: {names[only]!r} is the only class in {which}: who always says it is right"
-        yield Finding(PART, None, text, "see whether the masks hold the class numbers of the list")
+        text = f"{split}: {names[only]!r} is the only class in {which}, so always predicting it is correct"
+        yield Finding(PART, None, text, "check that the masks hold the class numbers of the list")
     bare = [video for video, times in result.labelled.items() if not times]
     if bare:
         text = f"{split}: no labelled pixel in {count(len(bare), 'video')}, by {which}: {some(bare)}"
-        yield Finding(PART, None, text, f"take them off {split}.txt, or label them")
+        yield Finding(PART, None, text, f"remove them from {split}.txt, or label them")
     labelled = result.labelled.total()
     if labelled < result.frames / 2:
         text = f"{split}: {labelled} of {count(result.frames, 'frame')} read have a labelled pixel"
-        yield Finding(PART, None, text, "leave out frames without labels: training learns nothing from them")
+        yield Finding(PART, None, text, "remove frames without labels: training learns nothing from them")

@@ -14,7 +14,7 @@ from harness.tools.doctor._facts import Device, Machine, Package
 from harness.tools.doctor._finding import Finding, count, size
 
 PART = "devices"
-WHICH = "docs/INSTALL.md says which torch for which GPU and driver"
+WHICH = "docs/INSTALL.md lists torch builds by GPU and driver"
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ def examine(machine: Machine, config: Config) -> Iterator[Finding]:
     """Return findings on devices, precision, and the host."""
     listed, failure = nvidia_smi()
     if failure and "No devices were found" in failure:
-        yield Finding(PART, None, "the NVIDIA driver is here and has no GPU")
+        yield Finding(PART, None, "an NVIDIA driver is installed, but there is no GPU")
     elif failure:
-        yield Finding(PART, False, f"nvidia-smi fails: {failure}", "have the NVIDIA driver installed or loaded anew")
+        yield Finding(PART, False, f"nvidia-smi fails: {failure}", "have the NVIDIA driver reinstalled or reloaded")
     if machine.torch:
         yield from gpus(listed, machine, os.environ.get("CUDA_VISIBLE_DEVICES"))
         yield from precision(config["precision"], machine.devices)
@@ -84,9 +84,11 @@ def gpus(listed: Sequence[Gpu], machine: Machine, visible: str | None) -> Iterat
             yield Finding(PART, False, f"{text} does not and would run on the CPU: {why}", remedy)
     elif hidden > 0:
         text = f"nvidia-smi sees {count(len(listed), 'GPU')}, torch {len(machine.devices)}"
-        yield Finding(PART, False, text, "look at `nvidia-smi` for GPUs that have fallen off the bus or are held")
+        yield Finding(PART, False, text, "look in `nvidia-smi` for GPUs that have fallen off the bus or are in use")
     if not listed and not machine.devices:
-        yield Finding(PART, None, "no GPU: jobs run on the CPU, which the demo is made for and the paper's setting not")
+        yield Finding(
+            PART, None, "no GPU: jobs run on the CPU, which is fine for the demo but not for the paper's setting"
+        )
 
 
 def unusable(machine: Machine, error: str) -> tuple[str, str]:
@@ -102,13 +104,13 @@ def unusable(machine: Machine, error: str) -> tuple[str, str]:
 def precision(wanted: str, devices: Sequence[Device]) -> Iterator[Finding]:
     """Return findings on whether the precision of the config can be had where jobs will run."""
     usable = [device for device in devices if not device.error]
-    moves = "it enters the fingerprint: numbers of other precisions are other jobs"
+    moves = "it is part of the fingerprint: other precisions are other jobs"
     if wanted == "fp16" and not usable:
-        remedy = f"a GPU (on a cluster: ask inside an allocation), or precision=bf16 or fp32 ({moves})"
+        remedy = f"use a GPU (on a cluster, run this inside an allocation), or precision=bf16 or fp32 ({moves})"
         yield Finding(PART, False, "precision=fp16 needs a GPU that torch can use", remedy)
     without = [device.name for device in usable if not device.bf16]
     if wanted == "bf16" and without:
-        text = f"precision=bf16 needs a GPU that has it, {without[0]} has not"
+        text = f"precision=bf16 needs a GPU that supports it; {without[0]} does not"
         yield Finding(PART, False, text, f"precision=fp16 or precision=fp32 ({moves})")
 
 
@@ -116,7 +118,7 @@ def host(workers: int, ranks: int, meminfo: Path = Path("/proc/meminfo")) -> Ite
     """Yield the cores that this process may use, and memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     entries = dict(re.findall(r"^(\w+):\s+(\d+) kB", meminfo.read_text(), re.M)) if meminfo.is_file() else {}
-    memory = "; memory is not known"
+    memory = "; memory unknown"
     if {"MemTotal", "MemAvailable"} <= set(entries):
         total, free = (int(entries[key]) * 1024 for key in ("MemTotal", "MemAvailable"))
         memory = f", {size(total)} of memory, {size(free)} of it free"
@@ -125,4 +127,4 @@ def host(workers: int, ranks: int, meminfo: Path = Path("/proc/meminfo")) -> Ite
         text = (
             f"train.workers={workers} on {count(ranks, 'rank')} is {workers * ranks} loading processes on {cores} cores"
         )
-        yield Finding(PART, None, text, f"train.workers={max(0, cores // ranks)} (it moves no number)")
+        yield Finding(PART, None, text, f"train.workers={max(0, cores // ranks)} (results do not depend on it)")

@@ -30,7 +30,7 @@ def examine(root: Path, missing: Sequence[Job], networks: Networks, mounts: Path
     if trainings and all(job.decoder in sizes for job in trainings):
         yield enough(root, free, [sizes[job.decoder] for job in trainings], counts(missing))
     else:
-        yield Finding(PART, True, f"{root} can be written, {size(free)} are free")
+        yield Finding(PART, True, f"{root} can be written, {size(free)} free")
     files = os.statvfs(folder)
     if files.f_files and files.f_favail < FEW_FILES:
         text = f"{root}: only {files.f_favail} more files fit on this file system (inodes)"
@@ -48,7 +48,7 @@ def unwritable(folder: Path) -> str:
             probe.write(b"\0")
             probe.flush()
     except OSError as error:
-        return f"nothing can be written in {folder} ({error.strerror})"
+        return f"{folder} cannot be written ({error.strerror})"
     return ""
 
 

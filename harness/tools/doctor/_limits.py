@@ -16,7 +16,8 @@ AHEAD = 2 + 1  # batches that each loading process has ready, and the one at han
 FILES = 256  # open files of a rank itself, with room
 EACH = 64  # open files that each loading process adds
 REMEDY = (
-    "give the container more (docker run --shm-size=8g, or --ipc=host), or set train.workers=0 (it moves no number)"
+    "give the container more (docker run --shm-size=8g, or --ipc=host), or set train.workers=0 "
+    "(results do not depend on it)"
 )
 
 
@@ -28,11 +29,11 @@ def examine(config: Config, shm: Path = SHM) -> Iterator[Finding]:
         need, free = workers * AHEAD * batch, shutil.disk_usage(shm).free
         if need > free:
             text = (
-                f"{shm} has {size(free)} free; train.workers={workers} loading processes a rank may need {size(need)}"
+                f"{shm} has {size(free)} free; train.workers={workers} loading processes per rank may need {size(need)}"
             )
             yield Finding(PART, False, text, REMEDY)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     need_files = FILES + EACH * workers
     if files != resource.RLIM_INFINITY and files < need_files:
-        text = f"only {files} files may be open at once (ulimit -n); a rank may need {need_files}"
+        text = f"at most {files} files may be open at once (ulimit -n); a rank may need {need_files}"
         yield Finding(PART, False, text, f"ulimit -n {max(4096, need_files)} in this shell, or have the limit raised")

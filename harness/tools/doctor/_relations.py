@@ -34,17 +34,19 @@ def order(split: str, frames: Frames, gap: str | None) -> Iterator[Finding]:
         rest = f", by name in {count(len(named), 'video')} ({some(named)})" if named else ""
         yield Finding(PART, True, f"{split}: frames are ordered by number{rest}")
     else:
-        text = f"{split}: frames are ordered by name: {some(named)} do not differ in one number only"
-        yield Finding(PART, None, text, "number frames from 0, or with leading zeros, if that is not their time")
+        text = f"{split}: frames are ordered by name: the names in {some(named)} differ in more than one number"
+        yield Finding(
+            PART, None, text, "if that is not their temporal order, number frames from 0 or with leading zeros"
+        )
     gaps = {video: after for video, names in frames.items() if (after := frame_order.after_gaps(names))}
     if gaps:
         where = some(f"{video} (before {some(after)})" for video, after in gaps.items())
-        text = f"{split}: numbers are left out within {count(len(gaps), 'video')}: {where}; "
+        text = f"{split}: frame numbers are missing within {count(len(gaps), 'video')}: {where}; "
         if gap is None:
             text += "there frame N-1 is further back in time than elsewhere"
-            yield Finding(PART, None, text, "data.vspw.gap=start begins a video after each gap")
+            yield Finding(PART, None, text, "data.vspw.gap=start starts a new video after each gap")
         else:
-            yield Finding(PART, None, text + "a video begins after each gap (data.vspw.gap=start)")
+            yield Finding(PART, None, text + "a new video starts after each gap (data.vspw.gap=start)")
 
 
 def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, set[Size]]) -> Iterator[Finding]:
@@ -66,7 +68,7 @@ def sizes(split: str, dataset: Any, frames: Frames, shapes_read: Mapping[str, se
     if mixed:
         shown = some(f"{video} ({some(f'{w}×{h}' for w, h in sorted(shapes))})" for video, shapes in mixed.items())
         text = f"{split}: frames of more than one size within {count(len(mixed), 'video')}: {shown}"
-        remedy = "give a video's frames one size, or make each part a video of its own: clips need frames of one size"
+        remedy = "resize the frames or split the video: all frames of a clip need the same size"
         yield Finding(PART, False, text, remedy)
 
 
@@ -102,12 +104,12 @@ def across(
     shared = sorted((units["train"] & units["val"]) - set(splits.get("val", ())))
     if shared:
         text = f"{count(len(shared), 'recording')} with videos in both train and val: {some(shared)}"
-        yield Finding(PART, None, text, "videos of one recording are alike; split by recording for a fair number")
+        yield Finding(PART, None, text, "videos of one recording are similar; split by recording for a fair result")
 
 
 def apart(first: str, second: str) -> str:
     """Return the remedy for what two splits share."""
-    return f"take them off {first}.txt or {second}.txt; a number on {second} is not fair"
+    return f"remove them from {first}.txt or {second}.txt; otherwise results on {second} are not fair"
 
 
 def copies(

@@ -29,18 +29,18 @@ def examine(root: Path) -> Iterator[Finding]:
     problems = list(problems_of(folder, top, files, group))
     yield from problems
     if not problems:
-        yield Finding(PART, True, f"{root}: every member of the group {group} can read and write all that is there")
+        yield Finding(PART, True, f"{root}: every member of the group {group} can read and write everything in it")
 
 
 def problems_of(folder: Path, top: os.stat_result, files: dict[Path, os.stat_result], group: str) -> Iterator[Finding]:
     """Return what keeps another member of the group from working in a folder."""
     if top.st_mode & (stat.S_ISGID | stat.S_IRWXG) != stat.S_ISGID | stat.S_IRWXG:
-        text = f"{folder}: what is made there does not become the group {group}'s, or the group may not write there"
+        text = f"{folder}: new files do not belong to the group {group}, or the group may not write there"
         yield Finding(PART, False, text, f"chmod g+rwxs {folder} ({GUIDE})")
     mask = os.umask(0)
     os.umask(mask)
     if mask & stat.S_IRWXG:
-        text = f"{folder}: your umask {mask:03o} closes what you make there to the group {group}"
+        text = f"{folder}: your umask {mask:03o} denies the group {group} access to files that you create there"
         yield Finding(PART, False, text, f"umask 002 in your shell's profile ({GUIDE})")
     closed = [path for path, status in files.items() if not open_to_group(status, top.st_gid)]
     if closed:

@@ -13,13 +13,13 @@ from harness.tools.doctor._facts import Machine
 from harness.tools.doctor._finding import Finding, count, some
 
 PART = "software"
-REINSTALL = "install the three anew in one command: pip install -c constraints.txt torch torchvision timm"
+REINSTALL = "reinstall the three in one command: pip install -c constraints.txt torch torchvision timm"
 
 
 def examine(machine: Machine, constraints: Path = PROJECT / "constraints.txt") -> Iterator[Finding]:
     """Yield whether the packages import together, and how they differ from `constraints`."""
     if machine.broken:
-        yield Finding(PART, False, f"torch cannot be asked: {machine.broken}", REINSTALL)
+        yield Finding(PART, False, f"torch cannot be inspected: {machine.broken}", REINSTALL)
     else:
         yield from matching(machine)
     yield from tested(constraints)
@@ -28,14 +28,14 @@ def examine(machine: Machine, constraints: Path = PROJECT / "constraints.txt") -
 def matching(machine: Machine) -> Iterator[Finding]:
     """Check torch, torchvision and timm: each imports, they meet each other's requirements, operators find torch."""
     packages = machine.packages
-    broken = [f"{name} does not import ({package.error})" for name, package in packages.items() if package.error]
+    broken = [f"{name} cannot be imported ({package.error})" for name, package in packages.items() if package.error]
     if machine.nms:
         broken.append(f"torchvision's operators do not run on this torch ({machine.nms})")
     cuda = {name: packages[name].cuda for name in ("torch", "torchvision")}
     major = {name: built.split(".")[0] for name, built in cuda.items()}
     if not broken and major["torch"] != major["torchvision"]:
         built = " and ".join(f"{name} for {f'CUDA {to}' if to else 'the CPU'}" for name, to in cuda.items())
-        broken.append(f"{built} were built apart")
+        broken.append(f"{built} come from different builds")
     broken += [wish for name in ("torchvision", "timm") for wish in unmet(name)]
     for text in broken:
         yield Finding(PART, False, text, REINSTALL)
@@ -53,7 +53,7 @@ def unmet(name: str) -> list[str]:
     for requirement in map(Requirement, (installed(name) and requires(name)) or []):
         have = installed(requirement.name) if requirement.name in ("torch", "torchvision") else None
         if have and requirement.marker is None and not requirement.specifier.contains(have, prereleases=True):
-            wishes.append(f"{name} {installed(name)} asks for {requirement}, installed is {have}")
+            wishes.append(f"{name} {installed(name)} requires {requirement}, but {have} is installed")
     return wishes
 
 
@@ -70,13 +70,15 @@ def tested(constraints: Path) -> Iterator[Finding]:
     try:
         text = constraints.read_text()
     except OSError:
-        yield Finding(PART, None, "no constraints.txt here: which versions were tested together is not known")
+        yield Finding(PART, None, "no constraints.txt here, so the tested versions are unknown")
         return
     pins = re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.M)
     have = {name: own.partition("+")[0] for name, _ in pins if (own := installed(name))}
     other = [f"{name} {have[name]} (tested: {pin})" for name, pin in pins if have.get(name, pin) != pin]
     if other:
         remedy = "for the tested set: pip install -c constraints.txt -e ."
-        yield Finding(PART, None, f"{count(len(other), 'package')} not as tested: {some(other)}", remedy)
+        yield Finding(
+            PART, None, f"{count(len(other), 'package')} differ from the tested versions: {some(other)}", remedy
+        )
     else:
-        yield Finding(PART, True, f"constraints.txt is matched by all {len(have)} packages of it that are installed")
+        yield Finding(PART, True, f"all {len(have)} installed packages that constraints.txt lists match it")

@@ -29,7 +29,7 @@ def examine(uri: str | None, prefix: str, mounts: Path) -> Iterator[Finding]:
             return
         if not os.access(database, os.W_OK) or not os.access(database.parent, os.W_OK):
             text = f"{database} or its folder cannot be written"
-            yield Finding(PART, False, text, "set its permissions, or MLFLOW_TRACKING_URI to a store of your own")
+            yield Finding(PART, False, text, "change its permissions, or set MLFLOW_TRACKING_URI to your own store")
             return
     yield from answers(tracking)
 
@@ -47,9 +47,9 @@ def creatable(database: Path) -> Finding:
     """Return whether a database that is not there can be made; nothing is made here."""
     folder = existing(database.parent)
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return Finding(PART, True, f"{database} is not there yet; the first run makes it")
-    text = f"{database} is not there and cannot be made: {folder} is no folder that can be written"
-    return Finding(PART, False, text, "set MLFLOW_TRACKING_URI=sqlite:////absolute/path/mlflow.db to a place of yours")
+        return Finding(PART, True, f"{database} does not exist yet; the first run creates it")
+    text = f"{database} does not exist and cannot be created: {folder} is not a writable folder"
+    return Finding(PART, False, text, "set MLFLOW_TRACKING_URI=sqlite:////absolute/path/mlflow.db to a folder of yours")
 
 
 def answers(tracking: Tracking) -> Iterator[Finding]:
@@ -65,9 +65,9 @@ def answers(tracking: Tracking) -> Iterator[Finding]:
         return
     where = f"experiments named {tracking.prefix}…" if tracking.prefix else "no prefix"
     if tracking.database:
-        text = f"{tracking.database} opens, its schema is current, it can be written ({where})"
+        text = f"{tracking.database} opens, has a current schema and can be written ({where})"
     else:
-        text = f"{redact(tracking.uri)} answers ({where}); whether you may write is known at the first run"
+        text = f"{redact(tracking.uri)} answers ({where}); write access is tested at the first run"
     yield Finding(PART, True, text)
     if tracking.uri.startswith("http"):
         yield from artefacts(client)
@@ -79,6 +79,8 @@ def artefacts(client: Any) -> Iterator[Finding]:
         location = str(experiment.artifact_location)
         if location.startswith(("/", "file:", "./")):
             text = f"the server keeps artefacts of '{experiment.name}' at {location}, a folder that clients write to"
-            remedy = "start it with --artifacts-destination DIR, so that it takes them itself, unless all share DIR"
+            remedy = (
+                "unless all clients share DIR, start the server with --artifacts-destination DIR so that it stores them"
+            )
             yield Finding(PART, None, text, remedy)
             return

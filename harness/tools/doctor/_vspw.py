@@ -25,7 +25,7 @@ def class_list(dataset: Any) -> Iterator[Finding]:
     folder = Path(root or "").expanduser()
     if root is not None and folder.is_dir() and not (folder / vspw.CLASS_LIST).is_file():
         text = f"no {vspw.CLASS_LIST} in {root}: the class names are VSPW's {len(_vspw_classes.NAMES)}"
-        yield Finding(PART, None, text, "for other data, write that file (docs/DATA.md)")
+        yield Finding(PART, None, text, "for other data, create that file (docs/DATA.md)")
 
 
 def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Finding]:
@@ -35,12 +35,12 @@ def expected(dataset: Any, split: str, videos: int, frames: int) -> Iterator[Fin
     if videos != wanted:
         binding = is_vspw(dataset) or wanted != published
         text = f"{split}: {count(videos, 'video')}, not the {wanted} of data.vspw.{key}"
-        remedy = f"complete {split}.txt; for data of your own set data.vspw.{key}={videos}"
+        remedy = f"complete {split}.txt; for your own data set data.vspw.{key}={videos}"
         yield Finding(PART, False if binding else None, text, remedy)
     elif is_vspw(dataset) and wanted == published and frames != FRAMES[split]:
         text = f"{split}: {count(frames, 'frame')} where VSPW has {count(FRAMES[split], 'frame')}"
         yield Finding(
-            PART, None, text, "numbers on other frames are not comparable; compare with the archive's own list"
+            PART, None, text, "results on other frames are not comparable; compare with the archive's own list"
         )
 
 
@@ -60,11 +60,13 @@ def files(dataset: Any, split: str, videos: Sequence[str]) -> Iterator[Finding]:
         others += unknown
     if empty:
         text = f"{split}: {count(len(empty), 'file')} of 0 bytes: {some(empty)}"
-        yield Finding(PART, False, text, f"fetch them again, or take their videos off {split}.txt")
+        yield Finding(PART, False, text, f"download them again, or remove their videos from {split}.txt")
     if stray:
         yield Finding(PART, None, f"{split}: {count(len(stray), 'mask')} without image, not used: {some(stray)}")
     if others:
-        text = f"{split}: {count(len(others), 'file')} among the images with no suffix of one, not used: {some(others)}"
+        text = (
+            f"{split}: {count(len(others), 'file')} among the images without an image suffix, not used: {some(others)}"
+        )
         yield Finding(PART, None, text, f"frames among them need one of {', '.join(pictures.IMAGES)}")
 
 

@@ -13,8 +13,8 @@ from harness.tools.doctor._facts import HubWeights, Networks, WeightsFile
 from harness.tools.doctor._finding import Finding, count, size
 
 PART = "weights"
-WHERE = "docs/DATA.md says where weights come from"
-CONVERT = "where you trust the file, save its tensors as safetensors once (docs/DATA.md, Weights)"
+WHERE = "docs/DATA.md lists sources of weights"
+CONVERT = "if you trust the file, convert its tensors to safetensors (docs/DATA.md, Weights)"
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
 
 
@@ -29,7 +29,7 @@ def examine(config: Config, root: Path, networks: Networks) -> Iterator[Finding]
             readable &= finding.fit is not False
             yield finding
     if why := networks.broken or networks.error:
-        remedy = f"choose another model or train.crop (encoder.{name}), or mend the installation"
+        remedy = f"choose another model or train.crop (encoder.{name}), or repair the installation"
         yield Finding(PART, False, f"encoder {name} cannot be built for windows of {crop}: {why}", remedy)
         return
     yield Finding(PART, True, f"encoder {name}: {networks.encoder / 1e6:.1f} M parameters, windows of {crop}")
@@ -48,10 +48,10 @@ def fit(name: str, networks: Networks) -> Iterator[Finding]:
     """Yield whether the files fill the encoder."""
     if not networks.misfit:
         note = f": {networks.note}" if networks.note else ""
-        yield Finding(PART, True, f"encoder {name} takes these weights{note}")
+        yield Finding(PART, True, f"encoder {name} accepts these weights{note}")
         return
-    remedy = f"give the weights of this very model, or set encoder.{name}.model to theirs; {WHERE}"
-    yield Finding(PART, False, f"encoder {name} does not take them: {networks.misfit}", remedy)
+    remedy = f"use weights of this model, or set encoder.{name}.model to theirs; {WHERE}"
+    yield Finding(PART, False, f"encoder {name} does not accept them: {networks.misfit}", remedy)
 
 
 def file(key: str, path: Path, root: Path, networks: Networks, classes: int | None) -> Iterator[Finding]:
@@ -65,7 +65,7 @@ def file(key: str, path: Path, root: Path, networks: Networks, classes: int | No
             digest = input_digests.file_digest(path, root)
             yield Finding(PART, True, f"{path}: {what}, {size(path.stat().st_size)}, sha256 {digest}")
     except OSError as error:
-        problem, remedy = f"cannot be read ({error.strerror})", "set its permissions so that you can read it"
+        problem, remedy = f"cannot be read ({error.strerror})", "change its permissions so that you can read it"
     if problem:
         yield Finding(PART, False, f"{path}: {problem}", remedy)
         return
@@ -77,10 +77,10 @@ def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Ite
     if contents is None:
         return
     if contents.imports:
-        text = f"{path}: a pickle that would run code ({contents.imports}); it was refused and nothing of it ran"
+        text = f"{path}: a pickle that would run code ({contents.imports}); it was rejected and none of its code ran"
         yield Finding(PART, False, text, CONVERT)
     elif contents.error:
-        yield Finding(PART, False, contents.error, f"fetch it again; {WHERE}")
+        yield Finding(PART, False, contents.error, f"download it again; {WHERE}")
     else:
         own = contents.classes
         trained = f", trained for {own} classes" if own else ""
@@ -90,24 +90,24 @@ def inside(path: Path, contents: WeightsFile | None, classes: int | None) -> Ite
             yield Finding(PART, False, text, "use the checkpoint with the data set that it was trained on")
         if contents.self_supervised:
             text = f"{path}: self-supervised only; the paper starts from weights that were fine-tuned on ImageNet-22k"
-            yield Finding(PART, None, text, "take beit_large_patch16_224_pt22k_ft22k (docs/DATA.md)")
+            yield Finding(PART, None, text, "use beit_large_patch16_224_pt22k_ft22k (docs/DATA.md)")
 
 
 def kind(path: Path) -> tuple[str, str, str]:
     """Return a file's format by its first bytes, or "" with the problem and its remedy."""
     with path.open("rb") as opened:
         head = opened.read(64)
-    again = f"fetch it again; {WHERE}"
+    again = f"download it again; {WHERE}"
     if not head:
         return "", "0 bytes", again
     if head.startswith(b"version https://git-lfs"):
         return "", "a Git LFS pointer, not the file it points to", "run `git lfs pull` where it came from"
     if head.lstrip()[:1] == b"<":
-        return "", "a web page, not weights: the download met a login or an error", again
+        return "", "a web page, not weights: the download hit a login or error page", again
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER:
         return "safetensors", damage(path, int.from_bytes(head[:8], "little")), again
     if head.startswith(b"PK"):
-        return ("torch", "", "") if zipfile.is_zipfile(path) else ("", "a torch file that was cut off", again)
+        return ("torch", "", "") if zipfile.is_zipfile(path) else ("", "a truncated torch file", again)
     if head.startswith(b"\x80"):
         return "torch (the old format)", "", ""
     return "", "neither safetensors nor a torch file", f"give a .safetensors, .pt or .pth file; {WHERE}"
@@ -133,12 +133,12 @@ def hub(name: str, weights: HubWeights | None) -> Iterator[Finding]:
     """Yield weights that timm fetches: here already, or to be fetched at the first run."""
     local = f"or set encoder.{name}.weights=FILE; {WHERE}"
     if weights is None:
-        yield Finding(PART, None, f"encoder {name}: pretrained=true, from where is the encoder's own business")
+        yield Finding(PART, None, f"encoder {name}: pretrained=true; the encoder chooses the source itself")
     elif weights.cached:
-        yield Finding(PART, True, f"{weights.id} is in the hub's cache on this machine")
+        yield Finding(PART, True, f"{weights.id} is in this machine's hub cache")
     elif os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        text = f"{weights.id} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
-        yield Finding(PART, False, text, f"fetch it on a machine with network, {local}")
+        text = f"{weights.id} is not in the hub cache, and HF_HUB_OFFLINE forbids downloading it"
+        yield Finding(PART, False, text, f"download it on a machine with network access, {local}")
     else:
-        text = f"{weights.id} is not in the hub's cache: the first training fetches it, which needs network"
-        yield Finding(PART, None, text, f"on nodes without network fetch it before, {local}")
+        text = f"{weights.id} is not in the hub cache: the first training downloads it, which needs network access"
+        yield Finding(PART, None, text, f"for nodes without network access, download it first, {local}")

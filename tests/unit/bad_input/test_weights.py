@@ -62,16 +62,16 @@ def test_folders_and_files_that_are_not_there(tmp_path):
     fails(lambda: load(tmp_path / "loop.pth"), "no weights at")
     odd = tmp_path / "new\nline.pth"
     odd.write_bytes(b"")
-    fails(lambda: load(odd), "is no weights file")
+    fails(lambda: load(odd), "is not a weights file")
 
 
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
         (lambda state: {}, "without named tensors"),
-        (lambda state: [torch.zeros(3)], "holds a list"),
-        (lambda state: torch.zeros(3), "holds a Tensor"),
-        (lambda state: 3, "holds a int"),
+        (lambda state: [torch.zeros(3)], "contains a list"),
+        (lambda state: torch.zeros(3), "contains a Tensor"),
+        (lambda state: 3, "contains a int"),
         (lambda state: {1: torch.zeros(3)}, "without named tensors"),
         (lambda state: {"layer1.0.weight": torch.zeros(3)}, "lacks"),
         (lambda state: {name: value[..., None] for name, value in state.items()}, "does not fit"),

@@ -73,7 +73,7 @@ def test_it_is_done_without_where_the_file_system_has_none(tmp_path: Path, monke
     monkeypatch.setattr(fcntl, "flock", absent)
     with Lock(tmp_path / "lock"):
         pass
-    assert "no file locks here" in caplog.text
+    assert "no file locks on this file system" in caplog.text
 
 
 def test_its_file_is_as_the_umask_says(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_something_is_left_on_either_side(share: float) -> None:
 
 
 def test_one_recording_cannot_be_parted() -> None:
-    with pytest.raises(UnfitError, match="of one unit"):
+    with pytest.raises(UnfitError, match="are one recording"):
         hold_out.dev_videos(["a1", "a2"], lambda video: "a", 0.1)
 
 

@@ -52,7 +52,7 @@ def test_resumed_training_is_bit_equal(tmp_path, monkeypatch, decoder):
         assert train.train(parts, ALONE, stop) == (
             "preempted",
             3,
-            "stopped by a signal at step 3; run the same command again",
+            "stopped by a signal at step 3; rerun the same command to continue",
             75,
         )
     assert checkpoint.latest(parts / "checkpoints", print) == 3

@@ -88,7 +88,7 @@ def test_a_description_without_a_key_that_numbers_depend_on_is_unfit(tmp_path):
     del content["train"]["warmup"]
     (job / "job.yaml").write_text(json.dumps(content))
     assert worker.launch([job], ALONE, Stop()) == 1
-    assert outcome(job)["reason"].endswith("job.yaml: lacks 'warmup'; plan the job again")
+    assert outcome(job)["reason"].endswith("job.yaml: 'warmup' is missing; plan the job again")
     assert outcome(job)["exit_code"] == 3
 
 

@@ -291,7 +291,7 @@ def test_a_supervisor_ends_when_it_is_asked_as_at_ctrl_c(tmp_path: Path, caplog:
     assert outcome.status == "cancelled"
     assert lease.current_holder(made.directory(training)) is None
     assert not made.directory(evaluation).exists(), "what would have come next is not begun"
-    assert any("ben on " in line and "asks this run to end" in line for line in caplog.messages)
+    assert any("ben on " in line and "asked this run to end" in line for line in caplog.messages)
 
 
 def test_a_run_that_waits_for_anothers_job_ends_too(tmp_path: Path) -> None:

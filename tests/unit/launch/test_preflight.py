@@ -121,7 +121,7 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
 
 def test_a_child_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "ask", lambda module, kind, question: kind(broken="libcudart.so: cannot open"))
-    assert "libcudart.so: cannot open; `harness doctor`" in refused(tmp_path)
+    assert "libcudart.so: cannot open; run `harness doctor`" in refused(tmp_path)
 
 
 def test_the_doctor_says_the_same_of_a_window(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_root_without_a_store_is_reported_from_its_files(
     before = {path.name for path in tmp_path.iterdir()}
     assert cli.main(["report", one_model.FILE, *one_model.TINY]) == 0
     said = capsys.readouterr()
-    assert f"{mistyped}: no such database, so this is what the files of runs say" in said.err
+    assert f"{mistyped}: no such database; this report is made from the files in runs" in said.err
     assert "UPerNet" in said.out
     assert "not run yet" not in said.out
     assert {path.name for path in tmp_path.iterdir()} == before

@@ -37,7 +37,7 @@ def test_starts_count_until_there_is_a_checkpoint_more(made: Plan) -> None:
     (checkpoints / "step-1.pt").touch()
     for _ in range(requeues.STARTS):
         assert start(made, job) is None
-    assert f"begun {requeues.STARTS} times without a new checkpoint" in str(start(made, job))
+    assert f"started {requeues.STARTS} times without a new checkpoint" in str(start(made, job))
 
 
 def test_the_last_start_says_why_and_tells_somebody(
@@ -53,7 +53,7 @@ def test_the_last_start_says_why_and_tells_somebody(
     assert left.value.code == 1
     outcome = read_json(made.jobdir(job).outcome_file)
     assert outcome["status"] == "stalled"
-    assert "Slurm job 7 was begun 5 times without a new checkpoint or video" in outcome["reason"]
+    assert "Slurm job 7 was started 5 times without a new checkpoint or video" in outcome["reason"]
     assert "Traceback" not in capfd.readouterr().err
     told = (tmp_path / "told").read_text()
     assert told.startswith("stuck: one_model in ")

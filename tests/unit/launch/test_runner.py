@@ -37,7 +37,7 @@ def test_a_word_that_is_no_cell_is_answered_with_those_there_are(tmp_path: Path)
 
 def test_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: Path) -> None:
     made = one_model.made(tmp_path, "train.batch=6")
-    with pytest.raises(UsageError, match=r"--nproc 5 does not divide the micro-batch of 6; these do: 1, 2, 3, 6$"):
+    with pytest.raises(UsageError, match=r"--nproc 5 does not divide the micro-batch of 6; choose from 1, 2, 3, 6$"):
         runner.choose(made, RunOptions(nproc=5))
     assert runner.choose(made, RunOptions(nproc=3))[1]["launcher"] == "torchrun"
 
@@ -45,9 +45,9 @@ def test_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(tmp_path: P
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = one_model.made(tmp_path, "train.batch=8")
     monkeypatch.setattr(machine, "gpus", lambda: 2)
-    with pytest.raises(UsageError, match=r"--nproc 4: each rank takes a GPU of its own, and there are 2 here"):
+    with pytest.raises(UsageError, match=r"--nproc 4: each rank needs its own GPU, and this machine has 2"):
         runner.choose(made, RunOptions(nproc=4))
-    with pytest.raises(UsageError, match="a GPU of its own"):
+    with pytest.raises(UsageError, match="needs its own GPU"):
         runner.choose(made, RunOptions(launcher="slurm", nproc=4, inside=True))
     assert runner.choose(made, RunOptions(launcher="slurm", nproc=4))[1]["nproc"] == 4
     assert runner.choose(made, RunOptions())[1]["nproc"] == 2
@@ -60,7 +60,7 @@ def test_only_inside_an_allocation_may_the_store_be_out_of_reach(
 ) -> None:
     nowhere = "http://127.0.0.1:9"
     assert runner.connected(RunOptions(tracking_uri=nowhere, inside=True)) is None
-    assert "this node only keeps journals" in caplog.messages[0]
+    assert "this node only writes journals" in caplog.messages[0]
     with pytest.raises(UnfitError, match="no answer"):
         runner.connected(RunOptions(tracking_uri=nowhere))
 
@@ -141,4 +141,4 @@ def test_after_an_error_no_run_says_running(
     found = {run.data.tags[ROLE]: run for run in runs if ROLE in run.data.tags}
     assert {role: run.info.status for role, run in found.items()} == statuses
     if where == "launcher":
-        assert found["train"].data.tags["harness.reason"] == "no worker: postgresql://u:***@host/db"
+        assert found["train"].data.tags["reason"] == "no worker: postgresql://u:***@host/db"

@@ -132,7 +132,7 @@ def test_a_failure_of_the_run_that_is_waited_for_is_its_result(
     scheduler = run(made, launcher)
     assert (made.directory(job) in launcher.started) == (word == "stalled"), "a first stall is taken up"
     assert scheduler.failures.get(job, "").startswith("a bad disk (in ") == (word == "failed")
-    assert any("has it; its result is taken" in line for line in caplog.messages)
+    assert any("is running it; its result" in line for line in caplog.messages)
 
 
 def test_a_launch_whose_lease_is_lost_is_left_to_the_other(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,12 +131,12 @@ def test_nodes_and_ranks_that_do_not_divide_are_refused_with_the_sizes_that_do(t
     made = finished_root.make(tmp_path, videos=2)
     micro = made.config.micro_batch
     sizes = ", ".join(str(n) for n in range(1, micro + 1) if micro % n == 0)
-    with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; these do: {sizes}$"):
+    with pytest.raises(UsageError, match=rf"2 nodes × 3 ranks do not divide .* of {micro}; choose from {sizes}$"):
         slurm_jobs.with_sbatch(replace(OPTIONS, nproc=3), ["nodes=2"], made)
-    with pytest.raises(UsageError, match="how many ranks has a node"):
+    with pytest.raises(UsageError, match="how many ranks per node"):
         slurm_jobs.with_sbatch(replace(OPTIONS, nproc=None), [], made)
     for nproc, flags, nodes in ((None, ["gpus_per_node=0"], None), (1, ["nodes=0"], None), (1, [], 0), (0, [], 1)):
-        with pytest.raises(UsageError, match="give one of each at least"):
+        with pytest.raises(UsageError, match="give at least one of each"):
             slurm_jobs.with_sbatch(replace(OPTIONS, nproc=nproc, nodes=nodes), flags, made)
 
 
@@ -195,7 +195,7 @@ def test_a_run_that_is_left_goes_on_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness.cli", "run", one_model.FILE, *one_model.TINY, "--offline", "--detach"]
     env = {**WITHOUT, "HARNESS_THREADS": "1"}
     left = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
-    assert "running on its own" in left.stderr
+    assert "running in the background" in left.stderr
     assert left.stdout == ""
     (log,) = (tmp_path / "runs" / "logs").glob("detached-*.log")
     deadline = time.monotonic() + 300

@@ -93,7 +93,7 @@ def test_no_more_of_a_plan_than_asked_are_in_the_queue(
 def test_a_limit_of_none_is_no_reason_to_wait(slurm: SimulatedSlurm, tmp_path: Path) -> None:
     (slurm.folder / "limit").write_text("0")
     made = one_model.made(tmp_path / "runs")
-    with pytest.raises(UnfitError, match=r"QOSMaxSubmitJobPerUserLimit.*no job of yours is in the queue"):
+    with pytest.raises(UnfitError, match=r"QOSMaxSubmitJobPerUserLimit.*none of your jobs is in the queue"):
         submitter(made).submit()
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_asked_is_queued_and_left_to_its_owner(
     slurm.configure(PrivateData="jobs,usage")
     found = status.look(begun.root)
     assert {one.state for one in found} == {"queued"}
-    assert all("cannot be asked here about job" in str(one.reason) and "of anna" in str(one.reason) for one in found)
+    assert all("cannot be queried here about job" in str(one.reason) and "of anna" in str(one.reason) for one in found)
     going = submitter(begun)
     going.submit()
     assert slurm.queued() == []

@@ -46,7 +46,7 @@ def test_what_slurm_knows_waits_and_what_it_has_forgotten_died(submitted: Path) 
 
 
 def test_where_slurm_cannot_be_asked_a_job_without_an_ending_waits(submitted: Path) -> None:
-    assert examined(submitted, None) == ("queued", "Slurm cannot be asked here about job 7")
+    assert examined(submitted, None) == ("queued", "Slurm cannot be queried here about job 7")
     end(submitted, "failed", "a bad disk")
     assert examined(submitted, None) == ("failed", "a bad disk")
     end(submitted, "lost", "the worker died")
@@ -75,8 +75,8 @@ def test_a_damaged_file_ends_neither_status_nor_sync(
     assert any("damaged" in line for line in status.lines(list(found.values())))
     store = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     assert Sync(tmp_path, store).once() == 0
-    assert [line for line in caplog.messages if line.startswith("left out: ")] == [
-        f"left out: {found[folder.name].reason}"
+    assert [line for line in caplog.messages if line.startswith("skipped: ")] == [
+        f"skipped: {found[folder.name].reason}"
     ]
     plans = store.find("one_model", [one.experiments[0].digest for one in (whole, broken)], tag=PLAN)
     assert list(plans) == [whole.experiments[0].digest]

@@ -64,7 +64,7 @@ def test_missing_weights_are_one_line(name, tmp_path):
         encoder.load_pretrained()
     (tmp_path / "bad.pt").write_text("not weights")
     encoder = module.Encoder(module.Config(weights=str(tmp_path / "bad.pt")), SIDE)
-    with pytest.raises(ValueError, match="is no weights file") as damaged:
+    with pytest.raises(ValueError, match="is not a weights file") as damaged:
         encoder.load_pretrained()
     assert all("\n" not in str(error.value) for error in (caught, damaged))
 
@@ -159,7 +159,7 @@ def test_position_tables_keep_their_values_symmetry_and_class_token():
     mirrored = torch.cat([grid.flip(0).reshape(-1, 2), table[-3:]])
     expected = larger[:-3].view(63, 63, 2).flip(0).reshape(-1, 2)
     torch.testing.assert_close(beit.resize_table(mirrored, 63 * 63 + 3)[:-3], expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="no square window"):
+    with pytest.raises(ValueError, match="not belong to a square window"):
         beit.resize_table(table[1:], 63 * 63 + 3)
 
 

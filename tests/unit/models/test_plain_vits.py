@@ -146,9 +146,9 @@ def test_what_does_not_fit_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("beit_base_patch16_224", "is no plain ViT; take encoder.name=beit"),
-        ("resnet18", "is no plain ViT"),
-        ("vit_tiny_r_s16_p8_224", "is no plain ViT"),
+        ("beit_base_patch16_224", "is not a plain ViT; use encoder.name=beit"),
+        ("resnet18", "is not a plain ViT"),
+        ("vit_tiny_r_s16_p8_224", "is not a plain ViT"),
         ("vit_small_patch8_224", "has patches of 8"),
         ("vit_no_such", "timm has no model vit_no_such"),
         ("vit_tiny_patch16_224.no_such_tag", "vit_tiny_patch16_224"),

@@ -99,6 +99,6 @@ def test_plan_counts_by_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_fewer_gpus_than_the_papers_are_told_what_to_do():
     assert sharing(16, 16, 8) == "8 rank(s) × 2"
-    assert sharing(16, 16, 4).startswith("4 rank(s) × 4; if memory does not suffice: train.micro_batch=8 (4 × 2")
+    assert sharing(16, 16, 4).startswith("4 rank(s) × 4; if it runs out of memory: train.micro_batch=8 (4 × 2")
     assert sharing(16, 16, 3).startswith("2 rank(s) × 8, 1 idle")
     assert "one process" in sharing(16, 16, 0)

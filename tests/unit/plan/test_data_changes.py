@@ -103,9 +103,11 @@ def test_a_plan_reads_no_file_and_says_so(tmp_path: Path, data: Path, monkeypatc
     full_plan = make(root, data, compute=False)
     assert states(full_plan)["evaluate"] == {"missing"}
     lines = data_changes.lines(full_plan)
-    assert lines[0] == "data not digested yet: val: 4 of 8 files are new or changed since they were digested"
+    assert (
+        lines[0] == "data without digests: val: 4 of 8 files are new or have changed since their digests were computed"
+    )
     assert "--check-data" in lines[1]
-    with pytest.raises(UnfitError, match="data not digested: val"):
+    with pytest.raises(UnfitError, match="data without digests: val"):
         runner.missing(full_plan, RunOptions())
 
 
@@ -125,7 +127,8 @@ def test_results_of_before_are_adopted_while_no_file_has_changed(tmp_path: Path,
     assert [job.fingerprint for job in full_plan.jobs] == [job.fingerprint for job in before.jobs]
     assert states(full_plan) == ALL_DONE
     assert (
-        len([line for line in data_changes.lines(full_plan) if "no file had changed since they were made" in line]) == 2
+        len([line for line in data_changes.lines(full_plan) if "no file had changed since they were produced" in line])
+        == 2
     )
     count = change(data)
     undigested = make(root, data, compute=False)
@@ -164,9 +167,7 @@ def test_results_of_before_are_offered_where_the_data_may_have_changed(tmp_path:
     assert "--accept data" in offer
     accepted = make(root, data, accept=True)
     assert states(accepted) == ALL_DONE
-    assert [
-        line for line in data_changes.lines(accepted) if "val: results without digests of files accepted on" in line
-    ]
+    assert [line for line in data_changes.lines(accepted) if "val: results without file digests accepted on" in line]
     assert states(make(root, data)) == ALL_DONE
 
 
@@ -180,7 +181,7 @@ def test_results_of_before_are_offered_where_frames_come_in_another_order(tmp_pa
     offered = make(root, data)
     assert states(offered) == VAL_MISSING
     (offer,) = [line for line in data_changes.lines(offered) if "--accept data" in line]
-    assert "frames of val are in the order of their numbers now (val_00000: f9, f10, …)" in offer
+    assert "frames of val are now ordered by number (val_00000: f9, f10, …)" in offer
     assert states(make(root, data, accept=True)) == ALL_DONE
 
 

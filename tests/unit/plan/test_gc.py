@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from harness.cli import main
 from harness.common.errors import UnfitError
 from harness.config.compose import compose
 from harness.jobdir import lease
@@ -99,9 +100,14 @@ def test_a_rehearsal_is_one_item_and_left_alone_while_at_work(tmp_path):
     assert not item.path.exists()
 
 
+def test_nothing_to_delete_is_said(tmp_path, capsys):
+    assert main(["gc", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "nothing to delete\n"
+
+
 def test_a_root_whose_plans_are_gone_is_left_alone(tmp_path):
     job(tmp_path / "jobs" / "a", status="finished")
-    with pytest.raises(UnfitError, match="has jobs and no plans/"):
+    with pytest.raises(UnfitError, match="has jobs but no plans/"):
         gc.garbage(tmp_path)
 
 

@@ -165,7 +165,7 @@ def test_a_plans_digest_stays_when_root_and_data_move(tmp_path: Path) -> None:
         ('TITLE = "T"\nREPORT = "comparison"\n', "cells is missing"),
         ('REPORT = "comparison"\ndef cells(config): return []\n', "TITLE is missing"),
         ('TITLE = "T"\nREPORT = "comparisn"\ndef cells(config): return []\n', "did you mean 'comparison'"),
-        ("import no_such_module\n", "does not import"),
+        ("import no_such_module\n", "cannot be imported"),
     ],
 )
 def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -113,7 +113,7 @@ def test_why_names_the_nearest_job_and_the_keys_that_differ(full_plan: Plan):
     asked = plan.make(["ablation_ensemble"], other, full_plan.root)
     text = explain.explain(asked, "decoder_a")
     assert "decoder.options.momentum: 0.3 here, 0.9 there" in text
-    assert "it waits for train decoder_a seed 0" in text
+    assert "waiting for train decoder_a seed 0" in text
     assert "done" in explain.explain(asked, "upernet")
     with pytest.raises(UsageError, match="decoder_ab"):
         explain.explain(asked, "decoder_c")
@@ -121,7 +121,7 @@ def test_why_names_the_nearest_job_and_the_keys_that_differ(full_plan: Plan):
 
 def test_why_without_any_finished_job(full_plan: Plan):
     shutil.rmtree(full_plan.root / "jobs")
-    assert "nothing like it" in explain.explain(full_plan, "upernet")
+    assert "no similar job" in explain.explain(full_plan, "upernet")
 
 
 def test_a_job_of_01_is_unchanged_where_the_table_says_so_and_nowhere_else(full_plan: Plan):

@@ -94,9 +94,9 @@ def test_what_is_no_job_is_unfit(planned: Plan, tmp_path: Path) -> None:
     with pytest.raises(UnfitError, match="no job is of the kind 'rest'"):
         read(tmp_path)
     (tmp_path / "job.yaml").write_text("{}")
-    with pytest.raises(UnfitError, match=r"job\.yaml: lacks 'kind'; plan the job again"):
+    with pytest.raises(UnfitError, match=r"job\.yaml: 'kind' is missing; plan the job again"):
         read(tmp_path)
     write_json(tmp_path / "job.yaml", to_json(planned.jobs[0].spec()))
     assert isinstance(read_as(tmp_path, TrainSpec), TrainSpec)
-    with pytest.raises(UnfitError, match="no job of the kind evaluate"):
+    with pytest.raises(UnfitError, match="not a job of kind evaluate"):
         read_as(tmp_path, EvaluateSpec)

@@ -64,12 +64,12 @@ def test_a_trial_has_a_name_for_people() -> None:
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (f"{{'{M}': Uniform(-0.1, 0.95, log=True)}}", "must lie above 0"),
-        (f"{{'{M}': Uniform(0.0, 0.95, log=True)}}", "must lie above 0"),
-        (f"{{'{M}': Uniform(0.9, 0.1)}}", "is no range"),
-        (f"{{'{SCHEDULE}': Choice(('poly',))}}", "leaves nothing to choose"),
+        (f"{{'{M}': Uniform(-0.1, 0.95, log=True)}}", "must be above 0"),
+        (f"{{'{M}': Uniform(0.0, 0.95, log=True)}}", "must be above 0"),
+        (f"{{'{M}': Uniform(0.9, 0.1)}}", "is not a range"),
+        (f"{{'{SCHEDULE}': Choice(('poly',))}}", "leaves no choice"),
         ("{'decoder.decoder_a.momentun': Uniform(0, 1)}", "did you mean 'momentum'"),
-        (f"{{'{M}': Uniform(0.1, 0.5)}}", "the default, is not in the search's space"),
+        (f"{{'{M}': Uniform(0.1, 0.5)}}", "the default, is outside the search space"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_a_line(tmp_path: Path, space: str, told: str) -> None:
@@ -94,9 +94,9 @@ def test_what_a_study_is_is_told_by_its_keys() -> None:
     one = demo_study()
     assert study.differences(one.identity, demo_study().identity) == []
     study.refuse(one, demo_study().identity, ["momentum"])
-    with pytest.raises(UsageError, match=r"another train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
+    with pytest.raises(UsageError, match=r"different train\.train\.epochs \(3 there, 10 here\).*--study momentum_demo"):
         study.refuse(one, demo_study("train.epochs=3").identity, ["momentum"])
-    with pytest.raises(UsageError, match=r"another preset \(camvid there, demo here\).* and \d+ more; .*--study"):
+    with pytest.raises(UsageError, match=r"different preset \(camvid there, demo here\).* and \d+ more; .*--study"):
         study.refuse(one, demo_study(preset="camvid").identity, ["momentum", "momentum_demo"])
 
 

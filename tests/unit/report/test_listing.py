@@ -15,7 +15,7 @@ from harness.plan.plan import Plan
 from harness.report.listing import list_all
 from harness.tracking.publisher import Silent
 
-TITLE = "Table 1 – Ablation study of model ensemble (synthetic videos, tiny BEiT, 10 epochs: not the paper's setting)"
+TITLE = "Table 1 – Ablation study of model ensemble (not the paper's setting)"
 
 
 def conclude(plan: Plan, *command: str) -> Path:

@@ -7,7 +7,7 @@ from harness.report.qualitative import Panel, save
 
 
 def panel(file: str, colour: tuple[int, int, int]) -> Panel:
-    return Panel(file, "a title", "a text", Image.new("RGB", (40, 30), colour), ("road",))
+    return Panel(file, "a title", "a text", Image.new("RGB", (40, 30), colour), ("road",), ("upernet",), (40, 30))
 
 
 def test_a_panel_that_is_there_is_not_compressed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

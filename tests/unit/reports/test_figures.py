@@ -31,4 +31,4 @@ def test_a_training_without_the_main_loss_is_drawn_by_its_total_alone() -> None:
     assert _figures.learning_curves([OLD]) is None
     total = _figures.total_loss([OLD])
     assert total is not None
-    assert "no comparison of decoders" in total.title
+    assert "not comparable between decoders" in total.title

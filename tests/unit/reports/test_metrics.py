@@ -18,8 +18,8 @@ def context(vc="official"):
     return Context("e", "T", "demo", "synthetic", comparable=False, vc=vc)
 
 
-def table(title: str, rows: list[CellResult], context: Context) -> Table | None:
-    return _metrics.table(title, aggregate(rows), context)
+def table(rows: list[CellResult], context: Context) -> Table | None:
+    return _metrics.table(aggregate(rows), context)
 
 
 def cell(name, metrics):
@@ -28,7 +28,7 @@ def cell(name, metrics):
 
 @pytest.mark.parametrize(("vc", "eight"), [("official", "90.00"), ("strict", "50.00")])
 def test_the_variant_is_chosen_and_named(vc, eight):
-    output = table("T", [cell("a", {**ALL, **VC}), cell("b", None)], context(vc))
+    output = table([cell("a", {**ALL, **VC}), cell("b", None)], context(vc))
     row = dict(zip(output.columns, output.rows[0], strict=True))
     assert row["mVC8"] == eight
     assert row["wIoU"] == "70.25"
@@ -39,13 +39,13 @@ def test_the_variant_is_chosen_and_named(vc, eight):
 
 
 def test_rows_without_consistency_have_no_such_column():
-    output = table("T", [cell("a", ALL)], context())
+    output = table([cell("a", ALL)], context())
     assert not any(column.startswith("mVC") for column in output.columns)
     assert len(output.notes) == 1
 
 
 def test_there_is_no_table_of_nothing():
-    assert table("T", [cell("a", {"miou": 60.0}), cell("b", {})], context()) is None
+    assert table([cell("a", {"miou": 60.0}), cell("b", {})], context()) is None
 
 
 def measured(name: str, seeds: int, better: int = 0, units: int = 24) -> list[CellResult]:
@@ -82,9 +82,9 @@ def measured(name: str, seeds: int, better: int = 0, units: int = 24) -> list[Ce
 
 def test_chosen_metrics_are_columns_with_intervals_gains_and_verdicts() -> None:
     rows = aggregate([*measured("a", 3), *measured("b", 3, better=40)])
-    output = _metrics.table("T", rows, context())
+    output = _metrics.table(rows, context())
     assert output.columns == ("Method", "mIoU", "mIoU, nanmean", "mean precision", "mean recall", "ECE")
-    table = _metrics.intervals("T", rows, context())
+    table = _metrics.intervals(rows, context())
     lines = {(line[0], line[1]): line for line in table.rows}
     ece = measures.measure(rows[1], "ece")
     assert ece.interval.of == "seeds and videos"

@@ -41,7 +41,7 @@ def frame(best: float, seeds: int):
         (
             43.0,
             1,
-            "4 configurations between 38.00 (label fixed_010) and 43.00 (label fixed_100) mIoU, one seed each: no",
+            "4 configurations between 38.00 (label fixed_010) and 43.00 (label fixed_100) mIoU, one seed each: they",
         ),
         (39.5, 3, "label poly_900, 41.00 mIoU, which is the default."),
     ],

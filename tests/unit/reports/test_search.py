@@ -66,7 +66,7 @@ def thrice(*values: float, number: int = 3) -> list[Trial]:
     ("trials", "told"),
     [
         ([], "No trial is complete yet"),
-        (DEFAULTS[:1], "No trial beside the default is complete yet; the default (m=0.9 poly): 40.00 over 1 seed"),
+        (DEFAULTS[:1], "No trial besides the default is complete yet; the default (m=0.9 poly): 40.00 over 1 seed"),
         ([default(0, None), trial(3, 0.1, 44)], "Best so far: m=0.1 fixed, 44.00 mIoU on dev; the default is not"),
         (
             [*DEFAULTS, trial(3, 0.1, 40.5)],  # the default's mean is 41, but 40 under the seed of the trial
@@ -165,9 +165,9 @@ def test_it_begins_with_the_finding_and_holds_the_ten_best(study: Study, context
     assert sum(row[0].startswith("default") for row in rows) == 1
     notes = "\n".join(report.notes)
     assert "17 trials ended (15 complete, 1 pruned, 1 failed)" in notes
-    assert "Pruning left out " in notes
+    assert "Pruning saved " in notes
     assert "Trial 16 (m=0.31 fixed) failed: the loss is not finite" in notes
-    assert "val was not looked at" in notes
+    assert "val was not used" in notes
 
 
 def test_figures_are_drawn_and_described(study: Study, context: Context) -> None:
@@ -200,7 +200,7 @@ def test_a_confirmation_of_another_trial_is_none_of_the_best(study: Study, conte
         output(study, context, trial=14, **facts).notes,
     )
     assert of_another[0].startswith("Confirmed on val")
-    assert "biased upwards: trial 14 was not the best then; --confirm S" in of_another[1]
+    assert "biased upwards: trial 14 was not yet the best at that time; --confirm S" in of_another[1]
     assert not any("biased" in note for note in of_the_best)
 
 
@@ -235,7 +235,9 @@ def test_importance_is_refused_for_few_settings_and_for_what_never_varied(study:
         ]
         return line
 
-    assert told([*DEFAULTS, trial(3, 0.1, 40)], {}) == "No importance of keys: 2 settings complete on seed 0, of 10."
+    assert (
+        told([*DEFAULTS, trial(3, 0.1, 40)], {}) == "No importance of keys: 2 settings complete on seed 0; 10 needed."
+    )
     same = [trial(n, 0.01 * n, 40 + n, schedule="poly") for n in range(3, 15)]
     assert told([*DEFAULTS, *same], {}) == "No importance of keys: never varied: schedule."
     assert "importance" not in search.render(study, [*DEFAULTS, *same], {}, None, context).figures

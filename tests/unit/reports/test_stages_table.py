@@ -37,7 +37,7 @@ def test_the_number_of_the_test_server_is_printed_as_not_checkable() -> None:
     name = "final_framework"
     cells = [row(name, "decoder_ab", 0), row(name, "test", 1, status="unlabelled", miou=None, reason="packed")]
     output = comparison.render(to_frame(cells), Context(name, "Final", "paper", "vspw", comparable=True)).tables[name]
-    assert any("57.44" in note and "not checkable here" in note for note in output.notes)
+    assert any("57.44" in note and "cannot be checked here" in note for note in output.notes)
 
 
 def test_rows_of_others_masks_raise_no_footnote_of_provenance() -> None:

@@ -63,7 +63,7 @@ def test_more_seeds_do_not_help_against_the_choice_of_videos() -> None:
     few = Need("a", "b", 0.5, NOISE, 3, None, 0, None, None).sentence
     assert few == (
         "to decide +0.50 at this noise (seeds ±0.55, videos ±0.20) in 80% of cases: more than 100 seeds, "
-        "for the videos are too few"
+        "because there are too few videos"
     )
     assert not str(Need("a", "b", 0.5, Noise(9.0, 0.1), 3, None, 0, None, None).sentence).endswith("few")
 

@@ -126,7 +126,7 @@ def test_one_seed_has_no_deviation() -> None:
 def test_without_matrices_no_interval_and_no_verdict_is_claimed(frame: pd.DataFrame) -> None:
     rows = summary(frame, context(**PAPERS)).set_index("cell")
     assert rows[["low", "high", "gain_low", "gain_high", "verdict"]].isna().all(axis=None)
-    assert rows.loc["upernet", "no_interval"] == "confusion matrices by video are not at hand"
+    assert rows.loc["upernet", "no_interval"] == "confusion matrices per video are not available"
     assert rows.loc["decoder_b", "no_interval"] is None  # it is not done, which its reason says
 
 
@@ -177,7 +177,7 @@ def test_three_seeds_on_few_units_speak_of_these_videos_and_give_no_verdict() ->
     assert (a["gain_low"], a["gain_high"]) == pytest.approx((a["gain"] - half, a["gain"] + half))
     assert rows["verdict"].isna().all()
     assert {one.reason for one in claims(frame, context(**PAPERS))} == {
-        "fewer than 20 videos (or recordings): the interval speaks of these videos alone"
+        "fewer than 20 videos (or recordings): the interval covers these videos only"
     }
     assert {one.verdict for one in claims(frame, context())} == {"not comparable"}
 
@@ -186,7 +186,7 @@ def test_a_gain_over_other_videos_has_no_interval() -> None:
     rows = [measured("upernet", 0, 700), measured("decoder_a", 0, 700, units=25, baseline="upernet", order=1)]
     row = summary(to_frame(rows)).set_index("cell").loc["decoder_a"]
     assert row["low"] is not None
-    assert (row["gain_low"], row["no_interval"]) == (None, "gain: not the same videos and classes throughout")
+    assert (row["gain_low"], row["no_interval"]) == (None, "gain: rows differ in videos or classes")
 
 
 def test_verdicts_are_on_the_papers_claims_not_on_the_gain_column() -> None:

@@ -358,7 +358,7 @@ def test_names_that_are_taken(tmp_path, config, masks):
     score(masks, "PSPNet", config, tmp_path)
     with fails(UsageError, "'PSPNet' belongs to other masks", "'PSPNet 2'"):
         score(predict(tmp_path / "other", config, seed=1), "PSPNet", config, tmp_path)
-    with fails(UsageError, "scored as 'PSPNet' already"):
+    with fails(UsageError, "already scored as 'PSPNet'"):
         score(masks, "OCRNet", config, tmp_path)
     assert [name for name, _ in scores(tmp_path, config)] == ["PSPNet"]
 

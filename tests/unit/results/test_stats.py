@@ -105,11 +105,9 @@ def test_matrices_that_do_not_fit_are_refused(videos: Videos, unit_of: dict[str,
 
 def test_no_interval_over_different_or_absent_videos() -> None:
     here, other = unit_sums(some_videos(30)), unit_sums({f"x{k}": v for k, v in some_videos(30).items()})
-    assert interval([here], [other]).reason == "not the same videos and classes throughout"
-    assert (
-        interval([here, unit_sums(some_videos(30, classes=4))]).reason == "not the same videos and classes throughout"
-    )
-    assert interval([here], [None]).reason == "confusion matrices by video are not at hand"
+    assert interval([here], [other]).reason == "rows differ in videos or classes"
+    assert interval([here, unit_sums(some_videos(30, classes=4))]).reason == "rows differ in videos or classes"
+    assert interval([here], [None]).reason == "confusion matrices per video are not available"
     assert interval([]) == Interval()
 
 
@@ -281,7 +279,7 @@ def test_one_seed_of_two_trainings_is_one_pair(bounds: tuple[float, float]) -> N
 
 def test_an_interval_of_these_videos_gives_no_verdict() -> None:
     found = verdict(1.22, Interval(0.5, 2.0, of="seeds, these videos"), ())
-    assert found == (None, "fewer than 20 videos (or recordings): the interval speaks of these videos alone")
+    assert found == (None, "fewer than 20 videos (or recordings): the interval covers these videos only")
 
 
 @pytest.mark.parametrize("of", ["seeds and videos", "videos, this pair of checkpoints", "seeds, these videos"])

@@ -83,7 +83,7 @@ def test_every_mistake_is_a_line_of_its_own(tiny: Config, masks: Path, tmp_path:
         assert "test_0001/0001.png: is stored as" in stored
         assert "not uint8" in stored
         assert extra == [
-            f"{name}: no frame of the test split; take it out" for name in ("readme.txt", "val_0000/0000.png")
+            f"{name}: not a frame of the test split; remove it" for name in ("readme.txt", "val_0000/0000.png")
         ]
 
 
@@ -108,12 +108,12 @@ def test_the_command_line_says_it_and_ends_with_3(
     monkeypatch.chdir(tmp_path)
     words = ["score", str(masks), "--split", "test", *DATA]
     assert cli.main(words) == 0
-    assert "can be submitted" in capsys.readouterr().err
+    assert "ready to submit" in capsys.readouterr().err
     (masks / "test_0001" / "0001.png").unlink()
     assert cli.main(words) == 3
     said = capsys.readouterr()
     assert said.out == "test_0001/0001.png: missing\n"
-    assert "the server would refuse it: 1 problem(s)" in said.err
+    assert "the server would reject it: 1 problem(s)" in said.err
     assert cli.main([*words, "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["problems"] == ["test_0001/0001.png: missing"]
 
@@ -138,7 +138,7 @@ def test_a_row_without_labels_is_packed_once(tiny: Config, masks: Path, tmp_path
     packed = tmp_path / "runs" / "submissions" / f"test_{cell.job.fingerprint}.zip"
     assert found == {
         "status": "unlabelled",
-        "reason": f"no ground truth to score by; checked and packed for the server as {packed}",
+        "reason": f"no ground truth for scoring; checked and packed for the server as {packed}",
     }
     written = packed.stat().st_mtime_ns
     assert cells.read(made, cell, {}) == found
@@ -148,7 +148,7 @@ def test_a_row_without_labels_is_packed_once(tiny: Config, masks: Path, tmp_path
 def test_masks_that_are_gone_or_wrong_are_not_packed(tiny: Config, masks: Path, tmp_path: Path) -> None:
     (masks / "test_0001" / "0001.png").unlink()
     for name, folder, said in (
-        ("one", None, "not packed: its masks are gone"),
+        ("one", None, "not packed: its masks have been deleted"),
         ("two", masks, "not packed: test_0001/0001.png: missing"),
     ):
         made = plan.make(["final_framework"], tiny, tmp_path / name)
@@ -163,7 +163,9 @@ def test_masks_that_changed_since_they_were_made_are_not_packed(tiny: Config, ma
     path = made.directory(cell.job) / "masks" / "test_0001" / "0001.png"
     Image.fromarray(1 - np.array(Image.open(path)) % 2).save(path)
     reason = cells.read(made, cell, {})["reason"]
-    assert reason.startswith("not packed: changed since they were made: 1 file of its masks, e.g. test_0001/0001.png;")
+    assert reason.startswith(
+        "not packed: the masks changed after they were produced: 1 file of its masks, e.g. test_0001/0001.png;"
+    )
     assert not list((tmp_path / "runs").glob("submissions/*"))
 
 
@@ -179,7 +181,8 @@ def test_prior_masks_that_changed_since_they_were_made_are_refused(tmp_path: Pat
     plan.make(["ablation_stages"], given, tmp_path)
     mask.write_bytes(b"two")
     with pytest.raises(
-        config.UsageError, match=r"changed since they were made: 1 file of them, e\.g\. val_0000/0000\.png"
+        config.UsageError,
+        match=r"changed since they were made: 1 file of them, e\.g\. val_0000/0000\.png",
     ):
         plan.make(["ablation_stages"], given, tmp_path)
 
@@ -211,9 +214,9 @@ def test_masks_of_another_stage_or_data_set_as_prior_are_refused(tmp_path: Path)
         (kept(other, "noise"), "masks of other data than this plan's: synthetic with noise=3"),
         (kept(upernet[0][1].job, "upernet"), "masks of other checkpoints"),
         (kept(upernet[3][1].job, "both"), "masks of an ensemble"),
-        (f"evaluate.prior_masks={tmp_path}", "no job's directory with masks"),
+        (f"evaluate.prior_masks={tmp_path}", "not a job directory with masks"),
     ):
         with pytest.raises(config.UsageError, match=said):
             make("ablation_stages", key)
-    with pytest.raises(config.UsageError, match="no row of this plan has a stage before it"):
+    with pytest.raises(config.UsageError, match="no row of this plan has a previous stage"):
         make("ablation_ensemble", first)

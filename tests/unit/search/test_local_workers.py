@@ -40,9 +40,9 @@ def test_three_deaths_in_which_nothing_came_further_end_the_study(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(9, 9, 9, 0))
-    with pytest.raises(UnfitError, match="3 workers died one after the other and no trial came further"):
+    with pytest.raises(UnfitError, match="3 workers died in a row without any progress"):
         local_workers.run({}, [{}], lambda: 0)
-    assert caplog.messages == ["worker 0 died (exit code 9); another takes its place"] * 2
+    assert caplog.messages == ["worker 0 died (exit code 9); another will replace it"] * 2
 
 
 def test_deaths_between_which_trials_came_further_do_not(
@@ -74,17 +74,17 @@ def test_a_worker_that_dies_again_and_again_stops_no_other(
     monkeypatch.setattr(local_workers, "REST", 0.3)
     local_workers.run({}, [{}, {}], lambda: 0)
     assert started.count(1) == 1
-    assert caplog.messages[:2] == ["worker 0 died (exit code 9); another takes its place"] * 2
-    assert set(caplog.messages[2:]) == {"worker 0 died (exit code 9); another takes its place in 0 s"}
+    assert caplog.messages[:2] == ["worker 0 died (exit code 9); another will replace it"] * 2
+    assert set(caplog.messages[2:]) == {"worker 0 died (exit code 9); another will replace it in 0 s"}
 
 
 def test_workers_that_all_die_end_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(*[9] * 20))
-    with pytest.raises(UnfitError, match="workers died one after the other and no trial came further"):
+    with pytest.raises(UnfitError, match="workers died in a row without any progress"):
         local_workers.run({}, [{}, {}], lambda: 0)
 
 
 def test_a_workers_own_mistake_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_workers, "start", workers_ending(UsageError.exit_code))
-    with pytest.raises(UsageError, match="a worker could not go on"):
+    with pytest.raises(UsageError, match="a worker could not continue"):
         local_workers.run({}, [{}], lambda: 0)

@@ -176,7 +176,7 @@ def test_a_look_is_reported_once(tmp_path: Path) -> None:
 
 def test_another_space_or_setting_is_refused_with_a_name_that_is_free(tmp_path: Path) -> None:
     keeper(tmp_path)
-    with pytest.raises(UsageError, match=r"train\.train\.lr .*take a new name: --study momentum_demo"):
+    with pytest.raises(UsageError, match=r"train\.train\.lr .*choose a new name: --study momentum_demo"):
         keeper(tmp_path, one=made("train.lr=1e-4"))
     keeper(tmp_path, one=made("train.lr=1e-4", name="momentum_demo"))
     with pytest.raises(UsageError, match=r"--study momentum_[0-9a-f]{6}$"):
@@ -193,7 +193,7 @@ def test_another_root_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "kind", "told"),
     [
-        ("http://127.0.0.1", UsageError, "neither a file's path nor one of postgresql"),
+        ("http://127.0.0.1", UsageError, "neither a file path nor one of postgresql"),
         ("postgresql://me:hush@127.0.0.1:1/none", UnfitError, r"postgresql://me:\*\*\*@127"),
         ("/proc/nowhere/study.journal", UnfitError, "check that it answers"),
         ("sqlite:////proc/nowhere.db", UnfitError, "check that it answers"),

@@ -137,7 +137,7 @@ def test_final_numbers_are_told_though_the_worker_died_before_its_last_word(tmp_
     study = made(tmp_path)
     told_while_it_ran(study, tmp_path, store)
     (run,) = children(store)
-    assert run.tags["harness.outcome"] == "finished"
+    assert run.tags["outcome"] == "finished"
     assert "final/miou" not in run.metrics
     telling(tmp_path, store, study).catch_up([ended(study)])
     (run,) = children(store)
@@ -151,7 +151,7 @@ def test_a_failed_trial_is_told_once(tmp_path: Path, store: Tracking, monkeypatc
     trained(planned(study, tmp_path), 5, "failed")
     telling(tmp_path, store, study).catch_up([ended(study, "failed", looks=[1])])
     (run,) = children(store)
-    assert (run.status, run.tags["harness.outcome"]) == ("FAILED", "failed")
+    assert (run.status, run.tags["outcome"]) == ("FAILED", "failed")
     closed: list[Trial] = []
     monkeypatch.setattr(StudyPublisher, "close", lambda self, trial: closed.append(trial))
     telling(tmp_path, store, study).catch_up([ended(study, "failed", looks=[1])])
@@ -242,7 +242,7 @@ def test_a_pruned_trial_from_its_look_to_its_run(tmp_path: Path, store: Tracking
     assert (trial.state, trial.value, trial.looks) == ("pruned", 36.0, {1: 33.0, 2: 36.0})
     telling(tmp_path, store, study).close(trial)
     (run,) = children(store)
-    assert (run.status, run.tags["harness.outcome"]) == ("FINISHED", "pruned")
+    assert (run.status, run.tags["outcome"]) == ("FINISHED", "pruned")
     assert curve(store, run) == LOOKS[:2]
     assert "final/miou" not in run.metrics
 

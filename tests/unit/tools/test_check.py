@@ -16,9 +16,9 @@ from harness.tools import check
 from harness.tools.check import _encoder
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
-RANKS = "two ranks equal one process"  # two processes that import torch: seconds each
+RANKS = "two ranks match one process"  # two processes that import torch: seconds each
 COST = "its cost"
-TRAINING = ("the loss falls in training", "a video is parsed", "a resumed training is bit-equal")
+TRAINING = ("the loss falls in training", "a video can be parsed", "a resumed training is bit-identical")
 
 SOUND = '''"""A linear classifier and a running mean of the deepest features."""
 from dataclasses import dataclass
@@ -158,8 +158,8 @@ def test_the_sound_decoder_is_sound(tmp_path):
     found = run("sound", [tmp_path], leave_out=(RANKS,))
     assert broken(found) == {}
     assert "channels=16" in found["attributes are valid"].text  # 128 made narrow
-    assert found["sums merge as the batch does"].text.startswith("Total(count, sum)")
-    assert found["update moves buffers only"].text == "moved mean"
+    assert found["sums of parts equal sums of the batch"].text.startswith("Total(count, sum)")
+    assert found["update changes buffers only"].text == "moved mean"
 
 
 BROKEN = {
@@ -180,26 +180,26 @@ BROKEN = {
     "global_rng": (
         [("return logits * (1 + 0.1", "return logits * (1 if self.training else 1 + torch.rand(())) * (1 + 0.1")],
         {
-            "predict is repeatable": "the same cache and prior gave other logits",
-            "a video is parsed": "differs when the video is seen again",
+            "predict is repeatable": "the same cache and prior gave different logits",
+            "a video can be parsed": "differs when the video is parsed again",
             "weights survive a round trip": "logits differ by",
         },
     ),
     "no_gradient": (
         [("        self.register_buffer", "        self.idle = nn.Linear(2, 2)\n        self.register_buffer")],
-        {"gradients reach every parameter": "none came for idle.weight, idle.bias"},
+        {"gradients reach every parameter": "none for idle.weight, idle.bias"},
     ),
     "computed_default": (
         [("channels: int = 128", "channels: int = torch.tensor(128).item()")],
-        {"VERSION and Config are literal": "Config must have literal defaults only: name 'torch' is not defined"},
+        {"VERSION and Config are literalss": "Config must have literal defaults only: name 'torch' is not defined"},
     ),
     "arithmetic_default": (
         [("channels: int = 128", "channels: int = 2 * 64")],
-        {"VERSION and Config are literal": "Config.channels = 2 * 64: expected a literal"},
+        {"VERSION and Config are literalss": "Config.channels = 2 * 64: expected a literal"},
     ),
     "no_version": (
         [("VERSION = 1\n", "")],
-        {"VERSION and Config are literal": "found none", "it imports": "expected the module to expose VERSION"},
+        {"VERSION and Config are literalss": "found none", "it imports": "expected the module to expose VERSION"},
     ),
     "wants_a_prior": (
         [
@@ -210,11 +210,11 @@ BROKEN = {
                 "self.predict(self.encode(features, past), target.labels)",
             ),
         ],
-        {"priors are taken": "TypeError: ", "a video is parsed": "TypeError: "},
+        {"priors are used as declared": "TypeError: ", "a video can be parsed": "TypeError: "},
     ),
     "secret_prior": (
         [('    prior = "own"\n', "")],
-        {"priors are taken": "prior_key is the same for no prior and a prior, but the logits differ"},
+        {"priors are used as declared": "prior_key is the same for no prior and a prior, but the logits differ"},
     ),
     "odd_prior": (
         [('    prior = "own"\n', '    prior = "always"\n')],
@@ -232,34 +232,34 @@ BROKEN = {
     ),
     "void_is_nan": (
         [(").float().mean((1, 2))", ").float().sum((1, 2)) / (prior != 255).sum((1, 2))")],
-        {"priors are taken": "expected the logits for a void prior to be finite"},
+        {"priors are used as declared": "expected the logits for a void prior to be finite"},
     ),
     "not_detached": (
         [
             ("features.deepest.detach().float()", "self.shift(features.deepest).float()"),
             ("self.mean.lerp_(sums.sum / sums.count, 0.1)", "self.mean.add_(0.1)"),
         ],
-        {"sums merge as the batch does": "sum hold a graph"},
+        {"sums of parts equal sums of the batch": "sum hold a graph"},
     ),
     "wrong_merge": (
         [("self.sum + later.sum", "self.sum")],
-        {"sums merge as the batch does": "sum of two halves, merged, is off by"},
+        {"sums of parts equal sums of the batch": "sum of two halves, merged, is off by"},
     ),
     "moves_weights": (
         [("self.mean.lerp_(", "self.last.bias.add_(0.1)\n        self.mean.lerp_(")],
-        {"update moves buffers only": "it changed last.bias"},
+        {"update changes buffers only": "it changed last.bias"},
     ),
     "unsaved": (
         [('self.register_buffer("mean", torch.zeros(deepest_channels))', "self.mean = torch.zeros(deepest_channels)")],
         {
-            "update moves buffers only": "mean: a tensor that no checkpoint holds",
-            "weights survive a round trip": "some state is no buffer",
-            "a resumed training is bit-equal": "some state is in no checkpoint",
+            "update changes buffers only": "mean: a tensor that no checkpoint holds",
+            "weights survive a round trip": "some state is neither a buffer",
+            "a resumed training is bit-identical": "some state is missing from the checkpoint",
         },
     ),
     "writes_in_forward": (
         [("        logits = self.predict(", "        self.mean.data.add_(0.01)\n        logits = self.predict(")],
-        {"update moves buffers only": "expected forward to read the memory only, it changed mean"},
+        {"update changes buffers only": "expected forward only to read the memory, but it changed mean"},
     ),
     "float_only": (
         [("        logits = cache", "        assert cache['logits'].dtype == torch.float32\n        logits = cache")],
@@ -297,8 +297,8 @@ def test_a_file_that_does_not_import_says_where(tmp_path):
     assert list(typo) == ["it imports"]
     assert "ImportError: cannot import name 'nm'" in typo["it imports"]
     assert typo["it imports"].endswith("(typo.py:6)")
-    assert list(torn) == ["VERSION and Config are literal", "it imports"]
-    assert "torn.py:2" in torn["VERSION and Config are literal"]
+    assert list(torn) == ["VERSION and Config are literalss", "it imports"]
+    assert "torn.py:2" in torn["VERSION and Config are literalss"]
 
 
 def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
@@ -313,14 +313,14 @@ def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
     write(tmp_path, "encoders", "deep", source.replace('return int(parameter_name.split(".")[2]) + 1', "return 99"))
     training = (*TRAINING, RANKS)
     flat, deep = (broken(run(name, [tmp_path], "encoders", training)) for name in ("flat", "deep"))
-    assert flat == {"levels are as announced": "expected (2, 64, 1, 1) at 1/32, got (2, 64, 2, 2)"}
+    assert flat == {"levels are as declared": "expected (2, 64, 1, 1) at 1/32, got (2, 64, 2, 2)"}
     assert list(deep) == ["every parameter has a depth"]
     assert "expected depths in 0..5" in deep["every parameter has a depth"]
 
 
 def test_a_vspw_folder_is_known_by_the_content_of_its_files(tmp_path):
     found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
-    text = found["the digest says what, not where"].text
+    text = found["digests depend on content, not on location"].text
     assert "moved root" in text
     assert "by content: 18 files of 9 train frames, 12 files of 6 val frames" in text
 
@@ -328,7 +328,7 @@ def test_a_vspw_folder_is_known_by_the_content_of_its_files(tmp_path):
 def test_a_data_set_whose_files_are_not_listed_is_told(tmp_path, monkeypatch):
     monkeypatch.delattr("harness.data.datasets.vspw.Dataset.split_files")
     found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
-    assert "changed images and masks are not noticed" in found["the digest says what, not where"].text
+    assert "changes to images and masks go unnoticed" in found["digests depend on content, not on location"].text
     assert broken(found) == {}
 
 
@@ -339,35 +339,35 @@ def test_a_data_set_whose_files_are_not_listed_is_told(tmp_path, monkeypatch):
             "wide",
             "return Frame(drawn.image, None) if",
             "drawn = drawn._replace(label=drawn.label.astype(np.int64))\n        return Frame(drawn.image, None) if",
-            "images and labels have their form",
+            "images and labels have the right form",
             "expected the label in uint8",
         ),
         (
             "high",
             "return Frame(drawn.image, None) if",
             "drawn.label[drawn.label == 255] = 200\n        return Frame(drawn.image, None) if",
-            "images and labels have their form",
+            "images and labels have the right form",
             "expected labels in 0..7 or 255, got [200]",
         ),
         (
             "unsorted",
             'tuple(f"{time:04d}" for time in range(self.config.frames))',
             'tuple(f"{time:04d}" for time in range(self.config.frames))[::-1]',
-            "frames are in time",
+            "frames are in temporal order",
             "expected frames by number",
         ),
         (
             "fewer",
             'return int(getattr(self.config, f"{split}_videos"))',
             'return int(getattr(self.config, f"{split}_videos")) - 1',
-            "videos are as planned",
+            "videos match the plan",
             "",
         ),
         (
             "heavy",
             "import numpy as np\n",
             "import numpy as np\nimport torch\n",
-            "planning needs no torch and no data",
+            "planning needs neither torch nor data",
             "expected the file to import without torch",
         ),
     ],

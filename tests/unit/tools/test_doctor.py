@@ -63,7 +63,7 @@ def test_files_of_0_bytes_are_named(tmp_path: Path) -> None:
     empty.write_bytes(b"")
     found = unfit(examine_data(setting(tmp_path)))
     assert str(empty) in assert_only(found, "1 file of 0 bytes").text
-    assert "take their videos off train.txt" in assert_only(found, "1 file of 0 bytes").remedy
+    assert "remove their videos from train.txt" in assert_only(found, "1 file of 0 bytes").remedy
     assert "1 of a sample of 9 frames cannot be read" in assert_only(found, "cannot be read").text
 
 
@@ -231,7 +231,7 @@ def examine_store(uri: str, prefix: str = "", mounts: Path = NO_MOUNTS) -> list[
 def test_a_store_that_opens(database: Path) -> None:
     (found,) = examine_store(f"sqlite:///{database}", "site")
     assert found.fit
-    assert "its schema is current, it can be written (experiments named site/…)" in found.text
+    assert "has a current schema and can be written (experiments named site/…)" in found.text
 
 
 def test_a_store_of_another_schema(database: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
     (found,) = unfit(examine_store(f"sqlite:///{tmp_path}/file/mlflow.db"))
-    assert "cannot be made" in found.text
+    assert "cannot be created" in found.text
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
     (found,) = unfit(examine_store(f"sqlite:///{tmp_path}/mlflow.db"))
     assert "not a database" in found.text
     (found,) = unfit(examine_store(str(tmp_path / "mlruns")))
-    assert "keeps no runs in folders" in found.text
+    assert "no longer stores runs in folders" in found.text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

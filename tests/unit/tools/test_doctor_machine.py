@@ -63,7 +63,7 @@ def test_weights_that_fit(tmp_path: Path) -> None:
     assert "safetensors" in found[0].text
     assert "sha256" in found[0].text
     assert "timm's layout" in found[1].text
-    assert "encoder beit takes these weights" in [finding.text for finding in found]
+    assert "encoder beit accepts these weights" in [finding.text for finding in found]
 
 
 def test_weights_of_the_original_repository(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     wide = {"blocks.0.mlp.fc1.bias": torch.zeros(512)}
     save_file(backbone() | wide, tmp_path / "w.safetensors")
     (found,) = unfit(examine_weights(tmp_path / "w.safetensors", tmp_path))
-    assert "encoder beit does not take them" in found.text
+    assert "encoder beit does not accept them" in found.text
     assert "shape" in found.text
 
 
@@ -116,7 +116,7 @@ def test_a_pickle_does_not_run(tmp_path: Path, save: Any) -> None:
     answer = _children.networks(naming(tmp_path / "w.pth"), [])
     (found,) = unfit(_weights.examine(naming(tmp_path / "w.pth"), tmp_path, answer))
     assert "mkdir" in found.text
-    assert "nothing of it ran" in found.text
+    assert "none of its code ran" in found.text
     assert "safetensors" in found.remedy
     assert not (tmp_path / "ran").exists()
 
@@ -130,10 +130,10 @@ WHOLE = b"\x40\0\0\0\0\0\0\0" + b'{"a":{"dtype":"F32","shape":[2],"data_offsets"
         ("w.safetensors", WHOLE, ""),
         ("w.safetensors", WHOLE[:-3], "77 bytes where its header says 80"),
         ("w.safetensors", WHOLE.replace(b'"a"', b"'a'"), "damaged header"),
-        ("w.safetensors", b"PK\3\4 a zip", "a torch file that was cut off"),
+        ("w.safetensors", b"PK\3\4 a zip", "a truncated torch file"),
         ("w.safetensors", b"neither", "neither"),
         ("w.pth", WHOLE, ""),
-        ("w.pth", b"PK\3\4 cut off", "cut off"),
+        ("w.pth", b"PK\3\4 cut off", "truncated"),
         ("w.pth", b"", "0 bytes"),
         ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("w.pth", b"\n<!DOCTYPE html>", "a web page"),
@@ -291,13 +291,14 @@ def test_sets_that_do_not_match() -> None:
     whole = facts()
     apart = replace(whole, packages={**whole.packages, "torch": Package("2.14.1")})
     assert (
-        "torch for the CPU and torchvision for CUDA 13.0 were built apart" in unfit(_software.matching(apart))[0].text
+        "torch for the CPU and torchvision for CUDA 13.0 come from different builds"
+        in unfit(_software.matching(apart))[0].text
     )
     nms = replace(whole, nms="RuntimeError: operator torchvision::nms does not exist")
     assert "nms does not exist" in unfit(_software.matching(nms))[0].text
     absent = Package(error="ModuleNotFoundError: No module named 'timm'")
     broken = replace(whole, packages={**whole.packages, "timm": absent})
-    assert "timm does not import" in unfit(_software.matching(broken))[0].text
+    assert "timm cannot be imported" in unfit(_software.matching(broken))[0].text
     (found,) = unfit(_software.examine(Machine(broken="Segmentation fault"), Path("/no/constraints")))
     assert "Segmentation fault" in found.text
 

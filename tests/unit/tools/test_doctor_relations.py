@@ -126,7 +126,7 @@ def test_one_class_only(root: Path) -> None:
     for path in masks(root, "val"):
         write(path, np.full((32, 40), 3, np.uint8))
     assert [text for text in notes(root) if "only class" in text] == [
-        "val: 'class_3' is the only class in a sample of 8 frames: who always says it is right"
+        "val: 'class_3' is the only class in a sample of 8 frames, so always predicting it is correct"
     ]
 
 
@@ -148,14 +148,14 @@ def test_the_order_of_frames_and_gaps_are_told(root: Path) -> None:
     assert_only(examine_data(setting(root)), "val: frames are ordered by number, by name in 1 video (val_00001)", True)
     for path in root.glob("data/val_00000/*/00000001.*"):
         path.unlink()
-    text = "val: numbers are left out within 1 video: val_00000 (before 00000002)"
+    text = "val: frame numbers are missing within 1 video: val_00000 (before 00000002)"
     assert "further back in time" in assert_only(examine_data(setting(root)), text, None).text
-    assert "begins after each gap" in assert_only(examine_data(setting(root, "data.vspw.gap=start")), text, None).text
+    assert "starts after each gap" in assert_only(examine_data(setting(root, "data.vspw.gap=start")), text, None).text
 
 
 def test_files_that_are_no_pictures_by_their_suffix(root: Path) -> None:
     (root / "data" / "test_00000" / "origin" / "00000009.heic").write_bytes(b"x")
-    assert_only(examine_data(setting(root)), "test: 1 file among the images with no suffix of one", None)
+    assert_only(examine_data(setting(root)), "test: 1 file among the images without an image suffix", None)
 
 
 def test_headers_of_a_large_split_are_read_for_some_frames(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_few_open_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (128, 4096))
     ((fit, text, remedy),) = texts(_limits.examine(PAPER, tmp_path))
     assert fit is False
-    assert "only 128 files may be open" in text
+    assert "at most 128 files may be open" in text
     assert "ulimit -n 4096" in remedy
 
 
@@ -97,7 +97,7 @@ def test_a_folder_whose_files_do_not_become_the_groups(group: Path) -> None:
         os.chown(group / "jobs", 54321, -1)  # somebody else has worked in it
         ((fit, text, remedy), *_) = texts(_sharing.examine(group))
         assert fit is False
-        assert "does not become the group" in text
+        assert "do not belong to the group" in text
         assert remedy.startswith("chmod g+rwxs")
         os.chown(group / "jobs", os.getuid(), -1)
     assert not texts(_sharing.examine(group)), "it is one person's"

@@ -54,14 +54,14 @@ def test_a_plan_chooses_its_trainings(planned: Plan, tmp_path: Path, capsys: pyt
     words = (one_model.FILE, *one_model.TINY, "--root", str(planned.root), "--csv", str(tmp_path / "x.csv"))
     assert export(*words) == 0
     assert export(*words, "seed=1") == 3
-    assert "no training has a point yet" in capsys.readouterr().err
+    assert "no training has logged a point yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "because"),
     [
-        (["models", "--csv", "x"], "export models: only 'curves' and 'model' can be exported"),
-        (["curves"], "say where to: --csv, --tensorboard, --wandb-offline"),
+        (["models", "--csv", "x"], "export models: 'curves', 'report' or 'model' can be exported"),
+        (["curves"], "give one of --csv, --tensorboard, --wandb-offline"),
     ],
 )
 def test_mistakes_are_a_line(words: Sequence[str], because: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_tensorboard_reads_what_was_written(planned: Plan, tmp_path: Path, capsy
     assert len(values) == 20
     assert {when for _, step, when, _ in values if step == 5} == {T0 + 1005}
     assert export(*words) == 2
-    assert "is there already and not empty" in capsys.readouterr().err
+    assert "already exists and is not empty" in capsys.readouterr().err
 
 
 def test_wandb_reads_what_was_written(planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_what_cannot_be_exported_is_one_line(
     assert cli.main(["export", "model", str(trained["upernet"])]) == 2
     assert "give a finished training's directory" in capsys.readouterr().err
     assert cli.main(["export", "weights"]) == 2
-    assert "only 'curves' and 'model' can be exported" in capsys.readouterr().err
+    assert "'curves', 'report' or 'model' can be exported" in capsys.readouterr().err
 
 
 def test_python_function_gives_the_masks_of_segment(trained: dict[str, Path], tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_video_that_was_cut_says_so_with_sound_and_without(tmp_path: Path) -> 
             ffmpeg("-f", "lavfi", "-i", "testsrc=64x48:10:3", *sound, "-pix_fmt", "yuv420p", *more, whole)
             cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
             assert len(list(module.open_clip(whole).shots())) == 30
-            with pytest.raises(UnfitError, match="is the file whole"):
+            with pytest.raises(UnfitError, match="is the file complete"):
                 list(module.open_clip(cut).shots())
 
 
@@ -285,7 +285,7 @@ def test_what_cannot_be_predicted_is_said(root: Path, frames: Path, tmp_path: Pa
     with pytest.raises(UnfitError, match="is the training finished"):
         predict([unfinished], frames, tmp_path / "out")
     evaluation = tiny_jobs.evaluation(tmp_path, "d" * 16, ["c" * 16])
-    with pytest.raises(UsageError, match="no training"):
+    with pytest.raises(UsageError, match="is not a training"):
         predict([evaluation], frames, tmp_path / "out")
 
 

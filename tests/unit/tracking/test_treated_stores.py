@@ -18,7 +18,7 @@ from harness.launch.mlflow_sync import Sync
 from harness.plan import plan as plans
 from harness.plan.job import Train
 from harness.plan.plan import Plan
-from harness.tracking import registry, report_from_mlflow
+from harness.tracking import registry, report_from_mlflow, tags
 from harness.tracking.client import PARENT, ROLE, Tracking
 from harness.tracking.publisher import Publisher, publisher_of
 from harness.tracking.store import Store
@@ -54,6 +54,38 @@ def under(store: Tracking, planned: Plan) -> dict[str, tuple[str, list[int]]]:
     return {run.data.tags[ROLE]: (run.info.status, [point.step for point in loss[run.info.run_id]]) for run in runs} | {
         "plan": (store.get(parent).status, [])
     }
+
+
+def test_tags_of_an_earlier_version_are_read_and_renamed_and_no_run_is_doubled(store: Tracking, tmp_path: Path) -> None:
+    planned = finished(tmp_path)
+    Sync(tmp_path, store).once()
+    client = store.connect()
+    experiment_id = client.get_experiment_by_name(f"{store.prefix}one_model").experiment_id
+
+    def runs() -> dict[str, dict[str, str]]:
+        return {run.info.run_id: dict(run.data.tags) for run in client.search_runs([experiment_id])}
+
+    present = runs()
+    (cell,) = (run for run, stored in present.items() if stored[ROLE] == "cell")
+    read = {run: stored.keys() & set(tags.READ) for run, stored in present.items()}
+    assert {tags.COMMIT, tags.DEVICE} <= read[cell]
+    assert {tags.STEP, tags.OUTCOME} <= set().union(*read.values())
+    assert not any(f"{tags.PREFIX}{name}" in stored for stored in present.values() for name in tags.READ)
+    for run, names in read.items():
+        for name in names:
+            client.set_tag(run, f"{tags.PREFIX}{name}", present[run][name])
+            client.delete_tag(run, name)
+    (review,) = report_from_mlflow.look_up(planned, ["x"], store.uri, store.prefix)
+    (result,) = review.results
+    assert (result.commit, result.device) == (present[cell][tags.COMMIT], present[cell][tags.DEVICE])
+    Sync(tmp_path, store).once()
+    assert runs().keys() == present.keys()
+    for run, earlier in runs().items():
+        tags.migrate(store, store.get(run))
+        assert {name for name in earlier if name.removeprefix(tags.PREFIX) in tags.READ} == {
+            f"{tags.PREFIX}{name}" for name in read[run]
+        }
+    assert runs() == present
 
 
 ALL = {"plan": ("FINISHED", []), "train": ("FINISHED", list(range(1, 11))), "cell": ("FINISHED", [])}
@@ -125,7 +157,9 @@ def test_a_moved_database_makes_no_folder_where_it_was(tmp_path: Path) -> None:
     there = made(after / "runs")
     store = Tracking(f"sqlite:///{after}/mlflow.db")
     publisher = publisher_of(there, store)
-    with pytest.raises(UnfitError, match=rf"{before}/mlruns/one_model, which is gone: {after}/mlflow.db was moved"):
+    with pytest.raises(
+        UnfitError, match=rf"{before}/mlruns/one_model, which no longer exists: {after}/mlflow.db was moved"
+    ):
         publisher.probe(there.jobs, ("harness",))
     with pytest.raises(UnfitError, match=rf"MLflow run '.*' keeps its artefacts in {before}/mlruns/one_model, which"):
         report_from_mlflow.look_up(there, ("harness",), store.uri)

@@ -37,7 +37,7 @@ def test_seeds_share_a_model_and_have_a_pace_of_their_own():
 def test_an_appendix_has_every_row(finished):
     results, context = finished
     output = comparison.render(to_frame(results), context).appendix["ablation_ensemble_cost"]
-    assert output.columns == ("Method", "Parameters (M)", "GFLOPs a frame", "Frames/s", "Memory (GiB)", "Device")
+    assert output.columns == ("Method", "Parameters (M)", "GFLOPs per frame", "Frames/s", "Memory (GiB)", "Device")
     assert output.rows[0] == ("UPerNet", "0.44", "0.08", "96", "–", "cpu")
     assert output.rows[-1] == ("Decoder A+B", "0.89", "0.16", "48", "–", "cpu")
     assert output.raw[-1]["flops"] == 160_000_000
