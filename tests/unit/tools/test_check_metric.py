@@ -29,7 +29,7 @@ def test_the_guides_example_holds_by_the_guides_command(capsys: pytest.CaptureFi
     assert "harness check confident_errors --plugins docs/examples" in guide
     assert cli.main(["check", "confident_errors", "--plugins", str(DOCS / "examples")]) == 0
     captured = capsys.readouterr()
-    assert "12 of 12 promises hold" in captured.err
+    assert "12 of 12 checks passed" in captured.err
     assert f"ok     {PROCESS}" in captured.out
 
 
