@@ -59,8 +59,9 @@ def render(
     )
     appendix = {
         "metrics": _metrics.table(rows, context),
+        "metric_intervals": _metrics.intervals(rows, context),
         "cost": _cost.table(rows, context),
-        "by_class": _per_class.table(rows, context),
+        **_per_class.tables(rows, context),
     }
     return Report(
         table.title,

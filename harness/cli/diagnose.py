@@ -20,8 +20,8 @@ def check(
         str,
         typer.Argument(
             metavar="PLUGIN",
-            help="A decoder, encoder or data set by name, or the path of its file",
-            autocompletion=completion.of_kinds("decoders", "encoders", "datasets"),
+            help="A decoder, encoder, data set or metric by name, or the path of its file",
+            autocompletion=completion.of_kinds("decoders", "encoders", "datasets", "metrics"),
         ),
     ],
     options: Annotated[
@@ -30,7 +30,7 @@ def check(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether a decoder, encoder or data set fulfils its contract.
+    """Check whether a decoder, encoder, data set or metric fulfils its contract.
 
     Tests shapes, gradients, whether the loss falls, stages, two ranks against one, resuming and cost. Prints one line
     per check with its figures, or with expected and actual values. docs/OWN_DECODER.md lists the checks. Exit code 1
@@ -43,7 +43,8 @@ def check(
     from harness.tools import check as contract
 
     kind, name, own = contract.find(plugin, folders(plugins))
-    log.info(f"checking {kind[:-1]} {name}: this trains a tiny model and takes about a minute")
+    trains = "" if kind == "metrics" else ": this trains a tiny model and takes about a minute"
+    log.info(f"checking {kind[:-1]} {name}{trains}")
     tell = log.info if as_json else out
     results = []
     for result in contract.checks(kind, name, own, contract.options(options or [])):

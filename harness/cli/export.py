@@ -1,6 +1,7 @@
 """`harness export`: results in forms for other tools and other people."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,19 +16,21 @@ from harness.jobdir.paths import OutputDir
 
 log = logging.getLogger(__name__)
 
-CURVES, REPORT = "curves", "report"
+CURVES, REPORT, MODEL = "curves", "report", "model"
 
 What = Annotated[
     str,
     typer.Argument(
-        metavar="curves|report", help="curves: the metrics of trainings by step; report: a folder to be published"
+        metavar="curves|report|model",
+        help="curves: the metrics of trainings by step; report: a folder to be published; model: a trained network",
     ),
 ]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="EXPERIMENT|KEY=VALUE",
-        help="The plan, as for `run`; `curves` without one exports all trainings under --root",
+        metavar="EXPERIMENT|KEY=VALUE | CHECKPOINT FOLDER",
+        help="The plan, as for `run`; `curves` without one exports all trainings under --root. For `model` the "
+        "directory of a finished training, and where to",
         autocompletion=completion.of_kinds("experiments"),
     ),
 ]
@@ -52,9 +55,10 @@ def export(
     seeds: Seeds = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Export curves to other tools, or a report as a folder to be published.
+    """Export curves to other tools, a report as a folder to be published, or a trained network.
 
     \b
+    harness export model runs/jobs/0123456789abcdef exported        torch.export, and ONNX if it is installed
     harness export curves --csv curves.csv                          all trainings under the root
     harness export curves ablation_ensemble --tensorboard logs      those of a plan
     harness export curves --wandb-offline wandb && wandb sync wandb/wandb/offline-run-*
@@ -62,10 +66,14 @@ def export(
 
     Points are those that MLflow has: each step once, however often a training was resumed. A report is made from the
     output directory; its README.md shows figures and frames, and links each row to its configuration and its log.
-    Paths and host names of this machine are left out.
+    Paths and host names of this machine are left out. A network is one window of a frame, raw RGB in and
+    probabilities out; each file is compared with it (docs/API.md).
     """
-    if what not in (CURVES, REPORT):
-        raise UsageError(f"export {what}: '{CURVES}' or '{REPORT}' can be exported")
+    if what not in (CURVES, REPORT, MODEL):
+        raise UsageError(f"export {what}: '{CURVES}', '{REPORT}' or '{MODEL}' can be exported")
+    if what == MODEL:
+        export_network(words or [])
+        return
     if what == REPORT:
         publish(words, seeds, preset, root, plugins, folder)
         return
@@ -89,6 +97,20 @@ def export(
     number = sum(len(training.points) for training in curves)
     places = ", ".join(str(path) for path in targets.values() if path is not None)
     log.info(f"{number} points of {len(curves)} training(s): {places}")
+
+
+def export_network(words: Sequence[str]) -> None:
+    """Export the network of a training's directory into a folder."""
+    if len(words) != 2:
+        raise UsageError("export model: give a finished training's directory (`harness plan` lists them) and a folder")
+    from harness.tools import export_model
+
+    training, folder = map(Path, words)
+    for check in export_model.export(training, folder):
+        log.info(
+            f"{folder / check.file}: probabilities within {check.largest:.1e} of the network's, the same class in "
+            f"{check.agreeing:.2%} of the pixels"
+        )
 
 
 def publish(

@@ -62,6 +62,8 @@ class EvaluateConfig:
     prior_masks: str | None = field(default=None, metadata=WHERE)
     # which video consistency tables print, both are counted; None: official (metrics.Consistency)
     vc: Literal["official", "strict"] | None = field(default=None, metadata=WHERE)
+    # beside those that are always there; only the counts of one with its own enter an identity (plan/job)
+    metrics: tuple[str, ...] = field(default=(), metadata=WHERE)
 
 
 COST_COLUMNS = ("parameters", "gflops", "fps", "memory")
@@ -152,6 +154,10 @@ class Config:
         """Return a decoder with its values."""
         return PluginSpec(name, self.tree["decoder"].get(name, {}))
 
+    def metric(self, name: str) -> PluginSpec:
+        """Return a metric with its values."""
+        return PluginSpec(name, self.tree.get("metric", {}).get(name, {}))  # older plans have no such section
+
     @property
     def window(self) -> int:
         """Pixels of a test window's side: the crop by default."""
@@ -210,7 +216,7 @@ def schema(folders: plugins.Folders = ()) -> type:
     # share of the training videos that is the split `dev`
     hold_out = ("hold_out", float | None, field(default=None, metadata={"range": "(0, 1)"}))
     data, encoder = section("datasets", "synthetic", hold_out), section("encoders", "beit")
-    decoder = section("decoders", None)
+    decoder, metric = section("decoders", None), section("metrics", None)
     return make_dataclass(
         "Config",
         [
@@ -222,6 +228,7 @@ def schema(folders: plugins.Folders = ()) -> type:
             ("data", data, field(default_factory=data)),
             ("encoder", encoder, field(default_factory=encoder)),
             ("decoder", decoder, field(default_factory=decoder)),
+            ("metric", metric, field(default_factory=metric)),
             ("train", TrainConfig, field(default_factory=TrainConfig)),
             ("evaluate", EvaluateConfig, field(default_factory=EvaluateConfig)),
             ("report", ReportConfig, field(default_factory=ReportConfig)),
@@ -341,6 +348,13 @@ def check(config: Config) -> None:
     train.check(config.data.hold_out)
     plugins.find("datasets", config.data.name, config.folders)
     plugins.find("encoders", config.encoder.name, config.folders)
+    for name in config.evaluate.metrics:
+        try:
+            plugins.find("metrics", str(name), config.folders)
+        except UsageError as error:
+            raise UsageError(f"evaluate.metrics: {error}") from error
+        if config.evaluate.metrics.count(name) > 1:
+            raise UsageError(f"evaluate.metrics: '{name}' stands twice")
     for name in config["extra"]:
         if not isinstance(name, str):
             raise UsageError(f"extra={name}: must be names of decoders")

@@ -144,12 +144,16 @@ def units(config: Config, videos: Iterable[str]) -> dict[str, str]:
 
 
 def content_files(config: Config) -> dict[str, str]:
-    """Return the paths whose content enters the identity, by full key: only of the encoder in use."""
-    name = config["encoder"]["name"]
-    cls: Any = plugins.read_schema(plugins.find("encoders", name, config.folders)).config
-    section = config["encoder"].get(name, {})
-    keys = [f.name for f in fields(cls) if f.metadata.get("content")] if cls else []
-    return {f"encoder.{name}.{key}": section[key] for key in keys if section[key] is not None}
+    """Return the paths whose content enters the identity, by full key: of the encoder and the metrics in use."""
+    used = [("encoder", "encoders", config.encoder)]
+    used += [("metric", "metrics", config.metric(name)) for name in config.evaluate.metrics]
+    paths: dict[str, str] = {}
+    for section, kind, plugin in used:
+        cls: Any = plugins.read_schema(plugins.find(kind, plugin.name, config.folders)).config
+        keys = [f.name for f in fields(cls) if f.metadata.get("content")] if cls else []
+        values = {f"{section}.{plugin.name}.{key}": plugin.config.get(key) for key in keys}
+        paths |= {key: value for key, value in values.items() if value is not None}
+    return paths
 
 
 def file_digest(path: Path, root: Path | None) -> str:

@@ -32,6 +32,7 @@ KINDS = {
     "encoders": "models/encoders",
     "decoders": "models/decoders",
     "datasets": "harness/data/datasets",
+    "metrics": "harness/results/metrics",
     "reports": "reports",
     "launchers": "harness/launch/launchers",
 }

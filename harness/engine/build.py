@@ -9,7 +9,9 @@ from harness.config.compose import DataSpec, PluginSpec
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
 from harness.engine import warm_start
-from harness.plan.spec import TrainSpec
+from harness.plan.spec import EvaluateSpec, TrainSpec
+from harness.results import records
+from harness.results.metric import Counter
 from models import segmentor as models
 from models.segmentor import Segmentor
 
@@ -19,6 +21,13 @@ def dataset(data: DataSpec, folders: plugins.Folders = ()) -> Dataset:
     module = plugins.load("datasets", data.name, folders)
     whole: Dataset = module.Dataset(_config(module, data))
     return whole if data.hold_out is None else HoldOut(whole, data.hold_out)
+
+
+def own_metrics(job: EvaluateSpec, num_classes: int) -> dict[str, Counter]:
+    """Return an evaluation's metrics with counts of their own, anew for a video."""
+    every: Any = {name: records.maker(name, options, job.plugins)(num_classes) for name, options in job.metrics.items()}
+    counters: dict[str, Counter] = every
+    return counters
 
 
 def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:

@@ -29,9 +29,11 @@ from harness.data.contract import Dataset, Frame
 from harness.data.pictures import shown
 from harness.data.stream import label_tensor
 from harness.engine import build, checkpoint, evaluation_cost, flops, jobs, runtime, sliding_window, snapshots
+from harness.engine.ensemble import Result, Sum, scored_frame
 from harness.engine.evaluation_cost import Pace
 from harness.engine.evaluation_counts import Counts
-from harness.engine.multistage import Prediction, Stages
+from harness.engine.multistage import Stages
+from harness.engine.optical_flow import Flow
 from harness.engine.prior_sources import handed_in, labelled_frame, prior
 from harness.engine.runtime import Rank, Stop
 from harness.engine.sliding_window import Geometry
@@ -94,16 +96,6 @@ class Task(NamedTuple):
     def file(self, video: str) -> Path:
         """Return the path of a video's counts."""
         return JobDir(self.folder).videos / f"{video}.npz"
-
-
-class Result(NamedTuple):
-    """A task's mask of a frame, and what it took."""
-
-    mask: Tensor  # (H, W) int64
-    before: Tensor | None  # (H, W), the mask of the stage before
-    windows: int  # of all members
-    exited: int | None  # of them, those that were not computed again; None where no stage is before
-    seconds: float  # of its members' predictions, as if no other task shared them
 
 
 def task(folder: Path) -> Task:
@@ -282,11 +274,13 @@ def run_video(
     `truth`: whether the split has labels at all. Return the pace of each task's predictions, which frames that are
     only shown to the members are not part of.
     """
-    counts = {task.folder: Counts(len(dataset.classes), device) for task in tasks}
+    classes = len(dataset.classes)
+    counts = {task.folder: Counts(classes, device, build.own_metrics(task.job, classes)) for task in tasks}
     paces = {task.folder: Pace() for task in tasks}
     keeping = any(task.job.evaluate.keep_masks for task in tasks)
     names = dataset.frames(split, video) if keeping else contract.evaluated(dataset, split, video)
     members = [workers[who] for who in dict.fromkeys(task.worker(member) for task in tasks for member in task.members)]
+    flow, first = Flow(device), True
     middle = snapshots.middle(contract.labelled(dataset, split, video) or names)
     sources = list(dict.fromkeys(task.handed_in for task in tasks if task.handed_in is not None))
     starts = contract.starts(dataset, split, video)
@@ -296,6 +290,8 @@ def run_video(
             for stages in workers.values():
                 stages.start()
         image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float()  # (1, 3, H, W)
+        flow.take(frame.image)
+        first = first or name in starts
         label = None if frame.label is None else label_tensor(frame.label).to(device)
         scored = label is not None or not truth
         if not scored and not keeping:
@@ -303,6 +299,7 @@ def run_video(
                 stages.see(image)
             for count in counts.values():
                 count.skip()
+            first = True
             continue
         where = Path(video) / f"{name}.png"
         labelled = {source: labelled_frame(source, dataset, split, where, frame, scored) for source in sources}
@@ -313,6 +310,8 @@ def run_video(
             counts[task.folder].add(result.mask, label)
             if scored:
                 counts[task.folder].compare(result.mask, result.before, result.windows, result.exited)
+                if task.job.metrics:
+                    counts[task.folder].observe(scored_frame(frame, result, first, flow))
             paces[task.folder] = paces[task.folder].plus(1, result.seconds)
             saves_mask = not truth or (task.job.evaluate.keep_masks and (scored or task.handed_in not in GIVEN))
             if saves_mask or name == middle:
@@ -321,6 +320,7 @@ def run_video(
                 snapshots.sample(JobDir(task.folder).samples / where, result.mask, len(dataset.classes))
             if saves_mask:
                 save_mask(JobDir(task.folder).masks / where, result.mask, len(dataset.classes))
+        first = not scored  # metrics see labelled frames; the next one has no frame before it that they saw
     for task in tasks:
         counts[task.folder].save(task.file(video), jobs.ours(task.folder, task.job))
     return paces
@@ -347,32 +347,13 @@ def masks(
                 seconds[task.folder] += prediction.seconds if task.needs(source) else 0.0
                 if source in (task.source, task.before):
                     key = task.folder, source
-                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, len(task.members) > 1)
+                    keep = len(task.members) > 1 or bool(task.job.metrics)
+                    sums[key] = sums[key].add(prediction) if key in sums else Sum(prediction, keep)
     for task in tasks:
         whole = sums[task.folder, task.source]
         before = priors.get(str(task.source)) if task.before is None else sums[task.folder, task.before].mask()
-        yield task, Result(whole.mask(), before, whole.windows, whole.exited, seconds[task.folder])
-
-
-class Sum:
-    """Members' predictions for one P, added up; of a single one the mask alone is held."""
-
-    def __init__(self, first: Prediction, several: bool) -> None:
-        self._total = first.probabilities if several else None  # (K, H, W)
-        self._mask = first.mask
-        self.windows, self.exited = first.windows, first.exited
-
-    def add(self, other: Prediction) -> "Sum":
-        """Add a member's probabilities."""
-        assert self._total is not None
-        self._total = self._total + other.probabilities
-        self.windows += other.windows
-        self.exited = None if self.exited is None or other.exited is None else self.exited + other.exited
-        return self
-
-    def mask(self) -> Tensor:
-        """Return the most probable classes.  # (H, W)"""
-        return self._mask if self._total is None else sliding_window.labels(self._total)
+        results = whole.mask(), before, whole.windows, whole.exited, seconds[task.folder]
+        yield task, Result(*results, whole.probabilities)
 
 
 def read_ahead(

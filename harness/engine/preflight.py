@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 from harness.common.atomic_files import JsonObject
 from harness.common.child import answer
 from harness.common.errors import HarnessError, UnfitError
-from harness.engine import build, class_weights, freezing, low_rank, sliding_window
+from harness.engine import build, class_weights, freezing, low_rank, optical_flow, sliding_window
 from harness.engine.error_messages import GIB
 from harness.plan.spec import TrainSpec, from_json
 from models.segmentor import Segmentor
@@ -35,7 +36,17 @@ def main() -> None:
         memory = available() if question["here"] else math.inf
         jobs = (read_train(content) for content in question["jobs"])
         problems = (problem(job, question["classes"], question["ranks"], memory) for job in jobs)
-        json.dump({"problem": next(filter(None, problems), "")}, out)
+        flows = (missing_flow(*flow) for flow in question.get("flows", ()))
+        json.dump({"problem": next(filter(None, chain(flows, problems)), "")}, out)
+
+
+def missing_flow(method: str, weights: str | None) -> str:
+    """Return why an optical flow that a metric asks for cannot be computed; empty for nothing."""
+    try:
+        optical_flow.check(method, weights)
+    except UnfitError as error:
+        return str(error)
+    return ""
 
 
 def read_train(content: JsonObject) -> TrainSpec:

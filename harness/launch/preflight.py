@@ -13,10 +13,12 @@ from harness.common import child
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
 from harness.common.redaction import one_line
+from harness.config.metrics import counted
 from harness.launch.launchers._environment import child_environment
-from harness.plan.job import Job, Train
+from harness.plan.job import Evaluate, Job, Train
 from harness.plan.plan import Plan
 from harness.plan.spec import to_json
+from harness.results import records
 
 PATIENCE = 600  # seconds; BEiT-Large's weights from a slow disk are minutes
 
@@ -71,12 +73,20 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
                 content = to_json(spec)
                 parts = [content[key] for key in ("encoder", "decoder", "plugins", "train", "evaluate")]
                 specs.setdefault(json.dumps(parts, sort_keys=True), content)
-    if not specs:
+    flows = sorted({flow for job in jobs if not isinstance(job, Train) for flow in asked_flows(job)}, key=str)
+    if not specs and not flows:
         return
     classes = plan.config.content.classes
-    question = {"jobs": list(specs.values()), "classes": classes, "ranks": ranks, "here": here}
+    question = {"jobs": list(specs.values()), "flows": flows, "classes": classes, "ranks": ranks, "here": here}
     if problem := answered(json.dumps(question)):
         raise UnfitError(problem)
+
+
+def asked_flows(job: Evaluate) -> list[tuple[str, str | None]]:
+    """Return the optical flows that an evaluation's metrics ask for."""
+    config = job.config
+    metrics = [records.maker(each.name, each.config, config.folders)(1) for each in counted(config)]
+    return [metric.flow for metric in metrics if metric.flow is not None]
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
-from harness.config import plugins
+from harness.config import metrics, plugins
 from harness.config.compose import Config, EvaluateConfig, PluginSpec, TrainConfig, used
 from harness.data import hold_out
 from harness.plan.spec import EvaluateSpec, TrainSpec
@@ -195,6 +195,7 @@ class Evaluate(_Job):
         config = self.config
         evaluate = used(config["evaluate"], EvaluateConfig)
         evaluate.pop("small_views", None)  # as "views" below
+        counted = metrics.counted(config)
         identity: JsonObject = {
             "kind": "evaluate",
             "members": [member.fingerprint for member in self.members],
@@ -214,6 +215,8 @@ class Evaluate(_Job):
             identity["stage"] = self.stage
         elif self.prior is not None:
             identity["prior"] = self.prior
+        if counted:
+            identity["metrics"] = [plugin_identity(config, "metric", "metrics", metric) for metric in counted]
         return identity | ({"control": self.control} if self.control else {})
 
     @property
@@ -240,6 +243,7 @@ class Evaluate(_Job):
             evaluate=replace(config.evaluate, window=config.window, small_views=self.small_views),
             plugins=config.folders,
             identity=self.identity,
+            metrics={metric.name: metric.config for metric in metrics.counted(config)},
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UsageError
-from harness.config import plugins
+from harness.config import metrics, plugins
 from harness.plan.job import Job, Train
 from harness.plan.plan import Plan
 
@@ -31,7 +31,7 @@ WITHIN = (
     "harness/data/stream.py",
     "harness/data/augmentation.py",
     "harness/data/pictures.py",
-    "harness/results/metrics.py",
+    "harness/results/metrics/",
 )
 OURS = ("harness/", "models/", "experiments/", "reports/")  # of the project, no person's own
 INSTALLED = {"site-packages", "dist-packages"}
@@ -48,12 +48,14 @@ def entries(job: Job) -> list[Path]:
     """Return the files where a job's computation starts: the engine, and the plug-ins it uses."""
     config = job.config
     kind = "train" if isinstance(job, Train) else "evaluate"
+    counted = [] if isinstance(job, Train) else metrics.counted(config)
     decoders = [job.decoder] if isinstance(job, Train) else [member.decoder for member in job.members]
     return [
         plugins.PROJECT / "harness" / "engine" / f"{kind}.py",
         plugins.find("datasets", config["data"]["name"], config.folders),
         plugins.find("encoders", config["encoder"]["name"], config.folders),
         *(plugins.find("decoders", name, config.folders) for name in decoders),
+        *(plugins.find("metrics", metric.name, config.folders) for metric in counted),
     ]
 
 
@@ -84,9 +86,11 @@ def imports(path: Path) -> tuple[Path, ...]:
         return ()
     files: list[Path] = []
     for name, level in imported_names(path):
-        ours = plugins.PROJECT / (name.replace(".", "/") + ".py")
-        if level == 0 and ours.is_file():
-            files.append(ours)
+        stem = plugins.PROJECT / name.replace(".", "/")
+        ours = [path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()]
+        ours = [path for path in ours if path.stat().st_size]  # most packages are folders, with nothing to compute
+        if name and level == 0 and ours:
+            files += ours
         elif own(path):
             files += relative(path, name, level) if level else absolute(name)
     return tuple(dict.fromkeys(files))

@@ -1,7 +1,7 @@
 """The content of job.yaml: a job as a worker runs it. It is written as JSON, which is YAML."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -58,6 +58,7 @@ class EvaluateSpec:
     evaluate: EvaluateConfig  # its window is an int
     plugins: tuple[str, ...]  # folders
     identity: JsonObject
+    metrics: JsonObject = field(default_factory=dict)  # with counts of their own: name -> options
     launch: LaunchSpec = LaunchSpec()
 
 
@@ -67,11 +68,11 @@ T = TypeVar("T")
 
 
 def to_json(spec: JobSpec) -> JsonObject:
-    """Return the content of job.yaml: a launch's options lie beside the job's; some keys are left out where None."""
+    """Return the content of job.yaml: a launch's options lie beside the job's; some keys are left out where empty."""
     content = asdict(spec)
     launch: JsonObject = content.pop("launch")
-    for section, key in ((content, "control"), (content["data"], "hold_out")):
-        if section.get(key) is None:
+    for section, key in ((content, "control"), (content, "metrics"), (content["data"], "hold_out")):
+        if not section.get(key):
             section.pop(key, None)
     launched = spec.launch != LaunchSpec()
     return content | {key: value for key, value in launch.items() if launched and value is not None}

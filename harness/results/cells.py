@@ -17,7 +17,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
     if cell.skip is not None:
         return {"status": "missing", "reason": cell.skip}
     if plan.state(cell.job) == "done":
-        record = records.read_evaluation(directory)
+        record = records.read_evaluation(directory, records.chosen(cell.job.config))
         if not record.labelled:
             return {"status": "unlabelled", "reason": submission.of_cell(plan, cell)}
         provenance = records.joined(
@@ -32,6 +32,7 @@ def read(plan: Plan, cell: Cell, failures: Mapping[Job, str]) -> JsonObject:
             "units": len(set(unit_of.values())),
             "videos": record.videos,
             "unit_of": unit_of,
+            "totals": record.totals(unit_of),
             "moved": record.moved,
             "exited": record.exited,
             "versions": provenance.get("versions") or {},

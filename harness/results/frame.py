@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from harness.results import paper
-from harness.results.rows import CellResult, Context, Row, aggregate, in_order, null
+from harness.results.means import null
+from harness.results.rows import CellResult, Context, Row, aggregate, in_order
 
 KEPT = tuple(f.name for f in fields(CellResult) if f.name != "sums")
 COLUMNS = (*KEPT, "sums", "paper_miou", "paper_gain")  # sums: stats.UnitSums, or None

@@ -4,6 +4,7 @@ Shapes: V videos, K classes.
 """
 
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,17 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.atomic_files import JsonObject, read_json
+from harness.config import metrics as metric_plugins
+from harness.config import plugins
+from harness.config.compose import Config
 from harness.jobdir.paths import JobDir
 from harness.results import metrics
+from harness.results.metric import Floats, Metric, counts_itself
+from harness.results.units import UnitTotals, unit_totals
 
 STAGE = ("pixels", "moved", "windows", "exited")  # what an evaluation counts against the stage before
-OF_CONFUSION: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
-    "miou": metrics.miou,
-    "miou_nanmean": metrics.miou_nanmean,
-    "fwiou": metrics.fwiou,
-    "accuracy": metrics.accuracy,
-    "mean_accuracy": metrics.mean_accuracy,
-}
+OWN = "metric_"  # before the name of a metric in a video's file
+MakeMetric = Callable[[int], Metric]  # from the number of classes
+
+
+def chosen(config: Config) -> dict[str, MakeMetric]:
+    """Return all metrics of a configuration by name, in the order of tables. Raise UsageError where one is unfit."""
+    specs = metric_plugins.chosen(config)
+    return {spec.name: maker(spec.name, spec.config, config.folders) for spec in specs}
+
+
+def maker(name: str, options: Mapping[str, Any] | None = None, folders: plugins.Folders = ()) -> MakeMetric:
+    """Return a function that makes a metric of so many classes."""
+    module = metric_plugins.load(name, folders)
+
+    def make(num_classes: int) -> Metric:
+        metric: Metric = module.Metric(num_classes, module.Config(**(options or {})))
+        return metric
+
+    return make
+
+
+def always() -> dict[str, MakeMetric]:
+    """Return the metrics that every evaluation has."""
+    return {name: maker(name) for name in metric_plugins.ALWAYS}
 
 
 def joined(jobs: Sequence[Mapping[str, Any]]) -> JsonObject:
@@ -57,6 +80,8 @@ class RunRecord:
     run_id: str | None = None
     stage: Mapping[str, int] = field(default_factory=dict)  # over all videos; empty without a stage before
     vc: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> totals of `metrics.Consistency`
+    own: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)  # metric -> name -> its sums
+    makers: Mapping[str, MakeMetric] = field(default_factory=always, repr=False, compare=False)
 
     @property
     def labelled(self) -> bool:
@@ -92,45 +117,89 @@ class RunRecord:
         stage = {key: value for key, value in of_stage.items() if value is not None}
         if not self.labelled:
             return stage
-        confusion = self.confusion
-        scores = {name: 100 * function(confusion) for name, function in OF_CONFUSION.items()}
-        if self.vc.keys() >= self.videos.keys():
-            scores |= {name: 100 * value for name, value in metrics.consistency(self.vc.values()).items()}
+        scores: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            sums = self.sums(name)
+            if sums is not None:
+                values = metric.values(np.sum([sums[video] for video in self.videos], axis=0))
+                scores |= {number: 100 * value for number, value in values.items() if not math.isnan(value)}
         return {**scores, **stage}
 
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics by name."""
+        return {name: make(len(self.confusion)) for name, make in self.makers.items()}
 
-def read_evaluation(directory: Path) -> RunRecord:
-    """Return a finished evaluation from its directory."""
+    def sums(self, metric: str) -> Mapping[str, Floats] | None:
+        """Return a metric's sums by video; None where they were not counted."""
+        if not counts_itself(self.metrics[metric]):
+            return self._classes
+        counted = self.vc if metric == "mvc" else self.own.get(metric, {})
+        return counted if counted.keys() >= self.videos.keys() else None
+
+    def totals(self, unit_of: Mapping[str, str]) -> dict[str, UnitTotals]:
+        """Return the sums of all metrics that were counted, by unit."""
+        every = {name: (metric, self.sums(name)) for name, metric in self.metrics.items()}
+        return {
+            name: unit_totals({video: sums[video] for video in self.videos}, unit_of, metric)
+            for name, (metric, sums) in every.items()
+            if sums is not None
+        }
+
+    @cached_property
+    def _classes(self) -> dict[str, Floats]:
+        return {video: np.stack(metrics.Classes.of(confusion)) for video, confusion in self.videos.items()}
+
+
+def read_evaluation(directory: Path, makers: Mapping[str, MakeMetric] | None = None) -> RunRecord:
+    """Return a finished evaluation from its directory, with the numbers of `makers`, else those of every evaluation."""
     videos, stages, vc = {}, [], {}
+    own: dict[str, dict[str, Floats]] = {}
     for path in JobDir(directory).video_files():
         with np.load(path, allow_pickle=False) as saved:
             videos[path.stem] = saved["confusion"]
             stages.append({key: int(saved[key]) for key in STAGE if key in saved})
             if "vc" in saved:
                 vc[path.stem] = saved["vc"]
+            for key in saved.files:
+                if key.startswith(OWN):
+                    own.setdefault(key.removeprefix(OWN), {})[path.stem] = saved[key]
     counted = [key for key in STAGE if stages and all(key in counts for counts in stages)]  # older files lack them
     stage = {key: sum(counts[key] for counts in stages) for key in counted}
-    return RunRecord(directory.name, videos, provenance(directory), stage=stage, vc=vc)
+    facts = provenance(directory)
+    return RunRecord(directory.name, videos, facts, stage=stage, vc=vc, own=own, makers=makers or always())
 
 
 def packed(record: RunRecord) -> bytes:
-    """Return all counts as a compressed file: names (V,), confusion (V, K, K), vc (V, ...) if all have it, stages."""
+    """Return all counts as a compressed file: names (V,), confusion (V, K, K), vc (V, ...) if all have it, stages.
+
+    So the sums of each metric with counts of its own, as metric_NAME (V, ...).
+    """
     buffer = io.BytesIO()
     names = list(record.videos)
     whole = {"vc": np.stack([record.vc[name] for name in names])} if record.vc.keys() >= set(names) else {}
     whole |= {f"stage_{key}": np.array(number) for key, number in record.stage.items()}
+    for metric, sums in record.own.items():
+        if sums.keys() >= set(names):
+            whole[OWN + metric] = np.stack([sums[name] for name in names])
     matrices = np.stack(list(record.videos.values()))
     np.savez_compressed(buffer, names=np.array(names), confusion=matrices, **whole)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def unpacked(data: bytes, run_id: str) -> RunRecord:
-    """Return the inverse of `packed`, as MLflow's run `run_id` holds it."""
+def unpacked(data: bytes, run_id: str, makers: Mapping[str, MakeMetric] | None = None) -> RunRecord:
+    """Return the inverse of `packed`, as MLflow's run `run_id` holds it, with the numbers of `makers`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as saved:
         names = saved["names"].tolist()
         vc = dict(zip(names, saved["vc"], strict=True)) if "vc" in saved else {}
         stage = {key: int(saved[f"stage_{key}"]) for key in STAGE if f"stage_{key}" in saved}
-        return RunRecord(run_id, dict(zip(names, saved["confusion"], strict=True)), {}, run_id, stage, vc)
+        own = {
+            key.removeprefix(OWN): dict(zip(names, saved[key], strict=True))
+            for key in saved.files
+            if key.startswith(OWN)
+        }
+        videos = dict(zip(names, saved["confusion"], strict=True))
+        return RunRecord(run_id, videos, {}, run_id, stage, vc, own, makers or always())
 
 
 def provenance(directory: Path) -> JsonObject:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from harness.plan.cell import Cell
 from harness.plan.job import GIVEN
 from harness.plan.plan import Experiment, setting
-from harness.results import paper, stats
+from harness.results import means, paper, stats
 from harness.results.evidence import Evidence, FrameCost, frame_cost
+from harness.results.units import Sample, UnitTotals
 
 STATUSES = (  # a cell of several seeds has the first of these that a seed has
     "failed",
@@ -67,6 +68,7 @@ class CellResult:
     videos: InitVar[Mapping[str, NDArray[np.int64]] | None] = None
     unit_of: InitVar[Mapping[str, str] | None] = None  # video -> what is resampled; None: the video itself
     sums: stats.UnitSums | None = field(default=None, repr=False, compare=False)
+    totals: Mapping[str, UnitTotals] = field(default_factory=dict, repr=False, compare=False)  # by metric
 
     def __post_init__(self, videos: Mapping[str, NDArray[np.int64]] | None, unit_of: Mapping[str, str] | None) -> None:
         if self.status not in STATUSES:
@@ -75,6 +77,13 @@ class CellResult:
             raise ValueError(f"{self.cell} seed {self.seed}: a cell has an mIoU exactly if it is done")
         if videos is not None:
             object.__setattr__(self, "sums", stats.unit_sums(videos, unit_of))
+
+    def sample(self, number: str) -> Sample | None:
+        """Return one of its numbers over units; None where the sums are not at hand."""
+        if number == "miou":
+            return self.sums
+        owner = next((totals for totals in self.totals.values() if number in totals.metric.names), None)
+        return None if owner is None else owner.number(number)
 
 
 @dataclass(frozen=True)
@@ -121,12 +130,12 @@ class Gain:
     @property
     def mean(self) -> float | None:
         """None where no seed has both."""
-        return _mean(self.by_seed.values())
+        return means.mean(self.by_seed.values())
 
     @property
     def sd(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
-        return _sd(self.by_seed.values())
+        return means.sd(self.by_seed.values())
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,7 @@ class Row:
     exited: float | None
     metrics: Mapping[str, float]  # means of all numbers that every seed has
     claim: ClaimResult | None = None
+    against: tuple[CellResult, ...] = field(default=(), repr=False, compare=False)  # the baseline's runs
 
     @property
     def done(self) -> tuple[CellResult, ...]:
@@ -209,7 +219,7 @@ class Row:
 
     def values(self, names: Iterable[str]) -> dict[str, object]:
         """Return plain values by name (SUMMARY), None for every kind of unknown: a line of a CSV file or of JSON."""
-        return {name: null(attrgetter(NESTED.get(name, name))(self)) for name in names}
+        return {name: means.null(attrgetter(NESTED.get(name, name))(self)) for name in names}
 
 
 NESTED = {  # name in SUMMARY -> attribute of a row
@@ -306,42 +316,52 @@ def _row(runs: list[CellResult], baseline: list[CellResult]) -> Row:
         status=next(status for status in STATUSES if any(run.status == status for run in runs)),
         reason=_reason(runs),
         units=min((run.units for run in done if run.units is not None), default=None),
-        miou=_mean(run.miou for run in done),
-        sd=_sd(run.miou for run in done),
-        interval=_interval(done),
-        gain=_gain(done, baseline),
+        miou=means.mean(run.miou for run in done),
+        sd=means.sd(run.miou for run in done),
+        interval=interval_of(done),
+        gain=gain_of(done, baseline),
         paper_miou=published.miou if published else None,
         paper_gain=published.gain if published else None,
         changed=", ".join(sorted({run.changed for run in runs if run.changed})) or None,
-        moved=_mean(run.moved for run in done),
-        exited=_mean(run.exited for run in done),
-        metrics=_means([run.metrics for run in done]),
+        moved=means.mean(run.moved for run in done),
+        exited=means.mean(run.exited for run in done),
+        metrics=means.of_all([run.metrics for run in done]),
+        against=tuple(baseline),
     )
 
 
 def gain(ours: Row, baseline: Row) -> Gain:
     """Return a row's difference to another of the same experiment."""
-    return _gain(ours.done, baseline.done)
+    return gain_of(ours.done, baseline.done)
 
 
-def _gain(ours: Sequence[CellResult], baseline: Sequence[CellResult]) -> Gain:
+def gain_of(ours: Sequence[CellResult], baseline: Sequence[CellResult], number: str = "miou") -> Gain:
+    """Return the gain of runs over a baseline's in one of their numbers."""
     theirs = {run.seed: run for run in baseline if run.status == "done"}
     pairs = [(run, theirs[run.seed]) for run in ours if run.seed in theirs]
     same = all(run.members and run.members == other.members for run, other in pairs)
-    differences = ((run.seed, (run.miou or 0) - (other.miou or 0)) for run, other in pairs)
+    if number == "miou":
+        differences = [(run.seed, (run.miou or 0) - (other.miou or 0)) for run, other in pairs]
+    else:
+        pairs = [(run, other) for run, other in pairs if number in run.metrics and number in other.metrics]
+        differences = [(run.seed, run.metrics[number] - other.metrics[number]) for run, other in pairs]
     by_seed = {seed: difference for seed, difference in differences if math.isfinite(difference)}
-    return Gain(by_seed, _interval([run for run, _ in pairs], [other for _, other in pairs], same), same)
+    return Gain(by_seed, interval_of([run for run, _ in pairs], [other for _, other in pairs], same, number), same)
 
 
-def _interval(
-    ours: Sequence[CellResult], baseline: Sequence[CellResult] = (), same_checkpoints: bool = False
+def interval_of(
+    ours: Sequence[CellResult],
+    baseline: Sequence[CellResult] = (),
+    same_checkpoints: bool = False,
+    number: str = "miou",
 ) -> stats.Interval:
     """Return the interval in percent. Rows of pairs of models may share trainings: no independent seeds."""
     trainings = [set(run.members) for run in ours]
     trainings = [own | set(run.members) for own, run in zip(trainings, baseline or ours, strict=True)]
     if sum(map(len, trainings)) > len(set().union(*trainings)):
         return stats.Interval(reason="its seeds share trainings")
-    return stats.interval([run.sums for run in ours], [run.sums for run in baseline], same_checkpoints).percent
+    samples = [[run.sample(number) for run in runs] for runs in (ours, baseline)]
+    return stats.interval(samples[0], samples[1], same_checkpoints).percent
 
 
 def _with_claims(rows: list[Row], context: Context) -> list[Row]:
@@ -366,22 +386,6 @@ def reasons(context: Context) -> tuple[str, ...]:
     return () if context.comparable else context.reasons or ("not the paper's setting",)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    return float(np.mean(numbers)) if numbers else None
-
-
-def _sd(values: Iterable[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-
-
-def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the means of the numbers that all seeds have, in the order of the first."""
-    shared = [key for key in (seeds[0] if seeds else {}) if all(key in numbers for numbers in seeds)]
-    return {key: float(np.mean([numbers[key] for numbers in seeds])) for key in shared}
-
-
 def _reason(runs: Sequence[CellResult]) -> str | None:
     """Return why seeds are not done: once where it is the same for all, else seed by seed."""
     undone = [run for run in runs if run.status != "done"]
@@ -391,12 +395,3 @@ def _reason(runs: Sequence[CellResult]) -> str | None:
     if len(texts) == len(runs) and len(set(texts)) == 1:
         return undone[0].reason
     return "; ".join(f"seed {run.seed}: {text}" for run, text in zip(undone, texts, strict=True))
-
-
-def null(value: Any) -> Any:
-    """Return a value as plain Python: numbers unboxed, every kind of missing as None."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from harness.results.rows import ClaimResult, Context, Row, claims, null
+from harness.results import measures
+from harness.results.means import null
+from harness.results.rows import ClaimResult, Context, Row, claims
 
 SCHEMA = 1
 RUN = ("seed", "status", "reason", "fingerprint", "miou", "metrics", "run_id", "units")
@@ -29,6 +31,7 @@ def experiment_json(rows: Sequence[Row], context: Context) -> dict[str, object]:
         {
             **row.values(ROW),
             "reason": row.reason or row.no_interval,
+            "metrics": measures.as_json(row, context.margin),
             "cost": vars(context.cost(row)),
             "runs": [{key: null(getattr(run, key)) for key in (*RUN, *PROVENANCE)} for run in row.runs],
         }

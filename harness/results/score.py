@@ -35,7 +35,7 @@ from harness.plan import adoption
 from harness.plan.job import data_identity, digest
 from harness.plan.plan import Experiment
 from harness.results.metrics import Consistency
-from harness.results.records import RunRecord, read_evaluation
+from harness.results.records import RunRecord, chosen, read_evaluation
 from harness.results.rows import CellResult
 
 VERSION = 1  # of the counting: raised when a change moves numbers
@@ -119,7 +119,8 @@ def scores(root: Path, config: Config, split: str = "val") -> list[tuple[str, Ru
     for directory, saved in finished(root):
         if (saved.data, saved.split, saved.version) == (data, split, VERSION):
             provenance = {"name": saved.name, "split": saved.split, "seconds": saved.seconds}
-            records.append((saved.name, replace(read_evaluation(directory), provenance=provenance)))
+            record = read_evaluation(directory, chosen(config))
+            records.append((saved.name, replace(record, provenance=provenance)))
     return sorted(records, key=lambda record: record[0])
 
 
@@ -140,6 +141,7 @@ def rows(experiment: Experiment, records: Iterable[tuple[str, RunRecord]]) -> li
             units=len(set(unit_of.values())),
             videos=record.videos,
             unit_of=unit_of,
+            totals=record.totals(unit_of),
             order=last + index,
         )
         for index, (name, record) in enumerate(records)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit  # scipy.stats takes ten times as long to import
 
 from harness.results.paper import count
+from harness.results.units import Sample, Units, jackknife
 
 LEVEL = 0.95
 WEIGHT = 0.75  # of Cochran and Cox's quantile
@@ -46,6 +47,7 @@ EQUAL = "no difference of {margin:g} or more"
 UNDECIDED = "undecided"
 CONTRADICTED = "contradicted"
 NOT_COMPARABLE = "not comparable"
+BETTER, WORSE = "better", "worse"  # of a gain that nobody claims
 ONE_PAIR = "this pair of checkpoints only"
 WORDS = (REPRODUCED, SAME_SIGN, EQUAL, UNDECIDED, CONTRADICTED, NOT_COMPARABLE, ONE_PAIR)
 
@@ -105,7 +107,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class UnitSums:
+class UnitSums(Units):
     """All that mIoU needs of one evaluation, by unit: 3 K numbers each instead of K²."""
 
     names: tuple[str, ...]  # U units, sorted
@@ -113,23 +115,25 @@ class UnitSums:
     videos: int
     recordings: bool  # whether a unit is more than the video itself
 
-    @property
-    def described(self) -> str:
-        """'343 videos', '4 videos of 1 recording'."""
-        made_of = f" of {count(len(self.names), 'recording')}" if self.recordings else ""
-        return count(self.videos, "video") + made_of
-
     @cached_property
     def miou(self) -> float:
         """Over all units, 0..1; nan without ground truth."""
         return float(miou(self.sums.sum(axis=0)))
 
+    @property
+    def value(self) -> float:
+        """Return mIoU."""
+        return self.miou
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (U, 3, K)."""
+        return self.sums.shape
+
     @cached_property
     def shares(self) -> Floats:
         """Return what each unit moves mIoU by, times U, by the jackknife; their mean is 0.  # (U,)"""
-        without = miou(self.sums.sum(axis=0) - self.sums)
-        shares: Floats = (len(without) - 1) * (without.mean() - without)
-        return shares
+        return jackknife(miou(self.sums.sum(axis=0) - self.sums))
 
 
 def unit_sums(videos: Mapping[str, NDArray[np.int64]], unit_of: Mapping[str, str] | None = None) -> UnitSums:
@@ -173,11 +177,12 @@ def class_iou(evaluations: Sequence[UnitSums]) -> Floats | None:
 
 
 def interval(
-    cells: Sequence[UnitSums | None], baseline: Sequence[UnitSums | None] = (), same_checkpoints: bool = False
+    cells: Sequence[Sample | None], baseline: Sequence[Sample | None] = (), same_checkpoints: bool = False
 ) -> Interval:
-    """Return the LEVEL interval of the mean mIoU (0..1) over `cells`, one a seed, less `baseline`'s, paired by seed.
+    """Return the LEVEL interval of the mean number (0..1) over `cells`, one a seed, less `baseline`'s, paired by seed.
 
-    None stands for an evaluation whose matrices are not at hand. `same_checkpoints`: both evaluate the same trainings.
+    The number of UnitSums is mIoU. None stands for an evaluation whose matrices are not at hand.
+    `same_checkpoints`: both evaluate the same trainings.
     """
     every = [each for each in (*cells, *baseline) if each is not None]
     if not cells:
@@ -185,14 +190,14 @@ def interval(
     if len(every) < len(cells) + len(baseline):
         return Interval(reason="confusion matrices per video are not available")
     first = every[0]
-    if any(each.names != first.names or each.sums.shape != first.sums.shape for each in every):
+    if any(each.names != first.names or each.shape != first.shape for each in every):
         return Interval(reason="rows differ in videos or classes")
     ours, theirs = every[: len(cells)], every[len(cells) :]
-    values = np.array([each.miou for each in ours])  # (S,)
+    values = np.array([each.value for each in ours])  # (S,)
     if np.isnan(values).any():
         return Interval(reason="no pixel has a label")
     if theirs:
-        values = values - [each.miou for each in theirs]
+        values = values - [each.value for each in theirs]
     if len(first.names) < FEWEST:
         if len(cells) < SEEDS:
             return Interval(
@@ -300,6 +305,17 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if (ours.low > 0) != (theirs > 0):
         return Verdict(CONTRADICTED)
     return Verdict(REPRODUCED if ours.low <= theirs <= ours.high else SAME_SIGN)
+
+
+def difference(ours: Interval, margin: float = MARGIN, better: str = "higher") -> Verdict:
+    """Return what an interval of a gain, in points, says of it without a claim: BETTER, WORSE, EQUAL or UNDECIDED."""
+    if ours.low is None or ours.high is None:
+        return Verdict(None, ours.reason)
+    if ours.of == CHECKPOINT_PAIR:
+        return Verdict(ONE_PAIR, "one seed")
+    if ours.low <= 0 <= ours.high:
+        return Verdict(EQUAL.format(margin=margin) if -margin < ours.low and ours.high < margin else UNDECIDED)
+    return Verdict(BETTER if (ours.low > 0) == (better == "higher") else WORSE)
 
 
 def holm(values: Sequence[float]) -> list[bool]:

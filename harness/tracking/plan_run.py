@@ -134,7 +134,8 @@ class PlanRun:
         done = [(seed, cell) for seed, cell in self.experiment.cells if self.plan.state(cell.job) == "done"]
         attempts = [records.provenance(self.plan.directory(cell.job)).get("made") for _, cell in done]
         scored = [record.fingerprint for _, record in score.scores(self.plan.root, self.experiment.config)]
-        return digest([[seed, cell.name] for seed, cell in done] + attempts + scored)
+        metrics = list(self.experiment.config.evaluate.metrics)  # their numbers are told with the cells
+        return digest([[seed, cell.name] for seed, cell in done] + attempts + scored + metrics)
 
 
 def title(experiment: Experiment) -> str:

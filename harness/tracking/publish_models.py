@@ -13,6 +13,7 @@ from harness.tracking.plan_run import PlanRun
 
 log = logging.getLogger(__name__)
 
+LOADER = "harness.tools.pyfunc"
 LARGE = 50_000_000  # bytes that take a while to send
 
 
@@ -35,7 +36,8 @@ def register(plan_run: PlanRun, rows: Sequence[Row], context: Context) -> None:
             if size > LARGE and registry.version(tracking, name, key) is None:
                 log.info(f"uploading the model {name} to MLflow, {size / 1e6:.0f} MB")
             card = card_of(plan_run, job, context)
-            version = registry.register(tracking, name, runs[job.fingerprint], key, files, card)
+            loader = LOADER if len(job.members) == 1 else None  # an ensemble's weights are its members' versions
+            version = registry.register(tracking, name, runs[job.fingerprint], key, files, card, loader)
             miou = records.read_evaluation(plan.directory(job)).final["miou"]
             registry.name_best(tracking, name, version, miou, context.comparable)
 
@@ -61,7 +63,7 @@ def model_key(plan: Plan, job: Evaluate) -> dict[str, str]:
 def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
     """Return a model's card: what it is, its numbers, what they may be compared with, and how to use it."""
     plan = plan_run.plan
-    record = records.read_evaluation(plan.directory(job))
+    record = records.read_evaluation(plan.directory(job), records.chosen(job.config))
     facts = setting(job.config)
     seeds = ", ".join(str(seed) for seed in sorted({member.config["seed"] for member in job.members}))
     lines = [
@@ -81,7 +83,8 @@ def card_of(plan_run: PlanRun, job: Evaluate, context: Context) -> str:
         lines.append(f"An ensemble, the argmax of summed probabilities, of {', '.join(parts)}.")
     folders = " ".join(str(plan.directory(member)) for member in job.members)
     lines += [
-        f"Use it: `harness predict {folders} VIDEO`",
+        f"Use it: `harness predict {folders} VIDEO`"
+        + ("" if len(job.members) > 1 else ", or `mlflow models predict` (docs/API.md)"),
         "Weights carry the terms of the data and of the pretrained encoder that they were made from (docs/DATA.md).",
     ]
     return "\n\n".join(lines) + "\n"

@@ -35,7 +35,7 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell, order: str) -> None:
     """Upload a cell's final numbers, counts and GPU samples."""
     plan, tracking, job = plan_run.plan, plan_run.tracking, cell.job
     files = plan.jobdir(job)
-    record = records.read_evaluation(files.folder)
+    record = records.read_evaluation(files.folder, records.chosen(job.config))
     trained = [records.provenance(plan.directory(needed)) for needed in job.inputs]
     run = tracking.child(
         *plan_run.ids(),
@@ -62,9 +62,11 @@ def publish_cell(plan_run: PlanRun, seed: int, cell: Cell, order: str) -> None:
         },
         began=ended(files.outcome_file) - (record.provenance.get("seconds") or 0),
     )
-    if tracking.get(run).status == "FINISHED":
+    stored, points = tracking.get(run), final_points(record, files.outcome_file)
+    if stored.status == "FINISHED":  # of a metric that was chosen since, the class sums are there already
+        tracking.log(run, [point for point in points if point[0] not in stored.metrics])
         return
-    points = [*final_points(record, files.outcome_file), *cost_points(record, files.outcome_file)]
+    points += cost_points(record, files.outcome_file)
     tracking.log(run, [*points, *Samples(files).read()])
     log_dataset(tracking, run, job, job.split, "eval")
     tracking.json(run, "config/job.json", to_json(job.spec()))

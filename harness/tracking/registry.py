@@ -1,7 +1,7 @@
 """MLflow's model registry: a model as a version of a registered model, found again by its tags.
 
-Files go into a LoggedModel of the run that has the model's numbers (safetensors and JSON as they are: MLflow's own
-flavours would serialise the network anew).
+Files go into a LoggedModel of the run that has the model's numbers, safetensors and JSON as they are, with an MLmodel
+that names the module which loads them: MLflow's own flavours would serialise the network anew.
 """
 
 import hashlib
@@ -66,12 +66,23 @@ def name_best(tracking: Tracking, name: str, version: str, miou: float, protocol
 
 @speaks
 def register(
-    tracking: Tracking, name: str, run_id: str, key: Mapping[str, str], files: Sequence[Path], card: str
+    tracking: Tracking,
+    name: str,
+    run_id: str,
+    key: Mapping[str, str],
+    files: Sequence[Path],
+    card: str,
+    loader: str | None = None,
 ) -> str:
     """Make a run's model a version of `name`, which is made at the first need; returns the version.
 
-    `card` is Markdown. A version with the tags of `key` keeps its files and gets the card.
+    `card` is Markdown; `loader` the module that makes an MLflow python_function of the files. A version with the tags
+    of `key` keeps its files and gets the card.
     """
+    from mlflow import pyfunc  # a second
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
     check(tracking)
     client, full = tracking.connect(), registered(tracking, name)
     card = clip(card, CARD_CHARS)
@@ -88,6 +99,12 @@ def register(
     )
     for path in files:
         client.log_model_artifact(model.model_id, str(path))
+    if loader:
+        with TemporaryDirectory() as folder:
+            described = Model(run_id=run_id, model_id=model.model_id)
+            pyfunc.add_to_model(described, loader_module=loader)
+            described.save(Path(folder) / MLMODEL_FILE_NAME)
+            client.log_model_artifact(model.model_id, str(Path(folder) / MLMODEL_FILE_NAME))
     client.finalize_logged_model(model.model_id, "READY")
     given = client.create_model_version(
         full, model.artifact_location, run_id, tags=tags, description=card, model_id=model.model_id

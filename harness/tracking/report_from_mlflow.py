@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.common.errors import UnfitError
 from harness.config import input_digests
+from harness.config.compose import Config
 from harness.plan.cell import Cell
 from harness.plan.plan import Experiment, Plan
 from harness.report.evidence import EVIDENCE, read_evidence
@@ -55,7 +56,9 @@ def scores(
     """Return scores of other people's masks by name: those of the plan's run, and those under the root alone."""
     cell = of_plan(runs)
     children = [] if cell is None else tracking.children(cell.experiment_id, cell.tags[PARENT], SCORE)
-    stored = {run.params["method"]: unpack(tracking, run) for run in children if run.status == "FINISHED"}
+    stored = {
+        run.params["method"]: unpack(tracking, run, experiment.config) for run in children if run.status == "FINISHED"
+    }
     return sorted({**stored, **dict(score.scores(plan.root, experiment.config))}.items())
 
 
@@ -64,10 +67,11 @@ def of_plan(runs: Iterable[Found]) -> Found | None:
     return next((run for run in runs if PARENT in run.tags), None)
 
 
-def unpack(tracking: Tracking, run: Found) -> records.RunRecord:
-    """Return a run's counts. Raise UnfitError if it holds none."""
+def unpack(tracking: Tracking, run: Found, config: Config) -> records.RunRecord:
+    """Return a run's counts, with the configuration's metrics. Raise UnfitError if it holds none."""
     with TemporaryDirectory() as folder:
-        return records.unpacked(tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes(), run.run_id)
+        data = tracking.download(run.run_id, "matrices.npz", Path(folder)).read_bytes()
+    return records.unpacked(data, run.run_id, records.chosen(config))
 
 
 def fetch(tracking: Tracking, runs: Iterable[Found], folder: Path | None) -> Evidence:
@@ -93,7 +97,7 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         return {"status": "missing", "reason": cell.skip}
     if run is None:
         return dict(shown.undone.get(cell.job.config_hash, {"status": "missing", "reason": "not in MLflow"}))
-    record = unpack(tracking, run)
+    record = unpack(tracking, run, cell.job.config)
     if not record.labelled:
         return {
             "status": "unlabelled",
@@ -110,6 +114,7 @@ def read(tracking: Tracking, experiment: Experiment, cell: Cell, run: Found | No
         "units": len(set(unit_of.values())),
         "videos": record.videos,
         "unit_of": unit_of,
+        "totals": record.totals(unit_of),
         "commit": tags.value(run.tags, tags.COMMIT),
         "dirty": {"True": True, "False": False}.get(run.tags.get("harness.dirty", "")),
         "device": tags.value(run.tags, tags.DEVICE),

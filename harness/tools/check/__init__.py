@@ -1,8 +1,9 @@
-"""`harness check`: does a decoder, an encoder or a data set keep its contract, and where does it not?
+"""`harness check`: does a decoder, encoder, data set or metric keep its contract, and where does it not?
 
 Every check runs by itself: one that fails says in a line what was expected and what came, and the others
 go on. What is measured is real: a training, a resumed training and two gloo ranks of a tiny BEiT, in a temporary
-directory. The contracts are models/contract.py, models/segmentor.py (Encoder) and harness/data/contract.py.
+directory. The contracts are models/contract.py, models/segmentor.py (Encoder), harness/data/contract.py and
+harness/results/metric.py.
 """
 
 import dataclasses
@@ -23,7 +24,12 @@ log = logging.getLogger(__name__)
 
 __all__ = ["KINDS", "Broken", "Held", "checks", "expect", "explain", "find", "line", "options"]
 
-KINDS = {"decoders": "Decoder", "encoders": "Encoder", "datasets": "Dataset"}  # what a file of a kind exposes
+KINDS = {
+    "decoders": "Decoder",
+    "encoders": "Encoder",
+    "datasets": "Dataset",
+    "metrics": "Metric",
+}  # what a file of a kind exposes
 
 
 def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path, ...]]:
@@ -47,7 +53,9 @@ def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path
     kinds = [kind for kind, plugin_names in names.items() if word in plugin_names]
     if not kinds:
         near = plugins.suggestion(word, [name for plugin_names in names.values() for name in plugin_names])
-        raise UsageError(f"no decoder, encoder or data set '{word}'{near}; did you give its folder with --plugins?")
+        raise UsageError(
+            f"no decoder, encoder, data set or metric '{word}'{near}; did you give its folder with --plugins?"
+        )
     if len(kinds) > 1:
         raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give its file's path")
     return kinds[0], word, resolved
@@ -109,6 +117,8 @@ def checks(
         from harness.tools.check import _dataset as suite
     elif kind == "encoders":
         from harness.tools.check import _encoder as suite  # type: ignore[no-redef]
+    elif kind == "metrics":
+        from harness.tools.check import _metric as suite  # type: ignore[no-redef]
     else:
         from harness.tools.check import _decoder as suite  # type: ignore[no-redef]
     for what, action in suite.checks(name, path, module, tuple(map(str, folders)), config_fields or {}):

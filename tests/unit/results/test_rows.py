@@ -332,7 +332,7 @@ def test_json_has_its_schema(frame: pd.DataFrame) -> None:
     assert list(experiment) == ["experiment", "preset", "dataset", "comparable", "reason", "rows", "claims"]
     assert (experiment["comparable"], experiment["reason"]) == (False, "data: x")
     keys = "cell status reason seeds units miou low high gain gain_low gain_high paper_miou paper_gain verdict "
-    keys += "interval_of sd_seeds sd_units gain_interval_of gain_sd_seeds gain_sd_units cost runs"
+    keys += "interval_of sd_seeds sd_units gain_interval_of gain_sd_seeds gain_sd_units metrics cost runs"
     assert all(list(row) == keys.split() for row in experiment["rows"])
     upernet, a, b = experiment["rows"]
     assert (upernet["miou"], upernet["gain"], upernet["seeds"], upernet["units"]) == (42.0, None, 3, 4)

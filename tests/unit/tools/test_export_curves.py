@@ -60,7 +60,7 @@ def test_a_plan_chooses_its_trainings(planned: Plan, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "because"),
     [
-        (["models", "--csv", "x"], "export models: 'curves' or 'report' can be exported"),
+        (["models", "--csv", "x"], "export models: 'curves', 'report' or 'model' can be exported"),
         (["curves"], "give one of --csv, --tensorboard, --wandb-offline"),
     ],
 )

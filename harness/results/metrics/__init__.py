@@ -1,10 +1,12 @@
-"""Numbers from confusion matrices and frames, as VSPW's official scripts take them (`utils.Evaluator`, `VC_perclip`).
+"""The metrics, one a file, and what they share: numbers of confusion matrices and frames as VSPW's scripts take them
+(`utils.Evaluator`, `VC_perclip`).
 
 Shapes: K classes; a confusion matrix is (K, K) of pixels, rows are truth, columns are prediction. Void is not in it.
 Truth and masks of a frame are (H, W).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,52 +19,100 @@ WINDOWS = (8, 16)  # frames that must agree: mVC8 and mVC16
 VARIANTS = ("", "_strict")
 
 
+class Classes(NamedTuple):
+    """The pixels of each class, of which every number of a confusion matrix here is made.  # (K,) each"""
+
+    hits: Scores
+    truth: Scores
+    predicted: Scores
+
+    @classmethod
+    def of(cls, confusion: Counts) -> Self:
+        """Return the classes of a confusion matrix (K, K)."""
+        return cls(np.diagonal(confusion).astype(np.float64), confusion.sum(axis=1), confusion.sum(axis=0))
+
+    @property
+    def iou(self) -> Scores:
+        """Return the intersection over union of each class; nan for one in neither truth nor prediction.  # (K,)"""
+        return _ratio(self.hits, self.predicted + self.truth - self.hits)
+
+    @property
+    def precision(self) -> Scores:
+        """Return the share of each class's predictions that is right; nan for a class never predicted.  # (K,)"""
+        return _ratio(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> Scores:
+        """Return the share of each class's truth that is predicted; nan for a class without truth.  # (K,)"""
+        return _ratio(self.hits, self.truth)
+
+    @property
+    def miou(self) -> float:
+        """Return the mean over the classes with truth; one only predicted is left out. nan if no class has truth.
+
+        Source: `Evaluator.Mean_Intersection_over_Union` of VSPW_baseline.
+        """
+        return _mean(self.iou[self.truth > 0])
+
+    @property
+    def miou_nanmean(self) -> float:
+        """Return the mean over classes with truth or prediction, as mmsegmentation does: one only predicted is 0."""
+        return _mean(self.iou[~np.isnan(self.iou)])
+
+    @property
+    def fwiou(self) -> float:
+        """Return the intersection over union weighted by the share of truth; nan if there is none.
+
+        Source: `Evaluator.Frequency_Weighted_Intersection_over_Union` of VSPW_baseline.
+        """
+        if self.truth.sum() == 0:
+            return float("nan")
+        share = self.truth / self.truth.sum()
+        return float((share * self.iou)[self.truth > 0].sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of pixels that are right; nan without pixels."""
+        pixels = self.truth.sum()
+        return float(self.hits.sum() / pixels) if pixels else float("nan")
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Return the mean recall over the classes that have truth; nan if none has."""
+        return _mean(self.recall[self.truth > 0])
+
+
 def iou(confusion: Counts) -> Scores:
-    """Return the intersection over union of each class; nan for a class in neither truth nor prediction.  # (K,)"""
-    hit = np.diagonal(confusion).astype(np.float64)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hit
-    return _ratio(hit, union)
+    """Return the IoU of each class (Classes.iou).  # (K,)"""
+    return Classes.of(confusion).iou
 
 
 def miou(confusion: Counts) -> float:
-    """Return the mean over the classes with truth; one only predicted is left out. nan if no class has truth.
-
-    Source: `Evaluator.Mean_Intersection_over_Union` of VSPW_baseline.
-    """
-    return _mean(iou(confusion)[confusion.sum(axis=1) > 0])
+    """Return the official mIoU (Classes.miou)."""
+    return Classes.of(confusion).miou
 
 
 def miou_nanmean(confusion: Counts) -> float:
-    """Return the mean over classes with truth or prediction, as mmsegmentation does: one only predicted counts as 0."""
-    scores = iou(confusion)
-    return _mean(scores[~np.isnan(scores)])
+    """Return the toolbox's mIoU (Classes.miou_nanmean)."""
+    return Classes.of(confusion).miou_nanmean
 
 
 def fwiou(confusion: Counts) -> float:
-    """Return the intersection over union weighted by the share of truth; nan if there is none.
-
-    Source: `Evaluator.Frequency_Weighted_Intersection_over_Union` of VSPW_baseline.
-    """
-    truth = confusion.sum(axis=1)
-    if truth.sum() == 0:
-        return float("nan")
-    share = truth / truth.sum()
-    return float((share * iou(confusion))[truth > 0].sum())
+    """Return the weighted IoU (Classes.fwiou)."""
+    return Classes.of(confusion).fwiou
 
 
 def accuracy(confusion: Counts) -> float:
-    """Return the share of pixels that are right; nan without pixels."""
-    return float(np.trace(confusion) / confusion.sum()) if confusion.sum() else float("nan")
+    """Return the share of pixels that are right (Classes.accuracy)."""
+    return Classes.of(confusion).accuracy
 
 
 def mean_accuracy(confusion: Counts) -> float:
-    """Return the mean recall over the classes that have truth; nan if none has."""
-    truth = confusion.sum(axis=1)
-    recall = _ratio(np.diagonal(confusion).astype(np.float64), truth)
-    return _mean(recall[truth > 0])
+    """Return the mean recall (Classes.mean_accuracy)."""
+    return Classes.of(confusion).mean_accuracy
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | Counts) -> Scores:
+def _ratio(part: Scores, whole: Scores | Counts) -> Scores:
     ratio: Scores = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return ratio
 
