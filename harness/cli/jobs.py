@@ -3,19 +3,37 @@
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Names, Offline, Plugins, Preset, Root, Seeds
+from harness.cli import completion
+from harness.cli.options import Json, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import make_plan
 from harness.common.console import out
-from harness.common.errors import UnfitError
+from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import redact
 from harness.config import settings
 from harness.jobdir.paths import OutputDir
 
+if TYPE_CHECKING:
+    from harness.launch.cancel import Cancellation
+
 log = logging.getLogger(__name__)
+
+Plans = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EXPERIMENT|KEY=VALUE",
+        help="The experiments and the configuration of the run",
+        autocompletion=completion.experiments_and_keys,
+    ),
+]
+Study = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Cancel a study of `harness search`, by default named after the search"),
+]
+Rehearsal = Annotated[bool, typer.Option("--rehearse", help="Cancel the rehearsal that `run --rehearse` started")]
 
 
 def status(
@@ -41,7 +59,9 @@ def status(
 
 
 def cancel(
-    experiments: Names,
+    experiments: Plans = None,
+    study: Study = None,
+    rehearse: Rehearsal = False,
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
@@ -49,25 +69,34 @@ def cancel(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel a plan's running and waiting jobs, here and in Slurm; their checkpoints are kept.
+    """Cancel the running and waiting jobs of a plan, a study or a rehearsal, here and in Slurm; checkpoints are kept.
 
     Give the arguments that `run` was given; the same `run` continues later. Your own runs end as with Ctrl-C, and
     waiting Slurm jobs leave the queue. A run of another user, or on another machine, is asked to end by a file in the
-    job's directory. Prints one line per job with the outcome.
+    job's directory. A study needs its name alone, a rehearsal none: an output directory has one. All their processes
+    are asked to end. Prints one line per job with the outcome.
 
-    Exit codes: 0 none of the plan's jobs is running or waiting any more; 1 some continue, and their lines say why.
+    \b
+    harness cancel ablation_ensemble --preset paper
+    harness cancel --study momentum
+    harness cancel --rehearse
+
+    Exit codes: 0 none of the jobs is running or waiting any more; 1 some continue, and their lines say why.
     """
-    plan, resolved = make_plan(experiments, seeds, preset, root, plugins, compute=False)
+    if study is not None or rehearse:
+        if experiments or (study is not None and rehearse):
+            raise UsageError("name experiments, or give --study NAME, or --rehearse: one of them")
+        if preset is not None or plugins or seeds != 1:
+            raise UsageError(
+                "--preset, --seeds and --plugins say which plan; --study and --rehearse go with --root alone"
+            )
+        end_without_plan(Path(settings.resolve(root=root and str(root)).root), study, as_json)
+        return
+    plan, resolved = make_plan(experiments or [], seeds, preset, root, plugins, compute=False)
     from harness.launch import cancel as cancelling
 
     results = cancelling.Canceller(plan).run()
-    if as_json:
-        out(json.dumps(cancelling.as_json(results), indent=1))
-    else:
-        for line in cancelling.lines(results):
-            out(line)
-    if not results:
-        log.info(f"no job of this plan is running or waiting in {plan.root}")
+    show(results, f"no job of this plan is running or waiting in {plan.root}", as_json)
     if not offline and any(result.state == "cancelled" for result in results):  # whose runs nobody else ends
         from harness.launch.mlflow_sync import correct
         from harness.tracking.client import Tracking
@@ -78,6 +107,39 @@ def cancel(
             log.warning(f"{error}; run `harness sync` later to update MLflow")
     if any(result.state == "left" for result in results):
         raise typer.Exit(1)
+
+
+def end_without_plan(root: Path, study: str | None, as_json: bool) -> None:
+    """Cancel a study, or without one the rehearsal of an output directory; exit 1 if something continues."""
+    if study is None:
+        from harness.launch.cancel import RehearsalCanceller
+
+        results = RehearsalCanceller(root).run()
+        show(results, f"no rehearsal is running or waiting in {root}", as_json)
+    else:
+        from harness.search.cancel import StudyCanceller
+
+        results = StudyCanceller(root, study).run()
+        show(
+            results,
+            f"no trial of '{study}' is running in {root}; workers between two trials were asked to end",
+            as_json,
+        )
+    if any(result.state == "left" for result in results):
+        raise typer.Exit(1)
+
+
+def show(results: "list[Cancellation]", nothing: str, as_json: bool) -> None:
+    """Print the outcome of a cancellation, one line per job."""
+    from harness.launch import cancel as cancelling
+
+    if as_json:
+        out(json.dumps(cancelling.as_json(results), indent=1))
+    else:
+        for line in cancelling.lines(results):
+            out(line)
+    if not results:
+        log.info(nothing)
 
 
 def sync(

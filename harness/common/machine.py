@@ -22,15 +22,28 @@ def ranks(micro_batch: int, gpus: int, nodes: int = 1) -> int:
 
 def gpus() -> int:
     """Return GPUs of this node that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
+    listed, visible = listed_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None and visible is not None:
+        names = [name.strip() for name in visible.split(",")]
+        return len(list(takewhile(lambda name: name and not name.startswith("-"), names)))  # CUDA stops at the first -1
+    return listed or 0
+
+
+def listed_gpus() -> int | None:
+    """Return the GPUs of this node, hidden ones too; None where no nvidia-smi says."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        return len(list(takewhile(lambda name: name and not name.startswith("-"), names)))  # CUDA stops at the first -1
+        return None
     return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def hidden_gpus() -> str | None:
+    """Return in words that CUDA_VISIBLE_DEVICES hides all GPUs; None where it does not, or there are none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not (listed := listed_gpus()) or gpus():
+        return None
+    return f"CUDA_VISIBLE_DEVICES={visible or '(empty)'} hides the {listed} GPU(s) here: this runs on the CPU; unset it"
 
 
 def room_for_loading(workers: int, batch: int) -> None:

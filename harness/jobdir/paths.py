@@ -166,6 +166,14 @@ class JobDir(Folder):
         return sorted(self.videos.glob("*.npz"))
 
 
+class StudyDir(Folder):
+    """What a study keeps beside its storage."""
+
+    stop_file = Entry("stop.json")  # asks all that are at the study to end
+    slurm_file = Entry("slurm.json")  # its workers
+    trials = Entry("trials")  # <number>/attempts: leases
+
+
 class OutputDir(Folder):
     """An output directory; every plan that is run in it shares its jobs."""
 
@@ -176,16 +184,22 @@ class OutputDir(Folder):
     rehearsal = Entry("rehearsal")  # another output directory
     replaced = Entry("replaced")  # jobs that were set aside to be run again
     scores = Entry("scores")
+    searches = Entry("searches")
     submissions = Entry("submissions")
     slurm = Entry("slurm")
     rehearsal_file = Entry("slurm/rehearsal.json")  # which Slurm job rehearses, until its result was seen
     upload_lock = Entry(".mlflow.lock")  # no run is made twice by all who see the output directory
     rehearsal_lock = Entry(".rehearsal.lock")
+    rehearsal_stop = Entry(".rehearsal.stop")  # asks the rehearsal to end
     slurm_lock = Entry(".slurm.lock")
 
     def job(self, fingerprint: str) -> JobDir:
         """Return a job's directory."""
         return JobDir(self.jobs / fingerprint)
+
+    def study(self, name: str) -> StudyDir:
+        """Return a study's folder."""
+        return StudyDir(self.searches / name)
 
     def job_dirs(self) -> Iterator[JobDir]:
         """Yield what lies in jobs/, by name."""

@@ -1,17 +1,25 @@
-"""A request to end, in a file: of the attempt that holds a job, or of a person's own runs of a plan that wait.
+"""A request to end, in a file: of the attempt that holds a job, of a person's own runs of a plan that wait, of a study.
 
 For runs that no signal of ours reaches, on another machine or another user's. Their supervisors look for it.
 """
 
+import logging
+import signal
 import socket
+import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from harness.common import machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0  # seconds between two looks at a file
 
 
 @dataclass(frozen=True)
@@ -57,3 +65,25 @@ class NewRequests:
             if now is not None and now != before and now.user == machine.user():
                 return now
         return None
+
+
+@contextmanager
+def obeyed(path: Path, before: StopRequest | None) -> Iterator[None]:
+    """Do to this process what Ctrl-C does, once a file holds another request than `before`, by whomever."""
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(LOOK):
+            request = StopRequest.read(path)
+            if request is not None and request != before:
+                log.info(f"{request.who} asks this run to end (`harness cancel`)")
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

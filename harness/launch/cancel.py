@@ -9,24 +9,26 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from harness.common import machine
-from harness.common.atomic_files import JsonObject
+from harness.common.atomic_files import JsonObject, read_json
+from harness.common.errors import UnfitError
 from harness.common.locks import Lock
 from harness.common.signals import stop_signals
 from harness.jobdir import lease
 from harness.jobdir.lease import Holder
-from harness.jobdir.paths import SlurmJob
+from harness.jobdir.paths import JobDir, OutputDir, SlurmJob
 from harness.jobdir.replay import tail
 from harness.jobdir.stop_request import StopRequest
 from harness.launch import slurm_queue
 from harness.launch.launchers import _sbatch
 from harness.launch.slurm_queue import Queue
 from harness.launch.slurm_submit import by_request, by_slurm_job, cancelled, over
-from harness.launch.status import TAIL
+from harness.launch.status import TAIL, rehearsing
 from harness.launch.supervisor import GRACE, TELL
 from harness.plan.job import Job
 from harness.plan.plan import Plan
@@ -41,7 +43,7 @@ MARGIN = 30.0  # seconds beside a supervisor's own grace: its look, its store, S
 class Cancellation:
     """The end of one job that was at work or waited."""
 
-    fingerprint: str
+    fingerprint: str  # empty for a study's worker and a rehearsal
     name: str
     state: str  # stopped (was at work) | cancelled (waited) | left (goes on)
     reason: str  # where it stands, or why it goes on
@@ -143,44 +145,96 @@ class Canceller:
         """Wait until those that were asked have ended, as long as a supervisor gives its ranks."""
         begun, logged = time.monotonic(), False
         while left := [job for job in self.awaited if job not in self.results]:
-            patience = self._patience(left)
+            longest = patience(self.plan.jobdir(job) for job in left)
             for job in left:
                 holder, now = self.awaited[job], self._holder(job)
                 if now is None or now.number != holder.number:
-                    self._note(job, "stopped", self._standing(job, now))
-                elif time.monotonic() - begun > patience:
-                    self._note(job, "left", f"{holder.who} was asked and has not ended within {patience:.0f} s")
+                    self._note(job, "stopped", standing(self.plan.jobdir(job), now))
+                elif time.monotonic() - begun > longest:
+                    self._note(job, "left", f"{holder.who} was asked and has not ended within {longest:.0f} s")
             if not logged and time.monotonic() - begun > TELL:
                 logged = True
-                log.info(f"waiting for {len(left)} job(s): a step ends and is saved, at most {patience:.0f} s")
+                log.info(f"waiting for {len(left)} job(s): a step ends and is saved, at most {longest:.0f} s")
             with stop_signals():
                 time.sleep(LOOK)
         while slurm_queue.any_live(self._begun) and time.monotonic() - begun < GRACE + MARGIN:  # they tell MLflow
             with stop_signals():
                 time.sleep(4 * LOOK)
 
-    def _patience(self, jobs: list[Job]) -> float:
-        """Return the seconds that the slowest of some jobs may take to save."""
-        replays = [tail(self.plan.jobdir(job).events_file, TAIL) for job in jobs]
-        return GRACE + MARGIN + 2 * max((replay.pace for replay in replays), default=0.0)
-
-    def _standing(self, job: Job, now: Holder | None) -> str:
-        """Return how far a job is that its run has let go."""
-        outcome = self.plan.jobdir(job).outcome()
-        if outcome is not None and outcome.status == "finished":
-            return "it had just finished"
-        steps = self.plan.jobdir(job).checkpoint_steps()
-        videos = len(self.plan.jobdir(job).video_files())
-        kept = (
-            f"saved at step {max(steps)}" if steps else f"{videos} video(s) kept" if videos else "nothing to save yet"
-        )
-        return kept if now is None else f"{kept}; {now.who} has taken it over"
-
     def _holder(self, job: Job) -> Holder | None:
         return lease.current_holder(self.plan.directory(job))
 
     def _note(self, job: Job, state: str, reason: str) -> None:
         self.results[job] = Cancellation(job.fingerprint, job.name, state, reason, self._slurm.get(job))
+
+
+@dataclass
+class RehearsalCanceller:
+    """The rehearsal of an output directory, which is being ended: all that are at it look for its request."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.output = OutputDir(self.root)
+        self.slurm_job = SlurmJob.of(read_json(self.output.rehearsal_file))
+
+    def run(self) -> list[Cancellation]:
+        """End it, and wait until it has ended; nothing where none is at work. Raise Stopped after a signal to us."""
+        if (who := self._at_work()) is None:
+            return []
+        try:
+            StopRequest().write(self.output.rehearsal_stop)
+        except OSError as error:
+            why = f"you have no right to ask it to end ({self.output.rehearsal_stop}: {error.strerror})"
+            return [self._result("left", f"{who} is at it, and {why}")]
+        if self.slurm_job is not None and self._holder() is None:
+            if slurm_queue.cancel(self.slurm_job):
+                return [self._result("cancelled", "taken out of Slurm's queue")]
+            return [self._result("left", f"waits as {who}, and ends within seconds of its start")]
+        log.info(f"the rehearsal in {self.output.rehearsal}: {who} is asked to end")
+        begun, longest = time.monotonic(), patience(OutputDir(self.output.rehearsal).job_dirs())
+        while (who := self._at_work()) is not None:
+            if time.monotonic() - begun > longest:
+                return [self._result("left", f"{who} was asked and has not ended within {longest:.0f} s")]
+            time.sleep(LOOK)
+        return [self._result("stopped", "it leaves no result; the same command begins it anew")]
+
+    def _at_work(self) -> str | None:
+        """Return who rehearses, or is to; None where nobody does."""
+        if (holder := self._holder()) is not None:
+            return holder
+        live = self.slurm_job is not None and rehearsing(self.root) is not None
+        return f"Slurm job {self.slurm_job.whose}" if live and self.slurm_job is not None else None
+
+    def _holder(self) -> str | None:
+        """Return who has begun to rehearse."""
+        lock = Lock(self.output.rehearsal_lock, patience=0)
+        if not lock.path.exists():
+            return None
+        try:
+            with lock:
+                return None
+        except UnfitError:
+            return lock.holder()
+
+    def _result(self, state: str, reason: str) -> Cancellation:
+        number = None if self.slurm_job is None else self.slurm_job.id
+        return Cancellation("", f"the rehearsal in {self.output.rehearsal}", state, reason, number)
+
+
+def patience(jobs: Iterable[JobDir]) -> float:
+    """Return the seconds that the slowest of some jobs may take to save."""
+    return GRACE + MARGIN + 2 * max((tail(files.events_file, TAIL).pace for files in jobs), default=0.0)
+
+
+def standing(files: JobDir, now: Holder | None = None) -> str:
+    """Return how far a job is that its run has let go, and who has it now."""
+    outcome = files.outcome()
+    if outcome is not None and outcome.status == "finished":
+        return "it had just finished"
+    steps, videos = files.checkpoint_steps(), len(files.video_files())
+    kept = f"saved at step {max(steps)}" if steps else f"{videos} video(s) kept" if videos else "nothing to save yet"
+    return kept if now is None else f"{kept}; {now.who} has taken it over"
 
 
 def whose_right(slurm_job: SlurmJob) -> str:
@@ -195,7 +249,8 @@ def lines(results: list[Cancellation]) -> Iterator[str]:
     width = max((len(result.name) for result in results), default=0)
     for result in results:
         number = f"Slurm {result.slurm}: " if result.slurm else ""
-        yield f"{result.fingerprint}  {result.state:<9}  {result.name:<{width}}  {number}{result.reason}"
+        fingerprint = f"{result.fingerprint}  " if result.fingerprint else ""
+        yield f"{fingerprint}{result.state:<9}  {result.name:<{width}}  {number}{result.reason}"
 
 
 def as_json(results: list[Cancellation]) -> JsonObject:

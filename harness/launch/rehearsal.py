@@ -24,6 +24,7 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.config.settings import RunOptions, resolve
 from harness.jobdir.paths import OutputDir, SlurmJob
 from harness.jobdir.replay import ITERATIONS_PER_SECOND, Replay
+from harness.jobdir.stop_request import StopRequest, obeyed
 from harness.launch import access, slurm_jobs
 from harness.launch.launchers import _sbatch
 from harness.launch.mlflow_sync import end_rehearsal, rehearsals
@@ -62,8 +63,16 @@ class Rehearsal(Plan):
 
 
 def rehearse(plan: Plan, options: RunOptions, progress: Progress) -> list[str]:
-    """Run it and say what the plan will cost. Raise HarnessError for a job that fails, Stopped after a signal."""
-    with alone(plan.root):
+    """Run it and say what the plan will cost.
+
+    Raise HarnessError for a job that fails, Stopped after a signal or a request.
+    """
+    return heeding(plan, options, progress, StopRequest.read(plan.output.rehearsal_stop))
+
+
+def heeding(plan: Plan, options: RunOptions, progress: Progress, before: StopRequest | None) -> list[str]:
+    """Return the lines of `rehearse`, which ends at another request than `before`."""
+    with obeyed(plan.output.rehearsal_stop, before), alone(plan.root):
         return rehearsed(plan, options, progress)
 
 
@@ -171,6 +180,7 @@ class SlurmTask:
     root: Path
     plans: tuple[str, ...]
     options: RunOptions
+    stop: StopRequest | None = None  # the last request to end before it was submitted
 
     @logging_to_stderr()
     def __call__(self) -> None:
@@ -184,7 +194,7 @@ class SlurmTask:
             plan = Plan(tuple(saved_plans.restore(output.rehearsal, digest) for digest in self.plans), self.root)
             options = replace(self.options, tracking_uri=resolve().tracking_uri)
             with stop_signals(), Progress() as progress:
-                result = {"lines": rehearse(plan, options, progress)}
+                result = {"lines": heeding(plan, options, progress, self.stop)}
         except Stopped as stop:
             log.info(f"stopped by {stop}")
             sys.exit(PREEMPTED)
@@ -208,7 +218,8 @@ def by_slurm(plan: Plan, options: RunOptions, progress: Progress, detach: bool =
     short, left = Rehearsal(plan.experiments, output.rehearsal), output.rehearsal_result(number)
     if detach and not left.exists():
         return None
-    slurm_jobs.accompany(short, {slurm_job: plan.jobs}, progress, left.exists)
+    with obeyed(output.rehearsal_stop, StopRequest.read(output.rehearsal_stop)):
+        slurm_jobs.accompany(short, {slurm_job: plan.jobs}, progress, left.exists)
     result = read_json(left)
     output.rehearsal_file.unlink(missing_ok=True)
     if "lines" not in result:
@@ -248,7 +259,8 @@ def executor(plan: Plan, options: RunOptions) -> Any:
 def task(plan: Plan, options: RunOptions) -> SlurmTask:
     """Return the plans' dry run as a Slurm task."""
     digests = tuple(experiment.digest for experiment in plan.experiments)
-    return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options))
+    stop = StopRequest.read(plan.output.rehearsal_stop)
+    return SlurmTask(plan.root.resolve(), digests, slurm_jobs.handed_on(options), stop)
 
 
 def dry(plan: Plan, options: RunOptions) -> str:

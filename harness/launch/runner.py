@@ -133,6 +133,8 @@ def ready(plan: Plan, options: RunOptions, todo: Sequence[Job]) -> Iterator[tupl
         yield None
         return
     launcher, facts = choose(plan, options)
+    if (hidden := machine.hidden_gpus()) is not None:
+        log.warning(hidden)
     try:
         launcher.warm()
         yield launcher, facts

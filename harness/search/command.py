@@ -14,6 +14,7 @@ from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import Stopped
 from harness.jobdir.paths import OutputDir
+from harness.jobdir.stop_request import StopRequest, obeyed
 from harness.launch import access, runner
 from harness.plan import cost
 from harness.plan.study import Study, Trial
@@ -63,7 +64,9 @@ def work(request: Request, index: int, progress: Progress) -> None:
 
 
 def run(request: Request, workers: int, progress: Progress) -> Done:
-    """Run a study up to its number of trials, publish and report. Raise Stopped after a signal."""
+    """Run a study up to its number of trials, publish and report. Raise Stopped after a signal or a request."""
+    stop_file = request.study_dir().stop_file
+    before = StopRequest.read(stop_file)
     study, root = request.make(), Path(request.root)
     shares = shared(request, workers)
     access.writable(root)
@@ -81,17 +84,23 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
         runner.fetch(study.config)
         publisher.mark("RUNNING")
         try:
-            if request.options.launcher == "slurm":
-                slurm_workers.run(request, workers, keeper)
-            elif workers == 1:
-                work(request, 0, progress)
-            else:
-                local_workers.run(asdict(request), shares, lambda: sum(t.ended + len(t.looks) for t in keeper.trials()))
+            with obeyed(stop_file, before):
+                if request.options.launcher == "slurm":
+                    slurm_workers.run(request, workers, keeper, before)
+                elif workers == 1:
+                    work(request, 0, progress)
+                else:
+                    local_workers.run(asdict(request), shares, lambda: reached(keeper))
         except (Stopped, HarnessError, OSError) as why:
             status = "KILLED" if isinstance(why, Stopped) else "FAILED"
             broken_off(request, study, keeper, publisher, status)
             raise
     return conclude(request, study, keeper, publisher, "FINISHED")
+
+
+def reached(keeper: Keeper) -> int:
+    """Return a number that grows with every look and every end of a trial."""
+    return sum(trial.ended + len(trial.looks) for trial in keeper.trials())
 
 
 def shared(request: Request, workers: int) -> list[dict[str, str]]:
@@ -113,12 +122,17 @@ def broken_off(request: Request, study: Study, keeper: Keeper, publisher: Silent
 
 
 def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> Done:
-    """Train the best and the default anew, compare them on val, and report again. Raise Stopped after a signal."""
+    """Train the best and the default anew, compare them on val, and report again.
+
+    Raise Stopped after a signal or a request.
+    """
+    stop_file = request.study_dir().stop_file
     best = find(done.study, done.trials).best
     if best is None:
         raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
-    confirmation, ran = confirm.run(study, best, seeds, root, request.options, progress)
+    with obeyed(stop_file, StopRequest.read(stop_file)):
+        confirmation, ran = confirm.run(study, best, seeds, root, request.options, progress)
     for job, reason in ran.failures.items():
         log.info(f"failed: {job.name}: {reason}")
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))

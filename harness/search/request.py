@@ -10,6 +10,7 @@ from harness.common.errors import UsageError
 from harness.common.progress import Progress
 from harness.config import compose as configuration
 from harness.config.settings import RunOptions
+from harness.jobdir.paths import OutputDir, StudyDir
 from harness.launch import runner
 from harness.plan import study
 from harness.plan.study import Study
@@ -47,7 +48,11 @@ class Request:
 
     def folder(self, name: str) -> Path:
         """Return where a study keeps what is not Optuna's."""
-        return Path(self.root) / "searches" / name
+        return self.study_dir(name).folder
+
+    def study_dir(self, name: str | None = None) -> StudyDir:
+        """Return the folder of a study, by default this one."""
+        return OutputDir(Path(self.root)).study(name or self.study or Path(self.search).stem)
 
     def tracking(self) -> Tracking | None:
         """Return MLflow, connected; None with --offline."""

@@ -21,7 +21,8 @@ from harness.common.locks import Lock
 from harness.common.progress import Progress
 from harness.common.signals import Stopped, stop_signals
 from harness.config.settings import resolve
-from harness.jobdir.paths import OutputDir, SlurmJob
+from harness.jobdir.paths import OutputDir, SlurmJob, StudyDir
+from harness.jobdir.stop_request import StopRequest, obeyed
 from harness.launch import slurm_jobs, slurm_queue
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import Later
@@ -41,6 +42,7 @@ class SlurmTask:
     """One worker of a study as a Slurm job. submitit pickles it, so it holds no secret."""
 
     request: Request  # but for the storage and MLflow's address: a job learns them where it runs
+    stop: StopRequest | None = None  # the last request to end before the search that submitted it
 
     @logging_to_stderr()
     def __call__(self) -> None:
@@ -53,7 +55,7 @@ class SlurmTask:
                 raise UnfitError(f"{URL} did not reach this job: --slurm export must include ALL")
             options = replace(self.request.options, tracking_uri=resolve().tracking_uri)
             request = replace(self.request, storage=os.environ[URL], options=options)
-            with stop_signals():
+            with stop_signals(), obeyed(request.study_dir().stop_file, self.stop):
                 command.work(request, int(number), Progress())
         except Stopped as stop:
             slurm_jobs.leave(stop, number)
@@ -82,30 +84,36 @@ def executor(request: Request, study: str) -> Any:
     return _sbatch.executor(folder, request.options.slurm, f"harness search {study}")
 
 
-def task(request: Request) -> SlurmTask:
+def task(request: Request, before: StopRequest | None = None) -> SlurmTask:
     """Return a worker's task without the storage's URL and MLflow's address."""
     root = str(Path(request.root).resolve())
-    return SlurmTask(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)))
+    return SlurmTask(replace(request, storage=None, root=root, options=slurm_jobs.handed_on(request.options)), before)
 
 
-def run(request: Request, workers: int, keeper: Keeper) -> None:
+def run(request: Request, workers: int, keeper: Keeper, before: StopRequest | None = None) -> None:
     """Submit workers, except those that are at it already, and stay until the study has its trials.
 
-    Raise UnfitError where none is left before that, Stopped after a signal, which leaves the Slurm jobs alone.
+    They end at another request than `before`. Raise UnfitError where none is left before that, Stopped after a signal,
+    which leaves the Slurm jobs alone.
     """
-    submitted = submit(request, workers, keeper.study.name, keeper.storage)
+    submitted = submit(request, workers, keeper.study.name, keeper.storage, before)
     try:
         accompany(request, submitted, keeper)
     except Stopped:
         numbers = ", ".join(map(str, submitted))
-        log.info(f"the Slurm jobs go on ({numbers}); the same command comes back to them, scancel ends them")
+        log.info(
+            f"the Slurm jobs go on ({numbers}); the same command comes back to them, "
+            f"`harness cancel --study {keeper.study.name}` ends them"
+        )
         raise
     for slurm_job, state in slurm_queue.ask(submitted).states.items():
         if state.state == "PENDING":
             slurm_queue.cancel(slurm_job)
 
 
-def submit(request: Request, workers: int, study: str, storage: Storage) -> list[SlurmJob]:
+def submit(
+    request: Request, workers: int, study: str, storage: Storage, before: StopRequest | None = None
+) -> list[SlurmJob]:
     """Put workers into the queue until there are so many; all of them.
 
     Raise Later where the queue cannot be asked: workers that are in it would be submitted twice.
@@ -120,9 +128,11 @@ def submit(request: Request, workers: int, study: str, storage: Storage) -> list
     with Lock(output.slurm_lock), environment(URL, storage.whole):  # two who look and then submit would do so twice
         submitted = at_work(storage)
         while len(submitted) < workers:
-            submitted.append(_sbatch.identity(submitter, _sbatch.submit(submitter, task(request))))
+            submitted.append(_sbatch.identity(submitter, _sbatch.submit(submitter, task(request, before))))
             jobs = [slurm_job.json for slurm_job in submitted]
-            write_json(note(storage), {"ids": [slurm_job.id for slurm_job in submitted], "jobs": jobs})
+            write_json(
+                StudyDir(storage.folder).slurm_file, {"ids": [slurm_job.id for slurm_job in submitted], "jobs": jobs}
+            )
             number = submitted[-1].id
             log.info(f"Slurm job {number}: a worker of '{study}', see {log_path(request, number)}")
     return submitted
@@ -133,9 +143,7 @@ def at_work(storage: Storage) -> list[SlurmJob]:
 
     Raise Later where one of ours cannot be asked about.
     """
-    content = read_json(note(storage))
-    entries = content.get("jobs") or [{"id": number} for number in content.get("ids", [])]
-    submitted = [slurm_job for entry in entries if (slurm_job := SlurmJob.of(entry)) is not None]
+    submitted = noted(StudyDir(storage.folder))
     queue = slurm_queue.ask(submitted)
     for slurm_job in queue.silent:
         if slurm_job.user in (None, _sbatch.user()):
@@ -143,9 +151,11 @@ def at_work(storage: Storage) -> list[SlurmJob]:
     return [slurm_job for slurm_job in submitted if queue.live(slurm_job) or slurm_job in queue.silent]
 
 
-def note(storage: Storage) -> Path:
-    """Return the file that names a study's Slurm jobs."""
-    return storage.folder / "slurm.json"
+def noted(study: StudyDir) -> list[SlurmJob]:
+    """Return the Slurm jobs that were submitted for a study last."""
+    content = read_json(study.slurm_file)
+    entries = content.get("jobs") or [{"id": number} for number in content.get("ids", [])]
+    return [slurm_job for entry in entries if (slurm_job := SlurmJob.of(entry)) is not None]
 
 
 def log_path(request: Request, number: str) -> str:

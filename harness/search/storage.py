@@ -19,6 +19,7 @@ from typing import Any
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import one_line
 from harness.jobdir.lease import Claim, Lease, current_holder
+from harness.jobdir.paths import StudyDir
 from harness.plan.search_space import Axis, Choice, Named, Whole
 from harness.plan.study import Study, Trial, refuse
 from harness.search.backend import Storage
@@ -151,7 +152,7 @@ class Keeper:
         return self._claims.setdefault(number, Claim(self._directory(number))).take()
 
     def _directory(self, number: int) -> Path:
-        return self.storage.folder / "trials" / f"{number:03d}"
+        return StudyDir(self.storage.folder).trials / f"{number:03d}"
 
     def at_work(self) -> bool:
         """Return whether a process has a trial that has not ended."""

@@ -211,14 +211,23 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_then_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["Ctrl-C", "harness cancel"])
+def test_a_study_that_is_ended_goes_on_with_the_same_command(by: str, tmp_path: Path) -> None:
     words = ("train.epochs=40", "--trials", "3", "--workers", "2")
     running = start(tmp_path, *words)
     deadline = time.monotonic() + 300
-    while len(list(tmp_path.rglob("*.pt"))) < 2:
+    while len({path.parent for path in tmp_path.rglob("*.pt")}) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
+    if by == "Ctrl-C":
+        running.send_signal(signal.SIGINT)
+    else:
+        told = harness(tmp_path, "cancel", "--study", "momentum", "--json")
+        assert told.returncode == 0, told.stderr
+        jobs = json.loads(told.stdout)["jobs"]
+        assert [job["state"] for job in jobs] == ["stopped"] * 2
+        assert all(job["name"].startswith("trial ") for job in jobs)
+        assert all(job["reason"].startswith("saved at step ") for job in jobs)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 75, said
     assert "rerun the same command" in said

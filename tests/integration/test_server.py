@@ -64,7 +64,7 @@ def test_killed_and_restarted_in_the_middle_it_has_lost_nothing(
     say(folder, *EVENTS[6:])
     publisher.hear(job, events_of(EVENTS[6:]))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("harness")]
-    assert ["jobs go on" in line for line in ours] == [True]
+    assert ["the jobs continue" in line for line in ours] == [True]
     login.start()
     publisher.hear(job, [])
     end(folder, "finished")
@@ -181,7 +181,7 @@ def test_who_may_only_read_is_refused_before_the_first_job_and_has_a_prefix_of_h
     assert re.match(rf"harness: MLflow at {re.escape(server.uri)}: {first}: ", last), refused.stderr
     assert "403" in last
     assert last.endswith("use your own experiments: set `prefix: NAME` in harness.yaml")
-    assert "jobs go on" not in refused.stderr
+    assert "the jobs continue" not in refused.stderr
     assert not list(tmp_path.glob("runs/jobs/*/events.jsonl")), "nothing was trained"
 
     (tmp_path / "harness.yaml").write_text("prefix: ben\n")

@@ -31,6 +31,7 @@ case "$*" in *--clusters=*) echo "squeue: error: No cluster known by database" >
 cat /dev/null queue/* ended/*
 """
 SCONTROL = """#!/bin/bash
+if [ "$1" = requeue ]; then echo "$2" >> {folder}/requeued; exit; fi
 cat {folder}/config
 """
 SCANCEL = """#!/bin/bash
@@ -100,6 +101,11 @@ class SimulatedSlurm:
         """What scancel was asked."""
         path = self.folder / "scancelled"
         return path.read_text() if path.exists() else ""
+
+    def requeued(self) -> list[str]:
+        """Numbers of jobs that were put back into the queue."""
+        path = self.folder / "requeued"
+        return path.read_text().split() if path.exists() else []
 
     def refusals(self) -> int:
         """How often sbatch said no."""

@@ -17,12 +17,16 @@ def test_gpus(visible: str | None, found: int, tmp_path: Path, monkeypatch: pyte
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.gpus() == found
+    named = f"CUDA_VISIBLE_DEVICES={visible or '(empty)'} hides the 3 GPU(s) here: this runs on the CPU; unset it"
+    assert machine.hidden_gpus() == (None if found else named)
 
 
 def test_no_tool_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert machine.gpus() == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert machine.hidden_gpus() is None
 
 
 @pytest.mark.parametrize(

@@ -191,15 +191,15 @@ BROKEN = {
     ),
     "computed_default": (
         [("channels: int = 128", "channels: int = torch.tensor(128).item()")],
-        {"VERSION and Config are literalss": "Config must have literal defaults only: name 'torch' is not defined"},
+        {"VERSION and Config are literals": "Config must have literal defaults only: name 'torch' is not defined"},
     ),
     "arithmetic_default": (
         [("channels: int = 128", "channels: int = 2 * 64")],
-        {"VERSION and Config are literalss": "Config.channels = 2 * 64: expected a literal"},
+        {"VERSION and Config are literals": "Config.channels = 2 * 64: expected a literal"},
     ),
     "no_version": (
         [("VERSION = 1\n", "")],
-        {"VERSION and Config are literalss": "found none", "it imports": "expected the module to expose VERSION"},
+        {"VERSION and Config are literals": "found none", "it imports": "expected the module to expose VERSION"},
     ),
     "wants_a_prior": (
         [
@@ -297,8 +297,8 @@ def test_a_file_that_does_not_import_says_where(tmp_path):
     assert list(typo) == ["it imports"]
     assert "ImportError: cannot import name 'nm'" in typo["it imports"]
     assert typo["it imports"].endswith("(typo.py:6)")
-    assert list(torn) == ["VERSION and Config are literalss", "it imports"]
-    assert "torn.py:2" in torn["VERSION and Config are literalss"]
+    assert list(torn) == ["VERSION and Config are literals", "it imports"]
+    assert "torn.py:2" in torn["VERSION and Config are literals"]
 
 
 def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
