@@ -15,7 +15,7 @@ import typer
 from harness.cli import diagnose, export, jobs, plan, reports, run, search
 from harness.common.child import in_utf8
 from harness.common.console import logging_to_stderr, never_refuse, out
-from harness.common.errors import HarnessError, refused
+from harness.common.errors import KEPT, HarnessError, refused
 from harness.common.signals import PREEMPTED, Stopped, stop_signals
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return fail(refused(error))
     except Stopped as stop:
-        log.info(f"harness: stopped by {stop}: finished work is kept; run the same command to continue")
+        log.info(f"harness: stopped by {stop}: {KEPT}")
         return PREEMPTED
     except typer.Exit as leave:
         return leave.exit_code

@@ -50,7 +50,7 @@ def test_one_command_warm_starts_from_another_job(workspace: Path) -> None:
     names = (f"runs/jobs/{first}", f"runs/jobs/{first}/weights.safetensors", "models:/synthetic-upernet/1")
     for name in names:
         again = harness(workspace, *RUN, f"train.start={name}")
-        assert "0 jobs executed, 2 were done already" in again.stderr, (name, again.stderr)
+        assert "0 jobs executed, 2 already done" in again.stderr, (name, again.stderr)
     several = harness(workspace, *RUN, "train.start=synthetic-upernet")  # the warm-started model is the second version
     assert several.returncode == 3
     assert "has the versions 1, 2; name one, as models:/synthetic-upernet/1" in several.stderr
@@ -81,7 +81,7 @@ def test_every_key_of_training_at_once_runs_and_is_told(tmp_path: Path) -> None:
     assert {"train/dice", "train/lovasz", "train/loss_main", "dev/miou"} <= run.data.metrics.keys()
     assert run.data.params["options"] == "freeze, ema, keep, patience, class_weights, ohem, dice, lovasz"
     again = harness(tmp_path, *RUN, *words)
-    assert "0 jobs executed, 2 were done already" in again.stderr
+    assert "0 jobs executed, 2 already done" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def stopped(phase: str, code: int, said: str, name: str) -> None:
     assert code == 75, f"{phase}: {said}"
     assert "Traceback" not in said, f"{phase}: {said}"
     (line,) = [line for line in said.splitlines() if line.startswith("harness: ")]
-    assert line == f"harness: stopped by {name}: finished work is kept; run the same command to continue"
+    assert line == f"harness: stopped by {name}: finished work is kept; rerun the same command to continue"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["by hand", "by a scheduler"])
