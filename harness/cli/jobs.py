@@ -87,9 +87,7 @@ def cancel(
         if experiments or (study is not None and rehearse):
             raise UsageError("name experiments, or give --study NAME, or --rehearse: one of them")
         if preset is not None or plugins or seeds != 1:
-            raise UsageError(
-                "--preset, --seeds and --plugins say which plan; --study and --rehearse go with --root alone"
-            )
+            raise UsageError("--preset, --seeds and --plugins select a plan; --study and --rehearse accept only --root")
         end_without_plan(Path(settings.resolve(root=root and str(root)).root), study, as_json)
         return
     plan, resolved = make_plan(experiments or [], seeds, preset, root, plugins, compute=False)

@@ -101,7 +101,7 @@ def test_who_may_not_write_is_told_so(tmp_path: Path, monkeypatch: pytest.Monkey
     with rehearsal.alone(tmp_path):
         (result,) = RehearsalCanceller(tmp_path).run()
     assert result.state == "left"
-    assert result.reason.endswith(f"no right to ask it to end ({tmp_path}/.rehearsal.stop: Permission denied)")
+    assert result.reason.endswith(f"may not ask it to end ({tmp_path}/.rehearsal.stop: Permission denied)")
 
 
 def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

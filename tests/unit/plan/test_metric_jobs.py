@@ -91,7 +91,7 @@ def test_a_metrics_file_is_a_source_of_the_evaluations_that_it_counts_in(tmp_pat
     ("words", "text"),
     [
         ("evaluate.metrics=[boundry]", r"evaluate\.metrics: no metric 'boundry' \(did you mean 'boundary'\?\)"),
-        ("evaluate.metrics=[boundary,boundary]", "'boundary' stands twice"),
+        ("evaluate.metrics=[boundary,boundary]", "'boundary' is listed twice"),
         ("metric.boundary.trimap=0", r"metric\.boundary\.trimap=0: must be a finite number, at least 1"),
     ],
 )

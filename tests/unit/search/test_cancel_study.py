@@ -116,7 +116,7 @@ def test_a_study_that_nobody_is_at_is_told(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["cancel", "one_model", "--study", "momentum", "--root", str(root)]) == 2
     assert "name experiments, or give --study NAME, or --rehearse: one of them" in capsys.readouterr().err
     assert cli.main(["cancel", "--rehearse", "--preset", "paper", "--root", str(root)]) == 2
-    assert "--study and --rehearse go with --root alone" in capsys.readouterr().err
+    assert "--study and --rehearse accept only --root" in capsys.readouterr().err
     (root / "jobs").mkdir()
     assert cli.main(["cancel", "--study", "../jobs", "--root", str(root)]) == 2
     assert not list((root / "jobs").iterdir())
