@@ -101,7 +101,7 @@ def test_files_of_no_use_are_refused(tmp_path, source):
     with pytest.raises(UnfitError, match=r"decoder.classifier.1.weight contains values that are not numbers \(nan\)"):
         warm_start.load(network(tmp_path / "again"), str(other))
     other.write_bytes(b"{}")
-    with pytest.raises(UnfitError, match=r"train.start: .*is no weights file"):
+    with pytest.raises(UnfitError, match=r"train.start: .*is not a weights file"):
         warm_start.load(network(tmp_path / "third"), str(other))
     with pytest.raises(UnfitError, match="is not the file that the plan was made with"):
         warm_start.load(network(tmp_path / "fourth"), source, "0" * 64)
