@@ -107,5 +107,5 @@ def test_two_metrics_of_one_number_are_refused(tmp_path: Path) -> None:
     config = compose("demo", ["evaluate.metrics=[mine]"], [tmp_path])
     with pytest.raises(UsageError, match="metrics 'mean_iou' and 'mine' both give 'miou'; rename one"):
         records.chosen(config)
-    with pytest.raises(UsageError, match="metric 'unnamed': its class Metric must say the names"):
+    with pytest.raises(UsageError, match="metric 'unnamed': its class Metric must set `names`"):
         records.chosen(compose("demo", ["evaluate.metrics=[unnamed]"], [tmp_path]))
