@@ -191,7 +191,7 @@ class RehearsalCanceller:
             if slurm_queue.cancel(self.slurm_job):
                 return [self._result("cancelled", "removed from Slurm's queue")]
             return [self._result("left", f"waiting as {who}; it will end within seconds of its start")]
-        log.info(f"the rehearsal in {self.output.rehearsal}: {who} was asked to end")
+        log.info(f"the dry run in {self.output.rehearsal}: {who} was asked to end")
         begun, longest = time.monotonic(), patience(OutputDir(self.output.rehearsal).job_dirs())
         while (who := self._at_work()) is not None:
             if time.monotonic() - begun > longest:
@@ -219,7 +219,7 @@ class RehearsalCanceller:
 
     def _result(self, state: str, reason: str) -> Cancellation:
         number = None if self.slurm_job is None else self.slurm_job.id
-        return Cancellation("", f"the rehearsal in {self.output.rehearsal}", state, reason, number)
+        return Cancellation("", f"the dry run in {self.output.rehearsal}", state, reason, number)
 
 
 def patience(jobs: Iterable[JobDir]) -> float:

@@ -84,7 +84,7 @@ def test_one_at_work_here_ends_as_at_ctrl_c(launcher: Slow, tmp_path: Path, capl
     asking.join()
     assert (stop.value.status, launcher.signals) == ("cancelled", [2])
     assert [(result.state, result.slurm) for result in asking.results] == [("stopped", None)]
-    assert f"the rehearsal in {tmp_path}/rehearsal: {us()} was asked to end" in caplog.messages
+    assert f"the dry run in {tmp_path}/rehearsal: {us()} was asked to end" in caplog.messages
     assert RehearsalCanceller(tmp_path).run() == []
 
 
