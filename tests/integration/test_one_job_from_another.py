@@ -93,8 +93,8 @@ def test_every_key_of_training_at_once_runs_and_is_told(tmp_path: Path) -> None:
         (["train.ohem=1.5"], "must be in (0, 1]"),
         (["train.dice=0"], "must be a finite number, above 0"),
         (["train.lovasz=-1"], "must be a finite number, above 0"),
-        (["train.freeze=enc"], "no parameter of this model has such a name"),
-        (["train.keep=best"], "never by val"),
+        (["train.freeze=enc"], "no parameter of this model matches"),
+        (["train.keep=best"], "never val"),
     ],
 )
 def test_wrong_values_are_refused_in_a_line_before_the_run(tmp_path: Path, words: list[str], reason: str) -> None:

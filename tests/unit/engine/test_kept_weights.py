@@ -192,7 +192,7 @@ def test_the_best_is_by_real_evaluations_on_dev_alone(tmp_path):
     ],
 )
 def test_nothing_but_dev_decides(words):
-    with pytest.raises(UsageError, match=r"train\.(keep=best|patience=2): .*never by val"):
+    with pytest.raises(UsageError, match=r"train\.(keep=best|patience=2): .*never val"):
         compose("demo", words)
 
 

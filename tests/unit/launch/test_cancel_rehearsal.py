@@ -136,7 +136,7 @@ def test_one_that_waits_leaves_the_queue(made: Plan, slurm: SimulatedSlurm) -> N
     slurm.end("1")
     assert RehearsalCanceller(made.root).run() == []
     rehearsal.by_slurm(made, SLURM, SILENT, detach=True)
-    assert slurm.queued() == ["2"], "the same command begins it anew"
+    assert slurm.queued() == ["2"], "the same command starts it again"
 
 
 def test_who_waits_for_it_ends_too(made: Plan, slurm: SimulatedSlurm) -> None:

@@ -253,7 +253,7 @@ BROKEN = {
     "unsaved": (
         [('self.register_buffer("mean", torch.zeros(deepest_channels))', "self.mean = torch.zeros(deepest_channels)")],
         {
-            "update changes buffers only": "mean: a tensor that no checkpoint holds",
+            "update changes buffers only": "mean: a tensor that is in no checkpoint",
             "weights survive a round trip": "some state is neither a buffer",
             "a resumed training is bit-identical": "some state is missing from the checkpoint",
         },
