@@ -319,7 +319,7 @@ def check(config: Config) -> None:
         except UsageError as error:
             raise UsageError(f"evaluate.metrics: {error}") from error
         if config.evaluate.metrics.count(name) > 1:
-            raise UsageError(f"evaluate.metrics: '{name}' stands twice")
+            raise UsageError(f"evaluate.metrics: '{name}' is listed twice")
     for name in config["extra"]:
         if not isinstance(name, str):
             raise UsageError(f"extra={name}: must be names of decoders")

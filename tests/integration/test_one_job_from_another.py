@@ -53,7 +53,7 @@ def test_one_command_warm_starts_from_another_job(workspace: Path) -> None:
         assert "0 jobs executed, 2 already done" in again.stderr, (name, again.stderr)
     several = harness(workspace, *RUN, "train.start=synthetic-upernet")  # the warm-started model is the second version
     assert several.returncode == 3
-    assert "has the versions 1, 2; name one, as models:/synthetic-upernet/1" in several.stderr
+    assert "has versions 1, 2; choose one, such as models:/synthetic-upernet/1" in several.stderr
 
 
 def test_a_models_only_version_is_meant_by_its_name(tmp_path: Path) -> None:

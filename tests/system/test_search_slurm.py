@@ -221,7 +221,7 @@ def test_a_study_is_left_and_come_back_to(slurm: Cluster, tmp_path: Path) -> Non
     left.send_signal(signal.SIGINT)
     _, said = left.communicate(timeout=120)
     assert left.returncode == 75, said
-    assert "the Slurm jobs go on" in said
+    assert "the Slurm jobs continue" in said
     numbers = json.loads(noted.read_text())["ids"]
     assert len(numbers) == 2
 

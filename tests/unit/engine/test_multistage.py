@@ -377,7 +377,7 @@ def test_saved_masks_of_another_size_or_with_other_labels_are_unfit(root):
     how = replace(KEEP["evaluate"], prior_masks=str(before))
     path = before / "masks" / "val_0000" / "0000.png"
     for number, (array, said) in enumerate(
-        ((np.zeros((8, 8), np.uint8), "is 8×8, its frame 48×32"), (np.full((32, 48), 200, np.uint8), "holds 200"))
+        ((np.zeros((8, 8), np.uint8), "is 8×8, its frame 48×32"), (np.full((32, 48), 200, np.uint8), "contains 200"))
     ):
         evaluate.Image.fromarray(array).save(path)
         with pytest.raises(UnfitError, match=said):
