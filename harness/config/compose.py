@@ -294,6 +294,8 @@ def explain(error: OmegaConfBaseException) -> str:
     """Return an OmegaConf error in one line that names the full key."""
     key = getattr(error, "full_key", None)
     message = first_line(error).replace("$VALUE", repr(getattr(error, "value", "?")))
+    if "is not a TupleConfig, ListConfig" in message:
+        return f"a list is needed, in brackets: '{key}=[{getattr(error, 'value', None) or '…'}]'"
     return message + (f" (key {key})" if key and key not in message else "")
 
 

@@ -103,6 +103,13 @@ def test_what_cannot_be_is_refused_by_its_key(override: str) -> None:
     assert override.partition("=")[0].split(".x")[0] in refusal(override)
 
 
+def test_a_list_is_asked_for_as_it_is_written() -> None:
+    with pytest.raises(UsageError, match=r"a list is needed, in brackets: 'extra=\[decoder_a\]'$"):
+        compose("demo", ["extra=decoder_a"])
+    with pytest.raises(UsageError, match=r"in brackets: 'evaluate\.metrics=\[boundary\]'$"):
+        compose("demo", ["evaluate.metrics=boundary"])
+
+
 @pytest.mark.parametrize("word", ["train.epochs", "=3", "train epochs=3", "train[epochs]=3", "epochs:3"])
 def test_a_word_that_is_no_override_is_refused(word: str) -> None:
     assert "not KEY=VALUE" in refusal(word)
