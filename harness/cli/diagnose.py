@@ -80,8 +80,8 @@ def doctor(
 
     Give the arguments that you will give `run`. Prints where each setting comes from (flag, harness.yaml or built in),
     then one line per check of data, weights, devices, software, store and disk: OK, FAIL or a note, with a remedy.
-    Exit code 3 if a check fails. Name parts to check only those; give an experiment of the same name by its file's
-    path.
+    Exit code 3 if a check fails. Name parts to check only those, with the settings that are not built in; give an
+    experiment of the same name by its file's path.
 
     \b
     harness doctor ablation_ensemble --preset paper data.vspw.root=DIR
@@ -94,7 +94,10 @@ def doctor(
     overrides = [word for word in words or [] if "=" in word]
     planned, settings = make_plan([*names, *overrides], seeds, preset, root, plugins, compute=False)
     tell = log.info if as_json else out
+    chosen = parts is not physician.PARTS
     for key, source in settings.sources.items():
+        if chosen and source == "built in":
+            continue
         tell(f"setting   {key} = {redacted(getattr(settings, key))}  ({source})")
     findings = []
     for finding in physician.examine(

@@ -82,6 +82,11 @@ def report(
             if show:
                 ui.open_page(paths[-1])
     print_reports(reviews, as_json)
+    if all(result.status == "missing" for review in reviews for result in review.results):
+        from harness.report.listing import list_all
+
+        if list_all(planned.root):
+            log.info("nothing of this setting is done; `harness report --list` prints the arguments of what was run")
 
 
 def list_reports(output_dir: Path, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from harness.common.console import out
 from harness.common.errors import HarnessError, UnfitError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from harness.config.settings import RunOptions
     from harness.launch.runner import Results
@@ -130,7 +130,7 @@ def run(
     results = carry_out(plan, options, on_slurm, detach)
     if results is not None:
         print_reports(results.finished, as_json)
-        conclude(results, offline, str(plan.root))
+        conclude(results, offline, str(plan.root), plan.config.evaluate.metrics or ())
 
 
 def refuse(given: "Mapping[str, object]", on_slurm: bool) -> None:
@@ -199,7 +199,7 @@ def print_rehearsal(plan: "Plan", options: "RunOptions", on_slurm: bool, detach:
         out("\n".join(lines))
 
 
-def conclude(results: "Results", offline: bool, root: str) -> None:
+def conclude(results: "Results", offline: bool, root: str, metrics: "Sequence[str]") -> None:
     """Print a run's results and where they are. Raise what the run ends with."""
     from harness.report.html_page import NAME
 
@@ -210,6 +210,8 @@ def conclude(results: "Results", offline: bool, root: str) -> None:
     log.info(f"{results.executed} jobs executed, {results.already} already done{shared}{failed}")
     for done in results.finished:
         log.info(f"page: {done.folder / NAME}")
+        for path in sorted(done.folder.glob("*_metric_intervals.csv")) if metrics else ():
+            log.info(f"{', '.join(metrics)}: {path}")
     if results.where:
         log.info(f"MLflow: {results.where if results.where.startswith('http') else 'harness ui'}")
     elif offline:

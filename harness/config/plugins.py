@@ -76,9 +76,23 @@ def find(kind: str, name: str, folders: Folders = ()) -> Path:
     files = paths(kind, folders)
     if name not in files:
         near = suggestion(name, files)
-        own = "" if near or folders else f"; your own (DIR/{kind}/{name}.py) needs --plugins DIR"
+        own = (
+            misplaced(folders) if folders else "" if near else f"; your own (DIR/{kind}/{name}.py) needs --plugins DIR"
+        )
         raise UsageError(f"no {SINGULAR.get(kind, kind[:-1])} '{name}'{near}; `harness list {kind}` lists them{own}")
     return files[name]
+
+
+def misplaced(folders: Folders) -> str:
+    """Return '; ...' on folders of plug-ins that are a kind's own folder, or hold one with a kind's name misspelt."""
+    for folder in map(Path, folders):
+        if folder.resolve().name in KINDS and not any((folder / kind).is_dir() for kind in KINDS):
+            return f"; --plugins takes the folder above {folder}: the one that holds {folder.resolve().name}/"
+        for held in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in KINDS):
+            near = get_close_matches(held.name, KINDS, n=1, cutoff=0.8)
+            if near:
+                return f"; {held} is not read: its name must be {near[0]}"
+    return ""
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

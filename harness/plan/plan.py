@@ -211,6 +211,10 @@ def experiment(name: str, config: Config) -> Experiment:
     if len(set(named)) < len(named):
         twice = next(cell for cell in named if named.count(cell) > 1)
         raise UsageError(f"{name}: the row '{twice}' occurs twice; remove it from extra")
+    for _, cell in cells:
+        if cell.over is not None and cell.over not in named:
+            near = plugins.suggestion(cell.over, named)
+            raise UsageError(f"{name}: the row '{cell.name}' is over '{cell.over}', which is no row{near}")
     source = str(Path(name).resolve()) if name.endswith(".py") else name
     return Experiment(Path(name).stem, module.TITLE, module.REPORT, config, tuple(cells), source)
 

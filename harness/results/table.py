@@ -56,6 +56,9 @@ class Table:
             raise ValueError(f"{self.title}: a column name occurs twice")
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"{self.title}: a row has not {len(self.columns)} cells")
+        for column, cell in (pair for row in self.rows for pair in zip(self.columns, row, strict=True)):
+            if not isinstance(cell, str):
+                raise TypeError(f"column '{column}': {cell!r} is no text; format it, as f\"{{value:.2f}}\"")
         object.__setattr__(self, "align", self.align or "l" * len(self.columns))
         if not re.fullmatch(f"[lcr]{{{len(self.columns)}}}", self.align):
             raise ValueError(f"{self.title}: align '{self.align}' must have one of l, c, r a column")

@@ -57,6 +57,8 @@ def test_cityscapes_like_data_with_sparse_labels_to_a_table(tmp_path: Path):
     healthy = harness(tmp_path, "doctor", "data", "--preset", "cityscapes_video", "data.folder.root=streets")
     assert healthy.returncode == 0, healthy.stdout
     assert "train: 4 of 120 frames labelled" in healthy.stdout
+    assert "cityscapes_video  (flag)" in healthy.stdout
+    assert "built in" not in healthy.stdout, "settings that nobody chose are no part of the data"
     done = harness(tmp_path, "run", *words, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["experiments"][0]["rows"]
@@ -67,6 +69,8 @@ def test_cityscapes_like_data_with_sparse_labels_to_a_table(tmp_path: Path):
     table = harness(tmp_path, "report", *words)
     assert table.returncode == 0, table.stderr
     assert "UPerNet" in table.stdout
+    other = harness(tmp_path, "report", *words, "train.epochs=2")
+    assert "nothing of this setting is done; `harness report --list` prints the arguments" in other.stderr
 
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])

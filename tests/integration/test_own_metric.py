@@ -30,6 +30,7 @@ def test_the_guides_metric_has_an_interval_and_a_verdict(tmp_path: Path) -> None
     done = harness(tmp_path, "run", *mine, "--json")
     assert done.returncode == 0, done.stderr
     assert "4 jobs executed, 3 already done" in done.stderr, "evaluations, no training"
+    assert "confident_errors: runs/reports/ablation_ensemble/ablation_ensemble_metric_intervals.csv" in done.stderr
     upernet, a, *_ = json.loads(done.stdout)["experiments"][0]["rows"]
     old = json.loads(before.stdout)["experiments"][0]["rows"]
     assert [row["miou"] for row in old[:2]] == [upernet["miou"], a["miou"]]

@@ -53,7 +53,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="--confirm trains where it is called"):
+    with pytest.raises(UsageError, match="--confirm trains on the machine where it is called"):
         command.search("momentum", launcher="slurm", nproc=1, confirm=3)
     with pytest.raises(UsageError, match="--nodes and --slurm can only be used with --launcher slurm"):
         command.search("momentum", slurm=["partition=gpu"])

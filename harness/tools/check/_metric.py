@@ -217,12 +217,13 @@ def video(index: int) -> Iterator[ScoredFrame]:
 
 
 def scored(rng: np.random.Generator, size: tuple[int, int], first: bool) -> ScoredFrame:
-    """Return a frame with probabilities, of which a tenth is void."""
+    """Return a frame with probabilities, of which a tenth is void; its mask shows all classes but one."""
     height, width = size
     blocks = rng.integers(0, CLASSES, (-(-height // 8), -(-width // 8)))
     label = np.kron(blocks, np.ones((8, 8), np.uint8))[:height, :width].astype(np.uint8)
     logits = 4 * rng.random((CLASSES, height, width), np.float32)
     logits += 2 * (np.arange(CLASSES)[:, None, None] == label)
+    logits[rng.integers(CLASSES)] -= 9
     probabilities: NDArray[np.float32] = np.exp(logits)
     probabilities /= probabilities.sum(axis=0)
     label[rng.random(size) < 0.1] = VOID

@@ -10,6 +10,7 @@ import pytest
 
 from harness.common.errors import UsageError
 from harness.config import plugins
+from harness.tools import check
 
 WITH_CONFIG = [(kind, name) for kind in ("encoders", "decoders", "datasets") for name in plugins.names(kind)]
 CONFIG = "VERSION = 1\n@dataclass(frozen=True)\nclass Config:\n    side: int = {default}\n"
@@ -209,3 +210,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_versions_of_our_own_modules() -> None:
     assert plugins.version_of("harness/engine/train.py") >= 1
     assert plugins.version_of("harness/engine/evaluate.py") >= 1
+
+
+def test_a_folder_with_a_wrong_name_or_a_level_too_deep_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "right", "decoders", "mine.py")
+    put(tmp_path / "wrong", "decoder", "mine.py")
+    put(tmp_path / "wrong", "notes", "mine.py")
+    with pytest.raises(UsageError, match=r"wrong/decoder is not read: its name must be decoders$"):
+        plugins.find("decoders", "mine", [tmp_path / "wrong"])
+    deep = tmp_path / "right" / "decoders"
+    with pytest.raises(UsageError, match=rf"--plugins takes the folder above {deep}: the one that holds decoders/$"):
+        check.find("mine", [deep])
+    assert plugins.misplaced([tmp_path / "right"]) == ""

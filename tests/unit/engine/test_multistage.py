@@ -307,7 +307,7 @@ def test_both_tables_encode_each_window_once_a_member(root, monkeypatch):
     table = [evaluation(root, name, list(who)) for name, who in (("u", [U]), ("b", [B]), ("ab", [A, B]))]
     more = [evaluation(root, "truth", [A], prior="truth"), evaluation(root, "ab1", [A, B], 1, prior="ab")]
     run(*table, *chain(root, [A], 3), *more)
-    assert len(calls) == 3 * 2 * 3 * 3  # members × windows × videos × frames
+    assert len(calls) == 3 * 2 * 3 * 3 + 3  # members × windows × videos × frames, and each once to count its FLOPs
     assert len(heads) == len(calls)  # a stage is only what depends on P
 
 

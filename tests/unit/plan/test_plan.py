@@ -231,3 +231,12 @@ def test_a_damaged_file_of_a_job_is_named(tmp_path: Path) -> None:
         (tmp_path / "outcome.json").write_text(text)
         with pytest.raises(UnfitError, match=r"outcome\.json: is damaged"):
             plan.state(JobDir(tmp_path))
+
+
+def test_a_row_over_none_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(TWO_CELLS.replace('"Stage 0", first)', '"Stage 0", first, over="stage_1")'))
+    with pytest.raises(
+        UsageError, match=r"the row 'stage0' is over 'stage_1', which is no row \(did you mean 'stage1'\?"
+    ):
+        planned(tmp_path, str(path))

@@ -124,3 +124,9 @@ def test_a_report_of_several_tables_has_its_own_title() -> None:
     text = table.report_markdown(Report("Both", {"a": make(), "b": make()}, notes=("see below",)))
     assert text.startswith("# Both\n\nsee below\n")
     assert text.count("## Title") == 2
+
+
+@pytest.mark.parametrize("cell", [1.5, None])
+def test_a_cell_that_is_no_text_is_refused_by_its_column(cell: object) -> None:
+    with pytest.raises(TypeError, match=rf"column 'mIoU': {cell} is no text; format it, as f\"{{value:\.2f}}\""):
+        Table("T", ("Method", "mIoU"), (("A", cell),))  # type: ignore[arg-type]

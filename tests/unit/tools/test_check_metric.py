@@ -88,3 +88,13 @@ def test_each_way_to_be_broken_is_named(tmp_path: Path, change: tuple[str, str],
     source = source.replace("VERSION = 1", "VERSION = 1\nSHARED = np.zeros(2)").replace(*change)
     (tmp_path / "metrics" / "mine.py").write_text(source)
     assert text in broken("mine", tmp_path)[what]
+
+
+def test_a_share_that_is_0_where_a_mask_shows_every_class_is_tried_with_others(tmp_path: Path) -> None:
+    source = EXAMPLE.read_text().replace("np.zeros(2)", "np.zeros(1)")
+    body, _ = source.split("        labelled = ")
+    body += "        self.sums[0] = 1 - len(set(frame.mask.ravel())) / self.num_classes\n\n"
+    body += '    def values(self, sums):\n        return {"confident_errors": float(sums[0])}\n'
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "mine.py").write_text(body)
+    assert "is a mean added up?" in broken("mine", tmp_path)["the number of videos is in the sums"]
