@@ -97,4 +97,4 @@ def test_a_share_that_is_0_where_a_mask_shows_every_class_is_tried_with_others(t
     body += '    def values(self, sums):\n        return {"confident_errors": float(sums[0])}\n'
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "mine.py").write_text(body)
-    assert "is a mean added up?" in broken("mine", tmp_path)["the number of videos is in the sums"]
+    assert "is a mean being added?" in broken("mine", tmp_path)["each video twice changes no number"]
