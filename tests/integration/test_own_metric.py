@@ -52,16 +52,18 @@ def test_the_guides_metric_has_an_interval_and_a_verdict(tmp_path: Path) -> None
         assert float(next(csv.DictReader(file))["confident_errors"]) == pytest.approx(number["mean"])
     assert "confident errors" in (folder / "index.html").read_text()
 
+    cells = [run for run in all_runs(tmp_path) if "final/confident_errors" in run.data.metrics]
+    assert len(cells) == 4
+
     put_report(tmp_path / "mine", guide := (DOCS / "OWN_DECODER.md").read_text())
     assert "from harness.results.measures import measure" in guide
-    own = harness(tmp_path, "report", "both", *mine[1:], "--plugins", "mine")
+    own = harness(tmp_path, "run", "both", *mine[1:], "--plugins", "mine")
     assert own.returncode == 0, own.stderr
+    assert "0 jobs executed, 4 already done" in own.stderr
     *_, first, second = own.stdout.strip().splitlines()
     assert first.split() == ["upernet", f"{number['low']:.4f}", "None"]
     assert second.split() == ["decoder_a", f"{a['metrics']['confident_errors']['low']:.4f}", f"{gain['gain_low']:.4f}"]
 
-    cells = [run for run in all_runs(tmp_path) if "final/confident_errors" in run.data.metrics]
-    assert len(cells) == 4
     (tmp_path / "runs").rename(tmp_path / "away")
     again = harness(tmp_path, "report", *mine, "--json", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
     assert again.returncode == 0, again.stderr
