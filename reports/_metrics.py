@@ -62,13 +62,13 @@ def intervals(rows: Sequence[Row], context: Context) -> Table | None:
         return None
     level = f"{stats.LEVEL:.0%} interval"
     notes = [
-        f"In percent. [ , ]: {level} over {' or '.join(sorted(of))}, as of mIoU (docs/STATISTICS.md)."
+        f"In percent. [ , ]: {level} over {' or '.join(sorted(of))}, as for mIoU (docs/STATISTICS.md)."
         for of in [{each.interval.of for *_, each in every if each.interval.of}]
         if of
     ]
     notes.append(
-        f"Gain over the row's baseline: {stats.BETTER} or {stats.WORSE} where its interval excludes 0, "
-        f"{stats.EQUAL.format(margin=context.margin)} where it lies within, else {stats.UNDECIDED}."
+        f"Gain over the row's baseline: {stats.BETTER} or {stats.WORSE} if its interval excludes 0, "
+        f"{stats.EQUAL.format(margin=context.margin)} if it is within this range, otherwise {stats.UNDECIDED}."
     )
     if lower := sorted({header for *_, header, each in every if each.better == "lower"}):
         notes.append(f"Lower is better: {', '.join(lower)}.")

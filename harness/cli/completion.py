@@ -7,7 +7,7 @@ import typer
 
 from harness.common.errors import HarnessError
 from harness.config import plugins
-from harness.config.compose import PRESETS
+from harness.config.presets import PRESETS
 
 Offers = list[tuple[str, str]]  # name, what it is
 

@@ -33,7 +33,7 @@ Study = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Cancel a study of `harness search`, by default named after the search"),
 ]
-Rehearsal = Annotated[bool, typer.Option("--rehearse", help="Cancel the rehearsal that `run --rehearse` started")]
+Rehearsal = Annotated[bool, typer.Option("--rehearse", help="Cancel the dry run that `run --rehearse` started")]
 
 
 def status(
@@ -69,7 +69,7 @@ def cancel(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel the running and waiting jobs of a plan, a study or a rehearsal, here and in Slurm; checkpoints are kept.
+    """Cancel the running and waiting jobs of a plan, a study or a dry run, here and in Slurm; checkpoints are kept.
 
     Give the arguments that `run` was given; the same `run` continues later. Your own runs end as with Ctrl-C, and
     waiting Slurm jobs leave the queue. A run of another user, or on another machine, is asked to end by a file in the
@@ -87,9 +87,7 @@ def cancel(
         if experiments or (study is not None and rehearse):
             raise UsageError("name experiments, or give --study NAME, or --rehearse: one of them")
         if preset is not None or plugins or seeds != 1:
-            raise UsageError(
-                "--preset, --seeds and --plugins say which plan; --study and --rehearse go with --root alone"
-            )
+            raise UsageError("--preset, --seeds and --plugins select a plan; --study and --rehearse accept only --root")
         end_without_plan(Path(settings.resolve(root=root and str(root)).root), study, as_json)
         return
     plan, resolved = make_plan(experiments or [], seeds, preset, root, plugins, compute=False)
@@ -115,7 +113,7 @@ def end_without_plan(root: Path, study: str | None, as_json: bool) -> None:
         from harness.launch.cancel import RehearsalCanceller
 
         results = RehearsalCanceller(root).run()
-        show(results, f"no rehearsal is running or waiting in {root}", as_json)
+        show(results, f"no dry run is running or waiting in {root}", as_json)
     else:
         from harness.search.cancel import StudyCanceller
 

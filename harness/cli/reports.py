@@ -87,8 +87,8 @@ def report(
 
         if list_all(planned.root):
             log.info(
-                "no row is in the store: `harness report --list` prints the arguments of what was run; `harness run` with "
-                "these arguments reuses what is done"
+                "no row is in the store: `harness report --list` prints the arguments of what was run; "
+                "`harness run` with these arguments reuses what is done"
             )
 
 

@@ -61,8 +61,8 @@ class Lock(threading.local):
                 waited = time.monotonic() - begun
                 if waited >= self.patience:
                     raise UnfitError(
-                        f"{self.path}: {self.holder()} has not given it back within {self.patience:.0f} s; wait for "
-                        "that process or end it, and give the same command again"
+                        f"{self.path}: {self.holder()} has not released it within {self.patience:.0f} s; wait for "
+                        "that process or end it, then rerun the same command"
                     )
                 if waited >= self.tell and not announced:
                     announced = True

@@ -17,11 +17,10 @@ from harness.common import ranges
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import overrides as overrides_of
-from harness.config import plugins
+from harness.config import plugins, presets
 from harness.config.training_options import COUNT, WHERE, TrainingOptions
 
 NOT_NEGATIVE, SHARE = {"range": "[0, inf)"}, {"range": "[0, 1]"}
-PRESETS = plugins.PROJECT / "experiments" / "presets"
 
 
 @dataclass(frozen=True)
@@ -257,8 +256,8 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
     typed = schema(folders)
     node = OmegaConf.structured(typed)
     OmegaConf.set_readonly(node, False)
-    for path in preset_chain(preset):
-        loaded = read_preset(path)
+    for path in presets.chain(preset):
+        loaded = presets.read(path)
         loaded.pop("base", None)
         node = merge(node, loaded, f"preset {path}")
     for override in overrides:
@@ -300,40 +299,6 @@ def explain(error: OmegaConfBaseException) -> str:
     return message + (f" (key {key})" if key and key not in message else "")
 
 
-def preset_chain(preset: str, above: Sequence[Path] = ()) -> list[Path]:
-    """Return the preset's file after those it is based on; a base given by its path is taken from the preset's folder.
-
-    Of several, as `camvid+cityscapes_video`, each comes after those before it and its own bases, once. Raise UsageError
-    where one is missing or they form a circle.
-    """
-    if "+" in preset and not Path(preset).is_file():
-        return [*dict.fromkeys(file for part in preset.split("+") for file in preset_chain(part, above))]
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
-    if not path.is_file():
-        presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-        near = plugins.suggestion(preset, presets)
-        raise UsageError(f"unknown preset '{preset}'{near}; choose from {', '.join(presets)}, or a path to a .yaml")
-    if path.resolve() in [other.resolve() for other in above]:
-        raise UsageError(f"preset {path}: its bases refer to each other in a circle")
-    base = read_preset(path).get("base")
-    if not base:
-        return [path]
-    parts = str(base).split("+")
-    places = [str(path.parent / part) if part.endswith((".yaml", ".yml")) else part for part in parts]
-    return [*preset_chain("+".join(places), (*above, path)), path]
-
-
-def read_preset(path: Path, what: str = "preset") -> Any:
-    """Return a file's YAML as an OmegaConf node. Raise UsageError where it is not a mapping."""
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise UsageError(f"{what} {path}: {' '.join(str(error).split())}") from error
-    if not OmegaConf.is_dict(loaded):
-        raise UsageError(f"{what} {path}: must be a mapping of keys to values")
-    return loaded
-
-
 def check(config: Config) -> None:
     """Raise UsageError for values that their types allow and nothing else does."""
     train = config.train
@@ -356,7 +321,7 @@ def check(config: Config) -> None:
         except UsageError as error:
             raise UsageError(f"evaluate.metrics: {error}") from error
         if config.evaluate.metrics.count(name) > 1:
-            raise UsageError(f"evaluate.metrics: '{name}' stands twice")
+            raise UsageError(f"evaluate.metrics: '{name}' is listed twice")
     for name in config["extra"]:
         if not isinstance(name, str):
             raise UsageError(f"extra={name}: must be names of decoders")

@@ -15,7 +15,7 @@ def load(name: str, folders: plugins.Folders = ()) -> ModuleType:
     module = plugins.load_named("metrics", name, folders, NEEDED)
     with plugins.blamed(plugins.find("metrics", name, folders)):
         if not module.Metric.names:
-            raise UsageError(f"metric '{name}': its class Metric must say the names of its numbers")
+            raise UsageError(f"metric '{name}': its class Metric must set `names`, the names of its numbers")
     return module
 
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
-from harness.config import compose, plugins
+from harness.config import compose, plugins, presets
 
 FILE = "harness.yaml"
 
@@ -134,7 +134,7 @@ def resolve(**flags: Any) -> Resolved:
 
 def read(path: Path) -> JsonObject:
     """Return the keys that a file gives, typed, its relative paths made absolute. Raise UsageError."""
-    loaded = compose.read_preset(path, "settings")
+    loaded = presets.read(path, "settings")
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
     try:

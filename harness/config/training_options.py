@@ -43,11 +43,11 @@ class TrainingOptions:
         if self.selects and (every is None or split != "dev" or hold_out is None):
             key = "train.keep=best" if self.keep == "best" else f"train.patience={self.patience}"
             raise UsageError(
-                f"{key}: goes by evaluations of training videos held out, never by val: set train.evaluate_every=N, "
+                f"{key}: needs evaluations of held-out training videos, never val: set train.evaluate_every=N, "
                 "data.hold_out=0.1 and train.evaluate_split=dev"
             )
         if self.class_weights not in (None, "frequency") and not _weights(self.class_weights):
-            what = "must be frequency, or a list of positive numbers, one a class, as [1,1,2.5]"
+            what = "must be frequency, or a list of positive numbers, one per class, such as [1,1,2.5]"
             raise UsageError(f"train.class_weights={self.class_weights}: {what}")
 
 

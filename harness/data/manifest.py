@@ -122,7 +122,7 @@ def _status(paths: Mapping[str, str]) -> NDArray[np.int64]:
         except OSError as error:
             raise refused(error, path) from error
         if not stat.S_ISREG(state.st_mode):
-            raise UnfitError(f"{path}: is no file; complete the data")
+            raise UnfitError(f"{path}: is not a file; complete the data")
         rows[row] = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino & (2**63 - 1)
     return rows
 
@@ -239,7 +239,7 @@ def parse(data: bytes) -> Digests:
     for line in data.decode("utf-8", "surrogateescape").split("\n")[:-1]:
         digest, _, name = line.lstrip("\\").partition("  ")
         if len(digest) != 2 * BYTES:
-            raise ValueError(f"no line of a manifest: {line[:80]!r}")
+            raise ValueError(f"not a line of a manifest: {line[:80]!r}")
         if line.startswith("\\"):
             parts = [part.replace("\\n", "\n").replace("\\r", "\r") for part in name.split("\\\\")]
             name = "\\".join(parts)

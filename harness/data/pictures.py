@@ -68,10 +68,10 @@ def list_pictures(folder: Path, suffixes: Collection[str] = IMAGES) -> dict[str,
                 continue
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(path)):
-                raise UnfitError(f"{shown(path)}: a folder, no picture; rename it or take it out")
+                raise UnfitError(f"{shown(path)}: a folder, not an image; rename or remove it")
             if stem in pictures:
                 names = " and ".join(sorted((shown(pictures[stem].name), shown(entry.name))))
-                raise UnfitError(f"{shown(folder)}: {names} are two pictures of one frame; keep one")
+                raise UnfitError(f"{shown(folder)}: {names} are two images of one frame; keep one")
             pictures[stem] = path
     return pictures
 
@@ -125,14 +125,16 @@ def read_labels(
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high >= num_classes:
         value = high if high >= num_classes else low
-        raise UnfitError(f"{shown(path)}: holds {value}, which is no class; indices run from 0 to {num_classes - 1}")
+        raise UnfitError(
+            f"{shown(path)}: contains {value}, which is not a class; indices run from 0 to {num_classes - 1}"
+        )
     return mask.astype(label_type(num_classes))
 
 
 def decode(path: Path, read: Read, data: bytes | None = None) -> Any:
     """Return the result of `read` on the opened file. Raise UnfitError."""
     if data is None and not os.path.isfile(path):  # a pipe would be waited for
-        what = "no picture" if os.path.lexists(path) else "no such file"
+        what = "not an image" if os.path.lexists(path) else "no such file"
         raise UnfitError(f"{shown(path)}: {what}; complete the data")
     try:
         with Image.open(path if data is None else BytesIO(data)) as image:
@@ -152,10 +154,10 @@ def to_rgb(path: Path, image: ImageFile) -> NDArray[np.uint8]:
         plain = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # as Pillow does with 16 bits of colour
     elif image.mode in ("I", "F"):
         raise UnfitError(
-            f"{shown(path)}: pixels of 32 bits ({image.mode}), of which none is known to be white; save it with 8 bits"
+            f"{shown(path)}: 32-bit pixels ({image.mode}), whose white level is unknown; save it with 8 bits"
         )
     elif image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise UnfitError(f"{shown(path)}: has transparent pixels (alpha), whose colour is not known; save it without")
+        raise UnfitError(f"{shown(path)}: has transparent pixels (alpha), whose colour is unknown; save it without")
     plain = plain.convert("RGB")
     return np.array(plain if upright is None else plain.transpose(upright))
 
@@ -170,7 +172,7 @@ def to_size(path: Path, image: ImageFile) -> tuple[int, int]:
 def to_bytes(path: Path, image: ImageFile, highest: int = 255) -> NDArray[np.integer]:
     """Return an opened mask's numbers. Raise UnfitError where a reader that rescales grey would take others."""
     if raw_mode(image) in RESCALED:
-        raise UnfitError(f"{shown(path)}: has less than 8 bits a pixel, which most readers rescale; save it with 8")
+        raise UnfitError(f"{shown(path)}: has less than 8 bits per pixel, which most readers rescale; save it with 8")
     return to_numbers(path, image, highest)
 
 
@@ -199,14 +201,14 @@ def to_numbers(path: Path, image: ImageFile, highest: int = 255) -> NDArray[np.i
     mask = np.array(image)  # (H, W)
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         what = f"{mask.shape[2]} channels" if mask.ndim == 3 else str(mask.dtype)
-        raise UnfitError(f"{shown(path)}: a mask has one whole number a pixel, this has {what}; save it as indices")
+        raise UnfitError(f"{shown(path)}: a mask has one whole number per pixel, this has {what}; save it as indices")
     if turn != UPRIGHT:
         raise UnfitError(f"{shown(path)}: a mask with EXIF orientation {turn}; turn its pixels and save it without")
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high > highest:
         value = high if high > highest else low
         raise UnfitError(
-            f"{shown(path)}: holds {value}; class numbers end at {highest}, so give each pixel its class, and void 255"
+            f"{shown(path)}: contains {value}; class numbers end at {highest}: give each pixel its class, with void 255"
         )
     if raw in RESCALED:
         return mask // RESCALED[raw]
@@ -226,7 +228,7 @@ def check_palette(path: Path, image: ImageFile, mask: NDArray[np.integer]) -> No
         if level != index:
             raise UnfitError(
                 f"{shown(path)}: its palette is grey and gives index {index} the level {level}: either may be meant; "
-                "save it as plain 8-bit grey, and keep PNG optimisers off masks"
+                "save it as plain 8-bit grey, and do not run PNG optimisers on masks"
             )
 
 
@@ -249,11 +251,11 @@ def orientation(image: ImageFile) -> int:
 def unreadable(path: Path, error: Exception) -> str:
     """Return one line on a file that does not decode."""
     if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return f"{shown(path)}: 0 bytes; fetch it again, or take its video off the list"
+        return f"{shown(path)}: 0 bytes; download it again, or remove its video from the list"
     if isinstance(error, Image.DecompressionBombError | MemoryError):
         pixels = re.search(r"\d+", str(error))  # "Image size (400000000 pixels) exceeds limit of …"
         many = f" of {int(pixels[0]):,} pixels".replace(",", " ") if pixels else ""
-        return f"{shown(path)}: a picture{many}, too large to be read; make it smaller"
+        return f"{shown(path)}: an image{many}, too large to be read; make it smaller"
     unknown = isinstance(error, UnidentifiedImageError)  # its own words repeat the path
-    reason = "no picture" if unknown else shown(" ".join(str(error).split()) or type(error).__name__)
-    return f"{shown(path)}: damaged ({reason}); fetch it again, or take its video off the list"
+    reason = "not an image" if unknown else shown(" ".join(str(error).split()) or type(error).__name__)
+    return f"{shown(path)}: damaged ({reason}); download it again, or remove its video from the list"

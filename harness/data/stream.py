@@ -109,7 +109,7 @@ class TrainStream(TorchDataset[Sample]):
         """Return the images (T, 3, H, W), labels (T, H, W) and which have them (T,), of frames each decoded once."""
         frames = {name: self.dataset.read(self.split, video, name) for name in dict.fromkeys(names)}
         if len({frame.image.shape for frame in frames.values()}) > 1:
-            raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; make them the same")
+            raise UnfitError(f"video {video}: frames {', '.join(frames)} differ in size; give them the same size")
         images = np.stack([frames[name].image for name in names])  # (T, H, W, 3)
         if frames[names[-1]].label is None:
             raise UnfitError(f"the {self.split} split has no labels (video {video}); train on one that has")

@@ -187,7 +187,7 @@ def dirty(dataset: Dataset) -> str:
     """Return the values that the label map ignored, in a line; empty for clean masks and where none are counted."""
     counts = getattr(dataset, "dirty", {})
     named = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in sorted(counts.items()))
-    return f"mask values that are no class were ignored: {named}" if named else ""
+    return f"mask values that are not a class were ignored: {named}" if named else ""
 
 
 def share(lengths: Mapping[str, int], rank: int, world: int) -> list[str]:
@@ -218,7 +218,7 @@ def controlled(model: Segmentor, control: str | None) -> Segmentor:
     if control is not None:
         if control not in decoder.controls or decoder.control is not None:
             choices = ", ".join(decoder.controls) if decoder.control is None else f"none beside {decoder.control}"
-            raise UnfitError(f"control {control}: this decoder has {choices or 'none'}; take one of its own")
+            raise UnfitError(f"control {control}: this decoder has {choices or 'none'}; choose one of them")
         decoder.control = control
     return model
 
@@ -227,7 +227,7 @@ def model(folder: Path, num_classes: int) -> Segmentor:
     """Return a member's network with its weights; its folder's name is its fingerprint. Raise as `filled` does."""
     job = read_as(folder, TrainSpec)
     if job.fingerprint != folder.name:
-        raise UnfitError(f"{shown(folder)}: belongs to the training {job.fingerprint}; put it back there")
+        raise UnfitError(f"{shown(folder)}: belongs to the training {job.fingerprint}; move it back there")
     return filled(folder, job, num_classes)
 
 
@@ -242,7 +242,9 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     weights, origin = checkpoint.weights(folder)
     owner = origin.fingerprint or job.fingerprint
     if owner != job.fingerprint:
-        raise UnfitError(f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; put it back there")
+        raise UnfitError(
+            f"{shown(path)}: belongs to the training {owner}, not to {job.fingerprint}; move it back there"
+        )
     odd = sorted(name for name in expected.keys() | weights.keys() if shape(expected, name) != shape(weights, name))
     if odd:
         name = next((name for name in odd if name == "decoder.classifier.1.weight"), odd[0])

@@ -24,9 +24,9 @@ def freeze(model: Segmentor, rule: str | None) -> None:
         rest = [name for name in frozen_names(model, "encoder") if not low_rank.is_factor(name)]
         names = [name for name in dict.fromkeys([*names, *rest]) if not low_rank.is_factor(name)]
     if not names or len(names) == len(whole):
-        what = "no parameter of this model has such a name" if not names else "nothing is left to be trained"
+        what = "no parameter of this model matches" if not names else "nothing is left to train"
         raise UnfitError(
-            f"train.freeze={rule}: {what}; names are such as {', '.join(list(whole)[:2])}, {list(whole)[-1]}"
+            f"train.freeze={rule}: {what}; names look like {', '.join(list(whole)[:2])}, {list(whole)[-1]}"
         )
     for name in names:
         whole[name].requires_grad_(False)
@@ -50,7 +50,7 @@ def frozen_names(model: Segmentor, rule: str) -> list[str]:
     blocks, depth = int(match[1]), int(model.encoder.num_layers)  # type: ignore[arg-type]
     if blocks > depth or not depth:
         raise UnfitError(
-            f"train.freeze={rule}: the encoder has {depth} blocks; train.freeze=encoder freezes its pyramid too"
+            f"train.freeze={rule}: the encoder has {depth} blocks; train.freeze=encoder also freezes its pyramid"
         )
     layer_id = model.encoder.layer_id
     return [name for name in encoder if layer_id(name.removeprefix("encoder.")) <= blocks]  # type: ignore[operator]

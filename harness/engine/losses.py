@@ -97,4 +97,4 @@ def check_names(names: Sequence[str]) -> None:
     """Raise UnfitError for a loss that would stand in another's place."""
     for name in names:
         if name in NAMES or names.count(name) > 1:
-            raise UnfitError(f"two losses or values of a step are called '{name}'; give the decoder's own another name")
+            raise UnfitError(f"two losses or values of a step are named '{name}'; rename the decoder's own")

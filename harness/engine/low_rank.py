@@ -41,7 +41,7 @@ def adapt(model: Segmentor, rank: int | None) -> None:
         if isinstance(module, nn.Linear) and name.rpartition(".")[0].endswith("attn")
     ]
     if not layers:
-        raise UnfitError(f"train.lora={rank}: the encoder has no attention whose layers are called attn")
+        raise UnfitError(f"train.lora={rank}: the encoder has no attention layers named attn")
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
 

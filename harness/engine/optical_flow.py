@@ -91,11 +91,11 @@ class Raft:
         from torchvision.models import optical_flow
 
         if method not in RAFT:
-            raise UnfitError(f"optical flow '{method}': it is {DIS}, {' or '.join(RAFT)}")
+            raise UnfitError(f"optical flow '{method}': choose {DIS}, {' or '.join(RAFT)}")
         if weights is None:
             raise UnfitError(
-                f"the optical flow '{method}' needs weights: set metric.temporal_consistency.weights=FILE, the state "
-                "of torchvision's network, for example raft_small_C_T_V2-01064c6d.pth"
+                f"the optical flow '{method}' needs weights: set metric.temporal_consistency.weights=FILE, "
+                "torchvision's state dict, for example raft_small_C_T_V2-01064c6d.pth"
             )
         path = Path(weights).expanduser()
         network: nn.Module = getattr(optical_flow, method)(weights=None)
@@ -103,8 +103,8 @@ class Raft:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
-            why = "no state that torch.save wrote" if isinstance(error, UnpicklingError) else words.rstrip(":")
-            raise UnfitError(f"{shown(path)}: no weights of torchvision's {method} ({why})") from error
+            why = "not a state dict written by torch.save" if isinstance(error, UnpicklingError) else words.rstrip(":")
+            raise UnfitError(f"{shown(path)}: not torchvision's weights for {method} ({why})") from error
         return cls(network, device)
 
     @torch.inference_mode()

@@ -72,7 +72,7 @@ def problem(job: TrainSpec, num_classes: int, ranks: int, memory: float) -> str:
         padded = math.ceil(window / accepts.multiple) * accepts.multiple
         for side, key in {padded: "evaluate.window", job.train.crop: "train.crop"}.items():
             if why := refuses(model, side, again):
-                return f"{key}={side}: the encoder does not take it ({why}); choose another"
+                return f"{key}={side}: the encoder does not accept it ({why}); choose another"
         if job.encoder.config.get("weights"):
             fill(model, job, again)
         build.warm_start_of(job, model)
@@ -131,7 +131,7 @@ def check_memory(job: TrainSpec, model: nn.Module, num_classes: int, ranks: int,
     needed = weights + buffers + pixels
     if needed > memory:
         raise UnfitError(
-            f"train.crop={job.train.crop}: a rank of {per_rank} images holds {needed / GIB:.1f} GiB at least "
+            f"train.crop={job.train.crop}: a rank of {per_rank} images needs at least {needed / GIB:.1f} GiB "
             f"({buffers / GIB:.1f} of tables in the encoder), and there are {memory / GIB:.1f} GiB; lower train.crop "
             "or train.micro_batch, or raise --nproc"
         )

@@ -92,6 +92,6 @@ def prior(source: str, where: Path, frame: Frame, num_classes: int) -> Tensor:
     if mask.shape != frame.image.shape[:2]:
         (height, width), (rows, columns) = mask.shape, frame.image.shape[:2]
         raise UnfitError(
-            f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; are these masks of other data?"
+            f"{shown(path)}: is {width}×{height}, its frame {columns}×{rows}; do these masks belong to other data?"
         )
     return torch.from_numpy(mask.astype(np.int64))

@@ -18,7 +18,7 @@ def through(folder: Path, reporter: Reporter) -> bool:
     path = JobDir(folder).weights_file
     whole = checkpoint.whole(path)
     if path.exists() and not whole:
-        reporter.log(f"{path.name} does not match its checksum; it is made again")
+        reporter.log(f"{path.name} does not match its checksum; it is written again")
     return whole
 
 
@@ -34,7 +34,7 @@ def save(folder: Path, trainer: "Trainer", step: int, reporter: Reporter) -> Non
 def check(trainer: "Trainer", step: int) -> None:
     """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
     if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
-        raise HarnessError(f"the ranks hold different memories at iteration {step}: this is a bug, discard this run")
+        raise HarnessError(f"the ranks have different memories at iteration {step}: this is a bug, discard this run")
     if wild := trainer.wild():
         raise HarnessError(
             f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not saved; the last checkpoint "

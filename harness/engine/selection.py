@@ -49,7 +49,7 @@ class Selection:
     def line(self, end: int, iterations: int) -> str:
         """Return in a line how it came out."""
         kept = f"kept the weights after {self.step}" if self.keeps else f"the weights after {end} are kept"
-        early = f"; ended early after {end} of {iterations} iterations" if end < iterations else ""
+        early = f"; stopped early after {end} of {iterations} iterations" if end < iterations else ""
         return f"best on dev: {self.miou:.2f} mIoU after {self.step} iterations, {kept}{early}"
 
 

@@ -126,7 +126,7 @@ def check_window(window: int, accepts: WindowSize) -> None:
     """Raise UnfitError where the encoder cannot take the window."""
     if accepts.size is not None and accepts.size != window:
         raise UnfitError(
-            f"evaluate.window={window}: the encoder takes {accepts.size} only; set evaluate.window={accepts.size}"
+            f"evaluate.window={window}: the encoder accepts only {accepts.size}; set evaluate.window={accepts.size}"
         )
 
 

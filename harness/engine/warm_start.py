@@ -30,7 +30,9 @@ def load(model: nn.Module, path: str, digest: str | None = None) -> str:
     changed, cannot be read, holds numbers that are not finite, or fits nowhere.
     """
     if digest is not None and checkpoint.sha256(Path(path)) != digest:
-        raise UnfitError(f"train.start={path}: is not the file that was planned with (its sha256 differs); plan again")
+        raise UnfitError(
+            f"train.start={path}: is not the file that the plan was made with (its sha256 differs); plan again"
+        )
     own = model.state_dict()
     try:
         picked = _weights.pick(path, own)
@@ -44,10 +46,14 @@ def load(model: nn.Module, path: str, digest: str | None = None) -> str:
     fresh |= {name for name in own if any(rest in fresh for rest in layers.get(owner(name), ()))}
     taken = {name: stored[name] for name in own if name in stored and name not in fresh}
     if not taken:
-        raise UnfitError(f"train.start={path}: none of its {len(stored)} tensors fits this model; name weights of it")
+        raise UnfitError(
+            f"train.start={path}: none of its {len(stored)} tensors fits this model; name weights of this model"
+        )
     for name, value in taken.items():
         if value.is_floating_point() and not bool((value.isfinite() | value.isinf()).all()):
-            raise UnfitError(f"train.start={path}: {name} holds numbers that are none (nan); use others")
+            raise UnfitError(
+                f"train.start={path}: {name} contains values that are not numbers (nan); use other weights"
+            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a model on the meta device, as the check before a run has it, keeps none
         model.load_state_dict(taken, strict=False)
@@ -55,8 +61,8 @@ def load(model: nn.Module, path: str, digest: str | None = None) -> str:
     left = {
         "of another shape": [f"{name} ({shape})" for name, shape in shapes.items()],
         "fresh with them": summary(fresh - missing - other, own),
-        "missing in the file": summary(missing, own),
-        "not of this model": summary(stored.keys() - own.keys(), stored),
+        "missing from the file": summary(missing, own),
+        "not part of this model": summary(stored.keys() - own.keys(), stored),
     }
     parts = [f"{title}: {', '.join(names)}" for title, names in left.items() if names]
     note = f" ({picked.note})" if picked.note else ""

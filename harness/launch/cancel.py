@@ -86,7 +86,7 @@ class Canceller:
                 try:
                     StopRequest().write(path)
                 except OSError as error:
-                    log.warning(f"{path}: {error.strerror}: a run of yours that only waits is not told")
+                    log.warning(f"{path}: {error.strerror}: a run of yours that is only waiting was not notified")
 
     def _end_slurm_jobs(self, submitted: Mapping[SlurmJob, list[Job]], queue: Queue) -> None:
         """Take what waits out of the queue first, lest it begins when what it waits for ends."""
@@ -104,14 +104,14 @@ class Canceller:
                     self.awaited |= {job: holders[job]} if ours and begun else {}
                 elif ours:
                     cancelled(self.plan, job, by_request(StopRequest().who))
-                    self._note(job, "cancelled", "taken out of Slurm's queue")
+                    self._note(job, "cancelled", "removed from Slurm's queue")
                 else:
-                    self._note(job, "left", f"waits as Slurm job {slurm_job.whose}; {whose_right(slurm_job)}")
+                    self._note(job, "left", f"waiting as Slurm job {slurm_job.whose}; {whose_right(slurm_job)}")
         for slurm_job in queue.silent:
             for job in submitted[slurm_job]:
                 if self._holder(job) is None and not over(self.plan, job):
                     self._slurm[job] = slurm_job.id
-                    self._note(job, "left", f"Slurm cannot be asked here about job {slurm_job.whose}")
+                    self._note(job, "left", f"Slurm job {slurm_job.whose} cannot be queried from here")
 
     def _end_holder(self, job: Job, holder: Holder) -> None:
         """Have whoever holds a job end."""
@@ -122,10 +122,10 @@ class Canceller:
         try:
             StopRequest(holder.number).write(path)
         except OSError as error:
-            why = f"{holder.who} has it, and you have no right to ask it to end ({path}: {error.strerror}); "
+            why = f"{holder.who} is running it, and you may not ask it to end ({path}: {error.strerror}); "
             self._note(job, "left", f"{why}ask {holder.user}")
         else:
-            log.info(f"{job.name}: {holder.who} has it, and is asked to end")
+            log.info(f"{job.name}: {holder.who} is running it and was asked to end")
             self.awaited[job] = holder
 
     def _signal(self, holder: Holder) -> bool:
@@ -151,10 +151,10 @@ class Canceller:
                 if now is None or now.number != holder.number:
                     self._note(job, "stopped", standing(self.plan.jobdir(job), now))
                 elif time.monotonic() - begun > longest:
-                    self._note(job, "left", f"{holder.who} was asked and has not ended within {longest:.0f} s")
+                    self._note(job, "left", f"{holder.who} was asked to end, but has not within {longest:.0f} s")
             if not logged and time.monotonic() - begun > TELL:
                 logged = True
-                log.info(f"waiting for {len(left)} job(s): a step ends and is saved, at most {longest:.0f} s")
+                log.info(f"waiting for {len(left)} job(s) to finish and save a step, at most {longest:.0f} s")
             with stop_signals():
                 time.sleep(LOOK)
         while slurm_queue.any_live(self._begun) and time.monotonic() - begun < GRACE + MARGIN:  # they tell MLflow
@@ -185,19 +185,19 @@ class RehearsalCanceller:
         try:
             StopRequest().write(self.output.rehearsal_stop)
         except OSError as error:
-            why = f"you have no right to ask it to end ({self.output.rehearsal_stop}: {error.strerror})"
-            return [self._result("left", f"{who} is at it, and {why}")]
+            why = f"you may not ask it to end ({self.output.rehearsal_stop}: {error.strerror})"
+            return [self._result("left", f"{who} is running it, and {why}")]
         if self.slurm_job is not None and self._holder() is None:
             if slurm_queue.cancel(self.slurm_job):
-                return [self._result("cancelled", "taken out of Slurm's queue")]
-            return [self._result("left", f"waits as {who}, and ends within seconds of its start")]
-        log.info(f"the rehearsal in {self.output.rehearsal}: {who} is asked to end")
+                return [self._result("cancelled", "removed from Slurm's queue")]
+            return [self._result("left", f"waiting as {who}; it will end within seconds of its start")]
+        log.info(f"the dry run in {self.output.rehearsal}: {who} was asked to end")
         begun, longest = time.monotonic(), patience(OutputDir(self.output.rehearsal).job_dirs())
         while (who := self._at_work()) is not None:
             if time.monotonic() - begun > longest:
-                return [self._result("left", f"{who} was asked and has not ended within {longest:.0f} s")]
+                return [self._result("left", f"{who} was asked to end, but has not within {longest:.0f} s")]
             time.sleep(LOOK)
-        return [self._result("stopped", "it leaves no result; the same command begins it anew")]
+        return [self._result("stopped", "it leaves no result; the same command starts it again")]
 
     def _at_work(self) -> str | None:
         """Return who rehearses, or is to; None where nobody does."""
@@ -219,7 +219,7 @@ class RehearsalCanceller:
 
     def _result(self, state: str, reason: str) -> Cancellation:
         number = None if self.slurm_job is None else self.slurm_job.id
-        return Cancellation("", f"the rehearsal in {self.output.rehearsal}", state, reason, number)
+        return Cancellation("", f"the dry run in {self.output.rehearsal}", state, reason, number)
 
 
 def patience(jobs: Iterable[JobDir]) -> float:
@@ -231,7 +231,7 @@ def standing(files: JobDir, now: Holder | None = None) -> str:
     """Return how far a job is that its run has let go, and who has it now."""
     outcome = files.outcome()
     if outcome is not None and outcome.status == "finished":
-        return "it had just finished"
+        return "it had already finished"
     steps, videos = files.checkpoint_steps(), len(files.video_files())
     kept = f"saved at step {max(steps)}" if steps else f"{videos} video(s) kept" if videos else "nothing to save yet"
     return kept if now is None else f"{kept}; {now.who} has taken it over"
@@ -240,8 +240,8 @@ def standing(files: JobDir, now: Holder | None = None) -> str:
 def whose_right(slurm_job: SlurmJob) -> str:
     """Return who can take a Slurm job out of the queue that we cannot."""
     if slurm_job.user in (None, _sbatch.user()):
-        return f"its file does not say whether that is still this job: look, and scancel {slurm_job}"
-    return f"{slurm_job.user} alone can take it out of the queue"
+        return f"its file does not say whether that is still this job: check, and scancel {slurm_job}"
+    return f"only {slurm_job.user} can remove it from the queue"
 
 
 def lines(results: list[Cancellation]) -> Iterator[str]:

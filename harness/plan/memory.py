@@ -108,7 +108,7 @@ def lines(needed: Sequence[Need], limit: int, text: str) -> list[str]:
     width = max(len(need.name) for need in needed)
     for need in needed:
         if need.peak is None:
-            output.append(f"  {need.name:<{width}}  not known: {need.reason}")
+            output.append(f"  {need.name:<{width}}  unknown: {need.reason}")
             continue
         verdict = "OK" if need.fits(limit) else "FAIL"
         output.append(f"  {need.name:<{width}}  {need.peak / GIB:.3g} GiB with {need.images} image(s)  {verdict}")
@@ -121,7 +121,7 @@ def lines(needed: Sequence[Need], limit: int, text: str) -> list[str]:
             )
     if any(need.change and "micro_batch" in need.change[0] for need in needed):
         output.append(
-            "  A smaller train.micro_batch changes numbers: batch norm takes its statistics over it. More ranks do not."
+            "  A smaller train.micro_batch changes numbers (batch norm's statistics are over it); more ranks do not."
         )
     return output
 

@@ -38,12 +38,14 @@ def locate(start: str, root: Path | None) -> Path:
         return path.absolute()
     if FINGERPRINT.fullmatch(start) and not path.is_dir():
         if root is None or not OutputDir(root).job(start).folder.is_dir():
-            raise UnfitError(f"train.start={start}: {root or 'this root'} has no such job; give its root by --root")
+            raise UnfitError(
+                f"train.start={start}: {root or 'this output directory'} has no such job; set its directory with --root"
+            )
         path = OutputDir(root).job(start).folder
     elif not path.is_dir():
         raise UnfitError(f"train.start={start}: no such file, job or registered model")
     files = JobDir(path)
     outcome = files.outcome()
     if not files.weights_file.is_file() or (outcome is not None and outcome.status != "finished"):
-        raise UnfitError(f"train.start={start}: no finished training; name one that has weights.safetensors")
+        raise UnfitError(f"train.start={start}: not a finished training; name one that has weights.safetensors")
     return files.weights_file.absolute()

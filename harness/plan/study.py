@@ -207,7 +207,7 @@ def make(
             raise UsageError(f"{key}={value}, the default, is outside the search space ({space}); set it inside")
         for end in (axis.low, axis.high) if isinstance(axis, Uniform) else axis.options:
             for violation in ranges.violations(typed, config.with_values({key: end}).tree):
-                raise UsageError(f"search {name}: its space holds {violation}")
+                raise UsageError(f"search {name}: its space contains {violation}")
     if split not in SPLITS:
         raise UsageError(f"split={split}{plugins.suggestion(split, SPLITS)}: trials are scored on dev or on val")
     changes: JsonObject = {"train.evaluate_split": split, "train.evaluate_videos": module.LOOK_VIDEOS}

@@ -277,11 +277,11 @@ def context(
 
 
 def in_order(results: Iterable[CellResult]) -> list[CellResult]:
-    """Return results by experiment, cell and seed. Raise ValueError where a cell's seed stands twice."""
+    """Return results by experiment, cell and seed. Raise ValueError where a cell's seed occurs twice."""
     results = list(results)
     for (experiment, cell, seed), number in Counter((r.experiment, r.cell, r.seed) for r in results).items():
         if number > 1:
-            raise ValueError(f"{experiment}: cell {cell}, seed {seed} stands twice")
+            raise ValueError(f"{experiment}: cell {cell}, seed {seed} occurs twice")
     experiments = list(dict.fromkeys(result.experiment for result in results))
     return sorted(results, key=lambda result: (experiments.index(result.experiment), result.order, result.seed))
 
@@ -289,7 +289,7 @@ def in_order(results: Iterable[CellResult]) -> list[CellResult]:
 def aggregate(results: Iterable[CellResult], context: Context | None = None) -> list[Row]:
     """Return the rows of all cells, in order; those of the context's experiment with the paper's claims.
 
-    Raise ValueError where a cell's seed stands twice.
+    Raise ValueError where a cell's seed occurs twice.
     """
     runs: dict[tuple[str, str | None], list[CellResult]] = {}
     for run in in_order(results):

@@ -53,7 +53,7 @@ class Table:
 
     def __post_init__(self) -> None:
         if len(set(self.columns)) != len(self.columns):
-            raise ValueError(f"{self.title}: a column's name stands twice")
+            raise ValueError(f"{self.title}: a column name occurs twice")
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"{self.title}: a row has not {len(self.columns)} cells")
         for column, cell in (pair for row in self.rows for pair in zip(self.columns, row, strict=True)):

@@ -64,13 +64,13 @@ class StudyCanceller:
             try:
                 StopRequest().write(self.study.stop_file)
             except OSError as error:
-                why = f"you have no right to ask it to end ({self.study.stop_file}: {error.strerror})"
+                why = f"you may not ask it to end ({self.study.stop_file}: {error.strerror})"
                 for work in works:
-                    self._note(work, "left", f"{work.holder.who} has it, and {why}; ask {work.holder.user}")
+                    self._note(work, "left", f"{work.holder.who} is running it, and {why}; ask {work.holder.user}")
                 return self.results
             begun = self._empty_queue(workers)
         for work in works:
-            log.info(f"{work.name}: {work.holder.who} has it, and is asked to end")
+            log.info(f"{work.name}: {work.holder.who} is running it and was asked to end")
         self._wait(works, begun)
         return self.results
 
@@ -90,12 +90,12 @@ class StudyCanceller:
         for worker in workers:
             name = f"a worker of {self.name}"
             if worker in queue.silent:
-                why = f"Slurm cannot be asked here about job {worker.whose}; it ends within seconds of its start"
+                why = f"Slurm job {worker.whose} cannot be queried from here; it will end within seconds of its start"
                 self.results.append(Cancellation("", name, "left", why, worker.id))
             elif queue.live(worker) and queue.states[worker].state == "PENDING":
                 ours = slurm_queue.cancel(worker)
-                waits = f"waits as Slurm job {worker.whose}, and ends within seconds of its start"
-                state, why = ("cancelled", "taken out of Slurm's queue") if ours else ("left", waits)
+                waits = f"waiting as Slurm job {worker.whose}; it will end within seconds of its start"
+                state, why = ("cancelled", "removed from Slurm's queue") if ours else ("left", waits)
                 self.results.append(Cancellation("", name, state, why, worker.id))
         return [worker for worker in workers if queue.live(worker) and queue.states[worker].state != "PENDING"]
 
@@ -110,14 +110,14 @@ class StudyCanceller:
                 self._note(work, "stopped", "nothing to save yet" if work.job is None else cancel.standing(work.job))
             if left and time.monotonic() - since > patience:
                 for work in left:
-                    why = f"{work.holder.who} was asked and has not ended within {patience:.0f} s"
+                    why = f"{work.holder.who} was asked to end, but has not within {patience:.0f} s"
                     self._note(work, "left", why)
                 break
             time.sleep(cancel.LOOK)
         while begun := [worker for worker in begun if slurm_queue.any_live([worker])]:
             if time.monotonic() - since > patience:
                 for worker in begun:
-                    why = f"Slurm job {worker.whose} was asked and has not ended within {patience:.0f} s"
+                    why = f"Slurm job {worker.whose} was asked to end, but has not within {patience:.0f} s"
                     self.results.append(Cancellation("", f"a worker of {self.name}", "left", why, worker.id))
                 break
             time.sleep(4 * cancel.LOOK)

@@ -129,7 +129,7 @@ def confirmed(request: Request, done: Done, seeds: int, progress: Progress) -> D
     stop_file = request.study_dir().stop_file
     best = find(done.study, done.trials).best
     if best is None:
-        raise UsageError(f"--confirm {seeds}: no trial beside the default is complete; give more --trials")
+        raise UsageError(f"--confirm {seeds}: no trial other than the default is complete; give more --trials")
     study, root = done.study, Path(request.root)
     with obeyed(stop_file, StopRequest.read(stop_file)):
         confirmation, ran = confirm.run(study, best, seeds, root, request.options, progress)
@@ -188,7 +188,7 @@ def the_same(request: Request, study: Study) -> Storage:
     if begun != storage.address:
         where = f"its own folder, {storage.folder}" if begun == OWN else begun
         again = "leave --storage out" if begun == OWN else "give --storage again"
-        raise UsageError(f"the study '{study.name}' was begun in {where}: {again}, or a new name by --study")
+        raise UsageError(f"the study '{study.name}' was started in {where}: {again}, or choose a new name with --study")
     return storage
 
 
@@ -203,7 +203,7 @@ def dry(request: Request, workers: int) -> list[str]:
         f"{study.title}: study '{study.name}' in {storage.shown}",
         *(f"  {key}: {axis.description()}; default {study.default[key]}" for key, axis in study.space.items()),
         f"  scored on {study.split}: {study.config.content.videos.get('train')} videos to train on",
-        f"  sampler {study.sampler.name}, pruner {study.pruner.name} at {study.looks - 1} moments of a training",
+        f"  sampler {study.sampler.name}, pruner {study.pruner.name} at {study.looks - 1} points of a training",
         f"  trials: {request.total}, {len(ended)} ended, {left} to run by {workers} worker(s); "
         f"the first {study.seeds} are the default with its seeds, up to "
         f"{max(0, min(study.repeats * (study.seeds - 1), (request.total - study.seeds) // 2))} repeat the best",
@@ -234,10 +234,10 @@ def costs(study: Study, root: Path, ended: list[Trial], left: int, workers: int)
         if any(each.device_seconds is None for each in prices):
             prices = of_trainings(cost.costs(plan, cost.count(plan)))
     except UnfitError as error:
-        return f"not known: {error}"
+        return f"unknown: {error}"
     unknown = [each for each in prices if each.device_seconds is None]
     if unknown:
-        return f"not known: {unknown[0].name}: {unknown[0].source}"
+        return f"unknown: {unknown[0].name}: {unknown[0].source}"
     hours = left * sum(each.device_seconds or 0 for each in prices) / 3600
     sources = ", ".join(dict.fromkeys(each.source for each in prices))
-    return f"{hours:.2f} GPU-hours of training, before pruning, evaluations left out; {sources}"
+    return f"{hours:.2f} GPU-hours of training, before pruning, without evaluations; {sources}"

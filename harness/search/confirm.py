@@ -32,7 +32,7 @@ def plan(study: Study, best: Trial, seeds: int, root: Path) -> Plan:
         for name, params, baseline in (("default", study.default, None), ("best", best.params, "default")):
             job = study.objective(config.with_values(params).with_seed(seed), "val")
             cells.append((seed, Cell(name, f"{name} ({study.label(params)})", job, over=baseline)))
-    title = f"{study.title}: its best against the default, on val"
+    title = f"{study.title}: its best setting and the default, on val"
     return Plan((Experiment(f"search_{study.search}_confirmed", title, "comparison", config, tuple(cells)),), root)
 
 

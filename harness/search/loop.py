@@ -64,7 +64,7 @@ class Worker:
         begun = time.monotonic()
         plan = self.study.plan(live.params, live.seed, self.root)
         if live.resumed:
-            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker is gone; taking over")
+            log.info(f"trial {live.number} ({self.study.label(live.params)}): its worker has died; continuing it")
         gc.refer(self.root, plan.experiments[0].digest, [job.fingerprint for job in plan.jobs])
         trial_publisher = self.publisher.trial(plan, live)
         progress = self.progress.headed(f"trial {live.number} {self.study.label(live.params)}")

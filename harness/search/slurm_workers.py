@@ -102,7 +102,7 @@ def run(request: Request, workers: int, keeper: Keeper, before: StopRequest | No
     except Stopped:
         numbers = ", ".join(map(str, submitted))
         log.info(
-            f"the Slurm jobs go on ({numbers}); the same command comes back to them, "
+            f"the Slurm jobs continue ({numbers}); the same command reconnects to them, "
             f"`harness cancel --study {keeper.study.name}` ends them"
         )
         raise
@@ -197,7 +197,7 @@ def accompany(request: Request, submitted: Sequence[SlurmJob], keeper: Keeper) -
         if queued.gone():
             raise UnfitError(
                 f"the Slurm jobs {', '.join(map(str, submitted))} have ended with {len(ended)} of {request.total} "
-                f"trials (see {log_path(request, submitted[-1].id)}); the same command goes on"
+                f"trials (see {log_path(request, submitted[-1].id)}); rerun the same command to continue"
             )
         time.sleep(LOOK)
 

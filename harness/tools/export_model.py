@@ -64,7 +64,9 @@ def export(training: Path, folder: Path) -> list[Check]:
     """Export a finished training into a folder. Raise UsageError; UnfitError where a file computes otherwise."""
     job = read(training)
     if not isinstance(job, TrainSpec):
-        raise UsageError(f"{shown(training)}: is no training; give the directory of one, as `harness plan` lists them")
+        raise UsageError(
+            f"{shown(training)}: is not a training; give a training's directory, as listed by `harness plan`"
+        )
     classes = checkpoint.origin(training).classes or tuple(build.dataset(job.data, job.plugins).classes)
     network = Window(evaluate.filled(training, job, len(classes)).eval()).eval()
     folder.mkdir(parents=True, exist_ok=True)

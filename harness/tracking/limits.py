@@ -36,5 +36,5 @@ def clip(text: str, limit: int) -> str:
 def word(value: str) -> str:
     """Return a value that may stand in a filter: an id or a digest, never a quote."""
     if not re.fullmatch(r"[\w.:-]+", value):
-        raise ValueError(f"'{value}' is no id or digest")
+        raise ValueError(f"'{value}' is not an id or digest")
     return value

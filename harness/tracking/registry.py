@@ -172,7 +172,7 @@ def chosen(tracking: Tracking, word: str) -> Any:
         number = str(client.get_registered_model(full).aliases.get(alias))
     elif not number and len(versions) > 1:
         numbers = ", ".join(sorted(versions, key=int))
-        raise UnfitError(f"train.start={word}: has the versions {numbers}; name one, as models:/{full}/1")
+        raise UnfitError(f"train.start={word}: has versions {numbers}; choose one, such as models:/{full}/1")
     return versions.get(number or next(iter(versions), ""))
 
 

@@ -63,7 +63,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     counts = sources(groups, {plain(name) for name in names}, plain)
     averaged = {source: count for source, count in counts.items() if source.averaged}
     if ema and not averaged:
-        raise ValueError(f"{shown(path)} holds no averaged weights (EMA) of this model; omit ema")
+        raise ValueError(f"{shown(path)} contains no averaged weights (EMA) of this model; omit ema")
     candidates = averaged if ema else counts
     best = [source for source, count in candidates.items() if count == max(candidates.values())]
     if not ema:
@@ -71,7 +71,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     best = distinct(best, groups)
     if len(best) > 1:
         where = " and ".join(f"'{source}'" if str(source) else "without prefix" for source in best[:3])
-        raise ValueError(f"{shown(path)} holds this model {len(best)} times, {where}; save only the intended one")
+        raise ValueError(f"{shown(path)} contains this model {len(best)} times, {where}; save only the intended one")
     (chosen,) = best or [Source(largest(groups), "")]
     tensors = {
         name.removeprefix(chosen.prefix): value
@@ -86,7 +86,7 @@ def pick(path: str, own: Iterable[str], ema: bool | None = None, plain: Callable
     if chosen.averaged:
         notes.append("its averaged weights (EMA)")
     elif others := [str(source) for source, count in averaged.items() if count == counts.get(chosen)]:
-        notes.append(f"not its averaged weights (EMA) '{others[0]}', which ema=true takes")
+        notes.append(f"not its averaged weights (EMA) '{others[0]}', which ema=true uses")
     return Picked(tensors, ", ".join(notes))
 
 

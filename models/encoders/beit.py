@@ -67,7 +67,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Normalised images (B, 3, S, S) -> (B, C, S/4 .. S/32) and the last tap (B, C, S/16, S/16)."""
         if images.shape[2:] != (self.size, self.size):
-            raise ValueError(f"this beit takes {self.size} × {self.size} pixels, not {tuple(images.shape[2:])}")
+            raise ValueError(f"this beit accepts {self.size} × {self.size} pixels, not {tuple(images.shape[2:])}")
         taps = self.backbone.forward_intermediates(images, indices=list(TAPS[self.num_layers]), intermediates_only=True)
         return Features(tuple(scale(tap) for scale, tap in zip(self.pyramid, taps, strict=True)), taps[-1])
 

@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         self.multiple = self.backbone.patch_embed.patch_size[0]
         if size % self.multiple or size < STRIDES[-1]:
             takes = f"a multiple of {self.multiple} and at least {STRIDES[-1]}"
-            raise ValueError(f"{config.model} takes windows whose side is {takes}, not {size}")
+            raise ValueError(f"{config.model} accepts windows whose side is {takes}, not {size}")
         if config.final_norm and isinstance(self.backbone.norm, nn.Identity):
             raise ValueError(f"{config.model} has no final norm: set encoder.timm_plain.final_norm=false")
         self.taps = _taps(config, len(self.backbone.blocks))

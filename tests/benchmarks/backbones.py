@@ -48,7 +48,9 @@ def flops(model: str, side: int) -> int:
     """Of one image's forward pass."""
     encoder = {"name": "timm_plain", "config": {"model": model}}
     job = {"encoder": encoder, "decoder": {"name": "upernet", "config": {}}, "plugins": (), "train": {"crop": side}}
-    return passes(*fake_model(job, 2), side, side).features
+    model, mode = fake_model(job, 2)
+    with mode:
+        return passes(model, side, side).features
 
 
 def step(model: str, side: int, checkpoint: bool) -> None:

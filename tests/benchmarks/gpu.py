@@ -189,8 +189,10 @@ def parsing(setting: Setting, members: Sequence[str], precision: str, later: int
         job = setting.job(decoder, precision)
         stages.append(Stages(network(setting, decoder), geometry, precision, setting.device))
         windows = len(sliding_window.tiles(height, width, geometry, stages[-1].accepts))
-        one = count.passes(*count.fake_model(job, setting.classes), setting.crop, setting.crop)
-        flops += windows * one.window(1 + later)
+        model, mode = count.fake_model(job, setting.classes)
+        with mode:
+            one = count.passes(model, setting.crop, setting.crop)
+        flops += windows * one.total(1 + later)
 
     def parse() -> Tensor:
         total: Any = 0

@@ -82,7 +82,7 @@ def test_it_keeps_the_contract(name: str) -> None:
     elsewhere = ("two ranks match one process", "a resumed training is bit-identical")
     checks = {one.what: one for one in check.checks("decoders", name, leave_out=elsewhere)}
     assert {what: one.text for what, one in checks.items() if not one.passed} == {}
-    assert len(checks) == 16
+    assert len(checks) == 17
     assert "GFLOP" in checks["its cost"].text
 
 

@@ -7,8 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.config import compose as config
-from harness.config import plugins
+from harness.config import plugins, presets
 from harness.config.compose import compose
 from harness.plan import plan
 from harness.plan.cell import Cell
@@ -16,7 +15,7 @@ from harness.plan.job import Evaluate
 from harness.results import paper
 
 NAMES = plugins.names("experiments")
-PRESETS = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
+PRESETS = sorted(path.stem for path in presets.PRESETS.glob("*.yaml"))
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 

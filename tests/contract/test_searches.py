@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import compose as config
-from harness.config import plugins
+from harness.config import plugins, presets
 from harness.config.compose import compose
 from harness.plan import study
 
 NAMES = plugins.names("searches")
-PRESETS = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
+PRESETS = sorted(path.stem for path in presets.PRESETS.glob("*.yaml"))
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 

@@ -106,7 +106,7 @@ def test_models_are_registered_with_cards_and_weights(workspace: Path):
         assert "harness predict " in one.description
         assert "Not the paper's setting" in one.description
         files = {file.path.rpartition("/")[2] for file in store.list_logged_model_artifacts(held[name])}
-        assert files == {"job.yaml", *(["weights.safetensors"] if name in single else [])}
+        assert files == {"job.yaml", *(["MLmodel", "weights.safetensors"] if name in single else [])}
         aliases = store.get_registered_model(name).aliases
         assert str(aliases["best"]) == "1"
         assert "paper-protocol" not in aliases  # synthetic videos are not the paper's

@@ -24,7 +24,7 @@ def cells(config):
 def mine(tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
     shutil.copytree(PROJECT / "docs" / "examples", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "experiments").mkdir()
+    (folder / "experiments").mkdir(exist_ok=True)
     (folder / "experiments" / "alone.py").write_text(EXPERIMENT)
     (folder / "experiments" / "_title.py").write_text('TITLE = "One"\n')
     return folder

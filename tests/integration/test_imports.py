@@ -9,7 +9,7 @@ from pathlib import Path
 import finished_root
 import pytest
 
-from harness.config import compose
+from harness.config import presets
 
 HEAVY = ("torch", "torchvision", "timm", "mlflow", "optuna")
 CODE = """
@@ -23,7 +23,7 @@ for folder, words in json.load(sys.stdin):
     answers.append((out.getvalue(), sorted({name.partition(".")[0] for name in sys.modules} & set(%r)), code))
 json.dump(answers, sys.stdout)
 """
-PRESETS = sorted(path.stem for path in compose.PRESETS.glob("*.yaml"))
+PRESETS = sorted(path.stem for path in presets.PRESETS.glob("*.yaml"))
 
 
 READING = [

@@ -23,7 +23,7 @@ WORDS = (
 )
 
 
-def test_mlflow_predicts_with_a_registered_model(tmp_path: Path) -> None:
+def test_mlflow_predicts_with_a_registered_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = harness(tmp_path, "run", "ablation_ensemble", *WORDS, "--json")
     assert done.returncode == 0, done.stderr
     store = f"sqlite:///{tmp_path}/mlflow.db"
@@ -46,13 +46,7 @@ def test_mlflow_predicts_with_a_registered_model(tmp_path: Path) -> None:
     masks = json.loads((tmp_path / "out.json").read_text())["predictions"]
     np.testing.assert_array_equal(masks, expected)
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store)
-    try:
-        model = mlflow.pyfunc.load_model("models:/synthetic-decoder-b@best")
-        np.testing.assert_array_equal(model.predict(video), expected)
-        assert (
-            "mlflow models predict" in mlflow.MlflowClient().get_model_version("synthetic-decoder-b", "1").description
-        )
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # mlflow.set_tracking_uri would outlive the test
+    model = mlflow.pyfunc.load_model("models:/synthetic-decoder-b@best")
+    np.testing.assert_array_equal(model.predict(video), expected)
+    assert "mlflow models predict" in mlflow.MlflowClient().get_model_version("synthetic-decoder-b", "1").description

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 import tiny_jobs
 import torch
+from folder_files import make_cityscapes
 from safetensors.torch import load_file
 from vspw_files import make_vspw
 
 from harness.config import plugins
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec, EvaluateConfig, compose
+from harness.data import contract
 from harness.engine import train, worker
 from harness.engine.runtime import Stop
 from harness.jobdir.replay import Replay
@@ -116,15 +118,17 @@ def summary(value: torch.Tensor) -> list[float]:
 def read_data(folder: Path, name: str) -> dict[str, Any]:
     """What a data set reads: its digest, the share of each label and the mean colour of a few frames."""
     module = plugins.load("datasets", name)
-    own = {field.name for field in fields(module.Config)}
-    options = {"root": str(make_vspw(folder / "made"))} if "root" in own else {}
+    made = {"vspw": make_vspw, "folder": make_cityscapes}
+    options = {"root": str(made[name](folder / "made"))} if name in made else {}
+    if name == "folder":
+        options = {**compose("cityscapes_video")["data"]["folder"], **options}
     data = module.Dataset(module.Config(**options))
     found: dict[str, Any] = {"classes": len(data.classes)}
     for split in ("train", "val"):
         frames = [
             data.read(split, video, frame)
             for video in data.videos(split)[:2]
-            for frame in data.frames(split, video)[:3]
+            for frame in contract.labelled(data, split, video)[:3]
         ]
         labels = np.concatenate([frame.label.ravel() for frame in frames])
         found[split] = {

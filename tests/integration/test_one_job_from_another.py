@@ -53,7 +53,7 @@ def test_one_command_warm_starts_from_another_job(workspace: Path) -> None:
         assert "0 jobs executed, 2 already done" in again.stderr, (name, again.stderr)
     several = harness(workspace, *RUN, "train.start=synthetic-upernet")  # the warm-started model is the second version
     assert several.returncode == 3
-    assert "has the versions 1, 2; name one, as models:/synthetic-upernet/1" in several.stderr
+    assert "has versions 1, 2; choose one, such as models:/synthetic-upernet/1" in several.stderr
 
 
 def test_a_models_only_version_is_meant_by_its_name(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_every_key_of_training_at_once_runs_and_is_told(tmp_path: Path) -> None:
         (["train.ohem=1.5"], "must be in (0, 1]"),
         (["train.dice=0"], "must be a finite number, above 0"),
         (["train.lovasz=-1"], "must be a finite number, above 0"),
-        (["train.freeze=enc"], "no parameter of this model has such a name"),
-        (["train.keep=best"], "never by val"),
+        (["train.freeze=enc"], "no parameter of this model matches"),
+        (["train.keep=best"], "never val"),
     ],
 )
 def test_wrong_values_are_refused_in_a_line_before_the_run(tmp_path: Path, words: list[str], reason: str) -> None:

@@ -54,8 +54,8 @@ def test_a_plan_in_three_steps_and_two_videos(tmp_path: Path, mlflow_tables: Pat
     assert done.returncode == 0, done.stderr
     training, evaluation, *cost = done.stdout.splitlines()
     assert training.startswith("train upernet seed 0: peak ")
-    assert training.endswith(" ms a step")
-    assert re.fullmatch(r"evaluate upernet seed 0: peak \d+\.\d\d GiB a rank, \d+ ms a video", evaluation)
+    assert training.endswith(" ms per step")
+    assert re.fullmatch(r"evaluate upernet seed 0: peak \d+\.\d\d GiB per rank, \d+ ms per video", evaluation)
     assert "rehearsed" in "\n".join(cost)
 
     jobs = {str(read_json(path)["kind"]): path.parent for path in tmp_path.glob("runs/rehearsal/jobs/*/job.yaml")}
@@ -130,7 +130,7 @@ def test_what_an_evaluation_will_cost(tmp_path: Path) -> None:
     one_model.say(folder, begin, {"event": "loaded", "time": 105.0}, {"event": "peak", "time": 108.0, "bytes": 2**30})
     write_json(folder / "outcome.json", {"status": "finished", "peak": 2**30, "provenance": {"world": 2}})
     ((line, cost),) = rehearsal.measured(made, short, [job])
-    assert line.endswith("peak 1.00 GiB a rank, 3000 ms a video")
+    assert line.endswith("peak 1.00 GiB per rank, 3000 ms per video")
     assert (cost.seconds, cost.device_seconds) == (15.5, 31.0)
 
 

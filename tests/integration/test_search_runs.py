@@ -168,7 +168,7 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(workspace: Path) -> None:
     assert "budget: at most 2 × 21 = 42 iterations" in said
     assert "hours of work" in said
     fresh = harness(workspace, *SEARCH, "--trials", "7", "--study", "fresh", "--dry-run").stdout
-    assert "GPU-hours of training, before pruning, evaluations left out; finished jobs" in fresh
+    assert "GPU-hours of training, before pruning, without evaluations; finished jobs" in fresh
     assert not (workspace / "runs" / "searches" / "fresh").exists()
 
 

@@ -226,5 +226,5 @@ def test_who_may_not_write_in_a_colleagues_job_cannot_ask() -> None:
     (result,) = json.loads(done.stdout)["jobs"]
     assert result["state"] == "left"
     assert f"{ANN}'s run on" in result["reason"]
-    assert "you have no right to ask it to end" in result["reason"]
+    assert "you may not ask it to end" in result["reason"]
     assert result["reason"].endswith(f"Permission denied); ask {ANN}")

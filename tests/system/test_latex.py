@@ -34,7 +34,7 @@ def test_pdflatex_sets_every_table_of_a_report(name: str, tmp_path: Path) -> Non
     need("latex")
     made = report(finished_root.make(tmp_path / "root", videos=3, experiment=name)).report
     tables = [*made.tables.values(), *made.appendix.values()]
-    assert len(tables) == 3  # the table, all metrics, by class
+    assert len(tables) == 5  # the table, all metrics, their intervals, cost, by class
     assert typeset(tmp_path, "\n".join(latex(table) for table in tables)) > EMPTY
 
 

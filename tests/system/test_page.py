@@ -111,7 +111,7 @@ def test_nothing_at_all_still_renders(tmp_path: Path) -> None:
     started = time.process_time()
     text = (report(made).folder / html_page.NAME).read_text()
     assert "0 of 4" in text
-    assert "No pictures" in text
+    assert "No images" in text
     assert time.process_time() - started < 15
 
 

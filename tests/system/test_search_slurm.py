@@ -53,7 +53,7 @@ def test_a_confirmation_is_refused_before_anything_is_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="--confirm trains where it is called"):
+    with pytest.raises(UsageError, match="--confirm trains on the machine where it is called"):
         command.search("momentum", launcher="slurm", nproc=1, confirm=3)
     with pytest.raises(UsageError, match="--nodes and --slurm can only be used with --launcher slurm"):
         command.search("momentum", slurm=["partition=gpu"])
@@ -221,7 +221,7 @@ def test_a_study_is_left_and_come_back_to(slurm: Cluster, tmp_path: Path) -> Non
     left.send_signal(signal.SIGINT)
     _, said = left.communicate(timeout=120)
     assert left.returncode == 75, said
-    assert "the Slurm jobs go on" in said
+    assert "the Slurm jobs continue" in said
     numbers = json.loads(noted.read_text())["ids"]
     assert len(numbers) == 2
 

@@ -270,7 +270,7 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     training, evaluation, *cost = done.stdout.splitlines()
     assert training.startswith("train upernet seed 0: peak ")
-    assert "ms a video" in evaluation
+    assert "ms per video" in evaluation
     assert "rehearsed" in "\n".join(cost)
     (number,) = [path.name for path in (tmp_path / "runs" / "slurm").iterdir() if path.is_dir()]
     assert slurm.wait(number, "COMPLETED") == "COMPLETED"

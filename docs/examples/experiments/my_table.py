@@ -1,4 +1,4 @@
-"""Does a look at the frame before improve on UPerNet, and is that of the decoder or of any two models?
+"""Does using the previous frame improve on UPerNet, and is that due to the decoder, or would any two models do?
 
 harness run my_table --seeds 3 --plugins docs/examples
 """
@@ -6,7 +6,7 @@ harness run my_table --seeds 3 --plugins docs/examples
 from harness.plan.cell import Cell, Config, Evaluate, Train
 
 TITLE = "Frame difference over UPerNet"
-REPORT = "my_report"  # or "comparison", the tables of ours
+REPORT = "my_report"  # or "comparison", our own tables
 
 
 def cells(config: Config) -> list[Cell]:

@@ -11,7 +11,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Config:
-    """From which probability on the model is sure."""
+    """Probability from which the model counts as confident."""
 
     sure: float = field(default=0.9, metadata={"range": "[0, 1]"})
 

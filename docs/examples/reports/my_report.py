@@ -1,4 +1,4 @@
-"""One line a method: mIoU, its interval and what it gains."""
+"""One line per method: mIoU, its interval and its gain."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from harness.results.table import Report, Table
 
 
 def render(frame: pd.DataFrame, context: Context) -> Report:
-    """Return the tables and figures; `frame` has a line a cell and seed, `summary` one a cell."""
+    """Return the tables and figures; `frame` has a line per cell and seed, `summary` one per cell."""
     lines = summary(frame, context)
     rows = [
         (line.label, line.status, number(line.miou), interval(line), number(line.gain)) for line in lines.itertuples()
@@ -25,7 +25,7 @@ def render(frame: pd.DataFrame, context: Context) -> Report:
 
 
 def number(value: float | None) -> str:
-    """Two decimals; a dash for what is not known."""
+    """Two decimals; a dash for an unknown value."""
     return "–" if value is None else f"{value:.2f}"
 
 

@@ -11,7 +11,7 @@ SPACE = {
     "train.lr": Uniform(1e-4, 1e-2, log=True),
 }
 HOLD_OUT = 0.25  # share of the training videos that trials are scored on
-SEEDS = 2  # of the default configuration, among the trials: what a lead is measured against
+SEEDS = 2  # of the default configuration, among the trials: a lead is compared with them
 LOOKS = 2  # parts of a training; after each but the last it may be pruned
 LOOK_VIDEOS = 4  # at most, for these decisions
 SAMPLER = Named("TPESampler", {"n_startup_trials": 4})
@@ -19,5 +19,5 @@ PRUNER = Named("NopPruner")
 
 
 def objective(config: Config, split: str) -> Evaluate:
-    """The evaluation whose mIoU is searched for the most of."""
+    """Return the evaluation whose mIoU is to be maximised."""
     return Evaluate((Train(config, "frame_difference"),), split=split)

@@ -30,16 +30,16 @@ class LabelMap:
         spans = {key: span(key) for key in label_map}
         self.colours = bool(spans) and isinstance(next(iter(spans.values())), int)
         if any(isinstance(value, int) != self.colours for value in spans.values()):
-            raise UsageError(f"{KEY}: has both numbers and colours; write one of them")
+            raise UsageError(f"{KEY}: contains both numbers and colours; use only one of them")
         lowest = {key: value if isinstance(value, int) else value[0] for key, value in spans.items()}
         order = [name for key in sorted(lowest, key=lambda key: lowest[key]) if (name := label_map[key]) is not None]
         self.classes = tuple(names) or tuple(dict.fromkeys(order))
         unknown = [name for name in order if name not in self.classes]
         if unknown:
-            raise UsageError(f"{KEY}: {unknown[0]!r} is none of data.folder.classes; add it there, or leave them out")
+            raise UsageError(f"{KEY}: {unknown[0]!r} is not in data.folder.classes; add it there, or remove that key")
         unused = [name for name in self.classes if order and name not in order]
         if unused:
-            raise UsageError(f"data.folder.classes: nothing in {KEY} stands for {unused[0]!r}")
+            raise UsageError(f"data.folder.classes: nothing in {KEY} maps to {unused[0]!r}")
         self.void = void(len(self.classes))
         self.type = label_type(len(self.classes))
         index = {name: number for number, name in enumerate(self.classes)}
@@ -51,7 +51,7 @@ class LabelMap:
             self._stored += [(number, label) for number in range(start, last + 1)]
         twice = [number for number, times in Counter(number for number, _ in self._stored).items() if times > 1]
         if twice:
-            raise UsageError(f"{KEY}: {written(twice[0]) if self.colours else twice[0]} stands there twice")
+            raise UsageError(f"{KEY}: {written(twice[0]) if self.colours else twice[0]} occurs twice")
         if not spans:
             end = first + len(self.classes)
             self._stored = [(first + label, label) for label in range(len(self.classes))]
@@ -98,7 +98,7 @@ def span(key: str) -> tuple[int, int] | int:
         red, green, blue = (int(number) for number in match.groups())
         if max(red, green, blue) <= 255:
             return (red << 16) + (green << 8) + blue
-    raise UsageError(f"{KEY}: {key!r} is no number (7), range (0-6) or colour (128,64,128)")
+    raise UsageError(f"{KEY}: {key!r} is not a number (7), a range (0-6) or a colour (128,64,128)")
 
 
 def written(colour: int) -> str:

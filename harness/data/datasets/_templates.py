@@ -35,10 +35,10 @@ def check(template: str, key: str) -> None:
     if unknown or missing:
         problem = f"has no {{{missing[0]}}}" if missing else f"{{{unknown[0]}}} is unknown"
         raise UsageError(
-            f"{key}={template}: {problem}; write a path with {{video}} and {{frame}}, maybe {{split}} and *"
+            f"{key}={template}: {problem}; write a path with {{video}} and {{frame}}, optionally {{split}} and *"
         )
     if template.startswith(("/", "~")) or ".." in template.split("/"):
-        raise UsageError(f"{key}={template}: write a path below the data set's root")
+        raise UsageError(f"{key}={template}: give a path below the data set's root")
 
 
 def files(root: Path, template: str, split: str, suffixes: Collection[str]) -> dict[Frame, Path]:
@@ -54,7 +54,7 @@ def files(root: Path, template: str, split: str, suffixes: Collection[str]) -> d
         frame = values["video"], values["frame"]
         if frame in listed:
             pair = " and ".join(sorted(shown(other) for other in (listed[frame], path)))
-            raise UnfitError(f"{pair}: two files of one frame; keep one")
+            raise UnfitError(f"{pair}: two files for one frame; keep one")
         listed[frame] = path
     return listed
 
@@ -108,11 +108,11 @@ def read_lines(path: Path, key: str) -> Lines:
     except FileNotFoundError as error:
         raise UnfitError(f"{shown(path)}: no such list ({key})") from error
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no UTF-8 text"
-        raise UnfitError(f"{shown(path)}: cannot be read: {reason}; write one name a line") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UnfitError(f"{shown(path)}: cannot be read: {reason}; write one name per line") from error
     names = tuple(dict.fromkeys(line.split()[0].lstrip("/") for line in lines if line.strip()))
     if not names:
-        raise UnfitError(f"{shown(path)}: lists nothing; write one video, or VIDEO/FRAME, a line")
+        raise UnfitError(f"{shown(path)}: lists nothing; write one video, or VIDEO/FRAME, per line")
     return Lines(path, names)
 
 
@@ -127,8 +127,8 @@ def of_lines(lines: Lines, images: dict[Frame, Path], root: Path) -> list[Frame]
     absent = [name for name in lines.names if name not in by_name and Path(name).name not in by_name]
     if absent:
         raise UnfitError(
-            f"{shown(lines.path)}: names {absent[0]!r}, of which there is no image ({len(absent)} of "
-            f"{len(lines.names)} lines); write one video, VIDEO/FRAME or image a line, or complete the data"
+            f"{shown(lines.path)}: names {absent[0]!r}, for which there is no image ({len(absent)} of "
+            f"{len(lines.names)} lines); write one video, VIDEO/FRAME or image per line, or complete the data"
         )
     wanted = [frame for name in lines.names for frame in by_name.get(name) or by_name[Path(name).name]]
     return list(dict.fromkeys(wanted))
@@ -143,7 +143,7 @@ def of_patterns(text: str, images: dict[Frame, Path], key: str) -> list[Frame]:
     for pattern in patterns:
         if not any(matches(frame, pattern.removeprefix("!")) for frame in images):
             raise UnfitError(
-                f"{key}={text}: {pattern} matches no video; write names of videos or VIDEO/FRAME, with * ?"
+                f"{key}={text}: {pattern} matches no video; write names of videos or VIDEO/FRAME, with * or ?"
             )
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]

@@ -94,7 +94,7 @@ class Dataset:
             _templates.check(getattr(config, key), f"data.folder.{key}")
         unknown = [split for split in (config.unlabelled or "").split() if split not in SPLITS]
         if unknown:
-            raise UsageError(f"data.folder.unlabelled={config.unlabelled}: write some of {', '.join(SPLITS)}")
+            raise UsageError(f"data.folder.unlabelled={config.unlabelled}: choose from {', '.join(SPLITS)}")
         if config.divide_from is not None and config.divide is None:
             raise UsageError("data.folder.divide_from: needs data.folder.divide")
         self.config = config
@@ -102,9 +102,9 @@ class Dataset:
         self.unpaired: dict[str, list[Path]] = {}  # masks without image, by split
         self._label_map = LabelMap(config.label_map or {}, config.classes, config.first or 0)
         if self._label_map.colours and (config.channel or config.divide):
-            raise UsageError("data.folder.label_map: colours have no channel and are not divided")
+            raise UsageError("data.folder.label_map: colours cannot be combined with channel or divide")
         if config.label_map and config.first is not None:
-            raise UsageError("data.folder.first: has no meaning beside data.folder.label_map")
+            raise UsageError("data.folder.first: has no effect with data.folder.label_map; remove it")
         self._recording = compile_recording(config.recording)
         self._splits: dict[str, dict[str, dict[str, Files]]] = {}
         self._starts: dict[tuple[str, str], frozenset[str]] = {}
@@ -114,7 +114,7 @@ class Dataset:
         """Names of labels 0..K-1."""
         if len(self._label_map.classes) < 2:
             raise UnfitError(
-                "data.folder.classes: name at least two, as '[road,tree]', or what masks hold in data.folder.label_map"
+                "data.folder.classes: name at least two, such as '[road,tree]', or set data.folder.label_map"
             )
         return self._label_map.classes
 
@@ -162,7 +162,7 @@ class Dataset:
         if label.shape != image.shape[:2]:
             (height, width), (rows, columns) = label.shape, image.shape[:2]
             raise UnfitError(
-                f"{shown(path)}: the mask is {width}×{height}, its image {columns}×{rows}; make the pair anew"
+                f"{shown(path)}: the mask is {width}×{height}, its image {columns}×{rows}; recreate the pair"
             )
         return Frame(image, label)
 
@@ -246,7 +246,7 @@ class Dataset:
                 return _templates.of_lines(lines, images, self._root())
             return _templates.of_patterns(text, images, key)
         if "{split}" not in self.config.images:
-            raise UnfitError(f"{key} is not set: say which videos it has, since data.folder.images has no {{split}}")
+            raise UnfitError(f"{key} is not set: list its videos, because data.folder.images has no {{split}}")
         return sorted(images)
 
     def _check_masks(
@@ -262,15 +262,17 @@ class Dataset:
             return
         template = f"data.folder.masks={self.config.masks}"
         if len(bare) == len(chosen):
-            found = "none matches"
+            found = "no file matches"
             if masks:
                 (video, frame), path = min(masks.items())
-                found = f"of those that match none is of one: {shown(path)} is frame {frame!r} of video {video!r}"
+                found = (
+                    f"the files that match belong to other frames: {shown(path)} is frame {frame!r} of video {video!r}"
+                )
             raise UnfitError(f"no image of {split} has a mask: {found} ({template}); correct it")
         if bare and not self.config.sparse:
             raise UnfitError(
                 f"{shown(images[bare[0]])}: has no mask ({len(bare)} of {len(chosen)} frames of {split}; {template}); "
-                "add them, or say data.folder.sparse=true if these frames have no label"
+                "add them, or set data.folder.sparse=true if these frames have no label"
             )
 
     def _in_time(self, videos: dict[str, dict[str, Files]]) -> Iterator[tuple[str, dict[str, Files]]]:
@@ -300,7 +302,7 @@ def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"data.folder.recording={pattern}: no regular expression: {error}") from error
+        raise UsageError(f"data.folder.recording={pattern}: not a regular expression: {error}") from error
     if compiled.groups != 1:
         raise UsageError(f"data.folder.recording={pattern}: has {compiled.groups} groups, needs one for the recording")
     return compiled

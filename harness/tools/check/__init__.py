@@ -53,8 +53,8 @@ def find(word: str, folders: plugins.Folders = ()) -> tuple[str, str, tuple[Path
     kinds = [kind for kind, plugin_names in names.items() if word in plugin_names]
     if not kinds:
         near = plugins.suggestion(word, [name for plugin_names in names.values() for name in plugin_names])
-        hint = plugins.misplaced(resolved) or "; did you give its folder with --plugins?"
-        raise UsageError(f"no decoder, encoder, data set or metric '{word}'{near}{hint}")
+        remedy = plugins.misplaced(resolved) or "; did you give its folder with --plugins?"
+        raise UsageError(f"no decoder, encoder, data set or metric '{word}'{near}{remedy}")
     if len(kinds) > 1:
         raise UsageError(f"'{word}' is the name of {' and of '.join(kinds)}; give its file's path")
     return kinds[0], word, resolved

@@ -299,7 +299,7 @@ def update(subject: Subject) -> str:
         for key, value in vars(module).items()
         if isinstance(value, Tensor)
     ]
-    expect(not loose, f"{', '.join(loose)}: a tensor that no checkpoint holds; use register_buffer")
+    expect(not loose, f"{', '.join(loose)}: a tensor that is in no checkpoint; use register_buffer")
     own = type(decoder).update is not contract.Decoder.update
     if output.sums is None:
         expect(not own, "Decoder has an `update` of its own, but forward returns no sums: the memory would never move")

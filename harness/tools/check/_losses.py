@@ -20,7 +20,10 @@ def further(trained: Output, without: Output, part: Callable[[slice], Output]) -
     fixed batch in eval mode, so that no batch statistics come in.
     """
     if not trained.further:
-        expect(not without.further, "a batch without labels has losses that others have not: give a count of 0 instead")
+        expect(
+            not without.further,
+            "a batch without labels has losses that other batches lack: return a count of 0 instead",
+        )
         return "no losses of its own"
     names = [loss.name for loss in trained.further]
     try:
@@ -32,7 +35,7 @@ def further(trained: Output, without: Output, part: Callable[[slice], Output]) -
         number = isinstance(loss.count, int | float) or loss.count.numel() == 1
         expect(number and float(loss.count) >= 0, f"{loss.name}: expected a count of at least 0, got {loss.count}")
     others = [loss.name for loss in without.further]
-    expect(others == names, f"a batch without labels has the losses {others}, not {names}: give a count of 0 instead")
+    expect(others == names, f"a batch without labels has the losses {others}, not {names}: return a count of 0 instead")
     whole, halves = part(slice(0, 4)).further, (part(slice(0, 2)).further, part(slice(2, 4)).further)
     for index, loss in enumerate(whole):
         for what in ("sum", "count"):
@@ -41,7 +44,7 @@ def further(trained: Output, without: Output, part: Callable[[slice], Output]) -
             expect(
                 gap <= ABSOLUTE + RELATIVE * abs(total),
                 f"{loss.name}: the {what} of two halves of a batch is {sum(parts):.4g}, of the whole {total:.4g}: "
-                "return a sum over images and what it is over, not a mean",
+                "return a sum over images and its count, not a mean",
             )
     return f"{', '.join(names)}: sums and counts of two halves add up to the whole"
 

@@ -34,14 +34,14 @@ def checks(name: str, path: Path, module: ModuleType, folders: tuple[str, ...], 
     make = partial(make_metric, name, folders, fields)
     own = counts_itself(module.Metric)
     yield "its numbers have names", partial(names, name, module.Metric, folders)
-    yield "frames of every kind are taken", partial(kinds, make) if own else lambda: "has no counts of its own"
-    yield "sums have one shape", partial(shapes, make)
+    yield "frames of every kind are accepted", partial(kinds, make) if own else lambda: "has no counts of its own"
+    yield "sums always have the same shape", partial(shapes, make)
     yield "any split of videos merges to the same", partial(merges, make)
-    yield "the number of videos is in the sums", partial(scale, make)
-    yield "nothing of another video is in them", partial(order, make)
-    yield "another process counts the same bits", partial(processes, name, folders, fields, make)
-    yield "no truth is no number", partial(nothing, make)
-    yield "its cost", partial(cost, make) if own else lambda: "none: evaluations keep what it is read off"
+    yield "each video twice changes no number", partial(scale, make)
+    yield "sums do not depend on other videos", partial(order, make)
+    yield "another process gives the same bits", partial(processes, name, folders, fields, make)
+    yield "without ground truth it is undefined", partial(nothing, make)
+    yield "its cost", partial(cost, make) if own else lambda: "none: it is computed from sums that evaluations keep"
 
 
 def make_metric(name: str, folders: tuple[str, ...], fields: JsonObject) -> Metric:
@@ -52,11 +52,11 @@ def make_metric(name: str, folders: tuple[str, ...], fields: JsonObject) -> Metr
 def names(name: str, metric: type[Metric], folders: tuple[str, ...]) -> str:
     """Every number has a name that no other metric has."""
     for number in metric.names:
-        expect(number and set(number) <= set(NAME), f"'{number}': a number's name is a-z, 0-9 and _")
+        expect(number and set(number) <= set(NAME), f"'{number}': a number's name may only contain a-z, 0-9 and _")
     expect(metric.better in ("higher", "lower"), f"better = {metric.better!r}: expected 'higher' or 'lower'")
     for other in plugins.names("metrics", folders):
         twice = set() if other == name else set(metric.names) & set(metrics.load(other, folders).Metric.names)
-        expect(not twice, f"the metric '{other}' gives {', '.join(sorted(twice))} too; choose another name")
+        expect(not twice, f"the metric '{other}' also has {', '.join(sorted(twice))}; choose another name")
     return ", ".join(f"{number} ({header})" for number, header in metric.names.items())
 
 
@@ -83,10 +83,10 @@ def shapes(make: Make) -> str:
     """Sums are numbers of one shape, whatever the video."""
     every = [sums_of(make, index) for index in range(len(SIZES))]
     for sums in every:
-        expect(sums.dtype.kind in "iuf", f"expected sums of numbers, found {sums.dtype}")
+        expect(sums.dtype.kind in "iuf", f"expected numeric sums, found {sums.dtype}")
         expect(
             sums.shape == every[0].shape,
-            f"sums of {sums.shape} and of {every[0].shape}: those of all videos must have one shape to be added",
+            f"sums of {sums.shape} and of {every[0].shape}: those of all videos must have the same shape to be added",
         )
     return f"{every[0].shape}"
 
@@ -109,10 +109,14 @@ def scale(make: Make) -> str:
     """Every video twice gives what once gives: sums are sums, their number is among them where it is needed."""
     total = sum_of([sums_of(make, index) for index in range(len(SIZES))])
     once = values(make, total)
-    same(once, values(make, 2 * total), "each video twice: expected what each once gives (is a mean added up?)")
+    same(
+        once,
+        values(make, 2 * total),
+        "each video twice: expected the same values as with each once (is a mean being added?)",
+    )
     for number, value in once.items():
-        expect(np.isnan(value) or -1e-9 <= value <= 1 + 1e-9, f"{number} = {value:g}: expected a share, 0 to 1")
-    return "each video twice gives the same"
+        expect(np.isnan(value) or -1e-9 <= value <= 1 + 1e-9, f"{number} = {value:g}: expected a fraction from 0 to 1")
+    return "equal with each video once and twice"
 
 
 def order(make: Make) -> str:
@@ -144,7 +148,7 @@ def nothing(make: Make) -> str:
     """Sums of nothing, as a unit left out may leave them, have every name and no number."""
     empty = values(make, 0.0 * sums_of(make, 0))
     numbers = {number: value for number, value in empty.items() if not np.isnan(value)}
-    expect(not numbers, f"of nothing: {told(numbers)}; expected nan")
+    expect(not numbers, f"without any pixels: {told(numbers)}; expected nan")
     return "nan, without an exception"
 
 
@@ -157,7 +161,7 @@ def cost(make: Make) -> str:
     begun = time.perf_counter()
     metric.add(frames[1])
     seconds = time.perf_counter() - begun
-    return f"{1000 * seconds:.0f} ms a frame of {LARGE[1]}×{LARGE[0]}, {metric.sums.nbytes} bytes a video"
+    return f"{1000 * seconds:.0f} ms per frame of {LARGE[1]}×{LARGE[0]}, {metric.sums.nbytes} bytes per video"
 
 
 def values(make: Make, sums: Floats) -> dict[str, float]:
@@ -165,7 +169,9 @@ def values(make: Make, sums: Floats) -> dict[str, float]:
     metric = make()
     with np.errstate(all="ignore"):
         numbers = {number: float(value) for number, value in metric.values(sums).items()}
-    expect(set(numbers) == set(metric.names), f"values gives {sorted(numbers)}, names are {sorted(metric.names)}")
+    expect(
+        set(numbers) == set(metric.names), f"`values` returns {sorted(numbers)}, but `names` are {sorted(metric.names)}"
+    )
     return numbers
 
 
@@ -192,7 +198,7 @@ def sums_of(make: Make, index: int) -> Floats:
 def counter(make: Make) -> Counter:
     """Return a metric with counts of its own."""
     metric: Any = make()
-    expect(hasattr(metric, "sums"), "expected self.sums from __init__ on: a video may hold no frame that counts")
+    expect(hasattr(metric, "sums"), "expected __init__ to set self.sums: a video may have no frame that counts")
     own: Counter = metric
     return own
 

@@ -265,9 +265,7 @@ def judge(split: str, stats: Sample, classes: int, thorough: bool) -> Iterator[F
     if stats.dirty:
         share = sum(stats.dirty.values()) / stats.pixels
         values = some(f"{value} ({pixels} pixels)" for value, pixels in stats.dirty.most_common())
-        text = (
-            f"{split}: mask values that are no class, in {which}: {values}, {share:.2%} of pixels; these count as void"
-        )
+        text = f"{split}: mask values that are not a class, in {which}: {values}, {share:.2%} of pixels; they are void"
         much = share > MOST_DIRTY
         yield Finding(PART, False if much else None, text, "correct the class list or the masks" if much else "")
 

@@ -48,7 +48,7 @@ def test_the_example_of_the_page_runs(
 
 
 def test_a_mistake_is_an_error_of_one_line(tmp_path: Path) -> None:
-    with pytest.raises(api.HarnessError, match="no plan was run here"):
+    with pytest.raises(api.HarnessError, match="no plan was run in this directory"):
         api.results(tmp_path)
     with pytest.raises(api.HarnessError, match=r"train\.epoch"):
         api.plan("ablation_ensemble", "train.epoch=3", root=tmp_path)

@@ -92,7 +92,7 @@ def test_pictures_of_every_mode(root, name):
         assert vspw.read_mask(path).shape == (8, 12)
         fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, "the mask is 12×8, its image 32×24")
     else:
-        word = "is a lossy" if name.startswith(LOSSY) else "one whole number a pixel"
+        word = "is a lossy" if name.startswith(LOSSY) else "one whole number per pixel"
         fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, word)
 
 
@@ -107,7 +107,7 @@ def test_picture_that_is_no_file(root, kind):
     path = next((root / "data" / VIDEO / kind).glob(f"{FRAME}.*"))
     path.unlink()
     path.mkdir()
-    fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, "no picture")
+    fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, "not an image")
     path.rmdir()
     os.mkfifo(path)  # reading one would wait for ever
-    fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, "no picture")
+    fails(lambda: build_data(root).read("val", VIDEO, FRAME), path, "not an image")

@@ -35,7 +35,7 @@ def holder(tmp_path: Path):
 
 def test_who_has_it_is_said_within_ten_seconds(tmp_path: Path, holder, caplog) -> None:
     assert TELL < 10
-    with pytest.raises(UnfitError, match=rf"\(process {holder.pid}\) has not given it back within 1 s; wait"):
+    with pytest.raises(UnfitError, match=rf"\(process {holder.pid}\) has not released it within 1 s; wait"):
         Lock(tmp_path / "lock", patience=1.0, tell=0.2).__enter__()
     assert f"(process {holder.pid}) has; at most 1 s" in caplog.text
 

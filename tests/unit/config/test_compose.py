@@ -17,10 +17,11 @@ from omegaconf import OmegaConf
 from harness.common import ranges
 from harness.common.errors import UsageError
 from harness.config import compose as config
-from harness.config import plugins
-from harness.config.compose import PRESETS, Config, compose, hashable, preset_chain, schema, used
+from harness.config import plugins, presets
+from harness.config.compose import Config, compose, hashable, schema, used
+from harness.config.presets import PRESETS, chain
 
-SHIPPED = sorted(path.stem for path in config.PRESETS.glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in presets.PRESETS.glob("*.yaml"))
 
 
 def keys_of(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -122,7 +123,7 @@ def test_a_value_that_is_no_yaml_is_refused(value: str) -> None:
 def _quickly(override: str) -> str:
     """The refusal of one override over the demo, without composing the demo again; the value that it has is ''."""
     with (
-        mock.patch.object(config, "preset_chain", return_value=[]),
+        mock.patch.object(presets, "chain", return_value=[]),
         mock.patch.object(OmegaConf, "structured", return_value=DEMO),
     ):
         try:
@@ -136,7 +137,7 @@ def _quickly(override: str) -> str:
     return ""
 
 
-DEMO = OmegaConf.merge(OmegaConf.structured(config.schema()), OmegaConf.load(config.PRESETS / "demo.yaml"))
+DEMO = OmegaConf.merge(OmegaConf.structured(config.schema()), OmegaConf.load(presets.PRESETS / "demo.yaml"))
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
 VALUES = st.one_of(
     TEXT,
@@ -202,8 +203,8 @@ def test_several_presets_are_read_in_their_order_each_once(tmp_path: Path) -> No
     training = write(tmp_path / "training.yaml", "base: demo\ntrain: { batch: 4 }\n")
     both = write(tmp_path / "both.yaml", f"base: {data}+training.yaml\ntrain: {{ warmup: 3 }}\n")
     files = [PRESETS / "demo.yaml", Path(data), Path(training)]
-    assert preset_chain(f"{data}+{training}") == files
-    assert preset_chain(str(both)) == [*files, Path(both)]
+    assert chain(f"{data}+{training}") == files
+    assert chain(str(both)) == [*files, Path(both)]
     train = compose(str(both)).train
     assert (train.epochs, train.batch, train.warmup) == (5, 4, 3)
     streets, camvid = compose("camvid+cityscapes_video"), compose("camvid")

@@ -246,10 +246,10 @@ def test_frames_without_mask_are_refused_unless_they_may_be(tmp_path):
     data = dataset(root, classes=("a", "b"), sparse=True)
     assert data.labelled("train", "v") == ("0", "1", "3")
     save(root / "other" / "train" / "2_x.png", np.zeros((16, 32), np.uint8))
-    with pytest.raises(UnfitError, match=r"none is of one: .*2_x\.png is frame 'x' of video '2'"):
+    with pytest.raises(UnfitError, match=r"belong to other frames: .*2_x\.png is frame 'x' of video '2'"):
         dataset(root, classes=("a", "b"), masks="other/{split}/{video}_{frame}.png").videos("train")
     shutil.rmtree(root / "masks" / "train")
-    with pytest.raises(UnfitError, match=r"no image of train has a mask: none matches \(data\.folder\.masks="):
+    with pytest.raises(UnfitError, match=r"no image of train has a mask: no file matches \(data\.folder\.masks="):
         dataset(root, classes=("a", "b"), sparse=True).videos("train")
 
 
@@ -289,21 +289,21 @@ def test_gaps_start_or_split_a_video(tmp_path):
     [
         ({"images": "images/{video}.png"}, r"data\.folder\.images=images/{video}\.png: has no {frame}"),
         ({"masks": "masks/{video}/{name}/{frame}.png"}, "{name} is unknown"),
-        ({"images": "/abs/{video}/{frame}.png"}, "write a path below the data set's root"),
+        ({"images": "/abs/{video}/{frame}.png"}, "give a path below the data set's root"),
         ({"label_map": {"7": "road", "1,2,3": "sky"}}, "both numbers and colours"),
-        ({"label_map": {"seven": "road"}}, "'seven' is no number"),
-        ({"label_map": {"7-3": "road"}}, "'7-3' is no number"),
-        ({"label_map": {"256,0,0": "road"}}, "'256,0,0' is no number"),
-        ({"label_map": {"0-7": None, "7": "road", "8": "sky"}}, "7 stands there twice"),
-        ({"label_map": {"1": "road"}, "classes": ("sky", "tree")}, "'road' is none of data.folder.classes"),
-        ({"label_map": {"1": "road"}, "classes": ("road", "tree")}, "nothing in .* stands for 'tree'"),
-        ({"label_map": {"1,2,3": "road"}, "divide": 1000}, "colours have no channel"),
-        ({"label_map": {"1": "road"}, "first": 1}, "no meaning beside"),
+        ({"label_map": {"seven": "road"}}, "'seven' is not a number"),
+        ({"label_map": {"7-3": "road"}}, "'7-3' is not a number"),
+        ({"label_map": {"256,0,0": "road"}}, "'256,0,0' is not a number"),
+        ({"label_map": {"0-7": None, "7": "road", "8": "sky"}}, "7 occurs twice"),
+        ({"label_map": {"1": "road"}, "classes": ("sky", "tree")}, "'road' is not in data.folder.classes"),
+        ({"label_map": {"1": "road"}, "classes": ("road", "tree")}, "nothing in .* maps to 'tree'"),
+        ({"label_map": {"1,2,3": "road"}, "divide": 1000}, "colours cannot be combined with channel"),
+        ({"label_map": {"1": "road"}, "first": 1}, "no effect with"),
         ({"divide_from": 125}, "needs data.folder.divide"),
         ({"divide": 1}, "must be"),
-        ({"unlabelled": "exam"}, "write some of train, val, test"),
+        ({"unlabelled": "exam"}, "choose from train, val, test"),
         ({"recording": "x"}, "has 0 groups"),
-        ({"recording": "("}, "no regular expression"),
+        ({"recording": "("}, "not a regular expression"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, error):
@@ -318,9 +318,9 @@ def test_options_that_make_no_sense_are_refused(options, error):
         ({"images": "images/train/{video}/{frame}.png"}, "data.folder.train is not set"),
         ({"train": "w*"}, r"w\* matches no video"),
         ({"train": "list.txt"}, r"list\.txt: no such list"),
-        ({"train": "wrong.txt"}, r"names 'w', of which there is no image \(1 of 2 lines\)"),
+        ({"train": "wrong.txt"}, r"names 'w', for which there is no image \(1 of 2 lines\)"),
         ({"train": "empty.txt"}, "lists nothing"),
-        ({"images": "images/{split}/{video}/{frame}*"}, "two files of one frame"),
+        ({"images": "images/{split}/{video}/{frame}*"}, "two files for one frame"),
         ({"root": "nowhere"}, "nowhere: no such folder"),
     ],
 )
@@ -366,9 +366,9 @@ def test_unknown_numbers_and_masks_without_image_are_told(tmp_path):
     words = ["data.name=folder", f"data.folder.root={root}", "data.folder.classes=[a,b]"]
     findings = list(doctor.examine(compose("demo", words), thorough=True))
     texts = " ".join(one.text for one in findings)
-    assert "val: mask values that are no class, in every frame: 300 (" in texts
+    assert "val: mask values that are not a class, in every frame: 300 (" in texts
     assert "val: 1 mask without image, not used: " in texts
-    assert next(one.text for one in findings if one.fit is False).startswith("train: mask values that are no class")
+    assert next(one.text for one in findings if one.fit is False).startswith("train: mask values that are not a class")
 
 
 def test_a_video_file_with_labels_for_some_frames_as_documented(tmp_path):

@@ -261,7 +261,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, files) -> None:
     with pytest.raises(UnfitError, match="003: No such file"):
         take(files)
     os.mkfifo(files[3][1])
-    with pytest.raises(UnfitError, match="003: is no file"):
+    with pytest.raises(UnfitError, match="003: is not a file"):
         take(files)
 
 

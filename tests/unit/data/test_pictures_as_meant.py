@@ -66,7 +66,7 @@ def test_numbers_of_any_depth_are_those_that_are_stored(tmp_path: Path, bits: in
 
 @pytest.mark.parametrize("value", [256, 26001, 65535])
 def test_16_bits_beyond_a_class_are_refused(tmp_path: Path, value: int) -> None:
-    assert_refused(saved(tmp_path, png(np.array([[1, value]]), 16)), f"holds {value}", "void 255")
+    assert_refused(saved(tmp_path, png(np.array([[1, value]]), 16)), f"contains {value}", "void 255")
 
 
 def test_a_server_that_rescales_grey_gets_whole_bytes(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_16_bits_become_8(tmp_path: Path) -> None:
     path = saved(tmp_path, png(RAMP.astype(int) * 257, 16), "i.png")
     np.testing.assert_array_equal(read_image(path), RAMP[..., None].repeat(3, 2))
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "f.tif")
-    assert_refused(tmp_path / "f.tif", "32 bits", read=read_image)
+    assert_refused(tmp_path / "f.tif", "32-bit pixels", read=read_image)
 
 
 def test_alpha_is_opaque_or_refused_by_name(tmp_path: Path) -> None:

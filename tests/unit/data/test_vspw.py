@@ -211,7 +211,7 @@ def test_mask_of_another_size(root):
 def test_mask_that_is_a_colour_picture(root):
     path = root / "data" / VIDEO / "mask" / "00000000.png"
     Image.new("RGB", (32, 24)).save(path)
-    fails(lambda: build(root).read("train", VIDEO, "00000000"), path, "one whole number a pixel")
+    fails(lambda: build(root).read("train", VIDEO, "00000000"), path, "one whole number per pixel")
 
 
 @pytest.mark.parametrize(("folder", "name"), [("origin", "00000000.jpg"), ("mask", "00000000.png")])

@@ -137,7 +137,7 @@ def test_a_submission_is_of_16_bits(root, trained, tmp_path):
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / "masks" / "one" / "0.png")
     assert "is stored as uint8, not uint16" in submission.check(folder / "masks", config(root), "test")[0]
     Image.fromarray(np.full(SIZE, 300, np.uint16)).save(folder / "masks" / "one" / "0.png")
-    assert "holds 300, which is no class" in submission.check(folder / "masks", config(root), "test")[0]
+    assert "contains 300, which is not a class" in submission.check(folder / "masks", config(root), "test")[0]
 
 
 def test_prediction_writes_16_bits_and_an_overlay(root, trained, tmp_path):

@@ -153,7 +153,7 @@ def test_memories_that_came_apart_end_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "same", lambda module: module is None)
     assert worker.launch([folder], Rank(0, 1, CPU, 1), Stop()) == 1
     outcome = json.loads((folder / "outcome.json").read_text())
-    assert outcome["reason"] == "the ranks hold different memories at iteration 2: this is a bug, discard this run"
+    assert outcome["reason"] == "the ranks have different memories at iteration 2: this is a bug, discard this run"
     assert not list((folder / "checkpoints").glob("*.pt"))
 
 

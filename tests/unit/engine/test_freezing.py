@@ -80,8 +80,8 @@ def test_a_norm_by_pattern_stays_in_eval_alone(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
-        ("encodr", "no parameter of this model has such a name; names are such as encoder.backbone"),
-        ("*", "nothing is left to be trained"),
+        ("encodr", "no parameter of this model matches; names look like encoder.backbone"),
+        ("*", "nothing is left to train"),
         ("encoder:5", "the encoder has 4 blocks"),
     ],
 )

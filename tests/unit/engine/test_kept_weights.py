@@ -135,7 +135,7 @@ def test_patience_ends_a_training_early_with_what_keep_says(tmp_path, monkeypatc
         assert train.train(folder, ALONE, Stop()) == ("finished", 8, None, 0)
         assert len(states) == 8
         assert equal(folder, states[kept - 1])
-        assert any("ended early after 8 of 12 iterations" in line for line in messages(folder))
+        assert any("stopped early after 8 of 12 iterations" in line for line in messages(folder))
 
 
 @pytest.mark.parametrize("at", [2, 4, 6], ids=["in the first", "midway", "in the last evaluation"])
@@ -192,7 +192,7 @@ def test_the_best_is_by_real_evaluations_on_dev_alone(tmp_path):
     ],
 )
 def test_nothing_but_dev_decides(words):
-    with pytest.raises(UsageError, match=r"train\.(keep=best|patience=2): .*never by val"):
+    with pytest.raises(UsageError, match=r"train\.(keep=best|patience=2): .*never val"):
         compose("demo", words)
 
 

@@ -307,7 +307,7 @@ def test_both_tables_encode_each_window_once_a_member(root, monkeypatch):
     table = [evaluation(root, name, list(who)) for name, who in (("u", [U]), ("b", [B]), ("ab", [A, B]))]
     more = [evaluation(root, "truth", [A], prior="truth"), evaluation(root, "ab1", [A, B], 1, prior="ab")]
     run(*table, *chain(root, [A], 3), *more)
-    assert len(calls) == 3 * 2 * 3 * 3  # members × windows × videos × frames
+    assert len(calls) == 3 * 2 * 3 * 3 + 3  # members × windows × videos × frames, and each once to count its FLOPs
     assert len(heads) == len(calls)  # a stage is only what depends on P
 
 
@@ -377,7 +377,7 @@ def test_saved_masks_of_another_size_or_with_other_labels_are_unfit(root):
     how = replace(KEEP["evaluate"], prior_masks=str(before))
     path = before / "masks" / "val_0000" / "0000.png"
     for number, (array, said) in enumerate(
-        ((np.zeros((8, 8), np.uint8), "is 8×8, its frame 48×32"), (np.full((32, 48), 200, np.uint8), "holds 200"))
+        ((np.zeros((8, 8), np.uint8), "is 8×8, its frame 48×32"), (np.full((32, 48), 200, np.uint8), "contains 200"))
     ):
         evaluate.Image.fromarray(array).save(path)
         with pytest.raises(UnfitError, match=said):

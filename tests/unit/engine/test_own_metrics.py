@@ -153,9 +153,9 @@ def test_what_is_missing_is_said(tmp_path, raft, monkeypatch):
         optical_flow.check("raft_small", None)
     text = tmp_path / "text.pth"
     text.write_text("no weights")
-    with pytest.raises(UnfitError, match=r"text\.pth: no weights of torchvision's raft_small \(no state"):
+    with pytest.raises(UnfitError, match=r"text\.pth: not torchvision's weights for raft_small \(not a state"):
         optical_flow.check("raft_small", str(text))
-    with pytest.raises(UnfitError, match="no weights of torchvision's raft_large"):
+    with pytest.raises(UnfitError, match="not torchvision's weights for raft_large"):
         optical_flow.check("raft_large", str(raft[0]))
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(UnfitError, match=r"needs OpenCV: pip install 'memory-vsp-harness\[flow\]'"):

@@ -392,7 +392,7 @@ def test_damaged_weights_are_no_finished_training(tmp_path):
     assert path.read_bytes() == before
     assert checkpoint.whole(path)
     assert Replay.of(folder / "events.jsonl").messages == [
-        "weights.safetensors does not match its checksum; it is made again"
+        "weights.safetensors does not match its checksum; it is written again"
     ]
 
 

@@ -64,7 +64,7 @@ def test_another_decoder_shares_the_encoder_alone(tmp_path, source):
     stored = load_file(source)
     own = model.state_dict()
     assert all(torch.equal(own[name], stored[name]) for name in own if name.startswith("encoder."))
-    assert "decoder.memory.* (2)" in note.partition("not of this model: ")[2]
+    assert "decoder.memory.* (2)" in note.partition("not part of this model: ")[2]
 
 
 def test_missing_and_foreign_tensors_are_named(tmp_path, source):
@@ -74,8 +74,8 @@ def test_missing_and_foreign_tensors_are_named(tmp_path, source):
     save_file(kept | {"optimizer.step": torch.zeros(1)}, path)
     note = warm_start.load(network(tmp_path), path)
     gone = len([name for name in stored.keys() - kept.keys() if not name.endswith("num_batches_tracked")])
-    assert f"missing in the file: encoder.pyramid.* ({gone})" in note
-    assert note.endswith("not of this model: optimizer.step")
+    assert f"missing from the file: encoder.pyramid.* ({gone})" in note
+    assert note.endswith("not part of this model: optimizer.step")
 
 
 @pytest.mark.parametrize("form", ["module", "torch"])
@@ -98,12 +98,12 @@ def test_files_of_no_use_are_refused(tmp_path, source):
     wild = load_file(source)
     wild["decoder.classifier.1.weight"].fill_(torch.nan)
     save_file(wild, other)
-    with pytest.raises(UnfitError, match=r"decoder.classifier.1.weight holds numbers that are none \(nan\)"):
+    with pytest.raises(UnfitError, match=r"decoder.classifier.1.weight contains values that are not numbers \(nan\)"):
         warm_start.load(network(tmp_path / "again"), str(other))
     other.write_bytes(b"{}")
-    with pytest.raises(UnfitError, match=r"train.start: .*is no weights file"):
+    with pytest.raises(UnfitError, match=r"train.start: .*is not a weights file"):
         warm_start.load(network(tmp_path / "third"), str(other))
-    with pytest.raises(UnfitError, match="is not the file that was planned with"):
+    with pytest.raises(UnfitError, match="is not the file that the plan was made with"):
         warm_start.load(network(tmp_path / "fourth"), source, "0" * 64)
 
 
@@ -139,5 +139,5 @@ def test_the_weights_of_iteration_0_are_the_files(tmp_path, source):
     stored = load_file(source)
     assert all(torch.equal(value, stored[name]) for name, value in trainer.model.state_dict().items())
     job = replace(job, identity={"start": {"content": {"train.start": "1" * 64}}})
-    with pytest.raises(UnfitError, match="is not the file that was planned with"):
+    with pytest.raises(UnfitError, match="is not the file that the plan was made with"):
         train.Trainer(job, 4, ALONE).start(None)

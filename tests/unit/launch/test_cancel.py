@@ -134,7 +134,7 @@ def test_a_number_that_is_not_ours_is_not_cancelled(
         assert results == {}
         return
     assert {state for state, _ in results.values()} == {"left"}
-    words = "anna alone can take it out" if change.get("user") else "does not say whether that is still this job"
+    words = "only anna can remove it" if change.get("user") else "does not say whether that is still this job"
     assert all(words in reason for _, reason in results.values())
     assert not any(made.jobdir(job).outcome_file.exists() for job in made.jobs)
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_asked_about_is_left(slurm: SimulatedSlurm, tmp_path: Pat
     (slurm.folder / "bin" / "squeue").write_text("#!/bin/bash\nexit 1\n")
     results = said(made)
     assert {state for state, _ in results.values()} == {"left"}
-    assert all("Slurm cannot be asked here about job" in reason for _, reason in results.values())
+    assert all("cannot be queried from here" in reason for _, reason in results.values())
     assert slurm.cancelled() == ""
 
 
@@ -219,7 +219,7 @@ def test_a_run_that_no_signal_reaches_is_asked(
         assert said(made) == {"train": ("stopped", "nothing to save yet")}
     request = read_json(file)
     assert (request["attempt"], request["user"]) == (1, machine.user())
-    assert f"{job.name}: {held.holder.who} has it, and is asked to end" in caplog.messages
+    assert f"{job.name}: {held.holder.who} is running it and was asked to end" in caplog.messages
 
 
 def test_who_has_no_right_to_ask_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_who_has_no_right_to_ask_is_told_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(StopRequest, "write", forbidden)
     state, reason = said(made)["train"]
     assert state == "left"
-    assert f"you have no right to ask it to end ({made.jobdir(job).stop_file}: Permission denied); ask ben" in reason
+    assert f"you may not ask it to end ({made.jobdir(job).stop_file}: Permission denied); ask ben" in reason
 
 
 def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.Monke
     held.renew()
     state, reason = said(made)["train"]
     assert state == "left"
-    assert "was asked and has not ended within 0 s" in reason
+    assert "was asked to end, but has not within 0 s" in reason
 
 
 class Slow:

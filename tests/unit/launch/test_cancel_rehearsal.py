@@ -84,7 +84,7 @@ def test_one_at_work_here_ends_as_at_ctrl_c(launcher: Slow, tmp_path: Path, capl
     asking.join()
     assert (stop.value.status, launcher.signals) == ("cancelled", [2])
     assert [(result.state, result.slurm) for result in asking.results] == [("stopped", None)]
-    assert f"the rehearsal in {tmp_path}/rehearsal: {us()} is asked to end" in caplog.messages
+    assert f"the dry run in {tmp_path}/rehearsal: {us()} was asked to end" in caplog.messages
     assert RehearsalCanceller(tmp_path).run() == []
 
 
@@ -101,7 +101,7 @@ def test_who_may_not_write_is_told_so(tmp_path: Path, monkeypatch: pytest.Monkey
     with rehearsal.alone(tmp_path):
         (result,) = RehearsalCanceller(tmp_path).run()
     assert result.state == "left"
-    assert result.reason.endswith(f"no right to ask it to end ({tmp_path}/.rehearsal.stop: Permission denied)")
+    assert result.reason.endswith(f"may not ask it to end ({tmp_path}/.rehearsal.stop: Permission denied)")
 
 
 def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cancel, "MARGIN", 0.1)
     with rehearsal.alone(tmp_path):
         (result,) = RehearsalCanceller(tmp_path).run()
-    assert (result.state, result.reason) == ("left", f"{us()} was asked and has not ended within 0 s")
+    assert (result.state, result.reason) == ("left", f"{us()} was asked to end, but has not within 0 s")
 
 
 # --- in Slurm
@@ -131,12 +131,12 @@ def made(tmp_path: Path, slurm: SimulatedSlurm) -> Plan:
 
 def test_one_that_waits_leaves_the_queue(made: Plan, slurm: SimulatedSlurm) -> None:
     (result,) = RehearsalCanceller(made.root).run()
-    assert (result.state, result.reason, result.slurm) == ("cancelled", "taken out of Slurm's queue", "1")
+    assert (result.state, result.reason, result.slurm) == ("cancelled", "removed from Slurm's queue", "1")
     assert slurm.cancelled() == f"--user={ME} --name=harness dry run of one_model 1\n"
     slurm.end("1")
     assert RehearsalCanceller(made.root).run() == []
     rehearsal.by_slurm(made, SLURM, SILENT, detach=True)
-    assert slurm.queued() == ["2"], "the same command begins it anew"
+    assert slurm.queued() == ["2"], "the same command starts it again"
 
 
 def test_who_waits_for_it_ends_too(made: Plan, slurm: SimulatedSlurm) -> None:
@@ -176,6 +176,6 @@ def test_anothers_that_waits_is_left_and_ends_at_its_start(made: Plan, slurm: Si
     slurm.put("1", "anna", "harness dry run of one_model", "PENDING")
     (result,) = RehearsalCanceller(made.root).run()
     assert result.state == "left"
-    assert result.reason == "waits as Slurm job 1 of anna on simulated, and ends within seconds of its start"
+    assert result.reason == "waiting as Slurm job 1 of anna on simulated; it will end within seconds of its start"
     assert slurm.cancelled() == ""
     assert StopRequest.read(made.output.rehearsal_stop) is not None

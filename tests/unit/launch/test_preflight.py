@@ -56,7 +56,7 @@ def test_the_demo_is_tried_and_fits(tmp_path: Path) -> None:
 
 
 def test_windows_and_crops_that_the_encoder_cannot_take(tmp_path: Path) -> None:
-    assert "evaluate.window=48: the encoder takes 32 only" in refused(tmp_path, "evaluate.window=48")
+    assert "evaluate.window=48: the encoder accepts only 32" in refused(tmp_path, "evaluate.window=48")
     assert "multiple of 32, not 48" in refused(tmp_path, "train.crop=48")
     assert "multiple of 32, not 33" in refused(tmp_path, "train.crop=33", "encoder.name=timm_pyramid")
 
@@ -71,7 +71,7 @@ def test_a_backbone_that_fails_only_when_it_runs(tmp_path: Path, monkeypatch: py
         raise RuntimeError("The size of tensor a (7) must match the size of tensor b (8)")
 
     monkeypatch.setattr(beit.Encoder, "forward", forward)
-    assert "train.crop=32: the encoder does not take it (The size of tensor a" in refused(tmp_path)
+    assert "train.crop=32: the encoder does not accept it (The size of tensor a" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_batch_norm_of_one_image_is_refused_by_the_plan(tmp_path: Path, words: l
 
 def test_more_than_the_memory_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, "train.crop=16384")
-    assert "train.crop=16384: a rank of 2 images holds" in message
+    assert "train.crop=16384: a rank of 2 images needs at least" in message
     assert "lower train.crop" in message
     job = make(tmp_path).jobs[0].spec()
     assert child.problem(job, 8, 1, float("inf")) == ""
@@ -115,7 +115,7 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
     data = make_vspw(tmp_path / "d", videos={"train": 4, "val": 2, "test": 1}, frames=4, size=(32, 40))
     words = [f"data.vspw.root={data}", "data.name=vspw", *SMALL, "evaluate.window=48", "--root", str(tmp_path / "root")]
     assert cli.main(["run", "ablation_ensemble", "--offline", *words]) == 3
-    assert "evaluate.window=48: the encoder takes 32 only" in capsys.readouterr().err
+    assert "evaluate.window=48: the encoder accepts only 32" in capsys.readouterr().err
     assert not any((tmp_path / "root" / "jobs").glob("*/*"))
 
 
@@ -128,7 +128,7 @@ def test_the_doctor_says_the_same_of_a_window(tmp_path: Path) -> None:
     config = compose("demo", ["evaluate.window=48"])
     found = list(_weights.examine(config, tmp_path, _children.networks(config, [])))
     assert [(one.text, one.remedy) for one in found if one.fit is False] == [
-        ("evaluate.window=48: the encoder takes 64 only", "set evaluate.window=64")
+        ("evaluate.window=48: the encoder accepts only 64", "set evaluate.window=64")
     ]
 
 

@@ -36,7 +36,7 @@ def test_each_need_has_its_line_and_what_makes_it_fit():
     assert "train upernet seed 0    10 GiB with 2 image(s)  OK" in text
     assert "train decoder_a seed 0  30 GiB with 2 image(s)  FAIL\n    train.micro_batch=2: 20 GiB" in text
     assert "FAIL\n    no activation checkpointing or smaller micro-batch suffices" in text
-    assert "train mine seed 0       not known: asks for a value" in text
+    assert "train mine seed 0       unknown: asks for a value" in text
     assert "changes numbers" in text
     assert lines([], 1, "24GB") == ["", "Memory of a step: no training is missing"]
 

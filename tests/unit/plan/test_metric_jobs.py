@@ -91,7 +91,7 @@ def test_a_metrics_file_is_a_source_of_the_evaluations_that_it_counts_in(tmp_pat
     ("words", "text"),
     [
         ("evaluate.metrics=[boundry]", r"evaluate\.metrics: no metric 'boundry' \(did you mean 'boundary'\?\)"),
-        ("evaluate.metrics=[boundary,boundary]", "'boundary' stands twice"),
+        ("evaluate.metrics=[boundary,boundary]", "'boundary' is listed twice"),
         ("metric.boundary.trimap=0", r"metric\.boundary\.trimap=0: must be a finite number, at least 1"),
     ],
 )
@@ -107,5 +107,5 @@ def test_two_metrics_of_one_number_are_refused(tmp_path: Path) -> None:
     config = compose("demo", ["evaluate.metrics=[mine]"], [tmp_path])
     with pytest.raises(UsageError, match="metrics 'mean_iou' and 'mine' both give 'miou'; rename one"):
         records.chosen(config)
-    with pytest.raises(UsageError, match="metric 'unnamed': its class Metric must say the names"):
+    with pytest.raises(UsageError, match="metric 'unnamed': its class Metric must set `names`"):
         records.chosen(compose("demo", ["evaluate.metrics=[unnamed]"], [tmp_path]))

@@ -61,7 +61,7 @@ def test_a_start_counts_by_its_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "reason"),
-    [("f" * 16, "has no such job; give its root by --root"), ("gone.pth", "no such file")],
+    [("f" * 16, "has no such job; set its directory with --root"), ("gone.pth", "no such file")],
 )
 def test_a_start_that_is_not_there_is_missing_content(tmp_path: Path, start: str, reason: str) -> None:
     content = resolved(f"train.start={start}", root=tmp_path).content

@@ -315,7 +315,7 @@ def test_nothing_at_all() -> None:
 
 
 def test_a_seed_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed 0 stands twice"):
+    with pytest.raises(ValueError, match="seed 0 occurs twice"):
         to_frame([done("upernet", 0, 40.0), done("upernet", 0, 41.0)])
 
 

@@ -269,13 +269,13 @@ def test_label_that_is_no_class(tmp_path, config, masks, value):
     mask = np.zeros((24, 32), np.uint8)
     mask[3, 5] = value
     write(paths(masks)[2], mask)
-    with fails(UnfitError, paths(masks)[2], f"holds {value}", "from 0 to 4"):
+    with fails(UnfitError, paths(masks)[2], f"contains {value}", "from 0 to 4"):
         score(masks, "X", config, tmp_path)
 
 
 def test_wide_label_that_is_no_class(tmp_path, config, masks):
     Image.fromarray(np.full((24, 32), 256, np.uint16)).save(paths(masks)[2])  # 0 in eight bits
-    with fails(UnfitError, paths(masks)[2], "holds 256"):
+    with fails(UnfitError, paths(masks)[2], "contains 256"):
         score(masks, "X", config, tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_wide_label_that_is_no_class(tmp_path, config, masks):
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), "damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:20]), "damaged"),
         (lambda path: path.write_bytes(b""), "0 bytes"),
-        (lambda path: path.write_text("not a picture"), "no picture"),
+        (lambda path: path.write_text("not a picture"), "not an image"),
     ],
 )
 def test_file_that_is_no_mask(tmp_path, config, masks, spoil, word):

@@ -79,7 +79,7 @@ def test_every_mistake_is_a_line_of_its_own(tiny: Config, masks: Path, tmp_path:
         missing, size, label, stored, *extra = submission.check(place, tiny, "test")
         assert missing == "test_0000/0000.png: missing"
         assert size == "test_0000/0001.png: is 24×8, its frame 24×16"
-        assert label.endswith("test_0001/0000.png: holds 4, which is no class; indices run from 0 to 3")
+        assert label.endswith("test_0001/0000.png: contains 4, which is not a class; indices run from 0 to 3")
         assert "test_0001/0001.png: is stored as" in stored
         assert "not uint8" in stored
         assert extra == [

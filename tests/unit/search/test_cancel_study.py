@@ -116,7 +116,7 @@ def test_a_study_that_nobody_is_at_is_told(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["cancel", "one_model", "--study", "momentum", "--root", str(root)]) == 2
     assert "name experiments, or give --study NAME, or --rehearse: one of them" in capsys.readouterr().err
     assert cli.main(["cancel", "--rehearse", "--preset", "paper", "--root", str(root)]) == 2
-    assert "--study and --rehearse go with --root alone" in capsys.readouterr().err
+    assert "--study and --rehearse accept only --root" in capsys.readouterr().err
     (root / "jobs").mkdir()
     assert cli.main(["cancel", "--study", "../jobs", "--root", str(root)]) == 2
     assert not list((root / "jobs").iterdir())
@@ -146,7 +146,7 @@ def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.Monke
     assert lease.Claim(root / "searches" / "momentum" / "trials" / "003").take() is not None
     (result,) = StudyCanceller(root, "momentum").run()
     assert result.state == "left"
-    assert "was asked and has not ended within 0 s" in result.reason
+    assert "was asked to end, but has not within 0 s" in result.reason
     assert cli.main(["cancel", "--study", "momentum", "--root", str(root), "--json"]) == 1
 
 
@@ -217,6 +217,6 @@ def test_workers_that_cannot_be_taken_out_end_at_their_start(kind: str, slurm: S
         slurm.put("1", "anna", "harness search momentum", "PENDING")
     (result,) = StudyCanceller(tmp_path / "runs", "momentum").run()
     assert (result.state, result.slurm) == ("left", "1")
-    assert "ends within seconds of its start" in result.reason
+    assert "will end within seconds of its start" in result.reason
     assert slurm.cancelled() == ""
     assert file.with_name("stop.json").exists()

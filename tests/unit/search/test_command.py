@@ -77,9 +77,9 @@ def test_another_place_is_refused_also_by_a_dry_run(tmp_path: Path) -> None:
     asked = request(tmp_path, storage=str(tmp_path / "first.journal"))
     search.settled(asked, asked.make())
     for other in (request(tmp_path), request(tmp_path, storage=str(tmp_path / "second.journal"))):
-        with pytest.raises(UsageError, match=r"was begun in .*first\.journal: give --storage again"):
+        with pytest.raises(UsageError, match=r"was started in .*first\.journal: give --storage again"):
             search.settled(other, other.make())
-        with pytest.raises(UsageError, match=r"was begun in .*first\.journal"):
+        with pytest.raises(UsageError, match=r"was started in .*first\.journal"):
             search.dry(other, 1)
 
 
@@ -111,10 +111,10 @@ def test_a_dry_run_of_a_fresh_study_has_a_cost(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(cost, "count", counted)
     hours = 3 * asked.make().iterations * 1e15 / 1e14 / 3600
-    told = f"  cost: {hours:.2f} GPU-hours of training, before pruning, evaluations left out; counted, at 100 TFLOP/s"
+    told = f"  cost: {hours:.2f} GPU-hours of training, before pruning, without evaluations; counted, at 100 TFLOP/s"
     assert search.dry(asked, 1)[-1].startswith(told)
     monkeypatch.setattr(cost, "count", raising(UnfitError("FLOPs could not be counted: no torch")))
-    assert search.dry(asked, 1)[-1] == "  cost: not known: FLOPs could not be counted: no torch"
+    assert search.dry(asked, 1)[-1] == "  cost: unknown: FLOPs could not be counted: no torch"
 
 
 def test_more_workers_than_cores_are_refused_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,7 +253,7 @@ BROKEN = {
     "unsaved": (
         [('self.register_buffer("mean", torch.zeros(deepest_channels))', "self.mean = torch.zeros(deepest_channels)")],
         {
-            "update changes buffers only": "mean: a tensor that no checkpoint holds",
+            "update changes buffers only": "mean: a tensor that is in no checkpoint",
             "weights survive a round trip": "some state is neither a buffer",
             "a resumed training is bit-identical": "some state is missing from the checkpoint",
         },
@@ -290,11 +290,11 @@ OWN_LOSSES = {
     ),
     "a_taken_name": (
         with_loss(PER_IMAGE, "own = Loss('loss_main', square.sum(), len(square))"),
-        "two losses or values of a step are called 'loss_main'",
+        "two losses or values of a step are named 'loss_main'",
     ),
     "twice": (
         with_loss(PER_IMAGE, "own = Loss('size', square.sum(), len(square))", more="own, "),
-        "two losses or values of a step are called 'size'",
+        "two losses or values of a step are named 'size'",
     ),
     "not_summed": (with_loss(PER_IMAGE, "own = Loss('size', square, len(square))"), "size: expected a sum of shape ()"),
     "a_negative_count": (

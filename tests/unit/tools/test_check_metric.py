@@ -11,7 +11,7 @@ from harness.tools import check
 
 DOCS = Path(__file__).parents[3] / "docs"
 EXAMPLE = DOCS / "examples" / "metrics" / "confident_errors.py"
-PROCESS = "another process counts the same bits"  # seconds
+PROCESS = "another process gives the same bits"  # seconds
 
 
 def broken(name: str, folder: Path) -> dict[str, str]:
@@ -46,30 +46,38 @@ def test_the_guide_prints_the_example() -> None:
                 'return {"confident_errors": errors / pixels if pixels else float("nan")}',
                 'return {"confident_errors": errors / 1e6}',
             ),
-            "the number of videos is in the sums",
-            "is a mean added up?",
+            "each video twice changes no number",
+            "is a mean being added?",
         ),
         (
             ("self.sums = np.zeros(2)", "self.sums = SHARED"),
-            "nothing of another video is in them",
+            "sums do not depend on other videos",
             "a video after others has",
         ),
         (
             ("self.sums += labelled.sum(), (wrong & sure).sum()", "self.sums = np.ones((2, frame.label.shape[0]))"),
-            "sums have one shape",
-            "those of all videos must have one shape",
+            "sums always have the same shape",
+            "those of all videos must have the same shape",
         ),
-        (("if frame.label is None:\n            return\n        ", ""), "frames of every kind are taken", "TypeError"),
-        ((' if pixels else float("nan")', " if pixels else 0.0"), "no truth is no number", "expected nan"),
+        (
+            ("if frame.label is None:\n            return\n        ", ""),
+            "frames of every kind are accepted",
+            "TypeError",
+        ),
+        (
+            (' if pixels else float("nan")', " if pixels else 0.0"),
+            "without ground truth it is undefined",
+            "expected nan",
+        ),
         (
             ('{"confident_errors": "confident errors"}', '{"miou": "errors"}'),
             "its numbers have names",
-            "the metric 'mean_iou' gives miou too",
+            "the metric 'mean_iou' also has miou",
         ),
         (
             ('{"confident_errors": errors', '{"errors": errors'),
             "any split of videos merges to the same",
-            "values gives ['errors']",
+            "`values` returns ['errors']",
         ),
     ],
 )
@@ -89,4 +97,4 @@ def test_a_share_that_is_0_where_a_mask_shows_every_class_is_tried_with_others(t
     body += '    def values(self, sums):\n        return {"confident_errors": float(sums[0])}\n'
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "mine.py").write_text(body)
-    assert "is a mean added up?" in broken("mine", tmp_path)["the number of videos is in the sums"]
+    assert "is a mean being added?" in broken("mine", tmp_path)["each video twice changes no number"]

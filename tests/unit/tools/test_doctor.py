@@ -97,7 +97,7 @@ def test_mask_values_that_are_no_class(tmp_path: Path, pixels: int, fit: bool | 
     mask = np.ones((24, 32), np.uint8)
     mask.flat[:pixels] = 200
     write(tmp_path / "data" / "train_00000" / "mask" / "00000001.png", mask)
-    found = assert_only(examine_data(setting(tmp_path)), "no class", fit)
+    found = assert_only(examine_data(setting(tmp_path)), "not a class", fit)
     assert f"200 ({pixels} pixels)" in found.text
     assert f"{pixels / (3 * 24 * 32):.2%}" in found.text
 

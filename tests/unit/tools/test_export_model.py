@@ -77,7 +77,7 @@ def test_what_cannot_be_exported_is_one_line(
     root = trained["upernet"].parents[1]
     evaluation = tiny_jobs.evaluation(root, "e" * 16, ["a" * 16])
     assert cli.main(["export", "model", str(evaluation), str(tmp_path)]) == 2
-    assert "is no training; give the directory of one" in capsys.readouterr().err
+    assert "is not a training; give a training's directory" in capsys.readouterr().err
     assert cli.main(["export", "model", str(trained["upernet"])]) == 2
     assert "give a finished training's directory" in capsys.readouterr().err
     assert cli.main(["export", "weights"]) == 2

@@ -270,7 +270,7 @@ def test_frames_of_a_folder_are_in_time_whatever_their_suffix(tmp_path: Path) ->
     assert [shot.name for shot in clip.shots()] == ["frame1", "frame2", "frame9", "frame10"]
     assert clip.length == 4
     (tmp_path / "frame2.png").write_bytes(b"")
-    with pytest.raises(UnfitError, match="two pictures of one frame"):
+    with pytest.raises(UnfitError, match="two images of one frame"):
         module.open_clip(tmp_path)
 
 

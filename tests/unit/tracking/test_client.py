@@ -264,7 +264,7 @@ def test_find_prefers_the_newest_and_the_run_that_did_the_work(store: Tracking, 
 
 
 def test_find_takes_no_quotes(store: Tracking) -> None:
-    with pytest.raises(ValueError, match="no id or digest"):
+    with pytest.raises(ValueError, match="not an id or digest"):
         store.find(None, ["x' or '1' = '1"])
 
 
