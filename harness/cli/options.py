@@ -19,7 +19,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
-        help="demo (built in), camvid, paper, authors, or the path of a .yaml file",
+        help="demo (built in), camvid, paper, authors, or the path of a .yaml file; several as A+B, the later wins",
         autocompletion=completion.presets,
     ),
 ]

@@ -86,7 +86,10 @@ def report(
         from harness.report.listing import list_all
 
         if list_all(planned.root):
-            log.info("nothing of this setting is done; `harness report --list` prints the arguments of what was run")
+            log.info(
+                "no row is in the store: `harness report --list` prints the arguments of what was run; "
+                "`harness run` with these arguments reuses what is done"
+            )
 
 
 def list_reports(output_dir: Path, as_json: bool) -> None:

@@ -24,6 +24,8 @@ def parse(override: str, schema: type) -> Any:
     if not equals or not re.fullmatch(r"[\w.]+", key):
         raise UsageError(f"'{override}' is not KEY=VALUE")
     member = field_of(schema, key.split("."))
+    if member is None and (longer := longer_keys(schema, key)):
+        raise UsageError(f"{override}: no key '{key}'; did you mean {' or '.join(longer[:3])}?")
     if member is not None and is_place(member):
         node = OmegaConf.create()
         OmegaConf.update(node, key, None if text == "null" else escaped(text))
@@ -52,6 +54,27 @@ def field_of(schema: Any, names: list[str]) -> "Field[Any] | None":
         return member
     inner = member.default_factory if callable(member.default_factory) else None
     return field_of(inner, names[1:]) if is_dataclass(inner) else None
+
+
+def longer_keys(schema: Any, key: str) -> list[str]:
+    """Return the full keys that end as `key` does and have all of its parts in their order: data.root, epochs."""
+    parts = key.split(".")
+    return [full for full in full_keys(schema) if full.endswith(f".{parts[-1]}") and contains(full.split("."), parts)]
+
+
+def contains(names: list[str], parts: list[str]) -> bool:
+    """Return whether the parts are among the names, in their order."""
+    rest = iter(names)
+    return all(part in rest for part in parts)
+
+
+def full_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted key of every value of a schema."""
+    for member in fields(schema):
+        if is_dataclass(member.default_factory):
+            yield from full_keys(member.default_factory, f"{prefix}{member.name}.")
+        else:
+            yield prefix + member.name
 
 
 def is_place(member: "Field[Any]") -> bool:

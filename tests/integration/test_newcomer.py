@@ -70,7 +70,7 @@ def test_cityscapes_like_data_with_sparse_labels_to_a_table(tmp_path: Path):
     assert table.returncode == 0, table.stderr
     assert "UPerNet" in table.stdout
     other = harness(tmp_path, "report", *words, "train.epochs=2")
-    assert "nothing of this setting is done; `harness report --list` prints the arguments" in other.stderr
+    assert "no row is in the store: `harness report --list` prints the arguments of what was run" in other.stderr
 
 
 @pytest.mark.parametrize("name", [name for name, _ in COMMANDS])

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from command_line import all_runs
@@ -53,6 +54,16 @@ def test_the_guides_metric_has_an_interval_and_a_verdict(tmp_path: Path) -> None
 
     cells = [run for run in all_runs(tmp_path) if "final/confident_errors" in run.data.metrics]
     assert len(cells) == 4
+
+    put_report(tmp_path / "mine", guide := (DOCS / "OWN_DECODER.md").read_text())
+    assert "from harness.results.measures import measure" in guide
+    own = harness(tmp_path, "run", "both", *mine[1:], "--plugins", "mine")
+    assert own.returncode == 0, own.stderr
+    assert "0 jobs executed, 4 already done" in own.stderr
+    *_, first, second = own.stdout.strip().splitlines()
+    assert first.split() == ["upernet", f"{number['low']:.4f}", "None"]
+    assert second.split() == ["decoder_a", f"{a['metrics']['confident_errors']['low']:.4f}", f"{gain['gain_low']:.4f}"]
+
     (tmp_path / "runs").rename(tmp_path / "away")
     again = harness(tmp_path, "report", *mine, "--json", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
     assert again.returncode == 0, again.stderr
@@ -63,3 +74,42 @@ def test_the_guides_metric_has_an_interval_and_a_verdict(tmp_path: Path) -> None
     words = (*mine, "evaluate.metrics=[confident_errors,precision_recall]")
     assert "0 jobs executed" in harness(tmp_path, "run", *words).stderr, "read off what is there"
     assert len([run for run in all_runs(tmp_path) if "final/precision" in run.data.metrics]) == 4
+
+
+EXPERIMENT = '''"""Two rows of Table 1."""
+from harness.plan.cell import Cell, Evaluate, Train
+TITLE, REPORT = "Both", "numbers"
+def cells(config):
+    upernet, a = (Evaluate((Train(config, name),)) for name in ("upernet", "decoder_a"))
+    return [Cell("upernet", "UPerNet", upernet), Cell("decoder_a", "A", a, over="upernet")]
+'''
+REPORT = '''"""The guide's numbers of a metric."""
+from harness.results.table import Report, Table
+{imports}
+def text(value):
+    return "None" if value is None else f"{{value:.4f}}"
+def render(frame, context):
+    rows = []
+{loop}
+            rows.append((row.cell, text(each.interval.low), text(each.gain.interval.low)))
+    return Report(context.title, {{"numbers": Table("Numbers", ("cell", "low", "gain_low"), tuple(rows))}})
+'''
+
+
+def put_report(folder: Path, guide: str) -> None:
+    """Write an experiment and a report that is made of the guide's own lines."""
+    begin, end = (
+        guide.index("    from harness.results.frame import from_frame"),
+        guide.index("            each.mean, each.interval"),
+    )
+    imports, loop = guide[begin:end].split("\n\n")
+    for kind, name, text in (
+        ("experiments", "both.py", EXPERIMENT),
+        (
+            "reports",
+            "numbers.py",
+            REPORT.format(imports=dedent(imports), loop=loop.rstrip().replace("NUMBER", "confident_errors")),
+        ),
+    ):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / name).write_text(text)

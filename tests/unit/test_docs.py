@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.results.frame import SUMMARY
+
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted(path.name for path in (PROJECT / "docs").glob("*.md"))
 
@@ -38,3 +40,11 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", (PROJECT / "README.md").read_text())
     assert len(targets) > 10
     assert [target for target in targets if not (PROJECT / target).exists()] == []
+
+
+def test_the_columns_of_a_reports_summary_are_those_that_there_are() -> None:
+    guide = (PROJECT / "docs" / "OWN_DECODER.md").read_text()
+    table = guide.split("| of `summary` | |\n")[1].split("\n\n")[0]
+    columns = [name for line in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert set(columns) <= set(SUMMARY)
+    assert len(columns) == len(set(columns)) > 20

@@ -75,3 +75,20 @@ def test_every_text_is_a_place(path: str) -> None:
 
 def test_no_place_is_null() -> None:
     assert compose("demo", ["data.vspw.root=/a", "data.vspw.root=null"]).value("data.vspw.root") is None
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("epochs=1", "train.epochs"),
+        ("folder.root=city", "data.folder.root"),
+        ("data.root=city", "data.vspw.root or data.folder.root"),
+    ],
+)
+def test_a_key_without_its_section_is_refused_with_the_full_one(override: str, meant: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        compose("demo", [override])
+    key = override.partition("=")[0]
+    message, _, suggested = str(refused.value).partition("; did you mean ")
+    assert message == f"{override}: no key '{key}'"
+    assert set(suggested.removesuffix("?").split(" or ")) == set(meant.split(" or "))
