@@ -68,7 +68,8 @@ def intervals(rows: Sequence[Row], context: Context) -> Table | None:
     ]
     notes.append(
         f"Gain over the row's baseline: {stats.BETTER} or {stats.WORSE} if its interval excludes 0, "
-        f"{stats.EQUAL.format(margin=context.margin)} if it is within this range, otherwise {stats.UNDECIDED}."
+        f"{stats.EQUAL.format(margin=context.margin)} if it is within this range, otherwise {stats.UNDECIDED}; "
+        f"with one seed, {stats.ONE_PAIR}."
     )
     if lower := sorted({header for *_, header, each in every if each.better == "lower"}):
         notes.append(f"Lower is better: {', '.join(lower)}.")

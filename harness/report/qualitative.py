@@ -141,7 +141,7 @@ def panel_of(
     file = f"{number}-{why.split()[0]}-{stem}.png"
     return Panel(
         file,
-        f"{why}: {video}, frame {frame}",
+        f"{why}: {video}, frame {frame} (points: {mine} over {other}, mIoU of the whole video)",
         alt,
         mosaic(tiles),
         classes=tuple(dataset.classes[i] for i in present),
