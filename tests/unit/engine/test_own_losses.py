@@ -58,7 +58,7 @@ def test_a_further_loss_is_its_sum_over_its_count_and_in_the_whole_by_its_weight
 def test_two_losses_of_one_name_are_refused(name):
     logits, labels, valid = case()
     output = Output(logits, (Auxiliary("coarse", logits, 0.4),), None, (Loss(name, torch.tensor(1.0), 1),))
-    with pytest.raises(UnfitError, match=f"called '{name}'"):
+    with pytest.raises(UnfitError, match=f"named '{name}'"):
         losses.losses(output, labels, valid, Terms(dice=1.0, ohem=0.7))
 
 
