@@ -63,7 +63,7 @@ def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
     signal_ranks(mine, signal.SIGSTOP)  # the training does not end before the other run has found it at work
     theirs = start(tmp_path, "theirs", "upernet", "decoder_b")
     assert theirs.stderr is not None
-    assert any(f"(process {mine.pid}) has it" in line for line in iter(theirs.stderr.readline, ""))
+    assert any(f"(process {mine.pid}) is running it" in line for line in iter(theirs.stderr.readline, ""))
     signal_ranks(mine, signal.SIGCONT)
     told = {run.pid: run.communicate(timeout=900)[1] for run in (mine, theirs)}
     assert (mine.returncode, theirs.returncode) == (0, 0), told

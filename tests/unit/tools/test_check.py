@@ -467,7 +467,7 @@ def test_a_plug_in_is_found_by_name_or_path(tmp_path):
         check.find(str(tmp_path / "mine.py"))
     stray = tmp_path / "mine.py"
     shutil.copy(example, stray)
-    with pytest.raises(UsageError, match="folder called decoders, encoders, datasets"):
+    with pytest.raises(UsageError, match="folder named decoders, encoders, datasets"):
         check.find(str(stray))
     write(tmp_path, "encoders", "upernet", "")
     with pytest.raises(UsageError, match="name of decoders and of encoders"):
@@ -481,7 +481,7 @@ def test_options_are_fields_of_the_config(tmp_path):
         "flag": True,
         "scales": [1, 2],
     }
-    with pytest.raises(UsageError, match="no field=value"):
+    with pytest.raises(UsageError, match="is not FIELD=VALUE"):
         check.options(["root"])
     write(tmp_path, "decoders", "wide", SOUND)
     found = run("wide", [tmp_path], given={"channels": 96}, leave_out=(*TRAINING, RANKS, COST))

@@ -40,5 +40,5 @@ def test_batches_hold_everything_once() -> None:
 
 def test_words_are_ids() -> None:
     assert word("a1-b2.c_3") == "a1-b2.c_3"
-    with pytest.raises(ValueError, match="no id"):
+    with pytest.raises(ValueError, match="is not an id"):
         word("a'b")
