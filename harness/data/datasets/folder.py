@@ -8,10 +8,7 @@ channel of a colour picture. With `sparse`, frames without a mask are unlabelled
 for public data sets are in experiments/presets; docs/DATA.md says what of each was seen with real files.
 """
 
-import hashlib
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from harness.data import frame_order, pictures
 from harness.data.contract import Frame
 from harness.data.datasets import _label_map, _templates
 from harness.data.datasets._label_map import LabelMap
+from harness.data.datasets._listed import Listed
 from harness.data.pictures import shown
 
 VERSION = 1
@@ -81,7 +79,7 @@ class Files(NamedTuple):
     mask: Path | None
 
 
-class Dataset:
+class Dataset(Listed):
     """Videos of any folder (harness.data.contract.Dataset).
 
     Nothing is read before it is asked for. Raises UsageError for options that make no sense; every other mistake is an
@@ -97,7 +95,7 @@ class Dataset:
             raise UsageError(f"data.folder.unlabelled={config.unlabelled}: choose from {', '.join(SPLITS)}")
         if config.divide_from is not None and config.divide is None:
             raise UsageError("data.folder.divide_from: needs data.folder.divide")
-        self.config = config
+        super().__init__(config, "folder")
         self.dirty: Counter[Any] = Counter()  # pixels by what stands for nothing, over the masks read by this object
         self.unpaired: dict[str, list[Path]] = {}  # masks without image, by split
         self._label_map = LabelMap(config.label_map or {}, config.classes, config.first or 0)
@@ -105,7 +103,6 @@ class Dataset:
             raise UsageError("data.folder.label_map: colours cannot be combined with channel or divide")
         if config.label_map and config.first is not None:
             raise UsageError("data.folder.first: has no effect with data.folder.label_map; remove it")
-        self._recording = compile_recording(config.recording)
         self._splits: dict[str, dict[str, dict[str, Files]]] = {}
         self._starts: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -166,11 +163,6 @@ class Dataset:
             )
         return Frame(image, label)
 
-    def digest(self, split: str) -> str | None:
-        """Return sha256 of the split's videos, in their order, and the class names; the same wherever the data lies."""
-        content = json.dumps([self.videos(split), self.classes])
-        return hashlib.sha256(content.encode()).hexdigest()
-
     def split_files(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yield each image and mask of the split: VIDEO/origin/FRAME or VIDEO/mask/FRAME, and where it is."""
         for video, frames in self._split(split).items():
@@ -178,18 +170,6 @@ class Dataset:
                 yield f"{video}/origin/{name}{files.image.suffix}", files.image
                 if files.mask is not None:
                     yield f"{video}/mask/{name}{files.mask.suffix}", files.mask
-
-    def unit(self, video: str) -> str:
-        """Return the recording named by `data.folder.recording`; the video itself without it, or without a match."""
-        match = self._recording.match(video) if self._recording else None
-        return match[1] or video if match else video
-
-    def planned(self, split: str) -> int:
-        """Return the number of the split's videos; what is expected where they cannot be listed."""
-        try:
-            return len(self.videos(split))
-        except UnfitError:
-            return int(getattr(self.config, f"expect_{split}"))
 
     def files(self, split: str, video: str) -> dict[str, Files]:
         """Return name -> files of the video's frames in time."""
@@ -293,16 +273,3 @@ class Dataset:
         if not root.is_dir():
             raise UnfitError(f"{shown(root)}: no such folder; set data.folder.root=DIR to the data's folder")
         return root
-
-
-def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
-    """Return the regular expression that names a recording. Raise UsageError unless it has exactly one group."""
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"data.folder.recording={pattern}: not a regular expression: {error}") from error
-    if compiled.groups != 1:
-        raise UsageError(f"data.folder.recording={pattern}: has {compiled.groups} groups, needs one for the recording")
-    return compiled

@@ -11,7 +11,6 @@ Source: the README of VSPW's download page and the layout read by its baseline c
 """
 
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from harness.common.errors import UnfitError, UsageError
 from harness.data import frame_order, pictures
 from harness.data.contract import VOID, Frame
 from harness.data.datasets import _vspw_classes
+from harness.data.datasets._listed import Listed
 from harness.data.pictures import read_image, read_mask, shown
 
 VERSION = 1
@@ -66,7 +66,7 @@ class Files(NamedTuple):
     mask: Path | None
 
 
-class Dataset:
+class Dataset(Listed):
     """Videos of a folder in VSPW's layout (harness.data.contract.Dataset).
 
     Nothing is read before it is asked for. Raises UsageError for a `recording` that is no regular expression with one
@@ -74,12 +74,11 @@ class Dataset:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config, "vspw")
         self.dirty: Counter[int] = Counter()  # pixels by mask value, over the masks read by this object
         self.zeros = 0  # pixels of value 0, likewise
         self._videos: dict[str, tuple[str, ...]] = {}
         self._files: dict[tuple[str, str], dict[str, Files]] = {}
-        self._recording = compile_recording(config.recording)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -131,11 +130,6 @@ class Dataset:
         self.zeros += mask.size - int(np.count_nonzero(mask))
         return Frame(image, label)
 
-    def digest(self, split: str) -> str | None:
-        """Return sha256 of the split's list, in its order, and the class names; the same wherever the data lies."""
-        content = json.dumps([self.videos(split), self.classes])
-        return hashlib.sha256(content.encode()).hexdigest()
-
     def split_files(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yield each image and mask of the split: its path below ROOT/data, and where it is."""
         for video in self.videos(split):
@@ -143,18 +137,6 @@ class Dataset:
                 yield f"{video}/origin/{files.image.name}", files.image
                 if files.mask is not None:
                     yield f"{video}/mask/{files.mask.name}", files.mask
-
-    def unit(self, video: str) -> str:
-        """Return the recording named by `data.vspw.recording`; the video itself without it, or if it does not match."""
-        match = self._recording.match(video) if self._recording else None
-        return match[1] or video if match else video
-
-    def planned(self, split: str) -> int:
-        """Return the length of the split's list; the published number where there is none that can be read."""
-        try:
-            return len(self.videos(split))
-        except UnfitError:
-            return int(getattr(self.config, f"expect_{split}"))
 
     def _root(self) -> Path:
         if self.config.root is None:
@@ -177,19 +159,6 @@ class Dataset:
                 check_pairs(images, masks, folder)
             self._files[split, video] = {stem: Files(image, masks.get(stem)) for stem, image in images.items()}
         return self._files[split, video]
-
-
-def compile_recording(pattern: str | None) -> re.Pattern[str] | None:
-    """Return the regular expression that names a recording. Raise UsageError unless it has exactly one group."""
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"data.vspw.recording={pattern}: not a regular expression: {error}") from error
-    if compiled.groups != 1:
-        raise UsageError(f"data.vspw.recording={pattern}: has {compiled.groups} groups, needs one for the recording")
-    return compiled
 
 
 def read_split(path: Path) -> tuple[str, ...]:
