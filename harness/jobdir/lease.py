@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pathlib import Path
 from harness.common.atomic_files import temporary
 from harness.common.errors import HarnessError
 from harness.common.machine import user
+from harness.common.repeating import repeated
 from harness.jobdir.paths import JobDir
 
 RENEW = 5.0  # seconds between two counts of a holder
@@ -130,22 +130,18 @@ class Claim:
 @contextmanager
 def heartbeat(leases: Iterable[Lease], every: float = RENEW) -> Iterator[None]:
     """Renew leases in a thread of its own, which a slow store or disk does not hold up; release them at the end."""
-    leases, done = list(leases), threading.Event()
+    leases = list(leases)
 
-    def count() -> None:
-        while not done.wait(every):
-            for lease in leases:
-                _renew(lease)
-
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def renew(released: bool = False) -> bool:
         for lease in leases:
-            _renew(lease, released=True)
+            _renew(lease, released)
+        return False
+
+    try:
+        with repeated(renew, every):
+            yield
+    finally:
+        renew(released=True)
 
 
 def _renew(lease: Lease, released: bool = False) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.common import machine
 from harness.common.atomic_files import read_json, write_json
 from harness.common.errors import UnfitError
+from harness.common.repeating import repeated
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +71,14 @@ class NewRequests:
 @contextmanager
 def obeyed(path: Path, before: StopRequest | None) -> Iterator[None]:
     """Do to this process what Ctrl-C does, once a file holds another request than `before`, by whomever."""
-    done = threading.Event()
 
-    def look() -> None:
-        while not done.wait(LOOK):
-            request = StopRequest.read(path)
-            if request is not None and request != before:
-                log.info(f"{request.who} asks this run to end (`harness cancel`)")
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                return
+    def look() -> bool:
+        request = StopRequest.read(path)
+        if request is None or request == before:
+            return False
+        log.info(f"{request.who} asks this run to end (`harness cancel`)")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return True
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, LOOK):
         yield
-    finally:
-        done.set()
-        thread.join()

@@ -39,11 +39,16 @@ def test_one_that_was_written_before_the_start_counts_where_the_last_was_another
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_without_a_new_one_nothing_happens(there: bool, tmp_path: Path) -> None:
-    file = tmp_path / "stop.json"
+def test_without_a_new_one_the_work_is_done(there: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, steps, threads = tmp_path / "stop.json", 0, threading.active_count()
     if there:
         StopRequest().write(file)
     with stop_signals(), obeyed(file, StopRequest.read(file)):
-        time.sleep(0.3)
+        for _ in range(30):
+            time.sleep(0.01)
+            steps += 1
     StopRequest().write(file)  # after its end
     time.sleep(0.2)
+    assert steps == 30
+    assert caplog.messages == []
+    assert threading.active_count() == threads
