@@ -44,7 +44,7 @@ def test_intervals_cover_what_they_say() -> None:
         assert 0.94 <= share <= 0.97 + room(0.97, len(worlds) * repeats), covered
 
 
-def equal_methods(seeds: tuple[int, ...], repeats: int) -> None:
+def assert_equal_methods_are_not_told_apart(seeds: tuple[int, ...], repeats: int) -> None:
     """Two methods that are equal, on a set of VSPW's size, with trainings as noisy as ours."""
     world = World(units=343, classes=60, present=8, method_unit=0.0, class_seed=SPREAD)
     ours, _ = draw(world, 40, np.random.default_rng(1))
@@ -53,12 +53,12 @@ def equal_methods(seeds: tuple[int, ...], repeats: int) -> None:
 
 
 def test_equal_methods_are_not_told_apart_by_their_seeds() -> None:
-    equal_methods((3, 5), 80)
+    assert_equal_methods_are_not_told_apart((3, 5), 80)
 
 
 @pytest.mark.slow
 def test_equal_methods_are_not_told_apart_by_their_seeds_in_thousands_of_tables() -> None:
-    equal_methods((2, 3, 5, 10), 2000)
+    assert_equal_methods_are_not_told_apart((2, 3, 5, 10), 2000)
 
 
 @pytest.mark.slow
