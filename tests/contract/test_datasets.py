@@ -6,23 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from vspw_files import make_vspw
+from vspw_files import AS_FOLDER, make_vspw
 
 from harness.config import plugins
 from harness.tools import check
 
 NAMES = plugins.names("datasets")
-OWN = {  # that say how VSPW's layout is read
-    "folder": {
-        "images": "data/{video}/origin/{frame}.jpg",
-        "masks": "data/{video}/mask/{frame}.png",
-        "train": "train.txt",
-        "val": "val.txt",
-        "test": "test.txt",
-        "classes": tuple(f"class_{number}" for number in range(1, 6)),
-        "first": 1,
-    }
-}
+OWN = {"folder": AS_FOLDER}
 
 
 def test_the_folder_is_found() -> None:

@@ -8,6 +8,15 @@ import numpy as np
 from PIL import Image
 
 VIDEOS = {"train": 3, "val": 2, "test": 1}
+AS_FOLDER = {  # data.folder's options that read this layout
+    "images": "data/{video}/origin/{frame}.jpg",
+    "masks": "data/{video}/mask/{frame}.png",
+    "train": "train.txt",
+    "val": "val.txt",
+    "test": "test.txt",
+    "classes": tuple(f"class_{number}" for number in range(1, 6)),
+    "first": 1,
+}
 
 
 def make_vspw(

@@ -19,7 +19,7 @@ from folder_files import (
     save,
 )
 from PIL import Image
-from vspw_files import make_vspw
+from vspw_files import AS_FOLDER, make_vspw
 
 from harness.common.errors import UnfitError, UsageError
 from harness.config import input_digests, plugins
@@ -31,16 +31,6 @@ from harness.data.stream import TrainStream
 from harness.plan.job import Train
 from harness.tools import check
 from harness.tools.doctor import _data as doctor
-
-VSPW = {
-    "images": "data/{video}/origin/{frame}.jpg",
-    "masks": "data/{video}/mask/{frame}.png",
-    "train": "train.txt",
-    "val": "val.txt",
-    "test": "test.txt",
-    "classes": tuple(f"class_{number}" for number in range(1, 6)),
-    "first": 1,
-}
 
 
 def preset(name, root, *words):
@@ -188,7 +178,7 @@ def test_camvid_as_it_comes_by_its_preset(tmp_path):
 
 def test_vspw_read_by_it_equals_vspw(tmp_path):
     root = make_vspw(tmp_path)
-    ours, theirs = dataset(root, **VSPW), vspw.Dataset(vspw.Config(root=str(root)))
+    ours, theirs = dataset(root, **AS_FOLDER), vspw.Dataset(vspw.Config(root=str(root)))
     for split in ("train", "val", "test"):
         assert ours.videos(split) == theirs.videos(split)
         assert ours.digest(split) == theirs.digest(split)
@@ -206,7 +196,7 @@ def test_identity_holds_what_is_read_and_not_where(tmp_path):
     shutil.copytree(root / "data", tmp_path / "two" / "videos")
     for split in ("train", "val", "test"):
         (tmp_path / "two" / f"{split}.txt").write_text((root / f"{split}.txt").read_text())
-    moved = {**VSPW, "images": "videos/{video}/origin/{frame}.*", "masks": "videos/{video}/mask/{frame}.png"}
+    moved = {**AS_FOLDER, "images": "videos/{video}/origin/{frame}.*", "masks": "videos/{video}/mask/{frame}.png"}
 
     def identity(where, options, *words):
         given = [
@@ -217,10 +207,10 @@ def test_identity_holds_what_is_read_and_not_where(tmp_path):
         assert resolved.content.missing == ()
         return Train(resolved, "upernet").fingerprint
 
-    first = identity(root, VSPW)
+    first = identity(root, AS_FOLDER)
     assert identity(tmp_path / "two", moved) == first
-    assert identity(root, VSPW, "data.folder.sparse=true", "data.folder.expect_val=7") == first
-    assert identity(root, {**VSPW, "first": 0}) != first
+    assert identity(root, AS_FOLDER, "data.folder.sparse=true", "data.folder.expect_val=7") == first
+    assert identity(root, {**AS_FOLDER, "first": 0}) != first
     mask = next((tmp_path / "two").glob("videos/train_*/mask/*.png"))
     mask.unlink()
     assert identity(tmp_path / "two", moved, "data.folder.sparse=true") != first, "a label less is other data"

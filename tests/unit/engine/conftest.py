@@ -21,3 +21,12 @@ def trained(tmp_path_factory) -> Path:
     tiny_jobs.train_now(tiny_jobs.training(root, "a" * 16, "decoder_a"))
     tiny_jobs.train_now(tiny_jobs.training(root, "b" * 16, "decoder_b"))
     return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """The trained members, linked into a root of the test's own."""
+    (tmp_path / "jobs").mkdir()
+    for member in ("a" * 16, "b" * 16):
+        (tmp_path / "jobs" / member).symlink_to(trained / "jobs" / member)
+    return tmp_path

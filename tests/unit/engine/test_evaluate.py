@@ -33,15 +33,6 @@ def run(*folders, rank=ALONE, stop=None):
     return [counts(folder) for folder in folders]
 
 
-@pytest.fixture
-def root(trained, tmp_path):
-    """The trained members, linked into a root of the test's own."""
-    (tmp_path / "jobs").mkdir()
-    for member in (A, B):
-        (tmp_path / "jobs" / member).symlink_to(trained / "jobs" / member)
-    return tmp_path
-
-
 def equal(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[video], other[video]) for video in one)
 

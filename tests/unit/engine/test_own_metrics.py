@@ -22,14 +22,6 @@ A, B = "a" * 16, "b" * 16
 METRICS = {"boundary": {"trimap": 2}, "calibration": {"bins": 10}}
 
 
-@pytest.fixture
-def root(trained, tmp_path):
-    (tmp_path / "jobs").mkdir()
-    for member in (A, B):
-        (tmp_path / "jobs" / member).symlink_to(trained / "jobs" / member)
-    return tmp_path
-
-
 def run(*folders, rank=ALONE):
     for group in evaluate.same_frames([evaluate.task(folder) for folder in folders]):
         evaluate.evaluate(group, rank, Stop())

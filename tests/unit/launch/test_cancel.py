@@ -15,6 +15,7 @@ from pathlib import Path
 
 import one_model
 import pytest
+from cancelling import Slow
 from simulated_slurm import SimulatedSlurm
 
 from harness.common import machine
@@ -252,13 +253,8 @@ def test_one_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.Monke
     assert "was asked to end, but has not within 0 s" in reason
 
 
-class Slow:
-    """A launcher at work until a signal comes."""
-
-    log = Path("none.log")
-
-    def __init__(self) -> None:
-        self.signals: list[int] = []
+class Asked(Slow):
+    """Work that is asked to end after 2.5 s."""
 
     def start(self, directories: list[Path]) -> None:
         for directory in directories:
@@ -267,19 +263,10 @@ class Slow:
             self.later = threading.Timer(2.5, StopRequest(number, user="ben").write, [directory / "stop.json"])
             self.later.start()
 
-    def running(self) -> bool:
-        return not self.signals
-
-    def signal(self, number: int) -> None:
-        self.signals.append(number)
-
-    def close(self) -> None:
-        pass
-
 
 def test_a_supervisor_ends_when_it_is_asked_as_at_ctrl_c(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = one_model.made(tmp_path / "runs")
-    launcher = Slow()
+    launcher = Asked()
     begun = time.monotonic()
     with pytest.raises(Stopped) as stop:
         Scheduler(made, list(made.jobs)).run(launcher, Silent(), SILENT, {"stall": 10.0})

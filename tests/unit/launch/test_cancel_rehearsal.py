@@ -1,12 +1,12 @@
 """A rehearsal is ended: here, by whomever, and in Slurm before and after its start."""
 
 import threading
-import time
 from pathlib import Path
 
 import in_process
 import one_model
 import pytest
+from cancelling import Later, Slow
 from simulated_slurm import SimulatedSlurm
 
 from harness.common.locks import us
@@ -16,7 +16,7 @@ from harness.config.settings import RunOptions
 from harness.jobdir import stop_request
 from harness.jobdir.stop_request import StopRequest
 from harness.launch import cancel, preflight, rehearsal
-from harness.launch.cancel import Cancellation, RehearsalCanceller
+from harness.launch.cancel import RehearsalCanceller
 from harness.launch.launchers import _sbatch
 from harness.plan.plan import Plan
 
@@ -32,40 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "LOOK", 0.05)
 
 
-class Slow:
-    """A launcher at work until a signal comes."""
-
-    log = Path("none.log")
-
-    def __init__(self) -> None:
-        self.signals: list[int] = []
-
-    def start(self, directories: list[Path]) -> None:
-        pass
-
-    def running(self) -> bool:
-        return not self.signals
-
-    def signal(self, number: int) -> None:
-        self.signals.append(number)
-
-    def close(self) -> None:
-        pass
-
-
-class Later(threading.Thread):
+def later(root: Path, condition: str) -> Later:
     """The cancellation of a root's rehearsal, once it is at work."""
-
-    def __init__(self, root: Path, condition: str) -> None:
-        super().__init__(daemon=True)
-        self.root, self.condition = root, condition
-        self.results: list[Cancellation] = []
-
-    def run(self) -> None:
-        deadline = time.monotonic() + 60
-        while not list(self.root.glob(self.condition)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.results = RehearsalCanceller(self.root).run()
+    return Later(root, condition, lambda: RehearsalCanceller(root).run())
 
 
 @pytest.fixture
@@ -77,7 +46,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Slow:
 
 def test_one_at_work_here_ends_as_at_ctrl_c(launcher: Slow, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = one_model.made(tmp_path)
-    asking = Later(tmp_path, "rehearsal/jobs/*/how.json")
+    asking = later(tmp_path, "rehearsal/jobs/*/how.json")
     asking.start()
     with pytest.raises(Stopped) as stop, stop_signals():
         rehearsal.rehearse(made, RunOptions(offline=True), SILENT)
@@ -140,7 +109,7 @@ def test_one_that_waits_leaves_the_queue(made: Plan, slurm: SimulatedSlurm) -> N
 
 
 def test_who_waits_for_it_ends_too(made: Plan, slurm: SimulatedSlurm) -> None:
-    asking = Later(made.root, "slurm/rehearsal.json")
+    asking = later(made.root, "slurm/rehearsal.json")
     threading.Timer(0.5, asking.start).start()
     with pytest.raises(Stopped) as stop, stop_signals():
         rehearsal.by_slurm(made, SLURM, SILENT)
@@ -157,7 +126,7 @@ def test_one_that_has_begun_ends_for_good(
     if moment == "before its start":  # by somebody whose scancel does not reach it
         StopRequest(user="ben").write(made.output.rehearsal_stop)
     slurm.put("1", ME, "harness dry run of one_model")
-    asking = Later(made.root, "rehearsal/jobs/*/how.json")
+    asking = later(made.root, "rehearsal/jobs/*/how.json")
     if moment == "at work":
         asking.start()
     with pytest.raises(SystemExit) as ended:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import searches
+from cancelling import Later
 from simulated_slurm import SimulatedSlurm
 
 from harness import cli
@@ -18,7 +19,6 @@ from harness.common.signals import Stopped, stop_signals
 from harness.jobdir import lease, stop_request
 from harness.jobdir.stop_request import StopRequest
 from harness.launch import cancel, runner
-from harness.launch.cancel import Cancellation
 from harness.launch.launchers import _sbatch
 from harness.search import command as search
 from harness.search import slurm_workers
@@ -35,19 +35,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "LOOK", 0.05)
 
 
-class Later(threading.Thread):
-    """The cancellation of a study, once a trial of it is at work."""
-
-    def __init__(self, root: Path, condition: str = "searches/*/trials/*/attempts/*.json") -> None:
-        super().__init__(daemon=True)
-        self.root, self.condition = root, condition
-        self.results: list[Cancellation] = []
-
-    def run(self) -> None:
-        deadline = time.monotonic() + 60
-        while not list(self.root.glob(self.condition)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.results = StudyCanceller(self.root, "momentum").run()
+def later(root: Path, condition: str) -> Later:
+    """The cancellation of a study, once it is at work."""
+    return Later(root, condition, lambda: StudyCanceller(root, "momentum").run())
 
 
 def endless(after: Callable[[Path], None] = lambda folder: None) -> Callable[[Request, int, Progress], None]:
@@ -74,7 +64,7 @@ def endless(after: Callable[[Path], None] = lambda folder: None) -> Callable[[Re
 def test_one_at_work_here_ends_as_at_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "work", endless())
     asked = searches.request(tmp_path)
-    asking = Later(tmp_path / "runs", "jobs/*/checkpoints/*.pt")
+    asking = later(tmp_path / "runs", "jobs/*/checkpoints/*.pt")
     asking.start()
     with pytest.raises(Stopped) as stop, stop_signals():
         search.run(asked, 1, Progress())
@@ -187,7 +177,7 @@ def test_a_worker_that_has_begun_ends_for_good(
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv(slurm_workers.URL, f"sqlite:///{tmp_path}/study.db")
     slurm.put("1", ME, "harness search momentum")
-    asking = Later(tmp_path / "runs", "searches" if moment == "before its start" else "jobs/*/checkpoints/*.pt")
+    asking = later(tmp_path / "runs", "searches" if moment == "before its start" else "jobs/*/checkpoints/*.pt")
     asking.start()
     while moment == "before its start" and not list(tmp_path.rglob("stop.json")):
         time.sleep(0.02)
