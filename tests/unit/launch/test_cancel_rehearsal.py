@@ -113,7 +113,9 @@ def test_who_waits_for_it_ends_too(made: Plan, slurm: SimulatedSlurm) -> None:
     threading.Timer(0.5, asking.start).start()
     with pytest.raises(Stopped) as stop, stop_signals():
         rehearsal.by_slurm(made, SLURM, SILENT)
+    asking.join()  # else it would reach into the next test's queue
     assert stop.value.status == "cancelled"
+    assert [result.state for result in asking.results] == ["cancelled"]
     assert slurm.queued() == ["1"]
 
 
