@@ -55,9 +55,16 @@ def _new_stores_are_copies(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_outside_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_outside_store() -> Iterator[None]:
+    """Neither a person's MLflow, nor one that a test has named for its process: fixtures of a module would find it."""
+    forget_stores()
+    yield
+    forget_stores()
+
+
+def forget_stores() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
+        del os.environ[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 from system_parts import need, program
 
+PREFIX = "harness-slurm-"  # of a cluster's folder
 LOCK = FileLock(Path(tempfile.gettempdir()) / f"harness-slurm-{os.getuid()}.lock", timeout=1200)
 
 CONFIG = """\
@@ -153,14 +154,27 @@ def cluster(nodes: int = 1) -> Iterator[Cluster]:
     """
     need("slurm")
     with LOCK:
+        end_orphans()
         yield from started(nodes)
+
+
+def end_orphans() -> None:
+    """End the daemons that a killed test run has left: whoever holds the lock is the only one to have any."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            program, *words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            ours = process.stat().st_uid == os.getuid() and any(f"/{PREFIX}" in word for word in words)
+            if ours and Path(program).name in ("munged", "slurmctld", "slurmd"):
+                os.kill(int(process.name), signal.SIGKILL)
+                while (process / "cmdline").read_bytes():  # empty once it is dead
+                    time.sleep(0.01)
 
 
 def started(nodes: int) -> Iterator[Cluster]:
     if running("slurmctld"):
         pytest.skip("a slurmctld is running on this machine; tests start none beside it")
     folder = Path(
-        tempfile.mkdtemp(prefix="harness-slurm-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+        tempfile.mkdtemp(prefix=PREFIX, dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
     )  # short: sockets have at most 108 characters
     host = socket.gethostname().split(".")[0]
     made = Cluster(folder, (host, "localhost")[:nodes])  # names that lead here: the ranks' rendezvous asks for one
