@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import in_process
@@ -171,6 +172,15 @@ def submitted(folder: Path) -> dict[str, str]:
     return {facts["name"].split()[0]: facts["id"] for facts in found}
 
 
+def signal_ranks(folder: Path, number: signal.Signals) -> None:
+    """Send a signal to all that Slurm runs of a root's jobs."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+            if "harness.engine.worker" in words and str(folder) in words:
+                os.kill(int(process.name), number)
+
+
 def job(folder: Path, kind: str) -> Path:
     return next(
         path.parent
@@ -217,7 +227,9 @@ def test_a_plan_is_left_requeued_and_come_back_to(slurm: Cluster, tmp_path: Path
     assert slurm.state(numbers["evaluate"]) == "PENDING Dependency"
 
     wait_for_checkpoint(tmp_path, slurm)
+    signal_ranks(tmp_path, signal.SIGSTOP)  # the training does not end before it was looked at
     shown = json.loads(harness(tmp_path, slurm, "status", "--json").stdout)["jobs"]
+    signal_ranks(tmp_path, signal.SIGCONT)
     states = {one["name"].split()[0]: one for one in shown}
     assert (states["train"]["state"], states["evaluate"]["state"]) == ("running", "queued")
     assert states["train"]["slurm"] == numbers["train"]
