@@ -12,6 +12,29 @@ from harness.common.console import out
 from harness.common.errors import UsageError
 from harness.common.progress import Progress
 
+Why = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROW", help="Explain why a row is not done: the nearest finished job and the keys that differ"
+    ),
+]
+Count = Annotated[bool, typer.Option("--count", help="Estimate the cost from FLOPs where no similar job has finished")]
+Rate = Annotated[float, typer.Option(metavar="TFLOPS", help="A GPU's speed in TFLOP/s, for --count")]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Check whether a training step fits a card (24GB), and which keys help"),
+]
+Nproc = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Ranks per node, for --count and --memory  [default: as for `run`]"),
+]
+Power = Annotated[
+    bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")
+]
+CheckData = Annotated[
+    bool, typer.Option("--check-data", help="Compute digests of new or changed data files, as a run would")
+]
+
 
 def list_(
     asked: Annotated[
@@ -55,30 +78,13 @@ def plan(
     preset: Preset = None,
     root: Root = None,
     seeds: Seeds = 1,
-    why: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ROW", help="Explain why a row is not done: the nearest finished job and the keys that differ"
-        ),
-    ] = None,
-    count: Annotated[
-        bool, typer.Option("--count", help="Estimate the cost from FLOPs where no similar job has finished")
-    ] = False,
-    rate: Annotated[float, typer.Option(metavar="TFLOPS", help="A GPU's speed in TFLOP/s, for --count")] = 100.0,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Check whether a training step fits a card (24GB), and which keys help"),
-    ] = None,
-    nproc: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Ranks per node, for --count and --memory  [default: as for `run`]"),
-    ] = None,
-    power: Annotated[
-        bool, typer.Option("--power", help="Show how many seeds it takes to decide each of the paper's gains")
-    ] = False,
-    check_data: Annotated[
-        bool, typer.Option("--check-data", help="Compute digests of new or changed data files, as a run would")
-    ] = False,
+    why: Why = None,
+    count: Count = False,
+    rate: Rate = 100.0,
+    memory: Memory = None,
+    nproc: Nproc = None,
+    power: Power = False,
+    check_data: CheckData = False,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -103,36 +109,37 @@ def plan(
     from harness.plan.explain import explain
     from harness.results import power as powers
 
-    planned, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None and as_json:
         raise UsageError("--why prints text; omit --json")
+    if rate <= 0:
+        raise UsageError(f"--rate {rate:g}: must be greater than 0")
+    limit = None if memory is None else memories.parse(memory)  # wrong ones are refused before anything is counted
+    planned, settings = make_plan(experiments, seeds, preset, root, plugins, compute=check_data or why is not None)
     if why is not None:
         out(explain(planned, why))
         return
-    if rate <= 0:
-        raise UsageError(f"--rate {rate:g}: must be greater than 0")
     on_node = nproc or settings.nproc
     ranks = on_node and on_node * (settings.nodes or 1)
     costs = cost.costs(planned, cost.count(planned) if count else None, rate, ranks)
-    limit = None if memory is None else memories.parse(memory)
-    needed = []
+    needs: list[memories.Need] = []
     if limit is not None:
         with Progress() as progress:
-            needed = memories.needs(planned, limit, ranks, progress)
-    needs_of = (
-        {experiment.name: powers.of_plan(planned, experiment, costs) for experiment in planned.experiments}
-        if power
-        else {}
-    )
+            needs = memories.needs(planned, limit, ranks, progress)
+    powered = planned.experiments if power else ()
+    gains = [(experiment, powers.of_plan(planned, experiment, costs)) for experiment in powered]
     if as_json:
         shown = {**plan_text.plan_json(planned), "cost": cost.cost_json(costs)}
         if limit is not None:
-            shown["memory"] = memories.needs_json(needed, limit)
-        needs = [{"experiment": name, **need.json} for name, needed in needs_of.items() for need in needed]
-        out(json.dumps({**shown, "power": needs} if power else shown, indent=1))
+            shown["memory"] = memories.needs_json(needs, limit)
+        if power:
+            shown["power"] = [
+                {"experiment": each.name, **need.json} for each, gain_needs in gains for need in gain_needs
+            ]
+        out(json.dumps(shown, indent=1))
         return
-    out("\n".join([plan_text.plan_text(planned), *cost.cost_lines(costs)]))
+    lines = [plan_text.plan_text(planned), *cost.cost_lines(costs)]
     if limit is not None:
-        out("\n".join(memories.lines(needed, limit, str(memory))))
-    for experiment in planned.experiments if power else ():
-        out("\n".join(["", f"Seeds  [{experiment.name}]", *powers.lines(needs_of[experiment.name], experiment, seeds)]))
+        lines += memories.lines(needs, limit, str(memory))
+    for experiment, gain_needs in gains:
+        lines += ["", f"Seeds  [{experiment.name}]", *powers.lines(gain_needs, experiment, seeds)]
+    out("\n".join(lines))
