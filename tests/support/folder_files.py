@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harness.config import input_digests
+from harness.config.compose import compose
+
 CITYSCAPES = {  # city -> sequence -> frames of the snippets
     "train": {"aachen": {0: [0], 1: [0]}, "hamburg": {0: [42, 600]}},  # hamburg: one long sequence, two snippets
     "val": {"frankfurt": {0: [275], 1: [1]}, "munster": {4: [0]}},
@@ -112,3 +115,12 @@ def make_camvid(root: Path) -> Path:
             index = blocks(rng, list(range(32)))
             save(root / "LabeledApproved_full" / f"{frame}_L.png", np.array(COLOURS, np.uint8)[index])
     return root
+
+
+def preset(name, root, *words):
+    config = compose(name, [f"data.folder.root={root}", *words])
+    return config, input_digests.build_dataset(config)
+
+
+def stored(path):
+    return np.array(Image.open(path))

@@ -104,3 +104,11 @@ def evaluated(planned: Plan) -> None:
         confusion = random.integers(1, 99, (len(dataset.classes),) * 2)
         np.savez(folder / "videos" / f"{video}.npz", confusion=confusion)
     end(folder, "finished")
+
+
+T0 = 1_800_000_000.0
+EVENTS = [  # of a training that was killed and went on
+    *attempt(0, range(1, 8), 4, T0),  # killed after step 7: 5, 6 and 7 are void
+    *attempt(4, range(5, 11), 10, T0 + 1000),
+    {"event": "end", "time": T0 + 1020, "status": "finished"},
+]

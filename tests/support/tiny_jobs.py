@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig
 from harness.engine import build, train
 from harness.engine.runtime import Rank, Stop
+from harness.jobdir.events import Log, read_events
 from harness.plan.spec import EvaluateSpec, JobSpec, TrainSpec, read, read_as, to_json
 
 ALONE = Rank(0, 1, torch.device("cpu"), 1)
@@ -127,3 +128,25 @@ def train_now(folder: Path) -> Path:
 def counts(folder: Path) -> dict[str, np.ndarray]:
     """An evaluation's confusion matrices by video."""
     return {path.stem: np.load(path)["confusion"] for path in sorted((folder / "videos").glob("*.npz"))}
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def stop_at(monkeypatch, iteration, status="preempted"):
+    """A Stop that is set while the given iteration runs."""
+    stop = Stop()
+    step = train.Trainer.step
+
+    def wrapped(self, now, *rest):
+        if now == iteration:
+            stop.status = status
+        return step(self, now, *rest)
+
+    monkeypatch.setattr(train.Trainer, "step", wrapped)
+    return stop
+
+
+def messages(folder):
+    return [event.message for event in read_events(folder / "events.jsonl")[0] if isinstance(event, Log)]

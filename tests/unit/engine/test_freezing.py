@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_train import stop_at, weights
-from tiny_jobs import ALONE, train_now, training
+from tiny_jobs import ALONE, stop_at, train_now, training, weights
 
 from harness.common.errors import UnfitError
 from harness.config.compose import PluginSpec

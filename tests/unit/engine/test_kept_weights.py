@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import tiny_jobs
 import torch
-from test_train import messages, weights
-from tiny_jobs import ALONE, train_now, training
+from tiny_jobs import ALONE, messages, train_now, training, weights
 
 from harness.common.errors import UsageError
 from harness.config.compose import DataSpec, compose

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from test_freezing import batch, begun
-from test_train import stop_at, weights
-from tiny_jobs import ALONE, train_now, training
+from tiny_jobs import ALONE, stop_at, train_now, training, weights
 
 from harness.config.compose import PluginSpec
 from harness.engine import build, low_rank, train

@@ -16,7 +16,7 @@ from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.common.errors import UnfitError
 from harness.config.compose import DataSpec, EvaluateConfig
-from harness.engine import build, evaluate, prior_sources, sliding_window
+from harness.engine import build, evaluate, sliding_window
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Stop
 from harness.engine.sliding_window import geometry
@@ -258,12 +258,6 @@ def test_the_truth_may_be_that_of_the_frame_before_or_of_a_frame_of_another_vide
         assert torch.equal(masks[0], given.mask)
         used.append([torch.equal(masks[1], one.mask) for one in others])
     assert all(any(row) for row in used)
-
-
-def test_a_label_of_another_size_is_brought_to_the_frames():
-    label = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert np.array_equal(prior_sources.fitted(label, (4, 3)), label.repeat(2, 0))
-    assert np.array_equal(prior_sources.fitted(label, (2, 1)), label[:, :1])
 
 
 def test_a_control_changes_its_own_evaluation_alone(root):

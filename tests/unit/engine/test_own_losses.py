@@ -9,8 +9,7 @@ import pytest
 import tiny_jobs
 import torch
 from test_freezing import batch, begun
-from test_train import messages, stop_at, weights
-from tiny_jobs import ALONE, train_now, training
+from tiny_jobs import ALONE, messages, stop_at, train_now, training, weights
 
 from harness.common.errors import UnfitError
 from harness.config.compose import PluginSpec, TrainConfig

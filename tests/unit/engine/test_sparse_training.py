@@ -14,8 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sparse_videos import FOLDER
 from test_distributed import CPU, _train, start
-from test_train import stop_at
-from tiny_jobs import ALONE, counts, evaluation, train_now, training
+from tiny_jobs import ALONE, counts, evaluation, stop_at, train_now, training
 
 from harness.config.compose import DataSpec, EvaluateConfig
 from harness.data.datasets.synthetic import Config, Dataset

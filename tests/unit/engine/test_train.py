@@ -1,46 +1,19 @@
-import math
-import re
 import signal
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import tiny_jobs
 import torch
-from PIL import Image
-from safetensors.torch import load_file
-from tiny_jobs import ALONE, train_now, training
-from vspw_files import make_vspw
+from tiny_jobs import ALONE, stop_at, train_now, training, weights
 
-from harness.common.errors import HarnessError, UnfitError
-from harness.config.compose import DataSpec
+from harness.common.errors import UnfitError
 from harness.engine import checkpoint, jobs, train, worker
-from harness.engine.runtime import Rank, Stop
-from harness.engine.supervision import Supervision
+from harness.engine.runtime import Stop
 from harness.jobdir.events import Begin, Checkpoint, Log, Metrics, read_events
 from harness.jobdir.lease import Claim
-from harness.jobdir.paths import JobDir
 from harness.jobdir.replay import Replay
 from harness.plan.spec import read
 from models.contract import Auxiliary, Output
-
-
-def weights(folder):
-    return load_file(folder / "weights.safetensors")
-
-
-def stop_at(monkeypatch, iteration, status="preempted"):
-    """A Stop that is set while the given iteration runs."""
-    stop = Stop()
-    step = train.Trainer.step
-
-    def wrapped(self, now, *rest):
-        if now == iteration:
-            stop.status = status
-        return step(self, now, *rest)
-
-    monkeypatch.setattr(train.Trainer, "step", wrapped)
-    return stop
 
 
 @pytest.mark.parametrize("decoder", sorted(tiny_jobs.HEADS))
@@ -177,21 +150,6 @@ def test_bf16_trains_with_a_float32_memory(tmp_path):
     assert all(bool(value.isfinite().all()) for value in state.values())
 
 
-def test_loss_that_is_not_finite_ends_before_weights_take_it(tmp_path):
-    folder = training(tmp_path)
-    job = read(folder)
-    trainer = train.Trainer(job, 4, Rank(0, 1, torch.device("cpu"), 1))
-    trainer.start(None)
-    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
-    batch = train.Batch(
-        torch.full((2, 2, 3, 32, 32), math.nan), torch.zeros(2, 2, 32, 32, dtype=torch.uint8), torch.arange(2), ("", "")
-    )
-    with pytest.raises(HarnessError, match="not finite at iteration 0"):
-        trainer.step(0, [batch], 2 * 32 * 32)
-    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
-    assert not trainer.model.decoder.memory.initialised.any()
-
-
 def test_truth_is_the_prior_at_first_and_a_prediction_later(tmp_path):
     job = read(training(tmp_path))
     trainer = train.Trainer(job, 4, ALONE)
@@ -247,101 +205,6 @@ def test_bf16_reaches_every_weight_after_a_pass_without_gradient(tmp_path, decod
     trainer.backward(batch, 2 * 32 * 32, progress=0.9)
     missing = [name for name, parameter in trainer.model.named_parameters() if parameter.grad is None]
     assert missing == []
-
-
-def a_batch(value, name):
-    frames = torch.full((2, 2, 3, 32, 32), value)
-    return train.Batch(frames, torch.zeros(2, 2, 32, 32, dtype=torch.uint8), torch.arange(2), (name, f"{name}0"))
-
-
-def test_a_bad_loss_names_its_samples_alone(tmp_path):
-    job = read(training(tmp_path, micro_batch=2))
-    trainer = train.Trainer(job, 4, ALONE)
-    trainer.start(None)
-    batches = [a_batch(0.0, "street/1"), a_batch(math.nan, "river/7")]
-    with pytest.raises(HarnessError, match=r"iteration 5: .*samples river/7, river/70;"):
-        trainer.step(5, batches, 4 * 32 * 32)
-
-
-def test_fp16s_scaler_may_pass_over_some(tmp_path, monkeypatch):
-    """The scaler works on a CPU too, though fp16 itself is refused there."""
-    monkeypatch.setattr(train, "SKIPS", 2)
-    job = read(training(tmp_path))
-    trainer = train.Trainer(job, 4, ALONE)
-    trainer.start(None)
-    trainer.scaler = torch.amp.GradScaler("cpu")
-    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
-    for iteration in range(2):
-        assert trainer.step(iteration, [a_batch(math.nan, "river/7")], 32 * 32) == {"skipped": 1.0}
-    assert not trainer.wild(), "batch norm's statistics"
-    assert trainer.scaler.get_scale() == 2.0**14  # halved twice
-    with pytest.raises(HarnessError, match="river/7"):
-        trainer.step(2, [a_batch(math.nan, "river/7")], 32 * 32)
-    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
-    assert not trainer.model.decoder.memory.initialised.any()
-
-
-class Overflows(torch.autograd.Function):
-    """The value itself, whose gradient is not finite: as a backward pass does it that overflows under a finite loss."""
-
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * math.inf
-
-
-def overflow_at(monkeypatch, at):
-    """Let the gradients of one iteration of trainings be infinite, under a finite loss."""
-    step, losses, now = train.Trainer.step, train.losses, []
-
-    def stepped(self, iteration, *rest):
-        now[:] = [iteration]
-        return step(self, iteration, *rest)
-
-    def lost(*arguments):
-        found = losses(*arguments)
-        return {**found, "loss": Overflows.apply(found["loss"])} if now == [at] else found
-
-    monkeypatch.setattr(train.Trainer, "step", stepped)
-    monkeypatch.setattr(train, "losses", lost)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("at", [3, 5], ids=["midway", "at the last iteration"])
-def test_gradient_that_is_not_finite_ends_before_anything_takes_it(tmp_path, monkeypatch, precision, at):
-    """The last checkpoint stands, and the same command ends as if nothing had been."""
-    whole = weights(train_now(training(tmp_path / "whole", precision=precision)))
-    folder = training(tmp_path / "parts", precision=precision)
-    with monkeypatch.context() as patch:
-        overflow_at(patch, at)
-        with pytest.raises(HarnessError, match=rf"the gradient is not finite at iteration {at}: .*samples \w+/"):
-            train.train(folder, ALONE, Stop())
-    last = checkpoint.latest(folder / "checkpoints", print)
-    assert last == at // 2 * 2
-    assert not (folder / "weights.safetensors").exists()
-    found = weights(train_now(folder))
-    assert all(torch.equal(value, found[name]) for name, value in whole.items())
-
-
-@pytest.mark.parametrize("part", ["parameters", "buffers", "moments"])
-def test_a_state_that_is_not_finite_is_never_kept(tmp_path, monkeypatch, part):
-    step = train.Trainer.step
-
-    def spoiled(self, iteration, *rest):
-        found = step(self, iteration, *rest)
-        if iteration == 3:
-            moments = (value["exp_avg_sq"] for value in self.optimizer.state.values())
-            next(moments if part == "moments" else getattr(self.model, part)()).data.fill_(math.nan)
-        return found
-
-    monkeypatch.setattr(train.Trainer, "step", spoiled)
-    folder = training(tmp_path)
-    with pytest.raises(HarnessError, match="the state is not finite at iteration 4"):
-        train.train(folder, ALONE, Stop())
-    assert checkpoint.latest(folder / "checkpoints", print) == 2
 
 
 @pytest.mark.parametrize("error", ["NCCL error: remote process exited or there was a network error", "Socket closed"])
@@ -435,55 +298,3 @@ def test_a_training_that_is_superseded_at_its_end_keeps_nothing(tmp_path, monkey
     assert not (folder / "memory" / "step-000000006.npy").exists()
     assert not (folder / "weights.safetensors").exists()
     assert not (folder / "outcome.json").exists()
-
-
-def void_training(root, labelled=()):
-    """A training of ten iterations on files whose training masks are void but for those of the named videos."""
-    data = make_vspw(root / "data", videos={"train": 6, "val": 1}, size=(32, 40))
-    for path in (data / "data").glob("train_*/mask/*.png"):
-        if path.parts[-3] not in labelled:
-            Image.fromarray(np.full((32, 40), 255, np.uint8)).save(path)
-    config = DataSpec("vspw", {"root": str(data)})
-    return training(root, decoder="upernet", data=config, batch=2, micro_batch=2, iterations=10, checkpoint_every=4)
-
-
-def messages(folder):
-    return [event.message for event in read_events(folder / "events.jsonl")[0] if isinstance(event, Log)]
-
-
-def test_a_training_without_any_label_ends_as_unfit_and_begins_anew(tmp_path, monkeypatch):
-    folder = void_training(tmp_path)
-    with monkeypatch.context() as patch:
-        assert train.train(folder, ALONE, stop_at(patch, 5)).status == "preempted"
-    assert worker.launch([folder], ALONE, Stop()) == 1  # counts of the first attempt are kept
-    outcome = JobDir(folder).outcome()
-    assert (outcome.status, outcome.exit_code) == ("failed", UnfitError.exit_code)
-    assert "no pixel was labelled in any of 10 iterations" in outcome.reason
-    assert "vspw" in outcome.reason
-    assert "train_0000" in outcome.reason
-    assert [message for message in messages(folder) if "10 of 10 iterations had no labelled pixel" in message]
-    assert not list((folder / "checkpoints").glob("*"))
-    assert not (folder / "weights.safetensors").exists()
-
-
-def test_a_training_with_few_labels_is_told_and_finishes(tmp_path):
-    folder = train_now(void_training(tmp_path, labelled=["train_00001"]))
-    (message,) = messages(folder)
-    assert re.match(r"[67] of 10 iterations had no labelled pixel", message)
-    assert messages(train_now(void_training(tmp_path / "whole", [f"train_{k:05d}" for k in range(6)]))) == []
-
-
-def test_warnings_come_when_iterations_have_doubled_and_at_the_end():
-    empty, zero = Supervision(), Supervision()
-    warned = {id(empty): [], id(zero): []}
-    for iteration in range(1, 51):
-        empty.add(0 if iteration % 3 else 7, {"loss": 0.5})
-        zero.add(7, {"loss": 0.0})
-        for counts in (empty, zero):
-            if text := counts.warning(50, "vspw"):
-                warned[id(counts)].append((iteration, text.split(" had")[0] if counts is empty else text))
-    assert warned[id(empty)] == [(k, f"{k - k // 3} of {k} iterations") for k in (10, 20, 40, 50)]
-    assert [k for k, text in warned[id(zero)] if "exactly 0" in text] == [10, 20, 40, 50]
-    assert empty.nothing(50, "vspw", []) is zero.nothing(50, "vspw", []) is None
-    assert Supervision(10, 10).nothing(20, "vspw", []) is None  # after a checkpoint that has no counts
-    assert "any of 10 iterations" in str(Supervision(10, 10).nothing(10, "vspw", ["a/0"]))

@@ -6,8 +6,7 @@ import pytest
 import tiny_jobs
 import torch
 from safetensors.torch import load_file, save_file
-from test_train import messages, stop_at, weights
-from tiny_jobs import ALONE, train_now, training
+from tiny_jobs import ALONE, messages, stop_at, train_now, training, weights
 
 from harness.common.errors import UnfitError
 from harness.engine import build, train, warm_start

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from vspw_files import make_vspw
+from checking import COST, RANKS, TRAINING, broken, run, write
 
 from harness.common.errors import UsageError
 from harness.config import plugins
 from harness.tools import check
-from harness.tools.check import _decoder, _encoder
+from harness.tools.check import _decoder
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
-RANKS = "two ranks match one process"  # two processes that import torch: seconds each
-COST = "its cost"
-TRAINING = ("the loss falls in training", "a video can be parsed", "a resumed training is bit-identical")
 
 SOUND = '''"""A linear classifier and a running mean of the deepest features."""
 from dataclasses import dataclass
@@ -83,13 +80,6 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def write(folder, kind, name, text):
-    (folder / kind).mkdir(parents=True, exist_ok=True)
-    path = folder / kind / f"{name}.py"
-    path.write_text(text)
-    return path
-
-
 def changed(*pairs):
     """The sound decoder with each first text replaced by the second."""
     text = SOUND
@@ -97,24 +87,6 @@ def changed(*pairs):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
-
-
-def run(name, folders=(), kind="decoders", leave_out=(), given=None):
-    return {one.what: one for one in check.checks(kind, name, folders, given, leave_out)}
-
-
-def broken(found):
-    return {what: one.text for what, one in found.items() if not one.passed}
-
-
-@pytest.mark.parametrize(("model", "side"), [("vit_tiny_patch16_224", 32), ("eva02_tiny_patch14_224", 224)])
-def test_an_encoder_is_tried_on_a_window_that_suits_its_model(model, side):
-    module = plugins.load("encoders", "timm_plain")
-    path = plugins.find("encoders", "timm_plain")
-    subject = _encoder.Subject("timm_plain", path, module, (), module.Config(model=model))
-    assert subject.size == side
-    assert "is refused" in _encoder.window(subject)
-    assert "deepest" in _encoder.levels(subject)
 
 
 def test_the_example_holds_with_two_real_ranks():
@@ -366,91 +338,6 @@ def test_a_file_that_does_not_import_says_where(tmp_path):
     assert typo["it imports"].endswith("(typo.py:6)")
     assert list(torn) == ["VERSION and Config are literals", "it imports"]
     assert "torn.py:2" in torn["VERSION and Config are literals"]
-
-
-def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
-    assert broken(run("beit", kind="encoders", leave_out=(RANKS,))) == {}
-    source = plugins.find("encoders", "beit").read_text()
-    write(
-        tmp_path,
-        "encoders",
-        "flat",
-        source.replace("tap_pyramid(width)", "tap_pyramid(width)[:3].append(nn.Identity())"),
-    )
-    write(tmp_path, "encoders", "deep", source.replace('return int(parameter_name.split(".")[2]) + 1', "return 99"))
-    training = (*TRAINING, RANKS)
-    flat, deep = (broken(run(name, [tmp_path], "encoders", training)) for name in ("flat", "deep"))
-    assert flat == {"levels are as declared": "expected (2, 64, 1, 1) at 1/32, got (2, 64, 2, 2)"}
-    assert list(deep) == ["every parameter has a depth"]
-    assert "expected depths in 0..5" in deep["every parameter has a depth"]
-
-
-def test_a_vspw_folder_is_known_by_the_content_of_its_files(tmp_path):
-    found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
-    text = found["digests depend on content, not on location"].text
-    assert "moved root" in text
-    assert "by content: 18 files of 9 train frames, 12 files of 6 val frames" in text
-
-
-def test_a_data_set_whose_files_are_not_listed_is_told(tmp_path, monkeypatch):
-    monkeypatch.delattr("harness.data.datasets.vspw.Dataset.split_files")
-    found = run("vspw", kind="datasets", given={"root": str(make_vspw(tmp_path))})
-    assert "changes to images and masks go unnoticed" in found["digests depend on content, not on location"].text
-    assert broken(found) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "what", "text"),
-    [
-        (
-            "wide",
-            "return Frame(drawn.image, None) if",
-            "drawn = drawn._replace(label=drawn.label.astype(np.int64))\n        return Frame(drawn.image, None) if",
-            "images and labels have the right form",
-            "expected the label in uint8",
-        ),
-        (
-            "high",
-            "return Frame(drawn.image, None) if",
-            "drawn.label[drawn.label == 255] = 200\n        return Frame(drawn.image, None) if",
-            "images and labels have the right form",
-            "expected labels in 0..7 or 255, got [200]",
-        ),
-        (
-            "unsorted",
-            'tuple(f"{time:04d}" for time in range(self.config.frames))',
-            'tuple(f"{time:04d}" for time in range(self.config.frames))[::-1]',
-            "frames are in temporal order",
-            "expected frames by number",
-        ),
-        (
-            "fewer",
-            'return int(getattr(self.config, f"{split}_videos"))',
-            'return int(getattr(self.config, f"{split}_videos")) - 1',
-            "videos match the plan",
-            "",
-        ),
-        (
-            "heavy",
-            "import numpy as np\n",
-            "import numpy as np\nimport torch\n",
-            "planning needs neither torch nor data",
-            "expected the file to import without torch",
-        ),
-    ],
-    ids=["wide", "high", "unsorted", "fewer", "heavy"],
-)
-def test_broken_data_sets_are_named(tmp_path, name, old, new, what, text):
-    source = plugins.find("datasets", "synthetic").read_text()
-    assert old in source
-    if name == "fewer":  # `videos` counts by itself
-        source = source.replace(
-            "for index in range(self.planned(split)))", "for index in range(self.planned(split) + 1))"
-        )
-    write(tmp_path, "datasets", name, source.replace(old, new, 1))
-    found = broken(run(name, [tmp_path], "datasets"))
-    assert what in found
-    assert text in found[what]
 
 
 def test_a_plug_in_is_found_by_name_or_path(tmp_path):

@@ -1,24 +1,17 @@
 """What MLflow hears: each step once whatever happened, true statuses, nothing lost; and a store made again."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from one_model import attempt, begun, end, evaluated, events_of, finished, made, say
+from one_model import EVENTS, T0, begun, end, evaluated, events_of, finished, made, say
 
 from harness.common.errors import UnfitError
-from harness.common.progress import SILENT
-from harness.config.compose import compose
-from harness.config.settings import RunOptions
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
-from harness.jobdir.replay import Replay
 from harness.launch import runner
 from harness.launch.mlflow_sync import Sync
-from harness.plan import plan as plans
-from harness.plan import saved_plans
 from harness.plan.job import Train
 from harness.plan.outcome import ENDED
 from harness.plan.plan import Plan
@@ -29,45 +22,6 @@ from harness.tracking import store as store_module
 from harness.tracking.client import ROLE, Found, Tracking
 from harness.tracking.publisher import Publisher, publisher_of
 from harness.tracking.store import Store
-from harness.tracking.training_run import params, pulse_tags
-
-T0 = 1_800_000_000.0
-EVENTS = [
-    *attempt(0, range(1, 8), 4, T0),  # killed after step 7: 5, 6 and 7 are void
-    *attempt(4, range(5, 11), 10, T0 + 1000),
-    {"event": "end", "time": T0 + 1020, "status": "finished"},
-]
-
-
-# --- curves and pulses
-
-
-@pytest.mark.parametrize("pieces", [1, 2, 5, len(EVENTS)])
-def test_a_curve_has_each_step_once_however_the_journal_is_read(pieces: int) -> None:
-    size = -(-len(EVENTS) // pieces)
-    curve = Replay()
-    points = [point for at in range(0, len(EVENTS), size) for point in curve.hear(events_of(EVENTS[at : at + size]))]
-    loss = [(step, when) for key, _, step, when in points if key == "train/loss"]
-    assert [step for step, _ in loss] == list(range(1, 11))
-    assert dict(loss)[6] == round(1000 * (T0 + 1000 + 6)), "of the attempt that counts"
-
-
-def test_a_checkpoint_before_the_last_one_does_not_take_points_back() -> None:
-    curve = Replay()
-    points = curve.hear(events_of([*attempt(0, range(1, 5), 4, T0), *attempt(2, range(3, 7), 6, T0 + 100)]))
-    assert [step for key, _, step, _ in points if key == "train/loss"] == list(range(1, 7))
-
-
-def test_a_pulse_tells_step_loss_and_time_to_go() -> None:
-    replay = Replay()
-    replay.hear(events_of(attempt(4, range(5, 7), None, T0, total=26)))
-    assert pulse_tags(replay) == {
-        "step": "6/26",
-        "loss": f"{1 / 6:.4f}",
-        "eta_seconds": "60",  # 2 steps took 6 seconds
-        "heartbeat": "2027-01-15T08:00:06Z",
-    }
-
 
 # --- on a real SQLite store
 
@@ -221,18 +175,6 @@ def test_a_plan_that_was_opened_and_not_begun_was_killed(store: Tracking, tmp_pa
     assert {role: run.status for role, run in runs(store).items()} == {"plan": "KILLED"}
 
 
-def test_a_run_that_is_refused_leaves_no_plan(tmp_path: Path) -> None:
-    (experiment,) = made(tmp_path / "other").experiments
-    config = replace(experiment.config, content=replace(experiment.config.content, missing=("no data",)))
-    planned = Plan((replace(experiment, config=config),), tmp_path)
-    with pytest.raises(UnfitError, match="no data"):
-        runner.run(planned, RunOptions(), SILENT)
-    there = Plan((experiment,), tmp_path)
-    with pytest.raises(UnfitError, match="MLflow"):
-        runner.run(there, RunOptions(launcher="inline", tracking_uri="http://127.0.0.1:9"), SILENT)
-    assert saved_plans.digests(tmp_path) == []
-
-
 def test_sync_leaves_what_is_at_work_running_and_tells_it(store: Tracking, tmp_path: Path) -> None:
     planned = made(tmp_path)
     folder = begun(planned, training(planned))
@@ -291,15 +233,6 @@ def test_a_plan_of_other_code_is_left_out_and_named(
     assert "the code has changed since" in caplog.messages[0]
     assert planned.experiments[0].name in caplog.messages[0]
     assert runs(store) == {}
-
-
-def test_a_kept_plan_is_the_same_plan(tmp_path: Path) -> None:
-    planned = made(tmp_path, "train.lr=0.0003", "seed=3")
-    (digest,) = saved_plans.digests(tmp_path)
-    restored = saved_plans.restore(tmp_path, digest)
-    assert restored.jobs == planned.jobs
-    assert restored.digest == planned.experiments[0].digest
-    assert [job.spec() for job in restored.jobs] == [job.spec() for job in planned.jobs]
 
 
 def test_a_store_that_is_away_at_any_moment_loses_nothing(
@@ -438,17 +371,6 @@ def test_gpus_of_an_evaluation_are_with_its_numbers(store: Tracking, tmp_path: P
     sampled(planned.directory(cell), "node", range(3))
     publisher_of(planned, store).catch_up(planned.experiments[0])
     assert runs(store)["cell"].metrics["system/node/gpu_0_utilization_percentage"] == 92
-
-
-def test_an_ensembles_run_has_the_parameters_of_all_its_members(tmp_path: Path) -> None:
-    words = ("decoder.decoder_a.momentum=0.3", "decoder.decoder_b.momentum=0.8")
-    config = plans.make(["ablation_ensemble"], compose("demo", words), tmp_path).experiments[0].config
-    members = [Train(config, name) for name in ("decoder_b", "decoder_a")]
-    both = params(*members)
-    assert (both["decoder"], both["seed"]) == ("decoder_a + decoder_b", "0")
-    assert (both["decoder_a.momentum"], both["decoder_b.momentum"]) == ("0.3", "0.8")
-    assert "momentum" not in both
-    assert (params(members[0])["decoder"], params(members[0])["momentum"]) == ("decoder_b", "0.8")
 
 
 def test_a_plans_run_that_has_ended_says_nothing_of_live_work(store: Tracking, tmp_path: Path) -> None:
