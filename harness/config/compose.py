@@ -312,7 +312,8 @@ def check(config: Config) -> None:
             raise UsageError(f"report.columns={name}: not one of {', '.join(COST_COLUMNS)}")
     if train.batch % config.micro_batch:
         raise UsageError(f"train.micro_batch={train.micro_batch}: must divide train.batch={train.batch}")
-    train.check(config.data.hold_out)
+    held_out = config.data.hold_out is not None and train.evaluate_split == "dev"
+    train.check(on_dev=held_out and train.evaluate_every is not None)
     plugins.find("datasets", config.data.name, config.folders)
     plugins.find("encoders", config.encoder.name, config.folders)
     for name in config.evaluate.metrics:

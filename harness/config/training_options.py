@@ -37,10 +37,12 @@ class TrainingOptions:
         values = {entry.name: getattr(self, entry.name) for entry in fields(TrainingOptions)}
         return [name for name, value in values.items() if value is not None and (name, value) != ("keep", "last")]
 
-    def check(self, hold_out: float | None) -> None:
-        """Raise UsageError for values that their types allow and nothing else does; `hold_out`: the data's share."""
-        every, split = getattr(self, "evaluate_every", None), getattr(self, "evaluate_split", None)
-        if self.selects and (every is None or split != "dev" or hold_out is None):
+    def check(self, on_dev: bool) -> None:
+        """Raise UsageError for values that their types allow and nothing else does.
+
+        `on_dev`: whether held-out training videos are evaluated on the way.
+        """
+        if self.selects and not on_dev:
             key = "train.keep=best" if self.keep == "best" else f"train.patience={self.patience}"
             raise UsageError(
                 f"{key}: needs evaluations of held-out training videos, never val: set train.evaluate_every=N, "

@@ -99,7 +99,7 @@ def not_the_papers(setting: Mapping[str, object]) -> list[str]:
 def _data(setting: Mapping[str, object]) -> list[str]:
     dataset = setting.get("dataset")
     if dataset != DATASET:
-        return [f"data: {dataset or 'unknown'}"]
+        return [f"data: {dataset or 'not known'}"]
     return [
         f"data: {setting[key]} {name} instead of {value}"
         for key, name, value in DATA

@@ -89,7 +89,7 @@ def test_each_difference_is_named_alone(change: dict[str, object], phrase: str) 
 
 
 def test_silence_is_no_agreement() -> None:
-    assert paper.not_the_papers({})[:3] == ["data: unknown", "backbone: not known", "schedule: not known"]
+    assert paper.not_the_papers({})[:3] == ["data: not known", "backbone: not known", "schedule: not known"]
 
 
 def test_the_papers_numbers_stand_nowhere_else_but_in_what_experiments_expect() -> None:
