@@ -154,7 +154,8 @@ def cluster(nodes: int = 1) -> Iterator[Cluster]:
     """
     need("slurm")
     with LOCK:
-        end_orphans()
+        if LOCK.lock_counter == 1:  # the lock is had again by who has it: a second cluster is asked for beside its own
+            end_orphans()
         yield from started(nodes)
 
 
