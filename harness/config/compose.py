@@ -56,6 +56,8 @@ class EvaluateConfig:
     short_side: int | None = field(default=None, metadata=COUNT)  # pixels; None: frames at their own size
     # views whose short side is below the window; None: enlarged to it where scales are tested, padded at scale 1 alone
     small_views: Literal["enlarge", "pad"] | None = None
+    # windows that the encoder sees at a time, on a GPU for speed; None: one
+    window_batch: int | None = field(default=None, metadata={"range": "[2, inf)"})
     keep_masks: bool = field(default=False, metadata=WHERE)  # also of a split with labels, in the job's directory
     # a job's directory with its masks, which the stage after it takes as P instead of computing them again
     prior_masks: str | None = field(default=None, metadata=WHERE)

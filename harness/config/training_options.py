@@ -7,6 +7,7 @@ from harness.common.errors import UsageError
 
 WHERE, COUNT = {"where": True}, {"range": "[1, inf)"}
 ABOVE_0 = {"range": "(0, inf)"}
+AS_NONE = (("keep", "last"), ("compile", False))  # values that say what None does
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class TrainingOptions:
     # parameters left as they are: encoder | encoder:N, its first N blocks | a pattern of names, as decoder.memory*
     freeze: str | None = None
     lora: int | None = field(default=None, metadata=COUNT)  # rank of what is added to the encoder's frozen attention
+    group_norm: int | None = field(default=None, metadata=COUNT)  # groups of the decoder's norms; None: batch norm
+    compile: bool | None = None  # torch.compile of encoder and decoder, whose kernels round differently
     ema: float | None = field(default=None, metadata={"range": "(0, 1)"})  # decay of the average that is evaluated
     keep: Literal["last", "best"] | None = None  # None: last; best: of the evaluations on dev
     patience: int | None = field(default=None, metadata=COUNT)  # evaluations on dev without a better one; then it ends
@@ -35,7 +38,7 @@ class TrainingOptions:
     def changed(self) -> list[str]:
         """Return the keys that are set: a training with one is not the paper's."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(TrainingOptions)}
-        return [name for name, value in values.items() if value is not None and (name, value) != ("keep", "last")]
+        return [name for name, value in values.items() if value is not None and (name, value) not in AS_NONE]
 
     def check(self, on_dev: bool) -> None:
         """Raise UsageError for values that their types allow and nothing else does.

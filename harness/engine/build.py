@@ -8,7 +8,7 @@ from harness.config import plugins
 from harness.config.compose import DataSpec, PluginSpec
 from harness.data.contract import Dataset
 from harness.data.hold_out import HoldOut
-from harness.engine import warm_start
+from harness.engine import group_norm, warm_start
 from harness.plan.spec import EvaluateSpec, TrainSpec
 from harness.results import records
 from harness.results.metric import Counter
@@ -33,15 +33,17 @@ def own_metrics(job: EvaluateSpec, num_classes: int) -> dict[str, Counter]:
 def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
     """Return the network of a training, weights random.
 
-    Raise UnfitError where encoder and crop do not go together.
+    Raise UnfitError where encoder and crop, or decoder and `train.group_norm`, do not go together.
     """
     encoder = plugins.load("encoders", job.encoder.name, job.plugins)
     decoder = plugins.load("decoders", job.decoder.name, job.plugins)
     configs = _config(encoder, job.encoder), _config(decoder, job.decoder)
     try:
-        return models.build(encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
+        model = models.build(encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
     except ValueError as error:
         raise UnfitError(f"encoder {job.encoder.name}: {error}") from error
+    group_norm.replace_batch_norm(model.decoder, job.train.group_norm)
+    return model
 
 
 def load_pretrained(model: Segmentor, encoder: str) -> str:

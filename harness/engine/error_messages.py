@@ -17,6 +17,7 @@ SHARED_MEMORY = (
     "shm_open",
 )  # of a loading process; torch's words for a full /dev/shm
 FILES = ("too many open files", "ancdata")  # torch's words where a descriptor cannot be passed on
+COMPILERS = ("torch._dynamo", "torch._inductor")
 GIB = 2**30
 
 
@@ -25,6 +26,9 @@ def reason(error: BaseException, job: JobSpec | None) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, HarnessError):
         return message
+    if isinstance(job, TrainSpec) and job.train.compile and type(error).__module__.startswith(COMPILERS):
+        what = message.partition(" Set TORCHDYNAMO_VERBOSE")[0][:300]
+        return f"train.compile=true: torch cannot compile this network here ({what}); leave the key out"
     if isinstance(error, torch.OutOfMemoryError) or any(word in message.lower() for word in MEMORY):
         return out_of_memory(job)
     if isinstance(error, dist.DistError) or (
@@ -49,6 +53,8 @@ def out_of_memory(job: JobSpec | None) -> str:
         used = f"peak {peak / GIB:.1f} of {whole / GIB:.1f} GiB"
     if isinstance(job, EvaluateSpec):
         keys = "evaluate.window and evaluate.stride, or evaluate.short_side (all affect results)"
+        if job.evaluate.window_batch is not None:
+            keys = f"evaluate.window_batch (now {job.evaluate.window_batch}), else {keys}"
     elif isinstance(job, TrainSpec):
         keys = (
             f"more ranks for the micro-batch (--nproc; results stay the same), else train.micro_batch (now "

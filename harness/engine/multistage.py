@@ -8,6 +8,7 @@ R's grid, since Eqs 5-6 know no more of P) has that stage's logits, which are ta
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -120,18 +121,24 @@ class Stages:
             self._past[self._index] = now
 
         def encode(index: int) -> Any:
-            features = now.get(index)
-            if features is None:
-                tile = tiles[index]
-                crop = sliding_window.cut(images[tile.view], tile, self.model.mean)  # padding that is normalised to 0
-                features = self.model.features(crop)
-            if offsets:
-                now[index] = features
+            if index not in now:
+                now.update(self._features(images, tiles, index))
+            features = now[index] if offsets else now.pop(index)
             # before the first frame there is the first frame
             past = tuple(self._past[max(self._index + offset, 0)][index] for offset in offsets)
             return self.model.decoder.encode(features, past)
 
         return encode
+
+    def _features(self, images: list[Tensor], tiles: list[Tile], first: int) -> dict[int, Features]:
+        """Return the features of a tile, and of those after it that its batch has: tiles of one size."""
+        some = tiles[first : first + self.geometry.batch]
+        some = list(takewhile(lambda tile: (tile.height, tile.width) == (some[0].height, some[0].width), some))
+        # padding that is normalised to 0
+        crops = torch.cat([sliding_window.cut(images[tile.view], tile, self.model.mean) for tile in some])
+        whole = self.model.features(crops)
+        parts = [[level[row : row + 1] for level in (*whole.levels, whole.deepest)] for row in range(len(some))]
+        return {first + row: Features(tuple(part[:-1]), part[-1]) for row, part in enumerate(parts)}
 
     def _forget(self) -> None:
         """Drop features that no later frame reads."""

@@ -58,6 +58,7 @@ class Geometry(NamedTuple):
     scales: tuple[float, ...]
     flip: bool
     enlarge: bool = False  # views whose short side is below the window, to it
+    batch: int = 1  # windows that the encoder sees at a time
 
 
 class WindowSize(NamedTuple):
@@ -71,7 +72,8 @@ def geometry(options: EvaluateConfig, scales: tuple[float, ...] = (1.0,), flip: 
     """Return the geometry of an evaluation whose window is set; the default stride is two thirds of it (341 of 512)."""
     assert options.window is not None  # job.yaml has the default filled in
     stride = options.stride or round(options.window * 2 / 3)
-    return Geometry(options.window, stride, options.short_side, scales, flip, options.small_views == "enlarge")
+    enlarge, batch = options.small_views == "enlarge", options.window_batch or 1
+    return Geometry(options.window, stride, options.short_side, scales, flip, enlarge, batch)
 
 
 def views(height: int, width: int, geometry: Geometry) -> list[View]:

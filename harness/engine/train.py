@@ -92,6 +92,9 @@ class Trainer:
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.rank.device)
         self.average = averaging.average(self.model, self.job.train.ema)
+        if self.job.train.compile:  # in place: names and the average stay as they are
+            self.model.encoder.compile()
+            self.model.decoder.compile()
         if self.rank.world > 1:
             self.net = distributed.data_parallel(self.model)
         self.optimizer = optim.adamw(self.model, self.job.train)

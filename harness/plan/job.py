@@ -15,6 +15,7 @@ from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import metrics, plugins
 from harness.config.compose import Config, EvaluateConfig, PluginSpec, TrainConfig, used
+from harness.config.training_options import AS_NONE
 from harness.data import hold_out
 from harness.plan.spec import EvaluateSpec, TrainSpec
 
@@ -74,8 +75,9 @@ class Train(_Job):
         train = used(config["train"], TrainConfig)
         if config.micro_batch == config.train.batch:
             train.pop("micro_batch", None)  # the default, written out
-        if config.train.keep == "last":
-            train.pop("keep")
+        for key, value in AS_NONE:
+            if train.get(key) == value:
+                train.pop(key)
         identity = {
             "kind": "train",
             "seed": config["seed"],

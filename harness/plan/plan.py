@@ -140,9 +140,14 @@ def make(
 def check_batches(plan: Plan) -> None:
     """Raise UsageError for a training to come whose batch norm would see one image at a time."""
     for job in plan.jobs:
-        if isinstance(job, Train) and job.config.micro_batch == 1 and plan.state(job) == "missing":
+        if not isinstance(job, Train) or job.config.train.group_norm is not None:
+            continue
+        if job.config.micro_batch == 1 and plan.state(job) == "missing":
             key = "batch" if job.config.train.batch == 1 else "micro_batch"
-            raise UsageError(f"train.{key}=1: batch norm needs the statistics of at least 2 images; set train.{key}=2")
+            raise UsageError(
+                f"train.{key}=1: batch norm needs the statistics of at least 2 images; set train.{key}=2, or "
+                "train.group_norm=32 for decoders without batch norm"
+            )
 
 
 def check_prior_masks(plan: Plan) -> None:
