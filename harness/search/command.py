@@ -51,7 +51,10 @@ class Done:
 
 
 def work(request: Request, index: int, progress: Progress) -> None:
-    """Be one worker of a study until it has its trials. Raise Stopped after a signal."""
+    """Be one worker of a study until it has its trials. Raise Stopped after a signal.
+
+    The last worker that a cancellation ends says so of the study's run: in Slurm the search may have left before.
+    """
     study, root = request.make(), Path(request.root)
     keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
     publisher = study_publisher_of(study, root, request.tracking())
@@ -59,6 +62,11 @@ def work(request: Request, index: int, progress: Progress) -> None:
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
         Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
+    except Stopped as stop:
+        if stop.status == "cancelled" and not keeper.at_work():
+            with suppress(HarnessError, OSError):  # a store that is away
+                publisher.mark("KILLED")
+        raise
     finally:
         launcher.close()
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,46 @@ def slurm() -> Iterator[Cluster]:
         yield made
 
 
+def leave(slurm: Cluster, search: "subprocess.Popen[str]", begun: Callable[[], bool]) -> None:
+    """Press Ctrl-C in a search once its jobs have begun, which go on."""
+    deadline = time.monotonic() + WAIT
+    while not begun():
+        assert search.poll() is None, search.communicate()[1]
+        assert time.monotonic() < deadline, slurm.said()
+        time.sleep(0.2)
+    search.send_signal(signal.SIGINT)
+    _, said = search.communicate(timeout=120)
+    assert search.returncode == 75, said
+    assert "the Slurm jobs continue" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * WAIT)
+def test_a_study_that_was_left_is_cancelled_with_checkpoints(slurm: Cluster, tmp_path: Path) -> None:
+    """One worker trains, the other waits in the queue; the command that submitted them is gone."""
+    words = ["search", "momentum", *TINY, "train.epochs=200", "--trials", "3", "--workers", "2"]
+    words += ["--launcher", "slurm", "--nproc", "1", "--slurm", "cpus_per_task=2"]
+    command = [sys.executable, "-m", "harness.cli", *words]
+    env = environment(slurm.environment)
+    search = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    leave(slurm, search, lambda: bool(list(tmp_path.rglob("step-*.pt"))))
+    noted = tmp_path / "runs" / "searches" / "momentum" / "slurm.json"
+    numbers = json.loads(noted.read_text())["ids"]
+    assert sorted(slurm.state(number).split()[0] for number in numbers) == ["PENDING", "RUNNING"]
+
+    done = harness(tmp_path, slurm, "cancel", "--study", "momentum", "--json")
+    assert done.returncode == 0, done.stderr
+    ended = {one["name"]: (one["state"], one["reason"]) for one in json.loads(done.stdout)["jobs"]}
+    assert ended["a worker of momentum"] == ("cancelled", "removed from Slurm's queue")
+    (trial,) = ended.keys() - {"a worker of momentum"}
+    assert trial.startswith("trial 0 of momentum")
+    assert ended[trial][0] == "stopped"
+    assert ended[trial][1].startswith("saved at step ")
+    assert not any(slurm.state(number).split()[0] in ("PENDING", "RUNNING") for number in numbers)
+    assert list(tmp_path.rglob("step-*.pt"))
+    assert [run.info.status for run in all_runs(tmp_path)] == ["KILLED"] * 2  # of the study and of the trial
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2 * WAIT)
 def test_a_study_is_left_and_come_back_to(slurm: Cluster, tmp_path: Path) -> None:
@@ -213,15 +253,7 @@ def test_a_study_is_left_and_come_back_to(slurm: Cluster, tmp_path: Path) -> Non
     env = environment(slurm.environment)
     left = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     noted = tmp_path / "runs" / "searches" / "momentum" / "slurm.json"
-    deadline = time.monotonic() + WAIT
-    while not (noted.exists() and list(tmp_path.rglob("events.jsonl"))):
-        assert left.poll() is None, left.communicate()[1]
-        assert time.monotonic() < deadline, slurm.said()
-        time.sleep(0.2)
-    left.send_signal(signal.SIGINT)
-    _, said = left.communicate(timeout=120)
-    assert left.returncode == 75, said
-    assert "the Slurm jobs continue" in said
+    leave(slurm, left, lambda: noted.exists() and bool(list(tmp_path.rglob("events.jsonl"))))
     numbers = json.loads(noted.read_text())["ids"]
     assert len(numbers) == 2
 
