@@ -297,6 +297,42 @@ def test_a_rehearsal_is_one_job(slurm: Cluster, tmp_path: Path) -> None:
     assert_no_secret(tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT)
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "running"])
+def test_a_rehearsal_is_cancelled(slurm: Cluster, tmp_path: Path, waits: bool) -> None:
+    words = [*one_model.TINY, "train.epochs=4000", "--offline", "--launcher", "slurm", "--nproc", "1", "--rehearse"]
+    blocker = slurm.run("sbatch", "--parsable", "--cpus-per-task=2", "--wrap=sleep 600", "--output=/dev/null")
+    command = [sys.executable, "-m", "harness.cli", "run", one_model.FILE, *words]
+    env = environment(slurm.environment)
+    rehearsal = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        number = wait_for(tmp_path, "runs/slurm/[0-9]*/")[0].name
+        slurm.wait(number, "PENDING")
+        if not waits:
+            slurm.run("scancel", blocker)
+            wait_for(tmp_path, "runs/rehearsal/jobs/*/events.jsonl")
+        done = here(tmp_path, slurm, "cancel", "--rehearse", "--json")
+        assert done.returncode == 0, done.stderr
+        (ended,) = json.loads(done.stdout)["jobs"]
+        assert ended["state"] == ("cancelled" if waits else "stopped"), ended
+        _, said = rehearsal.communicate(timeout=WAIT)
+        assert rehearsal.returncode == 75, said
+        assert slurm.state(number).split()[0] not in ("PENDING", "RUNNING")
+    finally:
+        rehearsal.kill()
+        slurm.run("scancel", blocker)
+
+
+def wait_for(folder: Path, pattern: str) -> list[Path]:
+    """What matches a pattern below a folder, once there is something."""
+    deadline = time.monotonic() + 120
+    while not (matches := list(folder.glob(pattern))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return matches
+
+
 @pytest.mark.timeout(WAIT)
 def test_a_job_that_dies_before_the_harness_shows_why(slurm: Cluster, tmp_path: Path) -> None:
     words = ["run", one_model.FILE, *one_model.TINY, "--offline", "--launcher", "slurm", "--nproc", "1", "--detach"]
