@@ -8,8 +8,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from harness.common.errors import UnfitError
 from harness.data.pictures import shown
 from harness.jobdir.paths import JobDir
 
+T = TypeVar("T")
 KEEP = 2  # the newest, and one to fall back to
 StateDict = dict[str, Any]  # as torch's state_dict() gives it
 
@@ -61,6 +63,18 @@ def save(folder: Path, step: int, state: State, allowed: Callable[[], None] = la
     for old in _steps(folder)[:-KEEP]:
         delete(path_of(folder, old))
     return target
+
+
+def copied(state: T) -> T:
+    """Return a state, or a part of one, that later steps do not change, its tensors on the CPU."""
+    value: Any = state
+    if isinstance(value, Tensor):
+        return cast(T, value.detach().to("cpu", copy=True))
+    if isinstance(value, dict):
+        whole = copy(value)  # with what a state_dict knows beside its tensors
+        whole.update((key, copied(part)) for key, part in value.items())
+        return cast(T, whole)
+    return cast(T, type(value)(map(copied, value))) if isinstance(value, list | tuple) else state
 
 
 def delete(path: Path) -> None:

@@ -1,8 +1,11 @@
 """What a training writes: checkpoints on the way, and its weights at the end. No state that is worthless is kept."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from harness.common.errors import HarnessError
 from harness.engine import checkpoint, distributed, jobs, snapshots
@@ -22,13 +25,53 @@ def through(folder: Path, reporter: Reporter) -> bool:
     return whole
 
 
-def save(folder: Path, trainer: "Trainer", step: int, reporter: Reporter) -> None:
-    """Write a checkpoint, by the first rank. Raise HarnessError for a state that must not be kept."""
-    check(trainer, step)
-    if trainer.rank.first:
-        checkpoint.save(JobDir(folder).checkpoints, step, trainer.state(), jobs.ours(folder, trainer.job))
-        snapshots.memory(folder, trainer.model, step)
-        reporter.checkpoint(step)
+class Checkpoints:
+    """Checkpoints of a training by the first rank: the state is copied to memory, and written while training goes on.
+
+    One is written at a time; it counts once it has its name, as if it had been written at once. All are written when
+    the block ends. What goes wrong in writing is raised by whatever is called next.
+    """
+
+    def __init__(self, folder: Path, trainer: "Trainer", reporter: Reporter) -> None:
+        self._folder, self._trainer, self._reporter = folder, trainer, reporter
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: tuple[int, Future[Path]] | None = None  # step
+        self._last = -1  # step
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._writer, suppress(Exception) if error is not None else nullcontext():
+            self.wait()
+
+    def save(self, step: int) -> None:
+        """Begin to write a checkpoint, once a step. Raise HarnessError for a state that must not be kept."""
+        if step == self._last:
+            return
+        self._last = step
+        check(self._trainer, step)
+        if self._trainer.rank.first:
+            self.wait()
+            state = checkpoint.copied(self._trainer.state())
+            allowed = jobs.ours(self._folder, self._trainer.job)
+            written = self._writer.submit(checkpoint.save, JobDir(self._folder).checkpoints, step, state, allowed)
+            self._writing = step, written
+            snapshots.memory(self._folder, self._trainer.model, step)
+
+    def look(self) -> None:
+        """Tell the journal of a checkpoint that has been written by now."""
+        if self._writing is not None and self._writing[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint at hand is written, and tell the journal."""
+        if self._writing is not None:
+            (step, written), self._writing = self._writing, None
+            written.result()
+            self._reporter.checkpoint(step)
 
 
 def check(trainer: "Trainer", step: int) -> None:
@@ -43,7 +86,7 @@ def check(trainer: "Trainer", step: int) -> None:
 
 
 def finish(folder: Path, trainer: "Trainer", classes: Sequence[str], reporter: Reporter, end: int) -> None:
-    """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `save`."""
+    """Write the weights, M among them, by the first rank; checkpoints are not needed any more. Raises as `check`."""
     check(trainer, end)
     if trainer.rank.first:
         jobs.ours(folder, trainer.job)()

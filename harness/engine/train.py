@@ -8,7 +8,7 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
@@ -42,7 +42,7 @@ from harness.engine.jobs import Ending
 from harness.engine.losses import Terms, losses
 from harness.engine.reporter import Reporter
 from harness.engine.runtime import Rank, Stop
-from harness.engine.saving import finish, save, through
+from harness.engine.saving import Checkpoints, finish, through
 from harness.engine.selection import selection
 from harness.engine.shares import plan, positions
 from harness.engine.supervision import Supervision
@@ -144,11 +144,11 @@ class Trainer:
         """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
         moments = ((key, value) for state in self.optimizer.state.values() for key, value in state.items())
         fine = chain(
-            ((name, value.isfinite()) for name, value in self.model.named_parameters()),
-            ((name, ~value.isnan()) for name, value in self.model.named_buffers()),
-            ((f"AdamW's {key}", value.isfinite()) for key, value in moments),
+            ((name, all_of(torch.isfinite, value)) for name, value in self.model.named_parameters()),
+            ((name, all_of(not_nan, value)) for name, value in self.model.named_buffers()),
+            ((f"AdamW's {key}", all_of(torch.isfinite, value)) for key, value in moments),
         )
-        return list(dict.fromkeys(name for name, good in fine if not good.all()))
+        return list(dict.fromkeys(name for name, good in fine if not good))
 
     def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
         """Run one iteration on this rank's micro-batches; return the global losses, lr and momentum.
@@ -246,6 +246,19 @@ class Trainer:
         return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
 
 
+def all_of(good: Callable[[Tensor], Tensor], value: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, or at least not nan, as `good` tells elementwise.
+
+    A sum is good only if all its terms are, and needs no copy; a sum that is not may have overflowed.
+    """
+    return bool(good(value.sum())) or bool(good(value).all())
+
+
+def not_nan(value: Tensor) -> Tensor:
+    """Return which numbers are not nan."""
+    return ~value.isnan()
+
+
 def names(batches: Sequence[Batch]) -> list[str]:
     """Return the samples (video/frame) of all ranks' micro-batches."""
     return distributed.gather_words([name for batch in batches for name in batch.names])
@@ -290,7 +303,8 @@ def train(folder: Path, rank: Rank, stop: Stop) -> Ending:
         if trainer.warm_start and (note := warm_start.other_classes(str(job.train.start), dataset.classes)):
             reporter.log(note)
         reporter.begin(start, trainer.plan.iterations)
-        status, end = run(folder, trainer, dataset, start, stop, reporter)
+        with Checkpoints(folder, trainer, reporter) as checkpoints:
+            status, end = run(folder, trainer, dataset, start, stop, reporter, checkpoints)
         if status != "finished":
             return jobs.stopped(status, end)
         finish(folder, trainer, dataset.classes, reporter, end)
@@ -315,7 +329,13 @@ def resume(folder: Path, trainer: Trainer, reporter: Reporter) -> int:
 
 
 def run(
-    folder: Path, trainer: Trainer, dataset: Dataset, start: int, stop: Stop, reporter: Reporter
+    folder: Path,
+    trainer: Trainer,
+    dataset: Dataset,
+    start: int,
+    stop: Stop,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
 ) -> tuple[str, int]:
     """Run iterations from `start` on; return "finished", or the stop that all ranks agreed on, and the step."""
     job, rank, options = trainer.job, trainer.rank, trainer.job.train
@@ -346,6 +366,7 @@ def run(
             end = iteration
             break
         stop.beat()
+        checkpoints.look()
         runtime.seed_all(job.seed, iteration, rank.rank)
         micro_batches = [next(batches) for _ in range(trainer.plan.accumulation)]
         labelled = sum(int((batch.labels[:, -1] != stream.void).sum()) for batch in micro_batches)
@@ -355,7 +376,7 @@ def run(
         )
         if preempted or cancelled or pruned:
             if iteration > start:
-                save(folder, trainer, iteration, reporter)
+                checkpoints.save(iteration)
             return ("cancelled" if cancelled else "preempted" if preempted else "pruned"), iteration
         values = trainer.step(iteration, micro_batches, valid)
         reporter.step(iteration + 1, values)
@@ -363,13 +384,14 @@ def run(
         if warning := trainer.supervision.warning(trainer.plan.iterations, job.data.name):
             reporter.log(warning)
         if intermediate.due(iteration + 1, end) and not judged(iteration + 1) and best is not None:
-            save(folder, trainer, iteration + 1, reporter)
+            checkpoints.save(iteration + 1)
             return distributed.agreed(stop.status) or "preempted", iteration + 1
         if (iteration + 1) % options.checkpoint_every == 0 and iteration + 1 < trainer.plan.iterations:
-            save(folder, trainer, iteration + 1, reporter)
+            checkpoints.save(iteration + 1)
         if start < iteration + 1 == job.launch.pause:  # a rehearsal's resume
-            save(folder, trainer, iteration + 1, reporter)
+            checkpoints.save(iteration + 1)
             return "paused", iteration + 1
+    checkpoints.wait()
     nothing = trainer.supervision.nothing(trainer.plan.iterations, job.data.name, names(micro_batches))
     if nothing and job.launch.pause is None:  # equal on all ranks; a rehearsal is too short to tell
         if rank.first:

@@ -3,6 +3,7 @@
 Shapes: B images, N positions, T earlier frames, Ck and Cv channels of keys and values, K classes, H × W pixels.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -21,12 +22,12 @@ from torch import Tensor
 from vspw_files import make_vspw
 
 from harness.config import compose
-from harness.config.compose import TrainConfig
 from harness.data.datasets import vspw
 from harness.data.stream import TrainStream
-from harness.engine import build, checkpoint
 from harness.engine.metrics import confusion
-from harness.engine.optim import adamw
+from harness.engine.reporter import Reporter
+from harness.engine.saving import Checkpoints
+from harness.engine.train import Trainer
 from harness.launch.launchers._environment import child_environment
 from harness.plan import plan
 from harness.plan.spec import TrainSpec, read_as
@@ -162,24 +163,24 @@ def training_clip(measure: Measure, past: Sequence[int] = (-2, -1), **how: Any) 
 
 
 def checkpoint_save(measure: Measure, decoder: str = "decoder_a", **widths: int) -> Row:
-    """What a checkpoint stops the training for: written, flushed and summed, over torch.save alone."""
+    """What a checkpoint stops the training for, and how long a thread then writes it, over torch.save alone."""
     with tempfile.TemporaryDirectory() as folder:
         place = tiny_jobs.training(Path(folder), decoder=decoder, config=widths or {"channels": 512})
-        job = read_as(place, TrainSpec)
-        model = build.segmentor(job, 124)
-        optimiser = adamw(model, TrainConfig(lr=1e-3, layer_decay=1.0))
-        for parameter in model.parameters():
+        trainer = Trainer(read_as(place, TrainSpec), 124, tiny_jobs.ALONE)
+        trainer.start(None)
+        for parameter in trainer.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        optimiser.step()
-        state = {"model": model.state_dict(), "optimizer": optimiser.state_dict()}
+        trainer.optimizer.step()  # makes the moments
         bare = Path(folder) / "bare.pt"
-        whole, alone = measure.seconds(
-            lambda: checkpoint.save(Path(folder) / "checkpoints", 1, state), lambda: torch.save(state, bare)
-        )
+        with Reporter(place, trainer.rank, 1) as reporter, Checkpoints(place, trainer, reporter) as checkpoints:
+            state, steps = trainer.state(), itertools.count(1)
+            stopped, beside, alone = measure.seconds(
+                lambda: checkpoints.save(next(steps)), checkpoints.wait, lambda: torch.save(state, bare)
+            )
         held = bare.stat().st_size
-    setting = f"{held / 1e6:.0f} MB"
+    setting = f"{held / 1e6:.0f} MB, then written beside training in {shown(beside)}"
     reference = f"torch.save alone: {shown(alone)}"
-    return Row("checkpoint", setting, shown(whole), reference, whole / alone, "times torch.save")
+    return Row("checkpoint", setting, shown(stopped), reference, stopped / alone, "times torch.save")
 
 
 def planning(measure: Measure, seeds: int = 143) -> Row:
