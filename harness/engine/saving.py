@@ -70,7 +70,10 @@ class Checkpoints:
         """Wait until the checkpoint at hand is written, and tell the journal."""
         if self._writing is not None:
             (step, written), self._writing = self._writing, None
-            written.result()
+            try:
+                written.result()
+            finally:
+                del written  # else an error would hold itself by this frame, and the half-written file open
             self._reporter.checkpoint(step)
 
 
