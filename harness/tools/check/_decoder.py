@@ -39,10 +39,10 @@ class Subject:
     folders: tuple[str, ...]
     config: Any
 
-    def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
+    def job(self, iterations: int) -> TrainSpec:
         """Return a small training of it on the tiny BEiT."""
         decoder = PluginSpec(self.name, dataclasses.asdict(self.config))
-        return _training.job(iterations, self.folders, decoder=decoder, checkpoint_every=checkpoint_every)
+        return _training.job(iterations, self.folders, decoder=decoder)
 
     def make(self, num_classes: int = CLASSES) -> contract.Decoder:
         """Return a decoder with the same random weights each time."""

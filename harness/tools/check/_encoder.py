@@ -53,12 +53,10 @@ class Subject:
         torch.manual_seed(0)
         return self.module.Encoder(self.config, size or self.size).eval()
 
-    def job(self, iterations: int, checkpoint_every: int = _training.SELDOM) -> TrainSpec:
+    def job(self, iterations: int) -> TrainSpec:
         """Return a small training of it under a narrow UPerNet."""
         encoder = PluginSpec(self.name, dataclasses.asdict(self.config))
-        return _training.job(
-            iterations, self.folders, encoder=encoder, crop=self.size, checkpoint_every=checkpoint_every
-        )
+        return _training.job(iterations, self.folders, encoder=encoder, crop=self.size)
 
 
 def checks(

@@ -3,6 +3,7 @@
 Shapes: K classes, H × W pixels of a frame.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -18,7 +19,7 @@ from harness.engine.multistage import Stages
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir.paths import JobDir, OutputDir
 from harness.jobdir.replay import Replay
-from harness.plan.spec import TrainSpec, to_json
+from harness.plan.spec import LaunchSpec, TrainSpec, to_json
 from harness.tools.check._result import Broken, expect
 
 CPU = torch.device("cpu")
@@ -36,26 +37,9 @@ class Subject(Protocol):
 
     @property
     def path(self) -> Path: ...
-    def job(self, iterations: int, checkpoint_every: int = SELDOM) -> TrainSpec:
+    def job(self, iterations: int) -> TrainSpec:
         """Return a small training of it."""
         ...
-
-
-class StopsAt(Stop):
-    """A stop that is asked for as soon as a checkpoint is there."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        super().__init__()
-
-    @property
-    def status(self) -> str | None:
-        """Preempted, once the checkpoint is written."""
-        return "preempted" if self._file.exists() else None
-
-    @status.setter
-    def status(self, value: str | None) -> None:
-        assert value is None
 
 
 def job(
@@ -64,7 +48,6 @@ def job(
     encoder: PluginSpec = TINY_BEIT,
     decoder: PluginSpec = NARROW_UPERNET,
     crop: int = 32,
-    checkpoint_every: int = SELDOM,
 ) -> TrainSpec:
     """Return a training of four-class synthetic videos."""
     train = TrainConfig(
@@ -76,7 +59,7 @@ def job(
         layer_decay=1.0,
         warmup=3,
         workers=0,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=SELDOM,
         log_every=1,
     )
     return TrainSpec(
@@ -94,13 +77,13 @@ def job(
     )
 
 
-def run(root: Path, job: TrainSpec, stop: Stop | None = None) -> Path:
+def run(root: Path, job: TrainSpec) -> Path:
     """Train in this process; the job's directory, which a second call goes on in."""
     files = OutputDir(root).job(job.fingerprint)
     folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
     write_json(files.job_file, to_json(job))
-    train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), stop or Stop())
+    train.train(folder, Rank(0, 1, CPU, torch.get_num_threads()), Stop())
     return folder
 
 
@@ -122,11 +105,11 @@ def loss_falls(subject: Subject) -> str:
 
 def resume(subject: Subject) -> str:
     """Four iterations, and two with two more after a stop, leave bit-equal weights."""
-    job = subject.job(4, checkpoint_every=1)
+    job = subject.job(4)
     with TemporaryDirectory() as whole, TemporaryDirectory() as parts:
         expected = load_file(JobDir(run(Path(whole), job)).weights_file)
         checkpoints = OutputDir(Path(parts)).job(NUMBER).checkpoints
-        run(Path(parts), job, StopsAt(checkpoint.path_of(checkpoints, 2)))
+        run(Path(parts), replace(job, launch=LaunchSpec(pause=2)))
         expect(
             checkpoint.latest(checkpoints, print) == 2,
             "expected the interrupted training to leave a checkpoint at step 2",
