@@ -68,7 +68,7 @@ class Reporter:
         if self._journal is not None and miou is not None:
             self._journal.write(Metrics(step=step, values={f"{split}/miou": miou}))
 
-    def checkpoint(self, step: int) -> None:
-        """Note that a checkpoint covers everything up to `step`."""
+    def checkpoint(self, step: int, seconds: float | None = None) -> None:
+        """Note that a checkpoint, which took some seconds, covers everything up to `step`."""
         if self._journal is not None:
-            self._journal.write(Checkpoint(step=step))
+            self._journal.write(Checkpoint(step=step, seconds=seconds))

@@ -1,5 +1,6 @@
 """What a training writes: checkpoints on the way, and its weights at the end. No state that is worthless is kept."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -35,7 +36,7 @@ class Checkpoints:
     def __init__(self, folder: Path, trainer: "Trainer", reporter: Reporter) -> None:
         self._folder, self._trainer, self._reporter = folder, trainer, reporter
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: tuple[int, Future[Path]] | None = None  # step
+        self._writing: tuple[int, Future[float]] | None = None  # step -> seconds
         self._last = -1  # step
 
     def __enter__(self) -> Self:
@@ -55,10 +56,15 @@ class Checkpoints:
         check(self._trainer, step)
         if self._trainer.rank.first:
             self.wait()
+            begun = time.monotonic()
             state = checkpoint.copied(self._trainer.state())
             allowed = jobs.ours(self._folder, self._trainer.job)
-            written = self._writer.submit(checkpoint.save, JobDir(self._folder).checkpoints, step, state, allowed)
-            self._writing = step, written
+
+            def write() -> float:
+                checkpoint.save(JobDir(self._folder).checkpoints, step, state, allowed)
+                return time.monotonic() - begun
+
+            self._writing = step, self._writer.submit(write)
             snapshots.memory(self._folder, self._trainer.model, step)
 
     def look(self) -> None:
@@ -71,10 +77,10 @@ class Checkpoints:
         if self._writing is not None:
             (step, written), self._writing = self._writing, None
             try:
-                written.result()
+                seconds = written.result()
             finally:
                 del written  # else an error would hold itself by this frame, and the half-written file open
-            self._reporter.checkpoint(step)
+            self._reporter.checkpoint(step, seconds)
 
 
 def check(trainer: "Trainer", step: int) -> None:

@@ -59,9 +59,10 @@ class Metrics(Stamped):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Stamped):
-    """A checkpoint covers everything up to `step`."""
+    """A checkpoint covers everything up to `step`; later steps may have been told of while it was written."""
 
     step: int
+    seconds: float | None = None  # from when it was due until it had its name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,8 @@ class Replay:
                 case Progress() | Metrics():
                     self._measure(event)
                 case Checkpoint():
-                    self._reach(event.step, event.time)
+                    if event.step >= self.step:  # else later steps are known already
+                        self._reach(event.step, event.time)
                     final += self._commit(event.step)
                 case End(status="finished"):
                     final += self._commit(event.step)

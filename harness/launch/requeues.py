@@ -73,7 +73,7 @@ def took(files: JobDir) -> float:
         if isinstance(event, Progress | Metrics):
             first = first or event.time - began
         if isinstance(event, Checkpoint) and first:
-            saving = max(saving, event.time - last)
+            saving = max(saving, event.time - last if event.seconds is None else event.seconds)
         last = event.time
     return (first or last - began) + saving
 

@@ -124,3 +124,16 @@ def test_samples_are_read_once(tmp_path: Path) -> None:
     assert samples.read() == [("system/node/gpu_0_power_usage_watts", 5, 0, 10000)]
     assert samples.read() == []
     assert samples.offsets == {"node": len(line)}
+
+
+def test_a_checkpoint_written_beside_later_steps_takes_nothing_back(path: Path) -> None:
+    """Its own step's points become final, later ones wait, and progress stays."""
+    with path.open("a") as file:
+        file.write('{"event": "metrics", "time": 2005.0, "step": 6, "values": {"train/loss": 1.8}}\n')
+        file.write('{"event": "checkpoint", "time": 2005.5, "step": 5, "seconds": 1.2}\n')
+        file.write('{"event": "metrics", "time": 2006.0, "step": 7, "values": {"train/loss": 1.7}}\n')
+    replay = Replay()
+    final = replay.hear(read_events(path)[0])
+    assert {point[2] for point in final} == {1, 2, 3, 4, 5}
+    assert {point[2] for point in replay.pending} == {6, 7}
+    assert (replay.step, replay.stepped, replay.pace) == (7, 2006.0, 1.0)

@@ -87,9 +87,13 @@ def test_the_warning_is_as_early_as_the_last_start_and_checkpoint_took(made: Pla
         {"event": "checkpoint", "time": began + 120, "step": 1},  # a checkpoint of 20 s
         {**metrics, "time": began + 130, "step": 2},
         {"event": "checkpoint", "time": began + 135, "step": 2},
+        {**metrics, "time": began + 140, "step": 3},
+        {"event": "checkpoint", "time": began + 145, "step": 2, "seconds": 12},  # written beside step 3
     )
     assert requeues.with_warning(made, [job], {"nodes": 1})["signal_delay_s"] == 180
     assert requeues.with_warning(made, [job], {"signal_delay_s": "300"})["signal_delay_s"] == "300"
-    assert "#SBATCH --signal=USR2@180" in _sbatch.script(slurm_jobs.executor(made, [job], OPTIONS, []))
-    with pytest.raises(UsageError, match=r"time=3: start-up and a checkpoint of train .* took 120 s before"):
+    one_model.say(folder, {"event": "checkpoint", "time": began + 146, "step": 3, "seconds": 60})
+    assert requeues.with_warning(made, [job], {"nodes": 1})["signal_delay_s"] == 240
+    assert "#SBATCH --signal=USR2@240" in _sbatch.script(slurm_jobs.executor(made, [job], OPTIONS, []))
+    with pytest.raises(UsageError, match=r"time=3: start-up and a checkpoint of train .* took 160 s before"):
         requeues.with_warning(made, [job], {"time": "3"})
