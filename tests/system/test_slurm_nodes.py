@@ -20,9 +20,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slurm_cluster import Cluster, cluster
+from slurm_runs import WAIT, harness, here, job, log_of, submitted, wait_for_checkpoint
+from slurm_runs import environment as settings
 from test_kills import alive, environment
-from test_slurm import WAIT, harness, here, job, log_of, submitted, wait_for_checkpoint
-from test_slurm import environment as settings
 
 from harness.common.atomic_files import read_json
 from harness.jobdir.events import Begin, Checkpoint, Event, Progress, read_events

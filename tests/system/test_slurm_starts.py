@@ -9,7 +9,7 @@ from pathlib import Path
 import one_model
 import pytest
 from slurm_cluster import Cluster, cluster
-from test_slurm import WAIT, environment, job, log_of, submitted
+from slurm_runs import WAIT, environment, job, log_of, submitted
 
 from harness.common.atomic_files import read_json
 
