@@ -1,12 +1,16 @@
 """What a training writes: checkpoints on the way, and its weights at the end. No state that is worthless is kept."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
 
 from harness.common.errors import HarnessError
 from harness.engine import checkpoint, distributed, jobs, snapshots
@@ -87,11 +91,35 @@ def check(trainer: "Trainer", step: int) -> None:
     """Raise HarnessError where the ranks' memories have come apart, or the state is not finite."""
     if not distributed.same(getattr(trainer.model.decoder, "memory", None)):
         raise HarnessError(f"the ranks have different memories at iteration {step}: this is a bug, discard this run")
-    if wild := trainer.wild():
+    if bad := not_finite(trainer):
         raise HarnessError(
-            f"the state is not finite at iteration {step}: {', '.join(wild[:5])}; it is not saved; the last checkpoint "
+            f"the state is not finite at iteration {step}: {', '.join(bad[:5])}; it is not saved; the last checkpoint "
             "remains valid; lower train.lr or use precision=fp32"
         )
+
+
+def not_finite(trainer: "Trainer") -> list[str]:
+    """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
+    moments = ((key, value) for state in trainer.optimizer.state.values() for key, value in state.items())
+    fine = chain(
+        ((name, all_of(torch.isfinite, value)) for name, value in trainer.model.named_parameters()),
+        ((name, all_of(not_nan, value)) for name, value in trainer.model.named_buffers()),
+        ((f"AdamW's {key}", all_of(torch.isfinite, value)) for key, value in moments),
+    )
+    return list(dict.fromkeys(name for name, good in fine if not good))
+
+
+def all_of(good: Callable[[Tensor], Tensor], value: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, or at least not nan, as `good` tells elementwise.
+
+    A sum is good only if all its terms are, and needs no copy; a sum that is not may have overflowed.
+    """
+    return bool(good(value.sum())) or bool(good(value).all())
+
+
+def not_nan(value: Tensor) -> Tensor:
+    """Return which numbers are not nan."""
+    return ~value.isnan()
 
 
 def finish(folder: Path, trainer: "Trainer", classes: Sequence[str], reporter: Reporter, end: int) -> None:

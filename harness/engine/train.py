@@ -8,10 +8,9 @@ N ranks equal one process with the same micro_batch, and a resumed training equa
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,16 +139,6 @@ class Trainer:
             state["selection"] = self.selection.state_dict()
         return state
 
-    def wild(self) -> list[str]:
-        """Return the parts of the state that are not finite; a buffer may hold infinities, as masks do."""
-        moments = ((key, value) for state in self.optimizer.state.values() for key, value in state.items())
-        fine = chain(
-            ((name, all_of(torch.isfinite, value)) for name, value in self.model.named_parameters()),
-            ((name, all_of(not_nan, value)) for name, value in self.model.named_buffers()),
-            ((f"AdamW's {key}", all_of(torch.isfinite, value)) for key, value in moments),
-        )
-        return list(dict.fromkeys(name for name, good in fine if not good))
-
     def step(self, iteration: int, batches: Sequence[Batch], valid: int) -> dict[str, float]:
         """Run one iteration on this rank's micro-batches; return the global losses, lr and momentum.
 
@@ -244,19 +233,6 @@ class Trainer:
             there = labelled[:, at, None, None].to(frames.device)
             return torch.where(there, labels[:, at], predict(self.model, frames[:, at]))
         return predict(self.model, frames[:, at]) if decoder.prior == "previous" else None
-
-
-def all_of(good: Callable[[Tensor], Tensor], value: Tensor) -> bool:
-    """Return whether all numbers of a tensor are finite, or at least not nan, as `good` tells elementwise.
-
-    A sum is good only if all its terms are, and needs no copy; a sum that is not may have overflowed.
-    """
-    return bool(good(value.sum())) or bool(good(value).all())
-
-
-def not_nan(value: Tensor) -> Tensor:
-    """Return which numbers are not nan."""
-    return ~value.isnan()
 
 
 def names(batches: Sequence[Batch]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from test_freezing import batch, begun
 from tiny_jobs import ALONE, stop_at, train_now, training, weights
 
-from harness.engine import checkpoint, train
+from harness.engine import checkpoint, saving, train
 from harness.engine.stop import Stop
 from harness.jobdir.events import Begin, Checkpoint, Progress, read_events
 from harness.jobdir.lease import SupersededError
@@ -121,5 +121,5 @@ def test_another_end_is_not_hidden_by_one_that_is_being_written(tmp_path, monkey
     ],
 )
 def test_a_sum_tells_no_more_than_its_terms(value, finite, no_nan):
-    assert train.all_of(torch.isfinite, value) is finite is bool(value.isfinite().all())
-    assert train.all_of(train.not_nan, value) is no_nan is bool((~value.isnan()).all())
+    assert saving.all_of(torch.isfinite, value) is finite is bool(value.isfinite().all())
+    assert saving.all_of(saving.not_nan, value) is no_nan is bool((~value.isnan()).all())
