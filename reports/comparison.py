@@ -296,7 +296,10 @@ def claim_notes(rows: list[Row], context: Context) -> list[str]:
             theirs = f"the paper's {signed(answer.claim.gain)} ({answer.claim.source})"
             pair = versus(rows, answer.claim.cell, answer.claim.baseline)
             lines.append(f"{pair}: {mine}, {theirs}: {answer.verdict}{why}.")
-    return lines + together(rows, answers) + ([stats.RULE.format(margin=context.margin)] if answers else [])
+    verdicts = {answer.verdict for answer in answers}
+    scopes = {interval.of for row in rows for interval in (row.interval, row.gain.interval)}
+    rule = stats.rule(context.margin, verdicts, scopes) if answers else ""
+    return lines + together(rows, answers) + ([rule] if rule else [])
 
 
 def versus(rows: list[Row], cell: str, baseline: str) -> str:

@@ -57,7 +57,7 @@ def render(report: Report, rows: Sequence[Row], context: Context, folder: Path) 
         after=[*after, ("panels", "Qualitative results"), ("provenance", "Provenance")],
         undone=[f"{row.label}: {why_undone(row)}" for row in rows if row.status != "done"],
         cards=[card(claim, rows, context.margin) for claim in claims(rows)],
-        rule=stats.RULE.format(margin=context.margin),
+        rule=stats.rule(context.margin),
         panels=panels(context, folder),
         settings=differing,
         comparison=comparison,

@@ -144,7 +144,7 @@ class ClaimResult:
 
     claim: paper.Claim
     ours: Gain
-    verdict: str | None  # one of stats.WORDS
+    verdict: str | None  # one of stats.MEANINGS
     reason: str | None  # why the verdict is no more than that
 
 

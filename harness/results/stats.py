@@ -22,7 +22,7 @@ What to know: an IoU over few units is biased, so where many classes stand in fe
 that of many videos; in a gain most of that cancels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -49,23 +49,27 @@ CONTRADICTED = "contradicted"
 NOT_COMPARABLE = "not comparable"
 BETTER, WORSE = "better", "worse"  # of a gain that nobody claims
 ONE_PAIR = "this pair of checkpoints only"
-WORDS = (REPRODUCED, SAME_SIGN, EQUAL, UNDECIDED, CONTRADICTED, NOT_COMPARABLE, ONE_PAIR)
 
 SEEDS_AND_VIDEOS = "seeds and videos"
 ONE_CHECKPOINT = "videos, these checkpoints"
 CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
 OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
-RULE = (
-    f"Verdict on a gain that the paper claims: {REPRODUCED}: our {LEVEL:.0%} interval excludes 0 on the paper's side "
-    f"and contains the paper's gain; {SAME_SIGN}: it excludes 0 on the paper's side; {EQUAL}: it contains 0 and stays "
-    f"between −{{margin:g}} and +{{margin:g}} points (report.margin); {UNDECIDED}: it contains 0 and extends further; "
-    f"{CONTRADICTED}: it excludes 0 on the other side; {NOT_COMPARABLE}: our data, backbone, schedule or BN group "
-    f"differs from the paper's; {ONE_PAIR}: a gain between trainings with one seed. Intervals over "
-    f"{SEEDS_AND_VIDEOS} apply to new trainings and new videos; those over {ONE_CHECKPOINT}, to these trainings only; "
-    f"those over {THESE_VIDEOS} (fewer than {FEWEST} videos or recordings and at least {SEEDS} seeds), to these videos "
-    "only, without a verdict on the paper's claim."
-)
+MEANINGS = {  # of the verdicts on a gain that the paper claims
+    REPRODUCED: f"our {LEVEL:.0%} interval excludes 0 on the paper's side and contains the paper's gain",
+    SAME_SIGN: "it excludes 0 on the paper's side",
+    EQUAL: "it contains 0 and stays between −{margin:g} and +{margin:g} points (report.margin)",
+    UNDECIDED: "it contains 0 and extends further",
+    CONTRADICTED: "it excludes 0 on the other side",
+    NOT_COMPARABLE: "our data, backbone, schedule or BN group differs from the paper's",
+    ONE_PAIR: "a gain between trainings with one seed",
+}
+SCOPES = {  # what intervals apply to
+    SEEDS_AND_VIDEOS: "new trainings and new videos",
+    ONE_CHECKPOINT: "these trainings only",
+    THESE_VIDEOS: f"these videos only (fewer than {FEWEST} videos or recordings, at least {SEEDS} seeds), without a "
+    "verdict on the paper's claim",
+}
 
 Floats = NDArray[np.float64]
 Parts = Sequence[tuple[float, float]]  # variances of independent sources, with their degrees of freedom
@@ -100,7 +104,7 @@ class Interval(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """One of WORDS, or None where nothing may be said; and why it is no more than that."""
+    """One of MEANINGS, or None where nothing may be said; and why it is no more than that."""
 
     word: str | None
     reason: str | None = None
@@ -285,7 +289,7 @@ def root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float = MARGIN) -> Verdict:
-    """Return what our interval of a gain says of the paper's gain, in points (RULE in words). The interval is closed.
+    """Return what our interval of a gain says of the paper's gain, in points (see MEANINGS). The interval is closed.
 
     `reasons`: why our setting is not the paper's (`paper.not_the_papers`).
     Raise ValueError where the paper's gain is 0, which has no side.
@@ -305,6 +309,18 @@ def verdict(theirs: float, ours: Interval, reasons: Sequence[str], margin: float
     if (ours.low > 0) != (theirs > 0):
         return Verdict(CONTRADICTED)
     return Verdict(REPRODUCED if ours.low <= theirs <= ours.high else SAME_SIGN)
+
+
+def rule(
+    margin: float = MARGIN,
+    verdicts: Collection[str | None] | None = None,
+    scopes: Collection[str | None] = tuple(SCOPES),
+) -> str:
+    """Return how verdicts are reached and what intervals apply to, in words: all of them, or those that occur."""
+    meanings = {word.format(margin=margin): text.format(margin=margin) for word, text in MEANINGS.items()}
+    words = [f"{word}: {text}" for word, text in meanings.items() if verdicts is None or word in verdicts]
+    first = [f"Verdict on a gain that the paper claims: {'; '.join(words)}."] if words else []
+    return " ".join(first + [f"Intervals over {of} apply to {text}." for of, text in SCOPES.items() if of in scopes])
 
 
 def difference(ours: Interval, margin: float = MARGIN, better: str = "higher") -> Verdict:

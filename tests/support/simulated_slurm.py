@@ -22,13 +22,13 @@ id=$(($(cat last) + 1)); echo $id > last
 name=$(sed -n "s/^#SBATCH --job-name=//p" "$OLDPWD/$1" 2>/dev/null || true)
 [ -n "$name" ] || name=$(sed -n "s/^#SBATCH --job-name=//p" "$1")
 name=${{name#\\'}}; name=${{name%\\'}}
-echo "$id|PENDING|Priority|1:00|{user}|$name" > queue/$id
+echo "$id|PENDING|Priority|1:00|{user}|$name" > new; mv new queue/$id
 echo "Submitted batch job $id"
 """
 SQUEUE = """#!/bin/bash
 cd {folder}; shopt -s nullglob
 case "$*" in *--clusters=*) echo "squeue: error: No cluster known by database" >&2; exit 1;; esac
-cat /dev/null queue/* ended/*
+cat /dev/null queue/* ended/* 2>/dev/null; exit 0  # one may end between the list and its reading
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = requeue ]; then echo "$2" >> {folder}/requeued; exit; fi
@@ -84,7 +84,7 @@ class SimulatedSlurm:
 
     def put(self, number: str, user: str, name: str, state: str = "RUNNING") -> None:
         """A job that somebody has submitted."""
-        (self.folder / "queue" / number).write_text(f"{number}|{state}|None|1:00|{user}|{name}\n")
+        self._write("queue", number, f"{number}|{state}|None|1:00|{user}|{name}\n")
 
     def queued(self) -> list[str]:
         """Numbers of what waits or runs."""
@@ -94,8 +94,14 @@ class SimulatedSlurm:
         """A job has run."""
         path = self.folder / "queue" / number
         fields = path.read_text().split("|")
-        (self.folder / "ended" / number).write_text("|".join([fields[0], "COMPLETED", "None", *fields[3:]]))
+        self._write("ended", number, "|".join([fields[0], "COMPLETED", "None", *fields[3:]]))
         path.unlink()
+
+    def _write(self, state: str, number: str, text: str) -> None:
+        """A line of squeue's, at once: it may be asked meanwhile."""
+        new = self.folder / "changed"
+        new.write_text(text)
+        new.rename(self.folder / state / number)
 
     def cancelled(self) -> str:
         """What scancel was asked."""
