@@ -20,6 +20,13 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
+def of_a_fork() -> None:
+    """As `die_with_parent`, in a fork of a process that has noted its own parent here."""
+    global PARENT
+    PARENT = os.getppid()
+    die_with_parent()
+
+
 def orphaned() -> bool:
     """Return whether the parent has died."""
     return os.getppid() != PARENT

@@ -1,5 +1,6 @@
-"""Child of `run`: whether a plan's networks can be built, filled and run at their windows here, before any is trained.
+"""Whether a plan's networks can be built, filled and run at their windows here, before any is trained.
 
+Asked by `run`: of the worker that will train them, or of a child of its own where ranks are started for each launch.
 Networks are built on the meta device, which checks shapes and holds no numbers.
 """
 
@@ -32,12 +33,16 @@ LARGEST = 1024  # pixels of a side up to which a window is tried with numbers, w
 def main() -> None:
     """Answer the question on stdin: the first problem of its jobs, or none."""
     with answer() as out:
-        question = json.load(sys.stdin)
-        memory = available() if question["here"] else math.inf
-        jobs = (read_train(content) for content in question["jobs"])
-        problems = (problem(job, question["classes"], question["ranks"], memory) for job in jobs)
-        flows = (missing_flow(*flow) for flow in question.get("flows", ()))
-        json.dump({"problem": next(filter(None, chain(flows, problems)), "")}, out)
+        json.dump({"problem": first_problem(json.load(sys.stdin))}, out)
+
+
+def first_problem(question: JsonObject) -> str:
+    """Return the first problem of a question's jobs; empty for none."""
+    memory = available() if question["here"] else math.inf
+    jobs = (read_train(content) for content in question["jobs"])
+    problems = (problem(job, question["classes"], question["ranks"], memory) for job in jobs)
+    flows = (missing_flow(*flow) for flow in question.get("flows", ()))
+    return next(filter(None, chain(flows, problems)), "")
 
 
 def missing_flow(method: str, weights: str | None) -> str:

@@ -2,7 +2,7 @@
 
 Runs the given job directories as one launch and exits 0, 1 (a job failed) or 75 (stopped by a signal). With --serve it
 reads launches as JSON lines {"jobs": [dirs]} from the descriptor IN, answers each with one JSON line on OUT and stays
-warm: stdout is anybody's, and a line that is printed there is no answer.
+warm: stdout is anybody's, and a line that is printed there is no answer. {"preflight": question} is answered as well.
 """
 
 import argparse
@@ -11,12 +11,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
 from harness.common import parent
+from harness.common.atomic_files import JsonObject
 from harness.common.signals import PREEMPTED
 from harness.engine.stop import Stop, Stopped
 from harness.jobdir import lease
@@ -27,7 +31,7 @@ if __name__ == "__main__":  # before torch: a signal that comes during its impor
     parent.die_with_parent()
     STOP.install()
 
-from harness.engine import distributed, evaluate, jobs, runtime, train  # noqa: E402
+from harness.engine import distributed, evaluate, jobs, preflight, runtime, train  # noqa: E402
 from harness.engine.evaluate import Task  # noqa: E402
 from harness.engine.jobs import Ending  # noqa: E402
 from harness.engine.monitor import Monitor  # noqa: E402
@@ -42,21 +46,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help_serve = "descriptors: launches are read from IN until it ends, and answered on OUT"
     parser.add_argument("--serve", nargs=2, type=int, metavar=("IN", "OUT"), help=help_serve)
     options = parser.parse_args(arguments)
-    rank = runtime.this_rank()
-    return serve(rank, STOP, *options.serve) if options.serve else launch(options.jobs, rank, STOP)
+    return serve(STOP, *options.serve) if options.serve else launch(options.jobs, runtime.this_rank(), STOP)
 
 
-def serve(rank: Rank, stop: Stop, source: int, target: int) -> int:
+def serve(stop: Stop, source: int, target: int) -> int:
     """Run launches from a descriptor until it ends or a signal comes, and answer each on another."""
     with os.fdopen(source) as lines, os.fdopen(target, "w") as answers:
         while line := _next_line(lines, stop):
-            folders = [Path(folder) for folder in json.loads(line)["jobs"]]
-            code = launch(folders, rank, stop)
-            answers.write(json.dumps({"exit_code": code}) + "\n")
+            asked = json.loads(line)
+            if "preflight" in asked:
+                answer = tried(asked["preflight"], stop)
+            else:
+                folders = [Path(folder) for folder in asked["jobs"]]
+                answer = {"exit_code": launch(folders, runtime.this_rank(), stop)}
+            answers.write(json.dumps(answer) + "\n")
             answers.flush()
             if stop.status is not None:
                 return PREEMPTED
     return 0
+
+
+def tried(question: JsonObject, stop: Stop) -> JsonObject:
+    """Return what is wrong with a plan's networks, found in a fork: this process stays as new, without a GPU in use."""
+    stop.idle = True
+    try:
+        with ProcessPoolExecutor(1, get_context("fork"), initializer=parent.of_a_fork) as pool:
+            return {"problem": pool.submit(preflight.first_problem, question).result()}
+    except BrokenProcessPool:
+        return {"broken": "the process that tried them was killed"}
+    finally:
+        stop.idle = False
 
 
 def launch(folders: Sequence[Path], rank: Rank, stop: Stop) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, TypeVar
@@ -59,10 +59,17 @@ def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
         return kind(broken=one_line(lines[-1]))
 
 
-def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
+@cache
+def answered(question: str) -> Problem:
+    """Return a child's answer on a plan's networks."""
+    return ask("harness.engine.preflight", Problem, question)
+
+
+def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, tried: Callable[[str], Problem]) -> None:
     """Raise UnfitError for the first of the jobs whose network cannot be built, filled, held or run at its windows.
 
-    `here`: whether they run on this machine, so that its memory counts.
+    `here`: whether they run on this machine, so that its memory counts. `tried`: answers the question with torch, which
+    this process does not import.
     """
     specs: dict[str, JsonObject] = {}
     for job in jobs:
@@ -78,8 +85,11 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool) -> None:
         return
     classes = plan.config.content.classes
     question = {"jobs": list(specs.values()), "flows": flows, "classes": classes, "ranks": ranks, "here": here}
-    if problem := answered(json.dumps(question)):
-        raise UnfitError(problem)
+    answer = tried(json.dumps(question))
+    if answer.broken:
+        raise UnfitError(f"this plan's networks could not be tested: {answer.broken}; run `harness doctor` for details")
+    if answer.problem:
+        raise UnfitError(answer.problem)
 
 
 def asked_flows(job: Evaluate) -> list[tuple[str, str | None]]:
@@ -87,12 +97,3 @@ def asked_flows(job: Evaluate) -> list[tuple[str, str | None]]:
     config = job.config
     metrics = [records.maker(each.name, each.config, config.folders)(1) for each in counted(config)]
     return [metric.flow for metric in metrics if metric.flow is not None]
-
-
-@cache
-def answered(question: str) -> str:
-    """Return the first problem that the child finds; empty for none."""
-    answer = ask("harness.engine.preflight", Problem, question)
-    if answer.broken:
-        return f"this plan's networks could not be tested: {answer.broken}; run `harness doctor` for details"
-    return answer.problem

@@ -20,6 +20,7 @@ from harness.config.settings import RunOptions
 from harness.jobdir import lease
 from harness.launch import access, provenance
 from harness.launch import preflight as networks
+from harness.launch.launchers import inline
 from harness.launch.launchers._environment import child_environment
 from harness.launch.scheduler import Scheduler
 from harness.launch.supervisor import Launcher, describe
@@ -66,7 +67,7 @@ class Results:
 
 def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     """Run what is missing of a plan and report. Raise Stopped after a signal, UnfitError before anything is run."""
-    todo = missing(plan, options)
+    todo = unfinished(plan, options)
     if not todo and (closed := access.closed(plan)) is not None:
         return reprint(plan, options, closed)
     already = sum(plan.state(job) == "done" for job in plan.jobs)
@@ -75,8 +76,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
     scheduler = Scheduler(plan, list(todo), failures=stuck)
     failures = scheduler.failures
     stopped: Stopped | None = None
-    with ready(plan, options, todo) as worker:
-        publisher = publisher_of(plan, connected(options))
+    with ready(plan, options, todo) as (tracking, worker):
+        publisher = publisher_of(plan, tracking)
         saved_plans.keep(plan, options.command)
         with closing(plan, publisher, failures, options):
             if worker is not None:
@@ -127,17 +128,25 @@ def reprint(plan: Plan, options: RunOptions, closed: Path) -> Results:
 
 
 @contextmanager
-def ready(plan: Plan, options: RunOptions, todo: Sequence[Job]) -> Iterator[tuple[Launcher, JsonObject] | None]:
-    """Yield the launcher, warming up while the store is asked, and its provenance; None if there is nothing to do."""
+def ready(
+    plan: Plan, options: RunOptions, todo: Sequence[Job]
+) -> Iterator[tuple[Tracking | None, tuple[Launcher, JsonObject] | None]]:
+    """Yield the store, and the launcher with its provenance if there is something to do.
+
+    Raise UnfitError where the store does not answer, a network cannot work or its weights cannot be had.
+    """
     if not todo:
-        yield None
+        yield connected(options), None
         return
     launcher, facts = choose(plan, options)
     if (hidden := machine.hidden_gpus()) is not None:
         log.warning(hidden)
     try:
-        launcher.warm()
-        yield launcher, facts
+        launcher.warm()  # imports torch, which takes seconds, while the store is asked
+        tracking = connected(options)
+        try_networks(plan, options, todo, (launcher, facts))
+        fetch_for(plan, todo)
+        yield tracking, (launcher, facts)
     finally:
         launcher.close()
 
@@ -155,7 +164,16 @@ def closing(plan: Plan, publisher: Silent, failures: Mapping[Job, str], options:
 
 
 def missing(plan: Plan, options: RunOptions) -> list[Job]:
-    """Return the jobs to run here. Raise UnfitError if the data or the output directory cannot be used."""
+    """Return the jobs to run elsewhere, tried by a child. Raise UnfitError as `unfinished` and `ready` do."""
+    jobs = unfinished(plan, options)
+    if jobs:
+        try_networks(plan, options, jobs)
+        fetch_for(plan, jobs)
+    return jobs
+
+
+def unfinished(plan: Plan, options: RunOptions) -> list[Job]:
+    """Return the jobs to run. Raise UnfitError if the data or the output directory cannot be used."""
     if options.rerun is not None:
         preflight(plan, options)  # before anything is moved
         set_aside(plan, options.rerun)
@@ -165,10 +183,13 @@ def missing(plan: Plan, options: RunOptions) -> list[Job]:
         access.check(plan)
         require_inputs(plan.config)
         data_changes.check(plan, options.inside)
-        try_networks(plan, options, jobs)
-        if any(isinstance(job, Train) and plan.state(job) == "missing" for job in jobs):
-            fetch(plan.config)
     return jobs
+
+
+def fetch_for(plan: Plan, jobs: Sequence[Job]) -> None:
+    """Download the encoder's weights if one of the jobs is a training that begins. Raise UnfitError."""
+    if any(isinstance(job, Train) and plan.state(job) == "missing" for job in jobs):
+        fetch(plan.config)
 
 
 def preflight(plan: Plan, options: RunOptions) -> None:
@@ -179,10 +200,20 @@ def preflight(plan: Plan, options: RunOptions) -> None:
     connected(options)
 
 
-def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
-    """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit."""
-    _, facts = choose(plan, options)
-    networks.check(plan, jobs, facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside)
+def try_networks(
+    plan: Plan,
+    options: RunOptions,
+    jobs: Sequence[Job],
+    worker: tuple[Launcher, JsonObject] | None = None,
+) -> None:
+    """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit.
+
+    A worker that is warm tries them; else a child.
+    """
+    launcher, facts = worker or choose(plan, options)
+    tried = launcher.tried if worker is not None and isinstance(launcher, inline.Launcher) else networks.answered
+    ranks, here = facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside
+    networks.check(plan, jobs, ranks, here, tried)
 
 
 def connected(options: RunOptions) -> Tracking | None:

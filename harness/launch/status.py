@@ -11,9 +11,9 @@ from harness.jobdir import lease
 from harness.jobdir.paths import JobDir, OutputDir, SlurmJob, Submission
 from harness.jobdir.replay import tail
 from harness.launch import slurm_queue
+from harness.launch.launchers._log import last_line
 from harness.launch.launchers._sbatch import State
 from harness.launch.slurm_queue import Queue
-from harness.launch.supervisor import last_line
 from harness.plan.outcome import ENDED
 
 RECENT = 24 * 3600.0  # seconds for which a job that is over is shown

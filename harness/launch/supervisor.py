@@ -28,6 +28,7 @@ from harness.jobdir.lease import Lease
 from harness.jobdir.paths import JobDir, Outcome
 from harness.jobdir.replay import Replay
 from harness.jobdir.stop_request import StopRequest
+from harness.launch.launchers._log import last_line
 from harness.launch.progress import JobProgress
 from harness.plan import source_changes
 from harness.plan.job import Evaluate, Job, Train
@@ -322,13 +323,6 @@ def finish_evaluation(files: JobDir, videos: int) -> Outcome:
     manifest.seal(files.folder)
     files.write_outcome(outcome)
     return outcome
-
-
-def last_line(log: Path) -> str:
-    """Return the last line a worker wrote before it died, without passwords; srun's own after it say nothing of why."""
-    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    words = [line.strip() for line in lines if line.strip() and not line.startswith("srun: ")]
-    return f"{one_line(words[-1], 200)} (see {log})" if words else f"it left no message (see {log})"
 
 
 def describe(launcher: str, nproc: int, command: Sequence[str], more: JsonObject) -> JsonObject:

@@ -2,14 +2,19 @@
 
 import json
 import os
+import select
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from harness.common import child
 from harness.common.signals import PREEMPTED
 from harness.launch.launchers._environment import ALONE, child_environment
+from harness.launch.launchers._log import last_line
+from harness.launch.preflight import PATIENCE, Problem
 
 
 class Launcher:
@@ -37,6 +42,17 @@ class Launcher:
         self._busy = True
         with suppress(BrokenPipeError):  # it has died: `running` says so
             self._worker.send(json.dumps({"jobs": [str(directory) for directory in directories]}))
+
+    def tried(self, question: str) -> Problem:
+        """Return what the worker finds of a plan's networks, before its first launch: it has torch at hand."""
+        self.warm()
+        assert self._worker is not None
+        with suppress(BrokenPipeError):
+            self._worker.send(json.dumps({"preflight": json.loads(question)}))
+        answer = self._worker.await_answer(PATIENCE)
+        if answer is None:
+            return Problem(broken=f"no answer within {PATIENCE} seconds")
+        return TypeAdapter(Problem).validate_json(answer) if answer else Problem(broken=last_line(self.log))
 
     def running(self) -> bool:
         """Return whether the launch is still being worked on."""
@@ -100,6 +116,11 @@ class _Worker:
             return died
         self.leaving = not answer or json.loads(answer)["exit_code"] == PREEMPTED
         return True
+
+    def await_answer(self, seconds: float) -> str | None:
+        """Return an answer's line; empty where the worker has died, None after so many seconds without one."""
+        ready, _, _ = select.select([self._answers], [], [], seconds)
+        return os.read(self._answers, 1 << 16).decode() if ready else None
 
     def hang_up(self) -> None:
         """Tell the worker that no further launch comes."""

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.config.compose import PluginSpec
@@ -19,6 +21,8 @@ from harness.jobdir import lease
 from harness.jobdir.events import read_events
 from harness.jobdir.lease import Claim
 from harness.jobdir.replay import Replay
+from harness.plan import spec
+from harness.plan.spec import to_json
 
 A = "a" * 16
 REPOSITORY = Path(__file__).parents[3]
@@ -178,6 +182,31 @@ def test_serving_answers_each_launch_on_a_descriptor_of_its_own(tmp_path):
         assert process.wait(30) == 0
         assert answers.read() == ""
     assert len(counts(second)) == 3
+
+
+def test_a_server_tries_networks_in_a_fork_and_stays_as_new(tmp_path):
+    """What is drawn, loaded or switched there does not reach the launches: weights are those of a worker of its own."""
+    folders = [training(tmp_path / name, A, iterations=1) for name in ("alone", "after")]
+    content = json.loads(json.dumps(to_json(spec.read(folders[0]))))
+    question = {"jobs": [content], "classes": 4, "ranks": 1, "here": True}
+    window = {"evaluate": content["evaluate"] | {"window": 48}}
+    for folder, trials in ((folders[0], 0), (folders[1], 2)):
+        with serving() as (process, launches, answers):
+
+            def ask(message):
+                launches.write(json.dumps(message) + "\n")
+                launches.flush()
+                return json.loads(answers.readline())
+
+            for _ in range(trials):
+                assert ask({"preflight": question}) == {"problem": ""}
+                problem = ask({"preflight": question | {"jobs": [content | window]}})["problem"]
+                assert problem.startswith("evaluate.window=48: the encoder accepts only")
+            assert ask({"jobs": [str(folder)]}) == {"exit_code": 0}
+            launches.close()
+            assert process.wait(30) == 0
+    alone, after = (load_file(folder / "weights.safetensors") for folder in folders)
+    assert all(torch.equal(alone[name], after[name]) for name in alone | after)
 
 
 def test_idle_server_ends_at_once_on_a_signal(tmp_path):

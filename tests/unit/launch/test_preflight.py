@@ -14,6 +14,7 @@ from harness.config.compose import compose
 from harness.config.settings import RunOptions
 from harness.engine import preflight as child
 from harness.launch import preflight, runner
+from harness.launch.launchers import inline
 from harness.plan import plan
 from harness.plan.plan import Plan
 from harness.plan.spec import to_json
@@ -122,6 +123,16 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
 def test_a_child_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "ask", lambda module, kind, question: kind(broken="libcudart.so: cannot open"))
     assert "libcudart.so: cannot open; run `harness doctor`" in refused(tmp_path)
+
+
+def test_a_worker_that_dies_of_the_question_is_said(tmp_path: Path) -> None:
+    launcher = inline.Launcher(1, tmp_path / "logs")
+    try:
+        answer = launcher.tried(json.dumps({"jobs": [{}], "classes": 8, "ranks": 1, "here": False}))
+    finally:
+        launcher.close()
+    assert "KeyError: 'kind'" in answer.broken
+    assert f"(see {tmp_path / 'logs' / 'worker.log'})" in answer.broken
 
 
 def test_the_doctor_says_the_same_of_a_window(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness.jobdir import lease
 from harness.jobdir.lease import Claim
 from harness.jobdir.paths import Outcome
 from harness.launch import runner, supervisor
+from harness.launch.launchers import _log
 from harness.launch.scheduler import Scheduler
 from harness.plan import plan
 from harness.plan.job import Job, Train
@@ -196,9 +197,9 @@ def test_ranks_that_hang_behind_a_failed_one_are_ended(made: Plan, monkeypatch: 
 def test_the_last_line_of_a_worker_holds_no_password(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_text("Traceback\nOSError: postgresql://u:s3cret@host/db\n\n")
-    assert supervisor.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
+    assert _log.last_line(log) == f"OSError: postgresql://u:***@host/db (see {log})"
     log.write_text("1: 1/2 clients joined\nsrun: error: two: task 1: Exited with exit code 1\n")
-    assert supervisor.last_line(log) == f"1: 1/2 clients joined (see {log})"
+    assert _log.last_line(log) == f"1: 1/2 clients joined (see {log})"
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "at work"])
