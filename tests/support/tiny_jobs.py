@@ -90,7 +90,7 @@ def untrained(root: Path, name: str = "a" * 16, decoder: str = "decoder_a", **ch
     """A training with the weights it starts from and every row of its memory set (rows that are not cost less)."""
     folder = training(root, name, decoder, **changes)
     job = read_as(folder, TrainSpec)
-    state = build.segmentor(job, job.data.config["classes"]).state_dict()
+    state = build.segmentor(job, len(build.dataset(job.data).classes)).state_dict()
     for key, value in state.items():
         if key.endswith("memory.initialised"):
             value.fill_(True)
