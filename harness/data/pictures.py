@@ -158,7 +158,7 @@ def to_rgb(path: Path, image: ImageFile) -> NDArray[np.uint8]:
         )
     elif image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise UnfitError(f"{shown(path)}: has transparent pixels (alpha), whose colour is unknown; save it without")
-    plain = plain.convert("RGB")
+    plain = plain if plain.mode == "RGB" else plain.convert("RGB")  # which would copy it
     return np.array(plain if upright is None else plain.transpose(upright))
 
 

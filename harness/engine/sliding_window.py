@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -188,8 +187,8 @@ class Fusion:
             self._sum = share
             return
         if self._sum is None or self._count is None:
-            self._sum = whole.new_zeros(whole.shape[0], view.height, view.width)
-            self._count = whole.new_zeros(view.height, view.width)
+            self._sum = share.new_zeros(share.shape[0], view.height, view.width)
+            self._count = share.new_zeros(view.height, view.width)
         part = (slice(box.top, box.bottom), slice(box.left, box.right))
         self._sum[:, *part] += share
         self._count[*part] += 1

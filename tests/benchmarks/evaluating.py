@@ -68,8 +68,9 @@ def evaluation_pace_a(measure: Measure, **how: Any) -> Row:
 
 def frames_as_files(root: Path, frames: int, size: tuple[int, int]) -> None:
     """Write synthetic videos in VSPW's layout, with noise that makes a JPEG as large as one of CamVid (39 kB)."""
-    options = {"classes": 11, "val_videos": VIDEOS, "frames": frames, "height": size[0], "width": size[1], "noise": 16.0}
-    made = synthetic.Dataset(synthetic.Config(**options))
+    height, width = size
+    config = synthetic.Config(classes=11, val_videos=VIDEOS, frames=frames, height=height, width=width, noise=16.0)
+    made = synthetic.Dataset(config)
     root.mkdir()
     (root / "val.txt").write_text("\n".join(made.videos("val")))
     (root / "label_num_dic_final.json").write_text(json.dumps({name: at for at, name in enumerate(made.classes, 1)}))
