@@ -11,6 +11,7 @@ from benchmarks import bench, costs, rows
 from benchmarks.measure import Measure, Row, extra_memory
 
 WIDTHS = {"channels": 16, "aux_channels": 8, "memory_channels": 16, "tma_key": 4, "tma_value": 8}
+NARROW = [f"decoder.{name}.{key}=8" for name in ("upernet", "decoder_a") for key in ("channels", "aux_channels")]
 TINY = {
     "memory_update": {"B": 1, "C": 8, "cells": 4, "pixels": 32, "K": 6, "present": 3},
     "read_context": {"N": 64, "K": 5, "d": 8},
@@ -29,6 +30,8 @@ TINY = {
     "file_digests": {"files": 400},
     "second_look": {"files": 400},
     "second_plan": {"files": 400},
+    "evaluation_pace": {"frames": 2, "size": (32, 64), "words": NARROW},
+    "evaluation_pace_a": {"frames": 2, "size": (32, 64), "words": NARROW},
     "supervision": {"words": one_model.TINY},
     "report_json": {},
     "report_json_from_root": {},

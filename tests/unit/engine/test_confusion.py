@@ -53,6 +53,24 @@ def test_labels_that_are_no_class_are_void():
     assert confusion(truth, torch.zeros(5, dtype=torch.int64), 3).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("stored", [torch.uint8, torch.int32, torch.int64])
+def test_void_of_any_type_is_left_out(stored):
+    classes = 255 if stored == torch.uint8 else 300
+    generator = torch.Generator().manual_seed(0)
+    high = 256 if stored == torch.uint8 else 66000
+    truth = torch.where(
+        torch.rand(40, 50, generator=generator) < 0.5,
+        torch.randint(classes, (40, 50), generator=generator),
+        torch.randint(0 if stored == torch.uint8 else -3, high, (40, 50), generator=generator),
+    ).to(stored)
+    prediction = torch.randint(classes, (40, 50), generator=generator)
+    expected = torch.zeros(classes, classes, dtype=torch.int64)
+    for row, column in zip(truth.flatten().tolist(), prediction.flatten().tolist(), strict=True):
+        if 0 <= row < classes:
+            expected[row, column] += 1
+    assert torch.equal(confusion(truth, prediction, classes), expected)
+
+
 def test_nothing_to_score_is_nan():
     empty = np.zeros((3, 3), np.int64)
     for score in (metrics.miou, metrics.miou_nanmean, metrics.fwiou, metrics.accuracy, metrics.mean_accuracy):

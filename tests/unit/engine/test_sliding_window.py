@@ -140,6 +140,35 @@ def test_fusion_equals_a_slow_reference():
     assert torch.allclose(fuse(image, geometry, WindowSize(32, 32)).double(), total / count, atol=1e-6)
 
 
+@pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((1.0,), True), ((0.5, 1.0, 1.5), True)])
+def test_views_of_one_window_are_the_same_bits_as_sums_and_counts(scales, flip):
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 37, 53) * 255
+    geometry = Geometry(96, 64, None, scales, flip)
+    views, total = sliding_window.views(37, 53, geometry), torch.zeros(4, 37, 53)
+    for view, tile in zip(views, sliding_window.tiles(37, 53, geometry, FREE), strict=True):
+        logits = colour_model(sliding_window.cut(sliding_window.see(image, view), tile, COLOUR))
+        large = F.interpolate(logits, (tile.height, tile.width), mode="bilinear", align_corners=False)[0]
+        part, count = torch.zeros(4, view.height, view.width), torch.zeros(view.height, view.width)
+        part += large[:, : view.height, : view.width].softmax(0)
+        count += 1
+        mean = part.div_(count)
+        if mean.shape[1:] != total.shape[1:]:
+            mean = F.interpolate(mean[None], total.shape[1:], mode="bilinear", align_corners=False)[0]
+        total += mean.flip(-1) if view.flip else mean
+    assert torch.equal(fuse(image, geometry, FREE), total / len(views))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 11, 124])
+def test_of_equally_probable_classes_the_first_is_the_label(classes):
+    torch.manual_seed(classes)
+    probabilities = torch.randint(0, 4, (classes, 37, 53)) / 4
+    labels = sliding_window.labels(probabilities)
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, probabilities.argmax(0))
+    assert labels.tolist() == probabilities.numpy().argmax(0).tolist()
+
+
 @pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.0, 1.5)])
 def test_probabilities_sum_to_one(scales):
     image = torch.rand(1, 3, 40, 57) * 255
