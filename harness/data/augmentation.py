@@ -34,6 +34,8 @@ CONTRAST = SATURATION = (0.5, 1.5)
 HUE = 18  # of 180, ±
 PIXELS = 2**16  # distorted at a time, so that floats stay in a core's cache
 
+Change = Callable[[Tensor], Tensor]  # (3, h, w) uint8 -> the same
+
 
 class Box(NamedTuple):
     """A part of the source frame, and the size that it is resized to."""
@@ -100,22 +102,24 @@ def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Distort as mmseg's PhotoMetricDistortion: each change by a coin, contrast first or last.  # (3, h, w) uint8"""
     changes = draw_changes(rng)
     parts = []
-    for part in image.reshape(3, 1, -1).split(PIXELS, dim=2):
+    for part in torch.split(image.reshape(3, 1, -1), PIXELS, dim=2):
         for change in changes:
             part = change(part)
         parts.append(part)
     return torch.cat(parts, dim=2).view_as(image)
 
 
-def draw_changes(rng: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
-    """Return the changes of one image's colours, in order.  # (3, ·, ·) uint8 -> the same"""
-    changes: list[Callable[[Tensor], Tensor]] = []
+def draw_changes(rng: np.random.Generator) -> list[Change]:
+    """Return the changes of one image's colours, in order."""
+    changes: list[Change] = []
     if rng.random() < 0.5:
         changes.append(partial(brighten, levels=rng.uniform(-BRIGHTNESS, BRIGHTNESS)))
     contrast_last = rng.random() < 0.5
-    # x · α: what mmseg calls contrast
-    contrast = [partial(F.adjust_brightness, brightness_factor=rng.uniform(*CONTRAST))] if rng.random() < 0.5 else []
-    changes += [] if contrast_last else contrast
+    contrast: list[Change] = []
+    if rng.random() < 0.5:  # x · α: what mmseg calls contrast
+        contrast.append(partial(F.adjust_brightness, brightness_factor=rng.uniform(*CONTRAST)))
+    if not contrast_last:
+        changes += contrast
     if rng.random() < 0.5:
         changes.append(partial(saturate, factor=rng.uniform(*SATURATION)))
     if rng.random() < 0.5:

@@ -26,11 +26,11 @@ if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:  # as every ra
     os.execve(sys.executable, [sys.executable, *sys.argv], child_environment())
 
 import torch  # noqa: E402
-from benchmarks import commands, costs, digests, evaluating, rows  # noqa: E402
+from benchmarks import commands, costs, digests, evaluating, rows, searching  # noqa: E402
 from benchmarks.measure import CLOCKS, Measure, Row  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-ROWS = [*rows.ROWS, *costs.ROWS, *digests.ROWS, *evaluating.ROWS, *commands.ROWS]
+ROWS = [*rows.ROWS, *costs.ROWS, *digests.ROWS, *evaluating.ROWS, *commands.ROWS, *searching.ROWS]
 
 
 def table(rows: Sequence[Row]) -> str:

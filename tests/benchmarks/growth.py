@@ -4,13 +4,15 @@
 
 Writes growth.csv (series, x, seconds, megabytes), growth_evaluation.png and growth_store.png. An evaluation is measured
 in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak memory has
-it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
+it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs and N / 100 plans.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,8 @@ EVALUATION: dict[str, Sequence[Any]] = {
     "scales": (1, 2, 3, 5),
 }
 SCALES = (1.0, 0.75, 1.25, 1.5, 1.75)
-RUNS = (10, 100, 1000)
+RUNS = (10, 100, 1000, 10_000)
+PLANS = 100  # saved in the output directory with the most runs; with fewer, in proportion
 MOST = 2.0  # times as long with the most runs as with the fewest
 COMMANDS = {
     "plan": ("plan", "ablation_ensemble", "--json"),
@@ -89,11 +92,13 @@ def evaluations(series: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def fill(folder: Path, runs: int) -> None:
-    """A root and a store with a finished Table 1 and, beside it, as many other finished runs."""
+    """A root and a store with a finished Table 1 and, beside it, as many other finished runs, and plans."""
     import finished_root
 
     from harness.common.atomic_files import write_json
+    from harness.config import compose
     from harness.launch import runner
+    from harness.plan import plan, saved_plans
     from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 
     os.chdir(folder)
@@ -101,10 +106,15 @@ def fill(folder: Path, runs: int) -> None:
     tracking = Tracking()
     tracking.connect()
     runner.run(made, RunOptions(command=("harness",)), SILENT)
+    for index in range(PLANS * runs // RUNS[-1]):
+        words = [*finished_root.OVERRIDES, f"train.epochs={1000 + index}"]
+        saved_plans.keep(plan.make(["ablation_ensemble"], compose.compose("demo", words), made.root), ("harness",))
     (real,) = made.experiments
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")
     (job, *_) = (job for job in made.jobs if job.inputs)
+    content = to_json(job.spec())
+    content["identity"]["split"] = "another"  # no job that is planned is like it
     for index in range(runs):
         name = f"{index:016x}"
         key = {"harness.role": "cell", FINGERPRINT: name}
@@ -113,13 +123,17 @@ def fill(folder: Path, runs: int) -> None:
         tracking.finish(run, "FINISHED")
         other = folder / "runs" / "jobs" / name
         other.mkdir()
-        write_json(other / "job.yaml", to_json(job.spec()))
-        write_json(other / "outcome.json", {"status": "finished", "seconds": 1.0, "provenance": {}})
+        write_json(other / "job.yaml", content)
+        for file in ("outcome.json", "how.json"):
+            shutil.copyfile(made.directory(job) / file, other / file)
+        for file in other.iterdir():
+            os.utime(file, 2 * (time.time() - 3600 * index,))  # one an hour: so many are not of one day
 
 
 def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """Seconds of each command, the median of some calls, with so many runs in root and store."""
+    """CPU seconds of each command, the median of some calls, with so many runs in root and store."""
     import finished_root
+    from benchmarks.commands import cpu_seconds
 
     kept = child_environment()
     for size in sizes:
@@ -128,13 +142,9 @@ def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
             subprocess.run([sys.executable, __file__, "--fill", place, str(size)], check=True, env=kept)
             for name, words in COMMANDS.items():
                 more = () if name == "status" else finished_root.OVERRIDES
-                command = [sys.executable, "-m", "harness.cli", *words, *more]
-                took = []
-                for _ in range(repeats):
-                    begun = time.perf_counter()
-                    subprocess.run(command, cwd=place, env=kept, check=True, capture_output=True)
-                    took.append(time.perf_counter() - begun)
-                yield {"series": name, "x": size, "seconds": sorted(took)[repeats // 2]}
+                command = (Path(place), ("-m", "harness.cli", *words, *more))
+                seconds = [cpu_seconds(command) for _ in range(repeats)]
+                yield {"series": name, "x": size, "seconds": statistics.median(seconds)}
 
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
@@ -164,7 +174,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
             axis.set_xscale("log")
             axis.set_ylim(bottom=0)
             axis.set_xlabel("runs in the root and the store")
-            axis.set_ylabel("seconds")
+            axis.set_ylabel("seconds of CPU")
             axis.legend()
             return figure
 
@@ -192,7 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     points = [] if options.only == "store" else list(evaluations(EVALUATION))
     points += [] if options.only == "evaluation" else list(stores(RUNS))
     frame = pd.DataFrame(points, columns=["series", "x", "seconds", "megabytes"])
-    frame.to_csv(options.out / "growth.csv", index=False, float_format="%.3f")
+    table = options.out / "growth.csv"
+    if options.only and table.exists():  # what is not measured now stays
+        before = pd.read_csv(table)
+        frame = pd.concat([before[~before["series"].isin(frame["series"])], frame])
+    frame.to_csv(table, index=False, float_format="%.3f")
     draw(frame, options.out)
     print(frame.to_string(index=False))
     grown = growth(frame)
