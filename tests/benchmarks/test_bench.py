@@ -35,6 +35,7 @@ TINY = {
     "nothing_to_do": {},
     "large_report": {"videos": 3, "classes": 8, "seeds": 2},
     "rank_start": {},
+    "page_with_figures": {},
 }
 
 
