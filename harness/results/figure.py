@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 DPI = 160
-FORMS = ("png", "svg")
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,13 @@ class Figure:
     folded: bool = False  # whether a page shows it on demand only
 
 
-def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
-    """Return the figure in each form; equal figures give equal bytes, whatever a matplotlibrc says."""
+def forms(svg: bool) -> tuple[str, ...]:
+    """Return the suffixes of a figure's files."""
+    return ("png", "svg") if svg else ("png",)
+
+
+def render(figure: Figure, svg: bool = False) -> dict[str, bytes]:
+    """Return the figure as PNG and, where asked, SVG; equal figures give equal bytes, whatever a matplotlibrc says."""
     import matplotlib
 
     data = {}
@@ -35,7 +39,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": figure.title, "svg.fonttype": "path"})
         drawing = figure.draw()
-        for form in forms:
+        for form in forms(svg):
             out = BytesIO()
             metadata = {"Date": None} if form == "svg" else {}
             drawing.savefig(out, format=form, dpi=DPI, bbox_inches="tight", metadata=metadata)
@@ -43,7 +47,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
     return data
 
 
-def save(figure: Figure, folder: Path, stem: str) -> None:
-    """Write STEM.png and STEM.svg. Raise OSError."""
-    for form, data in render(figure).items():
+def save(figure: Figure, folder: Path, stem: str, svg: bool) -> None:
+    """Write STEM.png and, where asked, STEM.svg. Raise OSError."""
+    for form, data in render(figure, svg).items():
         (folder / f"{stem}.{form}").write_bytes(data)

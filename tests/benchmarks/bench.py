@@ -6,8 +6,8 @@ Both forms of a row run in turns in the same process and their medians are compa
 `--clock cpu` the process's own seconds are taken, which other processes hardly move; use it with `--threads 1`.
 
 A row is a function of rows.py (the model), costs.py and digests.py (what stands around it), commands.py or reporting.py
-(whole commands, by their own clock), in the list ROWS: sizes as keyword arguments with the issue's sizes as defaults, so that
-a test can run it tiny. It returns what it measured, a Row.
+(whole commands, by their own clock), in the list ROWS: sizes as keyword arguments with the issue's sizes as defaults,
+so that a test can run it tiny. It returns what it measured, a Row.
 """
 
 import argparse
