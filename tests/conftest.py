@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
 from harness.tracking import client, opening
 
@@ -70,3 +72,15 @@ def forget_stores() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files marked `long` first: begun last, one of them would keep a worker waiting for the other."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+class FilesInTurn(LoadFileScheduling):
+    """A file's tests in one worker, all that use the one Slurm in the same: another would wait for its lock."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "Slurm" if file.startswith("tests/system/") and "slurm" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesInTurn:
+    return FilesInTurn(config, log)

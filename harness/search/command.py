@@ -61,6 +61,7 @@ def work(request: Request, index: int, progress: Progress) -> None:
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
+        launcher.warm()  # imports torch, which takes seconds, while the storage and MLflow are opened
         Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
     except Stopped as stop:
         if stop.status == "cancelled" and not keeper.at_work():

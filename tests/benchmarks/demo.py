@@ -33,8 +33,11 @@ MOST = 1.3  # times the bare loop
 NAMES = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
 
 
-def bare(root: Path) -> None:
-    """Train and evaluate what a finished root holds, in this process; raises AssertionError where it comes out else."""
+def bare(root: Path, share: tuple[int, int] = (0, 1)) -> None:
+    """Train and evaluate what a finished root holds, in this process; raises AssertionError where it comes out else.
+
+    `share`: (i, n) takes the i-th of n shares of the trainings, and the evaluations of these.
+    """
     import numpy as np
     import torch
     from safetensors.torch import load_file
@@ -47,12 +50,11 @@ def bare(root: Path) -> None:
 
     rank = runtime.this_rank()
     specs = {folder: read(folder) for folder in sorted((root / "jobs").iterdir())}
-    dataset = build.dataset(next(iter(specs.values())).data)
-    classes, models = len(dataset.classes), {}
-    for folder, job in specs.items():
-        if not isinstance(job, TrainSpec):
-            continue
-        trainer, options = train.Trainer(job, classes, rank), job.train
+    trainings = [(folder, job) for folder, job in specs.items() if isinstance(job, TrainSpec)]
+    models = {}
+    for folder, job in trainings[share[0] :: share[1]]:
+        dataset, options = build.dataset(job.data), job.train
+        trainer = train.Trainer(job, len(dataset.classes), rank)
         trainer.start(None)
         stream = TrainStream(
             dataset,
@@ -70,19 +72,24 @@ def bare(root: Path) -> None:
         kept = load_file(folder / "weights.safetensors")
         assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items()), folder
     tasks = [evaluate.task(folder) for folder, job in specs.items() if isinstance(job, EvaluateSpec)]
-    whose = sorted({one.worker(member) for one in tasks for member in one.members}, key=lambda who: who.member)
-    workers = {who: Stages(models[who.member], who.geometry, who.precision, rank.device) for who in whose}
-    for video in dataset.videos("val"):
-        counts = {one.folder: torch.zeros(classes, classes, dtype=torch.int64) for one in tasks}
-        for stages in workers.values():
-            stages.start()
-        for _, frame in evaluate.read_ahead(dataset, "val", video):
-            image = torch.from_numpy(frame.image).permute(2, 0, 1)[None].float()
-            label = torch.from_numpy(frame.label)
-            for one, seen in evaluate.masks(tasks, workers, image, {}):
-                counts[one.folder] += confusion(label, seen.mask, classes)
-        for one in tasks:
-            assert np.array_equal(np.load(one.file(video))["confusion"], counts[one.folder]), one.file(video)
+    tasks = [task for task in tasks if all(member in models for member in task.members)]
+    for group in evaluate.same_frames(tasks):
+        job = group[0].job
+        dataset = build.dataset(job.data)
+        classes = len(dataset.classes)
+        whose = sorted({task.worker(member) for task in group for member in task.members}, key=lambda who: who.member)
+        workers = {who: Stages(models[who.member], who.geometry, who.precision, rank.device) for who in whose}
+        for video in dataset.videos(job.split):
+            counts = {task.folder: torch.zeros(classes, classes, dtype=torch.int64) for task in group}
+            for stages in workers.values():
+                stages.start()
+            for _, frame in evaluate.read_ahead(dataset, job.split, video):
+                image = torch.from_numpy(frame.image).permute(2, 0, 1)[None].float()
+                label = torch.from_numpy(frame.label)
+                for task, predicted in evaluate.masks(group, workers, image, {}):
+                    counts[task.folder] += confusion(label, predicted.mask, classes)
+            for task in group:
+                assert np.array_equal(np.load(task.file(video))["confusion"], counts[task.folder]), task.file(video)
 
 
 def span(folder: Path) -> tuple[float, float]:
@@ -125,9 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="the run's words (default: none, the demo)")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.bare is not None:
-        bare(options.bare)
+        index, _, shares = options.share.partition("/")
+        bare(options.bare, (int(index), int(shares)))
         return 0
     found = []
     for _ in range(options.repeats):

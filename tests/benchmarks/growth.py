@@ -4,7 +4,7 @@
 
 Writes growth.csv (series, x, seconds, megabytes), growth_evaluation.png and growth_store.png. An evaluation is measured
 in a process of its own, with untrained members at a tiny size; its seconds leave out the start and its peak memory has
-it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs.
+it in. `plan`, `status` and `report` are whole commands on a root and a store that hold N runs and N / 100 plans.
 """
 
 import argparse
@@ -39,7 +39,8 @@ EVALUATION: dict[str, Sequence[Any]] = {
     "scales": (1, 2, 3, 5),
 }
 SCALES = (1.0, 0.75, 1.25, 1.5, 1.75)
-RUNS = (10, 100, 1000)
+RUNS = (10, 100, 1000, 10_000)
+PLANS = 100  # saved in the output directory with the most runs; with fewer, in proportion
 MOST = 2.0  # times as long with the most runs as with the fewest
 COMMANDS = {
     "plan": ("plan", "ablation_ensemble", "--json"),
@@ -89,11 +90,13 @@ def evaluations(series: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def fill(folder: Path, runs: int) -> None:
-    """A root and a store with a finished Table 1 and, beside it, as many other finished runs."""
+    """A root and a store with a finished Table 1 and, beside it, as many other finished runs, and plans."""
     import finished_root
 
     from harness.common.atomic_files import write_json
+    from harness.config import compose
     from harness.launch import runner
+    from harness.plan import plan, saved_plans
     from harness.tracking.client import FINGERPRINT, PLAN, Tracking
 
     os.chdir(folder)
@@ -101,6 +104,9 @@ def fill(folder: Path, runs: int) -> None:
     tracking = Tracking()
     tracking.connect()
     runner.run(made, RunOptions(command=("harness",)), SILENT)
+    for index in range(PLANS * runs // RUNS[-1]):
+        words = [*finished_root.OVERRIDES, f"train.epochs={1000 + index}"]
+        saved_plans.keep(plan.make(["ablation_ensemble"], compose.compose("demo", words), made.root), ("harness",))
     (real,) = made.experiments
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")

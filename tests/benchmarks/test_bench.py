@@ -6,6 +6,7 @@ import tempfile
 import in_process
 import one_model
 import pytest
+import tiny_study
 import torch
 from benchmarks import bench, costs, rows
 from benchmarks.measure import Measure, Row, extra_memory
@@ -36,6 +37,7 @@ TINY = {
     "large_report": {"videos": 3, "classes": 8, "seeds": 2},
     "rank_start": {},
     "page_with_figures": {},
+    "study_workers": {"trials": 4, "words": tiny_study.TINY},
 }
 
 
