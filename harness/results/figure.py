@@ -3,10 +3,12 @@
 A figure is drawn when it is written, so that a table alone waits for no plotting library.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,23 @@ class Figure:
     alt: str
     draw: Callable[[], "matplotlib.figure.Figure"] = field(compare=False, repr=False)
     folded: bool = False  # whether a page shows it on demand only
+
+
+@contextmanager
+def imported_meanwhile() -> Iterator[None]:
+    """Import the drawing libraries in a thread while the caller waits for other things, and imports nothing."""
+    thread = Thread(target=import_libraries)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def import_libraries() -> None:
+    """Import what draws; what is wrong with it is said where something is drawn."""
+    with suppress(Exception):
+        import seaborn  # noqa: F401
 
 
 def forms(svg: bool) -> tuple[str, ...]:

@@ -5,9 +5,9 @@
 Both forms of a row run in turns in the same process and their medians are compared, so a busy machine moves both. With
 `--clock cpu` the process's own seconds are taken, which other processes hardly move; use it with `--threads 1`.
 
-A row is a function of rows.py (the model), costs.py and digests.py (what stands around it), or commands.py, reporting.py
-and searching.py (whole commands, by their own clock), in the list ROWS: sizes as keyword arguments with the issue's sizes as defaults,
-so that a test can run it tiny. It returns what it measured, a Row.
+A row is a function of rows.py (the model), costs.py and digests.py (what stands around it), or commands.py,
+reporting.py and searching.py (whole commands, by their own clock), in the list ROWS: sizes as keyword arguments with
+the issue's sizes as defaults, so that a test can run it tiny. It returns what it measured, a Row.
 """
 
 import argparse

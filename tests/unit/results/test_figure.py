@@ -1,10 +1,14 @@
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import matplotlib.figure
+import pytest
 from PIL import Image
 
 from harness.results import table
-from harness.results.figure import Figure, render
+from harness.results.figure import Figure, imported_meanwhile, render
 from harness.results.table import Report
 
 
@@ -27,3 +31,24 @@ def test_a_report_writes_its_figures_as_png_and_where_asked_as_svg(tmp_path: Pat
 
 def test_equal_figures_have_equal_bytes() -> None:
     assert render(Figure("T", "", draw), svg=True) == render(Figure("T", "", draw), svg=True)
+
+
+def test_libraries_are_imported_while_others_work() -> None:
+    code = """
+import sys
+from harness.results.figure import imported_meanwhile
+before = "seaborn" in sys.modules
+with imported_meanwhile():
+    pass
+print(before, "seaborn" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["False", "True"], "")
+
+
+def test_libraries_that_cannot_be_imported_fail_who_draws_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seaborn", None)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), imported_meanwhile():
+        raise ZeroDivisionError
+    assert threading.active_count() == before
