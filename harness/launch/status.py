@@ -1,5 +1,6 @@
 """Jobs that run and jobs that died, by the output directory and Slurm's queue: neither torch nor MLflow is asked."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -47,12 +48,34 @@ class Status:
 def look(root: Path, everything: bool = False, now: float | None = None) -> list[Status]:
     """Return the jobs that run or wait, then those of the last day (`everything`: all), the youngest first."""
     now = time.time() if now is None else now
-    folders = [files for files in OutputDir(root).job_dirs() if files.job_file.exists() or files.slurm_file.exists()]
-    recent = {files.name: age(files, now) for files in folders}
-    queue = slurm_queue.ask({sent.slurm_job for files in folders if (sent := submission(files)) is not None})
-    statuses = [(examine(files, queue, now), recent[files.name]) for files in folders]
+    entries = {files: listing(files.folder) for files in OutputDir(root).job_dirs()}
+    ages = {
+        files: now - max((times.get(path.name, 0.0) for path in activity(files)), default=0.0)
+        for files, times in entries.items()
+        if files.job_file.name in times or files.slurm_file.name in times
+    }
+    submissions = [sent for files in ages if files.slurm_file.name in entries[files] and (sent := submission(files))]
+    queue = slurm_queue.ask({sent.slurm_job for sent in submissions})
+
+    def may_be_shown(files: JobDir) -> bool:  # an output directory holds thousands that ended long ago
+        if everything or ages[files] < RECENT or files.slurm_file.name in entries[files]:
+            return True
+        return files.attempts.name in entries[files] and lease.current_holder(files.folder) is not None
+
+    statuses = [(examine(files, queue, now), old) for files, old in ages.items() if may_be_shown(files)]
     shown = [(status, old) for status, old in statuses if everything or status.state in LIVE or old < RECENT]
     return [status for status, _ in sorted(shown, key=lambda pair: (pair[0].state not in LIVE, pair[1]))]
+
+
+def listing(folder: Path) -> dict[str, float]:
+    """Return a folder's entries with the time at which each was last written, in one look."""
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_mtime for entry in entries}
+
+
+def activity(files: JobDir) -> tuple[Path, ...]:
+    """Return the files that are written while a job is worked on."""
+    return files.events_file, files.outcome_file, files.how_file, files.slurm_file
 
 
 def rehearsing(root: Path) -> str | None:
@@ -175,9 +198,3 @@ def span(seconds: float | None) -> str:
 def as_json(statuses: list[Status]) -> JsonObject:
     """Return the document that `status --json` prints."""
     return {"schema": 1, "jobs": [asdict(status) for status in statuses]}
-
-
-def age(files: JobDir, now: float) -> float:
-    """Return the seconds since anything of a job was written."""
-    written = [files.events_file, files.outcome_file, files.how_file, files.slurm_file]
-    return now - max((path.stat().st_mtime for path in written if path.exists()), default=0.0)

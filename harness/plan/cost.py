@@ -7,7 +7,7 @@ stated rate. "GPU" stands for whatever a rank ran on.
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -61,8 +61,8 @@ def costs(
 
     What is counted is shared by so many ranks; None: as many as a run takes here.
     """
-    measured = finished(plan.root)
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
+    measured = finished(plan.root, {like(to_json(job.spec()), plan.root, plan) for job in missing})
     if counted and ranks is None:
         ranks = machine.ranks(plan.config.micro_batch, machine.gpus())
     return [_launch(plan, launch, measured, counted or {}, rate, ranks or 1) for launch in launches(missing)]
@@ -104,19 +104,23 @@ def units(plan: Plan, launch: Sequence[Job]) -> float | None:
     return job.config.content.videos.get(job.split)
 
 
-def finished(root: Path) -> dict[str, UnitCost]:
-    """Finished jobs by what they are like."""
+def finished(root: Path, wanted: Collection[str]) -> dict[str, UnitCost]:
+    """Return what finished jobs took, by what they are like; of several that are alike, the last by fingerprint."""
     measured: dict[str, UnitCost] = {}
-    for files in OutputDir(root).job_dirs():
+    for files in reversed(list(OutputDir(root).job_dirs())):
+        if len(measured) == len(wanted):
+            break
         outcome, job = files.outcome(), files.description()
         if outcome is None or outcome.status != "finished" or not outcome.step or "identity" not in job:
             continue
-        measured[like(job, root, None)] = UnitCost(
-            seconds=Replay.of(files.events_file).seconds / outcome.step,
-            world=(outcome.provenance or {}).get("world", 1),
-            bytes=gc.size(files.folder),
-            weights=files.weights_file.stat().st_size if files.weights_file.exists() else 0,
-        )
+        key = like(job, root, None)
+        if key in wanted and key not in measured:
+            measured[key] = UnitCost(
+                seconds=Replay.of(files.events_file).seconds / outcome.step,
+                world=(outcome.provenance or {}).get("world", 1),
+                bytes=gc.size(files.folder),
+                weights=files.weights_file.stat().st_size if files.weights_file.exists() else 0,
+            )
     return measured
 
 

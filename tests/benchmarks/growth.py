@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -111,6 +113,8 @@ def fill(folder: Path, runs: int) -> None:
     place = tracking.find(real.name, [real.digest], tag=PLAN)[real.digest].experiment_id
     parent = tracking.parent(place, "another plan", "another")
     (job, *_) = (job for job in made.jobs if job.inputs)
+    content = to_json(job.spec())
+    content["identity"]["split"] = "another"  # no job that is planned is like it
     for index in range(runs):
         name = f"{index:016x}"
         key = {"harness.role": "cell", FINGERPRINT: name}
@@ -119,13 +123,17 @@ def fill(folder: Path, runs: int) -> None:
         tracking.finish(run, "FINISHED")
         other = folder / "runs" / "jobs" / name
         other.mkdir()
-        write_json(other / "job.yaml", to_json(job.spec()))
-        write_json(other / "outcome.json", {"status": "finished", "seconds": 1.0, "provenance": {}})
+        write_json(other / "job.yaml", content)
+        for file in ("outcome.json", "how.json"):
+            shutil.copyfile(made.directory(job) / file, other / file)
+        for file in other.iterdir():
+            os.utime(file, 2 * (time.time() - 3600 * index,))  # one an hour: so many are not of one day
 
 
 def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """Seconds of each command, the median of some calls, with so many runs in root and store."""
+    """CPU seconds of each command, the median of some calls, with so many runs in root and store."""
     import finished_root
+    from benchmarks.commands import cpu_seconds
 
     kept = child_environment()
     for size in sizes:
@@ -134,13 +142,9 @@ def stores(sizes: Sequence[int], repeats: int = 3) -> Iterator[dict[str, Any]]:
             subprocess.run([sys.executable, __file__, "--fill", place, str(size)], check=True, env=kept)
             for name, words in COMMANDS.items():
                 more = () if name == "status" else finished_root.OVERRIDES
-                command = [sys.executable, "-m", "harness.cli", *words, *more]
-                took = []
-                for _ in range(repeats):
-                    begun = time.perf_counter()
-                    subprocess.run(command, cwd=place, env=kept, check=True, capture_output=True)
-                    took.append(time.perf_counter() - begun)
-                yield {"series": name, "x": size, "seconds": sorted(took)[repeats // 2]}
+                command = (Path(place), ("-m", "harness.cli", *words, *more))
+                seconds = [cpu_seconds(command) for _ in range(repeats)]
+                yield {"series": name, "x": size, "seconds": statistics.median(seconds)}
 
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
@@ -170,7 +174,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
             axis.set_xscale("log")
             axis.set_ylim(bottom=0)
             axis.set_xlabel("runs in the root and the store")
-            axis.set_ylabel("seconds")
+            axis.set_ylabel("seconds of CPU")
             axis.legend()
             return figure
 
@@ -198,7 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     points = [] if options.only == "store" else list(evaluations(EVALUATION))
     points += [] if options.only == "evaluation" else list(stores(RUNS))
     frame = pd.DataFrame(points, columns=["series", "x", "seconds", "megabytes"])
-    frame.to_csv(options.out / "growth.csv", index=False, float_format="%.3f")
+    table = options.out / "growth.csv"
+    if options.only and table.exists():  # what is not measured now stays
+        before = pd.read_csv(table)
+        frame = pd.concat([before[~before["series"].isin(frame["series"])], frame])
+    frame.to_csv(table, index=False, float_format="%.3f")
     draw(frame, options.out)
     print(frame.to_string(index=False))
     grown = growth(frame)

@@ -20,7 +20,6 @@ SEARCH = """from experiments.searches.momentum import *
 from harness.plan.search_space import Named
 LOOKS, REPEATS, PRUNER = 1, 0, Named("NopPruner", {})
 """
-WORDS = ("train.epochs=4", "train.checkpoint_every=1000")
 
 
 @dataclass
@@ -41,7 +40,7 @@ def spent() -> Iterator[Spent]:
     seconds.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def study_workers(measure: Measure, trials: int = 24, words: Sequence[str] = WORDS) -> Row:
+def study_workers(measure: Measure, trials: int = 24, words: Sequence[str] = ()) -> Row:
     """`harness search` with two workers; the bare loops train and evaluate half of its trials each, one run of both."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -66,7 +65,7 @@ def study_workers(measure: Measure, trials: int = 24, words: Sequence[str] = WOR
     cpu = f"{shown(study.cpu)} over {shown(bare.cpu)} of processors"
     return Row(
         "a study, two workers",
-        f"{trials} trials, {' '.join(words)}",
+        f"{trials} trials of the demo {' '.join(words)}".strip(),
         f"{shown(ours)} ({cpu})",
         f"two bare loops: {shown(floor)}",
         ours / floor,

@@ -15,6 +15,7 @@ from harness.common.atomic_files import read_json
 from harness.config import plugins
 from harness.config.compose import PluginSpec
 from harness.jobdir.replay import Replay
+from harness.launch.launchers import inline
 from harness.launch.launchers._environment import child_environment
 from harness.launch.supervisor import Launcher
 
@@ -175,6 +176,15 @@ def test_a_worker_that_cannot_start_ends_its_launch(tmp_path: Path, monkeypatch:
         assert not (tmp_path / "outcome.json").exists()
     launcher.close()
     assert not launcher.running()
+
+
+def test_a_worker_that_was_sent_nothing_is_not_waited_for(tmp_path: Path) -> None:
+    launcher = inline.Launcher(1, tmp_path / "logs")
+    launcher.warm()
+    assert launcher._worker is not None
+    process = launcher._worker.process
+    launcher.close()
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,8 @@ class Launcher:
         """Let the worker end."""
         if self._worker is not None and self._worker.process.poll() is None:
             self._worker.hang_up()
+            if self._worker.unused:  # it still imports torch, for seconds, and has nothing to save
+                self._worker.process.kill()
             try:
                 self._worker.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -101,10 +103,12 @@ class _Worker:
             )
         os.close(launches)
         os.close(answers)
+        self.unused = True  # it was sent nothing
         self.leaving = False  # a signal has stopped it: it takes no further launch
 
     def send(self, line: str) -> None:
         """Hand over a launch. Raise BrokenPipeError where the worker has died."""
+        self.unused = False
         os.write(self._launches, f"{line}\n".encode())
 
     def answered(self) -> bool:

@@ -8,6 +8,7 @@ from one_model import begun, end, finished, made
 
 from harness.cli import jobs
 from harness.common.atomic_files import write_json
+from harness.jobdir import lease
 from harness.jobdir.paths import JobDir
 from harness.launch import status
 from harness.launch.launchers import _sbatch
@@ -123,3 +124,29 @@ def test_sync_where_there_is_no_slurm_closes_nothing_that_waits(
     monkeypatch.setattr(_sbatch, "queue", lambda numbers: None)
     assert Sync(tmp_path, store).once() == 1
     assert store.get(publisher.plan_runs["one_model"].run).status == "RUNNING"
+
+
+def test_a_job_that_ended_long_ago_is_not_examined_one_that_is_held_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, held = made(tmp_path), made(tmp_path, "seed=3")
+    for plan in (ended, held):
+        finished(plan)
+    job = held.jobs[0]
+    claim = lease.Claim(held.directory(job)).take()
+    assert claim is not None
+    examined_jobs: list[str] = []
+    examine = status.examine
+
+    def noted(files: JobDir, queue: Queue, now: float) -> status.Status:
+        examined_jobs.append(files.name)
+        return examine(files, queue, now)
+
+    monkeypatch.setattr(status, "examine", noted)
+    tomorrow = time.time() + status.RECENT + 60
+    (shown,) = status.look(tmp_path, now=tomorrow)
+    assert (shown.fingerprint, shown.state) == (job.fingerprint, "running")
+    assert examined_jobs == [job.fingerprint]
+    claim.renew(released=True)
+    assert status.look(tmp_path, now=tomorrow) == []
+    assert len(status.look(tmp_path, everything=True, now=tomorrow)) == len({*ended.jobs, *held.jobs})
