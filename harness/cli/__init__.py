@@ -3,6 +3,7 @@
 One file for each group of commands; `options` are the flags they share, `parse` turns words into a plan.
 """
 
+import gc
 import logging
 import signal
 import sys
@@ -106,6 +107,7 @@ def entry() -> None:
     """Run the console script; a defect's traceback is shown without passwords."""
     in_utf8()
     never_refuse()
+    gc.set_threshold(50_000)  # imports make many objects and no garbage
     try:
         code = main()
     except Exception as error:
@@ -113,4 +115,5 @@ def entry() -> None:
             log.error("".join(traceback.format_exception(error)).rstrip())
         code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
+    gc.freeze()  # Python, while it ends, would look for cycles among all objects of all libraries
     sys.exit(code)

@@ -77,6 +77,7 @@ class ReportConfig:
     # points of mIoU: "no difference" where the interval lies between -margin and +margin
     margin: float = field(default=0.3, metadata={"range": "(0, inf)"})
     columns: tuple[str, ...] = ()  # of COST_COLUMNS: what a frame costs, in the main table too
+    svg: bool = False  # figures as SVG, too, and in the page as such
 
 
 @dataclass(frozen=True)

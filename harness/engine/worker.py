@@ -6,6 +6,7 @@ warm: stdout is anybody's, and a line that is printed there is no answer. {"pref
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -162,4 +163,6 @@ def _next_line(source: TextIO, stop: Stop) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # Python, while it ends, would look for cycles among all objects of torch
+    sys.exit(code)

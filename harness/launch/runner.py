@@ -30,7 +30,7 @@ from harness.plan.outcome import FAILED, of_plan
 from harness.plan.plan import Experiment, Plan
 from harness.report.folder import collect_evidence, point, write_report
 from harness.report.review import render
-from harness.results import cells, rows, score
+from harness.results import cells, figure, rows, score
 from harness.results.rows import Context, Row
 from harness.results.table import Report
 from harness.tracking import registry
@@ -88,7 +88,8 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                     publisher.probe(todo, options.command)
                 publisher.open(todo)
                 try:
-                    scheduler.run(launcher, publisher, progress, facts)
+                    with figure.imported_meanwhile():
+                        scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
                             f"data changed while jobs ran: {changes}; new results may use old or new data: --rerun ROW"

@@ -16,7 +16,7 @@ from harness.common.atomic_files import JsonObject, read_json, write_json
 from harness.common.errors import UnfitError
 from harness.config.plugins import PROJECT
 from harness.results.rows import Context, Row
-from harness.results.table import Report, figure_files
+from harness.results.table import Report
 
 NAME = "figures.json"
 SOURCES = ("reports", "harness/results")
@@ -34,22 +34,22 @@ def inputs(report: Report, rows: Sequence[Row], context: Context) -> str | None:
     return digest.hexdigest()
 
 
-def current(report: Report, inputs: str | None, folder: Path) -> bool:
+def current(files: Sequence[str], inputs: str | None, folder: Path) -> bool:
     """Return whether every figure is in the folder as it would be drawn."""
     try:
         stored = read_json(folder / NAME)
-        return bool(stored) and stored == stamp(report, inputs, folder)
+        return bool(stored) and stored == stamp(files, inputs, folder)
     except (OSError, UnfitError):
         return False
 
 
-def keep(report: Report, inputs: str | None, folder: Path) -> None:
+def keep(files: Sequence[str], inputs: str | None, folder: Path) -> None:
     """Write the stamp of figures that were just drawn. Raise OSError."""
-    if inputs is not None and report.figures:
-        write_json(folder / NAME, stamp(report, inputs, folder))
+    if inputs is not None and files:
+        write_json(folder / NAME, stamp(files, inputs, folder))
 
 
-def stamp(report: Report, inputs: str | None, folder: Path) -> JsonObject:
+def stamp(files: Sequence[str], inputs: str | None, folder: Path) -> JsonObject:
     """Return the stamp of the figures as they lie in the folder. Raise OSError where one does not."""
-    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in figure_files(report)}
-    return {"schema": 1, "inputs": inputs, "files": files}
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    return {"schema": 1, "inputs": inputs, "files": digests}

@@ -52,10 +52,11 @@ def write_report(report: Report, rows: Sequence[Row], context: Context, folder: 
     Raise OSError.
     """
     inputs = figure_stamp.inputs(report, rows, context)
-    drawn = figure_stamp.current(report, inputs, folder)
-    paths = table.write(report, folder, draw=not drawn)
+    files = table.figure_files(report, context.svg)
+    drawn = figure_stamp.current(files, inputs, folder)
+    paths = table.write(report, folder, draw=not drawn, svg=context.svg)
     if not drawn:
-        figure_stamp.keep(report, inputs, folder)
+        figure_stamp.keep(files, inputs, folder)
     return [*paths, html_report.write(report, rows, context, folder)]
 
 

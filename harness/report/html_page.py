@@ -1,6 +1,7 @@
 """What every HTML page of the harness has: one file with no network, one script of its own, and names escaped.
 
-Figures are inside it as SVG; its content security policy allows its own script by hash and nothing else.
+Figures are inside it as PNG, or as SVG with `report.svg`; its content security policy allows its own script by hash
+and nothing else.
 """
 
 import base64
@@ -12,8 +13,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from harness.results import table
+from harness.results.figure import DPI
 from harness.results.rows import Context
 from harness.results.table import Report, Table, stem
 
@@ -38,12 +41,12 @@ def render(
 ) -> str:
     """Return a page's text: `before` and `after` are the template's own sections around figures and appendix.
 
-    Figures whose SVG is not in the folder are left out.
+    Figures that are not in the folder are left out.
     """
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters["whole"] = whole
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    pictures = figures(report, folder)
+    pictures = figures(report, folder, context.svg)
     contents = [("tables", "Results"), *before, *([("figures", "Figures")] if pictures else [])]
     contents += [(name, capitalised(each.title.rpartition(": ")[2])) for name, each in report.appendix.items()]
     return environment.get_template(template).render(
@@ -83,16 +86,23 @@ def whole(cell: str) -> str:
     return re.sub(r"(?<=[\d)\]]) (?=[±%])|(?<=±) |(?<=,) (?=[−+\d])", "\u00a0", cell)
 
 
-def figures(report: Report, folder: Path) -> list[dict[str, Any]]:
-    """Return those whose SVG is there, as pictures inside the page."""
+def figures(report: Report, folder: Path, svg: bool) -> list[dict[str, Any]]:
+    """Return those that are there as pictures inside the page, in the size in which they were drawn."""
     pictures: list[dict[str, Any]] = []
     for name, figure in report.figures.items():
-        path = folder / f"{stem(name)}.svg"
+        path = folder / f"{stem(name)}.{'svg' if svg else 'png'}"
         if path.is_file():
-            source = inside("image/svg+xml", path.read_bytes())
-            pictures.append({"name": stem(name), "title": figure.title, "alt": figure.alt, "source": source})
-            pictures[-1]["folded"] = figure.folded
+            picture = {"name": stem(name), "title": figure.title, "alt": figure.alt, "folded": figure.folded}
+            picture["source"] = inside("image/svg+xml" if svg else "image/png", path.read_bytes())
+            picture["width"] = None if svg else width(path)
+            pictures.append(picture)
     return pictures
+
+
+def width(path: Path) -> int:
+    """Return a PNG's width in CSS pixels, of which an inch has 96; an SVG says its own."""
+    with Image.open(path) as image:
+        return round(96 * image.width / DPI)
 
 
 def inside(kind: str, data: bytes) -> str:

@@ -237,7 +237,7 @@ def save(panels: Sequence[Panel], folder: Path) -> list[dict[str, object]]:
         old.unlink()
     for panel in panels:
         if not shows(folder / panel.file, panel.image):
-            panel.image.save(folder / panel.file, optimize=True)
+            panel.image.save(folder / panel.file)
     keys = ("file", "title", "alt", "classes", "cells", "tile")
     return [{key: getattr(panel, key) for key in keys} for panel in panels]
 

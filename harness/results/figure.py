@@ -3,17 +3,18 @@
 A figure is drawn when it is written, so that a table alone waits for no plotting library.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 DPI = 160
-FORMS = ("png", "svg")
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,30 @@ class Figure:
     folded: bool = False  # whether a page shows it on demand only
 
 
-def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
-    """Return the figure in each form; equal figures give equal bytes, whatever a matplotlibrc says."""
+@contextmanager
+def imported_meanwhile() -> Iterator[None]:
+    """Import the drawing libraries in a thread while the caller waits for other things, and imports nothing."""
+    thread = Thread(target=import_libraries)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def import_libraries() -> None:
+    """Import what draws; what is wrong with it is said where something is drawn."""
+    with suppress(Exception):
+        import seaborn  # noqa: F401
+
+
+def forms(svg: bool) -> tuple[str, ...]:
+    """Return the suffixes of a figure's files."""
+    return ("png", "svg") if svg else ("png",)
+
+
+def render(figure: Figure, svg: bool = False) -> dict[str, bytes]:
+    """Return the figure as PNG and, where asked, SVG; equal figures give equal bytes, whatever a matplotlibrc says."""
     import matplotlib
 
     data = {}
@@ -35,7 +58,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": figure.title, "svg.fonttype": "path"})
         drawing = figure.draw()
-        for form in forms:
+        for form in forms(svg):
             out = BytesIO()
             metadata = {"Date": None} if form == "svg" else {}
             drawing.savefig(out, format=form, dpi=DPI, bbox_inches="tight", metadata=metadata)
@@ -43,7 +66,7 @@ def render(figure: Figure, forms: tuple[str, ...] = FORMS) -> dict[str, bytes]:
     return data
 
 
-def save(figure: Figure, folder: Path, stem: str) -> None:
-    """Write STEM.png and STEM.svg. Raise OSError."""
-    for form, data in render(figure).items():
+def save(figure: Figure, folder: Path, stem: str, svg: bool) -> None:
+    """Write STEM.png and, where asked, STEM.svg. Raise OSError."""
+    for form, data in render(figure, svg).items():
         (folder / f"{stem}.{form}").write_bytes(data)

@@ -102,6 +102,7 @@ class Context:
     vc: str = "official"  # which video consistency is printed: official or strict
     margin: float = stats.MARGIN  # points of mIoU below which a difference is none
     columns: tuple[str, ...] = ()  # of COST that the main table has, too
+    svg: bool = False  # whether figures are SVG, too
 
     def cost(self, row: "Row") -> FrameCost:
         """Return what a frame of a row takes."""
@@ -273,6 +274,7 @@ def context(
         vc=experiment.config["evaluate"].get("vc") or "official",
         margin=options.get("margin", stats.MARGIN),
         columns=tuple(options.get("columns", ())),
+        svg=options.get("svg", False),
     )
 
 

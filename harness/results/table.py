@@ -206,10 +206,11 @@ def report_markdown(report: Report, appendix: bool = False) -> str:
     return "\n".join(parts)
 
 
-def write(report: Report, folder: Path, draw: bool = True) -> list[Path]:
-    """Write report.md, every table as .csv and .tex, every figure as .png and .svg, by name; returns their paths.
+def write(report: Report, folder: Path, draw: bool = True, svg: bool = False) -> list[Path]:
+    """Write report.md, every table as .csv and .tex, every figure as .png, by name; returns their paths.
 
-    Figures that are there already need not be drawn. Raise OSError.
+    With `svg` figures are .svg, too; without, an earlier .svg is removed. Figures that are there already need not be
+    drawn. Raise OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": report_markdown(report, appendix=True)}
@@ -218,15 +219,18 @@ def write(report: Report, folder: Path, draw: bool = True) -> list[Path]:
         texts[f"{stem(name)}.tex"] = latex(table)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    files = figure_files(report, svg)
+    for name in {*figure_files(report, svg=True)} - {*files}:
+        (folder / name).unlink(missing_ok=True)
     if draw:
         for name, each in report.figures.items():
-            figure.save(each, folder, stem(name))
-    return [folder / name for name in (*texts, *figure_files(report))]
+            figure.save(each, folder, stem(name), svg)
+    return [folder / name for name in (*texts, *files)]
 
 
-def figure_files(report: Report) -> list[str]:
+def figure_files(report: Report, svg: bool) -> list[str]:
     """Return the names of the files of a report's figures."""
-    return [f"{stem(name)}.{form}" for name in report.figures for form in figure.FORMS]
+    return [f"{stem(name)}.{form}" for name in report.figures for form in figure.forms(svg)]
 
 
 def stem(name: str) -> str:

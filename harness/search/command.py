@@ -158,7 +158,7 @@ def conclude(request: Request, study: Study, keeper: Keeper, publisher: SilentSt
     importance, facts = keeper.importance(), context(request, study)
     summary = report_of.render(study, trials, importance, keeper.confirmed(), facts)
     folder = OutputDir(Path(request.root)).reports / f"search_{study.name}"
-    write(summary, folder)
+    write(summary, folder, svg=facts.svg)
     where, away, pages = "", None, {}
     try:
         publisher.catch_up(trials)

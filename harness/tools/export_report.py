@@ -20,7 +20,7 @@ from harness.report.folder import write_report
 from harness.report.review import Review
 from harness.results.table import clean, markdown_text, report_markdown, stem
 
-KEPT = ("*.csv", "*.tex", "*.png")
+KEPT = ("*.csv", "*.tex", "*.png", "*.svg")
 LEFT_OUT = ("progress",)  # events of a journal that its metrics repeat
 PLACE = re.compile(r"(?<![\w.])(?:~|/)[^\s'\",;:=]*/[^\s'\",;:=]*")  # a path from the root or the home directory
 

@@ -5,9 +5,9 @@
 Both forms of a row run in turns in the same process and their medians are compared, so a busy machine moves both. With
 `--clock cpu` the process's own seconds are taken, which other processes hardly move; use it with `--threads 1`.
 
-A row is a function of rows.py (the model), costs.py, digests.py and evaluating.py (what stands around it) or
-commands.py (whole commands, by their own clock), in the list ROWS: sizes as keyword arguments with the issue's sizes as
-defaults, so that a test can run it tiny. It returns what it measured, a Row.
+A row is a function of rows.py (the model), costs.py, digests.py and evaluating.py (what stands around it), or
+commands.py, reporting.py and searching.py (whole commands, by their own clock), in the list ROWS: sizes as keyword
+arguments with the issue's sizes as defaults, so that a test can run it tiny. It returns what it measured, a Row.
 """
 
 import argparse
@@ -26,11 +26,14 @@ if __name__ == "__main__" and "GLIBC_TUNABLES" not in os.environ:  # as every ra
     os.execve(sys.executable, [sys.executable, *sys.argv], child_environment())
 
 import torch  # noqa: E402
-from benchmarks import commands, costs, digests, evaluating, rows, searching  # noqa: E402
+from benchmarks import commands, costs, digests, evaluating, reporting, rows, searching  # noqa: E402
 from benchmarks.measure import CLOCKS, Measure, Row  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-ROWS = [*rows.ROWS, *costs.ROWS, *digests.ROWS, *evaluating.ROWS, *commands.ROWS, *searching.ROWS]
+ROWS = [
+    *(*rows.ROWS, *costs.ROWS, *digests.ROWS, *evaluating.ROWS),
+    *(*commands.ROWS, *searching.ROWS, *reporting.ROWS),
+]
 
 
 def table(rows: Sequence[Row]) -> str:

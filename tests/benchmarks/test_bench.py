@@ -39,6 +39,7 @@ TINY = {
     "nothing_to_do": {},
     "large_report": {"videos": 3, "classes": 8, "seeds": 2},
     "rank_start": {},
+    "page_with_figures": {},
     "study_workers": {"trials": 4, "words": tiny_study.TINY},
 }
 

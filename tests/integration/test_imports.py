@@ -145,3 +145,15 @@ def test_a_run_with_nothing_to_do_draws_nothing_and_loads_no_mlflow(uploaded: Pa
     assert (work.code, work.processes) == (0, 0)
     assert not work.loaded & (MLFLOW | TORCH | DRAWING | SLOW)
     assert work.databases <= CONNECTIONS
+
+
+def test_a_command_ends_without_a_search_for_cycles() -> None:
+    code = """
+import atexit, gc, sys
+from harness.cli import entry
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+sys.argv = ["harness", "--help"]
+entry()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("True\n")

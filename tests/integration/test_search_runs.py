@@ -68,7 +68,7 @@ def test_two_workers_finish_exactly_as_many_trials_as_were_asked_for(workspace: 
 def test_the_report_is_written_with_figures_and_begins_with_the_finding(workspace: Path) -> None:
     folder = workspace / "runs" / "reports" / "search_momentum"
     names = {path.name for path in folder.iterdir()}
-    assert {"report.md", "best.csv", "trials.csv", "history.png", "curve_m.svg"} <= names
+    assert {"report.md", "best.csv", "trials.csv", "history.png", "curve_m.png"} <= names
     assert first(workspace)["finding"].split(":")[0] in (folder / "report.md").read_text().splitlines()[0]
 
 

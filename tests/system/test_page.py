@@ -70,7 +70,7 @@ def test_it_is_whole_and_asks_for_nothing(many: Finished) -> None:
 def test_figures_tables_and_panels_are_files(many: Finished) -> None:
     names = {path.name for path in many.folder.iterdir()}
     for figure in ("gains", "gains_by_class", "learning_curves", "total_loss", "memory_similarity", "memory_drift"):
-        assert {f"{figure}.png", f"{figure}.svg"} <= names
+        assert f"{figure}.png" in names
     assert {"report.md", "evidence.json", "ablation_ensemble_by_class.csv", "index.html"} <= names
     assert len(list((many.folder / "panels").glob("*.png"))) == len(many.context.evidence.panels) >= 3
     by_class = many.report.appendix["ablation_ensemble_by_class"]
@@ -92,7 +92,7 @@ def test_missing_failed_and_one_seed_are_said(tmp_path: Path) -> None:
 def test_stages_have_a_curve_of_one_colour_and_panels_of_their_own(tmp_path: Path) -> None:
     done = report(finished_root.make(tmp_path, experiment="ablation_stages"))
     assert "Decoder A: stage 0 " in done.report.figures["stages"].alt
-    assert (done.folder / "stages.svg").is_file()
+    assert (done.folder / "stages.png").is_file()
     (panel, *_) = done.context.evidence.panels
     rows = ["stage 0", "stage 1", "stage 2", "stage 3", "P = ground truth"]
     assert f"the masks of {', '.join(f'Decoder A, {row}' for row in rows)}, and where" in panel["alt"]

@@ -32,9 +32,10 @@ class Drawings:
         """How many figures it took to write the report."""
         before = self.count
         paths = write_report(self.report, [], context, self.folder)
-        assert [path.name for path in paths if path.suffix in (".png", ".svg")] == [
-            f"{name}.{form}" for name in ("gains", "losses") for form in ("png", "svg")
-        ]
+        forms = ("png", "svg") if context.svg else ("png",)
+        files = [f"{name}.{form}" for name in ("gains", "losses") for form in forms]
+        assert [path.name for path in paths if path.suffix in (".png", ".svg")] == files
+        assert {path.name for path in self.folder.iterdir() if path.suffix in (".png", ".svg")} == {*files}
         assert all(path.is_file() for path in paths)
         return self.count - before
 
@@ -55,7 +56,7 @@ def test_what_is_there_is_not_drawn_again(drawings: Drawings) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda folder: (folder / "losses.svg").unlink(),
+        lambda folder: (folder / "losses.png").unlink(),
         lambda folder: (folder / "gains.png").write_bytes((folder / "losses.png").read_bytes() + b"!"),
         lambda folder: (folder / figure_stamp.NAME).unlink(),
         lambda folder: (folder / figure_stamp.NAME).write_text("{"),
@@ -69,6 +70,21 @@ def test_files_that_are_not_as_they_were_drawn_are(drawings: Drawings, spoil: Ca
 
 def test_other_results_are_drawn(drawings: Drawings) -> None:
     assert drawings.write(replace(CONTEXT, margin=0.4)) == 2
+
+
+def test_svg_is_drawn_where_asked_and_removed_where_not(drawings: Drawings) -> None:
+    asked = replace(CONTEXT, svg=True)
+    png = (drawings.folder / "gains.png").read_bytes()
+    page = drawings.folder / "index.html"
+    assert "data:image/png" in page.read_text()
+    assert drawings.write(asked) == 2
+    assert "data:image/svg+xml" in page.read_text()
+    assert drawings.write(asked) == 0
+    (drawings.folder / "gains.svg").unlink()
+    assert drawings.write(asked) == 2
+    assert drawings.write() == 2
+    assert drawings.write() == 0
+    assert (drawings.folder / "gains.png").read_bytes() != png  # of the last drawing
 
 
 def test_other_libraries_and_sources_draw_again(

@@ -53,7 +53,7 @@ def test_what_it_amounts_to(best: float, seeds: int, told: str) -> None:
 def test_the_curve_has_every_point_in_its_text_and_is_drawn() -> None:
     figure = momentum.render(frame(43.0, 3), CONTEXT).figures["momentum"]
     assert "fixed: 0.01 39.00, 0.1 44.00; poly: 0.1 40.00, 0.9 41.00" in figure.alt
-    forms = drawn(figure)
+    forms = drawn(figure, svg=True)
     assert forms["png"].startswith(b"\x89PNG")
     assert b"<svg" in forms["svg"]
 
@@ -97,7 +97,7 @@ def test_the_curve_has_a_bar_for_each_interval_over_videos() -> None:
     assert bars(result) == [(m, rows.loc[name, "low"], rows.loc[name, "high"]) for m, name in expected]
     assert all(rows["low"] < rows["miou"])
     assert all(rows["miou"] < rows["high"])
-    forms = drawn(momentum.render(result, CONTEXT).figures["momentum"])
+    forms = drawn(momentum.render(result, CONTEXT).figures["momentum"], svg=True)
     assert forms["png"].startswith(b"\x89PNG")
     assert b"<svg" in forms["svg"]
     assert bars(frame(43.0, 3)) == []  # no matrices, no intervals

@@ -1,10 +1,14 @@
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import matplotlib.figure
+import pytest
 from PIL import Image
 
 from harness.results import table
-from harness.results.figure import Figure, render
+from harness.results.figure import Figure, imported_meanwhile, render
 from harness.results.table import Report
 
 
@@ -14,12 +18,37 @@ def draw() -> matplotlib.figure.Figure:
     return figure
 
 
-def test_a_report_writes_its_figures_in_both_forms(tmp_path: Path) -> None:
-    made = table.write(Report("T", {}, figures={"a b": Figure("Title", "a rising line", draw)}), tmp_path)
+def test_a_report_writes_its_figures_as_png_and_where_asked_as_svg(tmp_path: Path) -> None:
+    report = Report("T", {}, figures={"a b": Figure("Title", "a rising line", draw)})
+    made = table.write(report, tmp_path, svg=True)
     assert [path.name for path in made] == ["report.md", "a_b.png", "a_b.svg"]
     assert Image.open(tmp_path / "a_b.png").width > 200
     assert (tmp_path / "a_b.svg").read_text().rstrip().endswith("</svg>")
+    (tmp_path / "mine.svg").touch()
+    assert [path.name for path in table.write(report, tmp_path)] == ["report.md", "a_b.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "a_b.png", "mine.svg"}
 
 
 def test_equal_figures_have_equal_bytes() -> None:
-    assert render(Figure("T", "", draw)) == render(Figure("T", "", draw))
+    assert render(Figure("T", "", draw), svg=True) == render(Figure("T", "", draw), svg=True)
+
+
+def test_libraries_are_imported_while_others_work() -> None:
+    code = """
+import sys
+from harness.results.figure import imported_meanwhile
+before = "seaborn" in sys.modules
+with imported_meanwhile():
+    pass
+print(before, "seaborn" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["False", "True"], "")
+
+
+def test_libraries_that_cannot_be_imported_fail_who_draws_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seaborn", None)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), imported_meanwhile():
+        raise ZeroDivisionError
+    assert threading.active_count() == before

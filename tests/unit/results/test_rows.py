@@ -296,17 +296,20 @@ def test_a_plans_cell_knows_its_trainings(tmp_path: Path) -> None:
     assert sorted(ab) == sorted((*a, *b))
 
 
-def test_the_margin_is_a_key_that_no_job_knows(tmp_path: Path) -> None:
+def test_options_of_reports_are_keys_that_no_job_knows(tmp_path: Path) -> None:
     first, other = (
-        plan.make(["ablation_ensemble"], compose.compose("demo", given), tmp_path) for given in ([], [WIDER])
+        plan.make(["ablation_ensemble"], compose.compose("demo", given), tmp_path)
+        for given in ([], [WIDER, "report.svg=true"])
     )
     assert [job.fingerprint for job in first.jobs] == [job.fingerprint for job in other.jobs]
     assert first.experiments[0].digest == other.experiments[0].digest
+    assert [results.context(made.experiments[0], ()).svg for made in (first, other)] == [False, True]
     margins = [results.context(made.experiments[0], ()).margin for made in (first, other)]
     assert margins == [stats.MARGIN, 0.5] == [0.3, 0.5]
-    (experiment,) = first.experiments
+    (experiment,) = other.experiments
     older = {key: value for key, value in experiment.config.tree.items() if key != "report"}
-    assert results.context(replace(experiment, config=replace(experiment.config, tree=older)), ()).margin == 0.3
+    before = results.context(replace(experiment, config=replace(experiment.config, tree=older)), ())
+    assert (before.margin, before.svg) == (0.3, False)
 
 
 def test_nothing_at_all() -> None:
