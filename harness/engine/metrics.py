@@ -10,6 +10,6 @@ def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
     The prediction is an argmax over K, so it lies in 0..K-1 everywhere.
     """
     rows = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes)  # void is row K
-    pairs = torch.add(prediction, rows, alpha=num_classes).flatten()
+    pairs = torch.add(prediction.long(), rows, alpha=num_classes).flatten()  # bytes would overflow
     counts = torch.bincount(pairs, minlength=(num_classes + 1) * num_classes)
     return counts[: num_classes**2].view(num_classes, num_classes)

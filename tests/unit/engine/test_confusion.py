@@ -69,6 +69,7 @@ def test_void_of_any_type_is_left_out(stored):
         if 0 <= row < classes:
             expected[row, column] += 1
     assert torch.equal(confusion(truth, prediction, classes), expected)
+    assert torch.equal(confusion(truth, prediction.to(stored), classes), expected)
 
 
 def test_nothing_to_score_is_nan():
