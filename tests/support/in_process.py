@@ -32,8 +32,8 @@ class Launcher:
         """Nothing: this process has imported torch."""
 
     def tried(self, question: str) -> preflight.Problem:
-        """What is wrong with a plan's networks, as far as any memory goes."""
-        return preflight.Problem(engine_preflight.first_problem(json.loads(question) | {"here": False}))
+        """What is wrong with a plan's networks."""
+        return answered(question)
 
     def start(self, directories: Sequence[Path]) -> None:
         """Run a launch to its end."""
@@ -48,6 +48,11 @@ class Launcher:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def answered(question: str) -> preflight.Problem:
+    """What is wrong with a plan's networks, whatever the memory; as preflight.answered, without the child."""
+    return preflight.Problem(engine_preflight.first_problem(json.loads(question) | {"here": False}))
 
 
 def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
