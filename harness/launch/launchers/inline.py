@@ -52,7 +52,11 @@ class Launcher:
         answer = self._worker.await_answer(PATIENCE)
         if answer is None:
             return Problem(broken=f"no answer within {PATIENCE} seconds")
-        return TypeAdapter(Problem).validate_json(answer) if answer else Problem(broken=last_line(self.log))
+        if not answer:  # it is dying: its last words come after its pipe has closed
+            with suppress(subprocess.TimeoutExpired):
+                self._worker.process.wait(timeout=30)
+            return Problem(broken=last_line(self.log))
+        return TypeAdapter(Problem).validate_json(answer)
 
     def running(self) -> bool:
         """Return whether the launch is still being worked on."""
