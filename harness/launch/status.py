@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
     """Return the jobs that run or wait, then those of the last day (`everything`: all), the youngest first."""
     now = time.time() if now is None else now
     entries = {files: listing(files.folder) for files in OutputDir(root).job_dirs()}
+    activity = activity_files(root)
     ages = {
-        files: now - max((times.get(path.name, 0.0) for path in activity(files)), default=0.0)
+        files: now - max((times[name] for name in activity if name in times), default=0.0)
         for files, times in entries.items()
         if files.job_file.name in times or files.slurm_file.name in times
     }
@@ -68,14 +70,19 @@ def look(root: Path, everything: bool = False, now: float | None = None) -> list
 
 
 def listing(folder: Path) -> dict[str, float]:
-    """Return a folder's entries with the time at which each was last written, in one look."""
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_mtime for entry in entries}
+    """Return a folder's entries with the time at which each was last written, without what goes meanwhile."""
+    times: dict[str, float] = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                times[entry.name] = entry.stat().st_mtime
+    return times
 
 
-def activity(files: JobDir) -> tuple[Path, ...]:
-    """Return the files that are written while a job is worked on."""
-    return files.events_file, files.outcome_file, files.how_file, files.slurm_file
+def activity_files(root: Path) -> tuple[str, ...]:
+    """Return the names of a job's files that are written while it is worked on."""
+    files = JobDir(root)
+    return files.events_file.name, files.outcome_file.name, files.how_file.name, files.slurm_file.name
 
 
 def rehearsing(root: Path) -> str | None:

@@ -9,7 +9,7 @@ from one_model import begun, end, finished, made
 from harness.cli import jobs
 from harness.common.atomic_files import write_json
 from harness.jobdir import lease
-from harness.jobdir.paths import JobDir
+from harness.jobdir.paths import JobDir, OutputDir
 from harness.launch import status
 from harness.launch.launchers import _sbatch
 from harness.launch.launchers._sbatch import State
@@ -150,3 +150,13 @@ def test_a_job_that_ended_long_ago_is_not_examined_one_that_is_held_is(
     claim.renew(released=True)
     assert status.look(tmp_path, now=tomorrow) == []
     assert len(status.look(tmp_path, everything=True, now=tomorrow)) == len({*ended.jobs, *held.jobs})
+
+
+def test_what_goes_while_it_is_listed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(tmp_path)
+    finished(whole)
+    (whole.directory(whole.jobs[0]) / ".outcome.json.tmp").symlink_to("renamed by now")
+    removed = tmp_path / "jobs" / ("f" * 16)
+    job_dirs = OutputDir.job_dirs
+    monkeypatch.setattr(OutputDir, "job_dirs", lambda self: iter([*job_dirs(self), JobDir(removed)]))
+    assert {job.state for job in status.look(tmp_path)} == {"finished"}
