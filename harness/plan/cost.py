@@ -62,10 +62,13 @@ def costs(
     What is counted is shared by so many ranks; None: as many as a run takes here.
     """
     missing = [job for job in plan.jobs if plan.state(job) != "done"]
-    measured = finished(plan.root, {like(to_json(job.spec()), plan.root, plan) for job in missing})
+    specs = {job.fingerprint: to_json(job.spec()) for job in plan.jobs}
+    keys = {job.fingerprint: like(specs[job.fingerprint], plan.root, specs) for job in missing}
+    measured = finished(plan.root, set(keys.values()))
+    similar = {name: measured[key] for name, key in keys.items() if key in measured}
     if counted and ranks is None:
         ranks = machine.ranks(plan.config.micro_batch, machine.gpus())
-    return [_launch(plan, launch, measured, counted or {}, rate, ranks or 1) for launch in launches(missing)]
+    return [_launch(plan, launch, similar, counted or {}, rate, ranks or 1) for launch in launches(missing)]
 
 
 def _launch(
@@ -73,7 +76,7 @@ def _launch(
 ) -> Cost:
     job, names = launch[0], tuple(job.fingerprint for job in launch)
     name = job.name if len(launch) == 1 else f"{len(launch)} evaluations"
-    similar = [measured[key] for job in launch if (key := like(to_json(job.spec()), plan.root, plan)) in measured]
+    similar = [measured[name] for name in names if name in measured]
     work = units(plan, launch)
     if work is not None and len(similar) == len(launch):
         # evaluations of one launch share frames and passes: the slowest stands for all
@@ -113,7 +116,7 @@ def finished(root: Path, wanted: Collection[str]) -> dict[str, UnitCost]:
         outcome, job = files.outcome(), files.description()
         if outcome is None or outcome.status != "finished" or not outcome.step or "identity" not in job:
             continue
-        key = like(job, root, None)
+        key = like(job, root, {})
         if key in wanted and key not in measured:
             measured[key] = UnitCost(
                 seconds=Replay.of(files.events_file).seconds / outcome.step,
@@ -124,16 +127,18 @@ def finished(root: Path, wanted: Collection[str]) -> dict[str, UnitCost]:
     return measured
 
 
-def like(spec: JsonObject, root: Path, plan: Plan | None) -> str:
-    """Return a key, equal for jobs whose units cost the same, of a job.yaml's content without seeds and schedules."""
+def like(spec: JsonObject, root: Path, planned: Mapping[str, JsonObject]) -> str:
+    """Return a key, equal for jobs whose units cost the same, of a job.yaml's content without seeds and schedules.
+
+    `planned`: the content of jobs by fingerprint; other members are read from the output directory.
+    """
     identity = without_content(spec["identity"])
     if spec["kind"] == "train":
         train = {key: value for key, value in identity["train"].items() if key not in SCHEDULE}
         return digest([{key: value for key, value in identity.items() if key not in ("seed", "train")}, train])
     output = OutputDir(root)
-    planned = {job.fingerprint: to_json(job.spec()) for job in plan.jobs} if plan is not None else {}
     members = [planned.get(name) or output.job(name).description() for name in spec["members"]]
-    of_members = sorted(like(member, root, plan) for member in members if member)
+    of_members = sorted(like(member, root, planned) for member in members if member)
     own = {key: value for key, value in identity.items() if key not in ("recipes", "members", "prior")}
     return digest([own, of_members])
 

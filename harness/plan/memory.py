@@ -52,7 +52,7 @@ def needs(plan: Plan, limit: int, ranks: int | None, progress: Progress) -> list
     groups: dict[str, list[Train]] = {}
     for job in plan.jobs:
         if isinstance(job, Train) and plan.state(job) != "done":
-            groups.setdefault(like(to_json(job.spec()), plan.root, plan), []).append(job)
+            groups.setdefault(like(to_json(job.spec()), plan.root, {}), []).append(job)
     trainings = list(groups.values())
     answers = trace([jobs[0] for jobs in trainings], limit, world, progress)
     return [_need(jobs, answer, world) for jobs, answer in zip(trainings, answers, strict=True)]
