@@ -56,19 +56,20 @@ CHECKPOINT_PAIR = "videos, this pair of checkpoints"
 THESE_VIDEOS = "seeds, these videos"
 OVER_SEEDS = (SEEDS_AND_VIDEOS, THESE_VIDEOS)  # intervals that speak of new trainings
 MEANINGS = {  # of the verdicts on a gain that the paper claims
-    REPRODUCED: f"our {LEVEL:.0%} interval excludes 0 on the paper's side and contains the paper's gain",
-    SAME_SIGN: "it excludes 0 on the paper's side",
-    EQUAL: "it contains 0 and stays between −{margin:g} and +{margin:g} points (report.margin)",
-    UNDECIDED: "it contains 0 and extends further",
-    CONTRADICTED: "it excludes 0 on the other side",
+    REPRODUCED: "the interval excludes 0 on the paper's side and contains the paper's gain",
+    SAME_SIGN: "the interval excludes 0 on the paper's side",
+    EQUAL: "the interval contains 0 and stays between −{margin:g} and +{margin:g} points (report.margin)",
+    UNDECIDED: "the interval contains 0 and extends further",
+    CONTRADICTED: "the interval excludes 0 on the other side",
     NOT_COMPARABLE: "our data, backbone, schedule or BN group differs from the paper's",
     ONE_PAIR: "a gain between trainings with one seed",
 }
 SCOPES = {  # what intervals apply to
     SEEDS_AND_VIDEOS: "new trainings and new videos",
-    ONE_CHECKPOINT: "these trainings only",
-    THESE_VIDEOS: f"these videos only (fewer than {FEWEST} videos or recordings, at least {SEEDS} seeds), without a "
-    "verdict on the paper's claim",
+    ONE_CHECKPOINT: "new videos, but these trainings only",
+    CHECKPOINT_PAIR: "new videos, but this pair of trainings only",
+    THESE_VIDEOS: f"new trainings, but these videos only (fewer than {FEWEST} videos or recordings, at least {SEEDS} "
+    "seeds), without a verdict on the paper's claim",
 }
 
 Floats = NDArray[np.float64]
@@ -319,8 +320,10 @@ def rule(
     """Return how verdicts are reached and what intervals apply to, in words: all of them, or those that occur."""
     meanings = {word.format(margin=margin): text.format(margin=margin) for word, text in MEANINGS.items()}
     words = [f"{word}: {text}" for word, text in meanings.items() if verdicts is None or word in verdicts]
-    first = [f"Verdict on a gain that the paper claims: {'; '.join(words)}."] if words else []
-    return " ".join(first + [f"Intervals over {of} apply to {text}." for of, text in SCOPES.items() if of in scopes])
+    first = (
+        [f"Verdicts on a gain that the paper claims, by our {LEVEL:.0%} interval: {'; '.join(words)}."] if words else []
+    )
+    return " ".join(first + [f"“{of}”: applies to {text}." for of, text in SCOPES.items() if of in scopes])
 
 
 def difference(ours: Interval, margin: float = MARGIN, better: str = "higher") -> Verdict:

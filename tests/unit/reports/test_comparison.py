@@ -79,17 +79,17 @@ def test_a_verdict_names_the_row_that_its_claim_is_over() -> None:
 
 def rules(output: Table) -> list[str]:
     """The notes on how verdicts are reached and what intervals apply to."""
-    return [note for note in output.notes if note.startswith(("Verdict on a gain", "Intervals over"))]
+    return [note for note in output.notes if note.startswith(("Verdicts on a gain", "“seeds", "“videos"))]
 
 
 def test_the_rules_of_verdicts_and_intervals_that_occur_stand_under_the_table() -> None:
-    claimed = "Verdict on a gain that the paper claims: "
-    everywhere = "Intervals over seeds and videos apply to new trainings and new videos."
-    assert rules(table(table_1())) == [f"{claimed}same sign: it excludes 0 on the paper's side. {everywhere}"]
+    claimed = "Verdicts on a gain that the paper claims, by our 95% interval: "
+    everywhere = "“seeds and videos”: applies to new trainings and new videos."
+    assert rules(table(table_1())) == [f"{claimed}same sign: the interval excludes 0 on the paper's side. {everywhere}"]
     (here,) = rules(table(table_1(units=4)))
-    assert here.startswith("Intervals over seeds, these videos apply to these videos only (fewer than 20 videos")
+    assert here.startswith("“seeds, these videos”: applies to new trainings, but these videos only (fewer than 20")
     (pair,) = rules(table(table_1(seeds=1)))
-    assert pair.startswith(f"{claimed}this pair of checkpoints only: a gain between trainings with one seed. Intervals")
+    assert pair.startswith(f"{claimed}this pair of checkpoints only: a gain between trainings with one seed. “videos")
     (elsewhere,) = rules(table(table_1(), comparable=False))
     assert elsewhere.startswith(f"{claimed}not comparable: our data, backbone, schedule or BN group differs")
     assert rules(table(measured("upernet", 0, 700))) == []

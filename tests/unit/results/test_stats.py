@@ -302,7 +302,7 @@ def test_a_gain_of_nothing_has_no_side() -> None:
 def test_the_rule_names_every_word_and_the_margin() -> None:
     rule = stats.rule(0.25)
     assert all(f"{word.format(margin=0.25)}:" in rule for word in stats.MEANINGS)
-    assert all(f"Intervals over {scope} apply to" in rule for scope in stats.SCOPES)
+    assert all(f"“{scope}”: applies to" in rule for scope in stats.SCOPES)
     assert "between −0.25 and +0.25 points" in rule
 
 
