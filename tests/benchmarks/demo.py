@@ -29,7 +29,7 @@ from tabulate import tabulate  # noqa: E402
 
 from harness.launch.launchers._environment import child_environment  # noqa: E402
 
-MOST = 1.3  # times the bare loop
+MOST = 1.1  # times the bare loop
 NAMES = {"upernet": "UPerNet", "decoder_a": "Decoder A", "decoder_b": "Decoder B"}
 
 
