@@ -335,11 +335,14 @@ def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.
     """Map 1..K -> 0..K-1 and all else -> 255, as officially; also count the pixels of each value not in 0..K, 255."""
     table = np.full(256, VOID, np.uint8)
     table[1 : num_classes + 1] = np.arange(num_classes, dtype=np.uint8)
-    inside = (mask >= 0) & (mask <= VOID)  # 16- and 32-bit files hold other numbers too
-    index = mask if mask.dtype == np.uint8 else np.where(inside, mask, VOID).astype(np.uint8)
+    index: NDArray[np.integer] = mask
+    outside: NDArray[np.bool_] | bool = False
+    if mask.dtype != np.uint8:  # 16- and 32-bit files hold other numbers too
+        outside = (mask < 0) | (mask > VOID)
+        index = np.where(outside, VOID, mask).astype(np.uint8)
     mapped = bytearray(index).translate(table.tobytes())  # seven times as fast as table[index]
     label = np.frombuffer(mapped, np.uint8).reshape(mask.shape)
-    dirty = (index > num_classes) & (index < VOID) | ~inside
+    dirty = (index > num_classes) & (index < VOID) | outside
     if not dirty.any():
         return label, Counter()
     values, counts = np.unique(mask[dirty], return_counts=True)
