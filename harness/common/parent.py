@@ -20,8 +20,8 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def of_a_fork() -> None:
-    """As `die_with_parent`, in a fork of a process that has noted its own parent here."""
+def die_with_forking_process() -> None:
+    """As `die_with_parent`, in a fork: what was noted here is the parent of the process that forked."""
     global PARENT
     PARENT = os.getppid()
     die_with_parent()

@@ -56,7 +56,7 @@ def serve(stop: Stop, source: int, target: int) -> int:
         while line := _next_line(lines, stop):
             asked = json.loads(line)
             if "preflight" in asked:
-                answer = tried(asked["preflight"], stop)
+                answer = preflight_in_fork(asked["preflight"], stop)
             else:
                 folders = [Path(folder) for folder in asked["jobs"]]
                 answer = {"exit_code": launch(folders, runtime.this_rank(), stop)}
@@ -67,11 +67,11 @@ def serve(stop: Stop, source: int, target: int) -> int:
     return 0
 
 
-def tried(question: JsonObject, stop: Stop) -> JsonObject:
+def preflight_in_fork(question: JsonObject, stop: Stop) -> JsonObject:
     """Return what is wrong with a plan's networks, found in a fork: this process stays as new, without a GPU in use."""
     stop.idle = True
     try:
-        with ProcessPoolExecutor(1, get_context("fork"), initializer=parent.of_a_fork) as pool:
+        with ProcessPoolExecutor(1, get_context("fork"), initializer=parent.die_with_forking_process) as pool:
             return {"problem": pool.submit(preflight.first_problem, question).result()}
     except BrokenProcessPool:
         return {"broken": "the process that tried them was killed"}

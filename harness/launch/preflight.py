@@ -65,11 +65,11 @@ def answered(question: str) -> Problem:
     return ask("harness.engine.preflight", Problem, question)
 
 
-def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, tried: Callable[[str], Problem]) -> None:
+def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, respond: Callable[[str], Problem]) -> None:
     """Raise UnfitError for the first of the jobs whose network cannot be built, filled, held or run at its windows.
 
-    `here`: whether they run on this machine, so that its memory counts. `tried`: answers the question with torch, which
-    this process does not import.
+    `here`: whether they run on this machine, so that its memory counts. `respond`: answers with torch, which this
+    process does not import.
     """
     specs: dict[str, JsonObject] = {}
     for job in jobs:
@@ -85,7 +85,7 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, tried: Callab
         return
     classes = plan.config.content.classes
     question = {"jobs": list(specs.values()), "flows": flows, "classes": classes, "ranks": ranks, "here": here}
-    answer = tried(json.dumps(question))
+    answer = respond(json.dumps(question))
     if answer.broken:
         raise UnfitError(f"this plan's networks could not be tested: {answer.broken}; run `harness doctor` for details")
     if answer.problem:

@@ -212,9 +212,9 @@ def try_networks(
     A worker that is warm tries them; else a child.
     """
     launcher, facts = worker or choose(plan, options)
-    tried = launcher.tried if worker is not None and isinstance(launcher, inline.Launcher) else networks.answered
+    respond = launcher.preflight if worker is not None and isinstance(launcher, inline.Launcher) else networks.answered
     ranks, here = facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside
-    networks.check(plan, jobs, ranks, here, tried)
+    networks.check(plan, jobs, ranks, here, respond)
 
 
 def connected(options: RunOptions) -> Tracking | None:

@@ -31,7 +31,7 @@ class Launcher:
     def warm(self) -> None:
         """Nothing: this process has imported torch."""
 
-    def tried(self, question: str) -> preflight.Problem:
+    def preflight(self, question: str) -> preflight.Problem:
         """What is wrong with a plan's networks."""
         return answered(question)
 

@@ -43,7 +43,7 @@ class Launcher:
         with suppress(BrokenPipeError):  # it has died: `running` says so
             self._worker.send(json.dumps({"jobs": [str(directory) for directory in directories]}))
 
-    def tried(self, question: str) -> Problem:
+    def preflight(self, question: str) -> Problem:
         """Return what the worker finds of a plan's networks, before its first launch: it has torch at hand."""
         self.warm()
         assert self._worker is not None

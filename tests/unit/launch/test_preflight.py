@@ -128,7 +128,7 @@ def test_a_child_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_worker_that_dies_of_the_question_is_said(tmp_path: Path) -> None:
     launcher = inline.Launcher(1, tmp_path / "logs")
     try:
-        answer = launcher.tried(json.dumps({"jobs": [{}], "classes": 8, "ranks": 1, "here": False}))
+        answer = launcher.preflight(json.dumps({"jobs": [{}], "classes": 8, "ranks": 1, "here": False}))
     finally:
         launcher.close()
     assert "KeyError: 'kind'" in answer.broken
