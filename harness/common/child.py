@@ -32,6 +32,11 @@ def python(*words: str) -> list[str]:
     return [sys.executable, "-P", *words]
 
 
+def program(module: str, *words: str) -> list[str]:
+    """Return the command that calls the main() of one of our modules, its imports quick (harness.common.start)."""
+    return python("-m", "harness.common.start", module, *words)
+
+
 @contextmanager
 def answer() -> Iterator[TextIO]:
     """Yield the real stdout of a child process; what libraries print meanwhile goes to stderr."""

@@ -137,7 +137,3 @@ def frame(model: Segmentor, geometry: Geometry, height: int, width: int) -> Flop
 def size(model: Segmentor) -> int:
     """Return the number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -152,7 +152,3 @@ def available() -> float:
     if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
         limits.append(int(text))
     return float(min(limits))
-
-
-if __name__ == "__main__":
-    main()

@@ -156,7 +156,3 @@ def changes(job: TrainSpec, world: int) -> Iterator[tuple[str, TrainSpec]]:
         for prefix, start in starts:
             train = replace(start.train, micro_batch=micro_batch)
             yield f"{prefix}train.micro_batch={micro_batch}", replace(start, train=train)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -31,6 +31,7 @@ STOP = Stop()
 if __name__ == "__main__":  # before torch: a signal that comes during its import is kept
     parent.die_with_parent()
     STOP.install()
+    gc.disable()  # imports make a million objects and no garbage: harness.common.start
 
 from harness.engine import distributed, evaluate, jobs, preflight, runtime, train  # noqa: E402
 from harness.engine.evaluate import Task  # noqa: E402
@@ -163,6 +164,8 @@ def _next_line(source: TextIO, stop: Stop) -> str:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.enable()
     code = main()
     gc.freeze()  # Python, while it ends, would look for cycles among all objects of torch
     sys.exit(code)

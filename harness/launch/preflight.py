@@ -42,7 +42,7 @@ def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
     """Return a child's answer; one that is `broken`, with the reason, where it has none. Only a child imports torch."""
     try:
         done = subprocess.run(
-            child.python("-m", module),
+            child.program(module),
             input=question,
             capture_output=True,
             text=True,

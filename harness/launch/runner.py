@@ -88,8 +88,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                     publisher.probe(todo, options.command)
                 publisher.open(todo)
                 try:
-                    with figure.imported_meanwhile():
-                        scheduler.run(launcher, publisher, progress, facts)
+                    scheduler.run(launcher, publisher, progress, facts)
                     if changes := data_changes.since_planned(plan):
                         log.warning(
                             f"data changed while jobs ran: {changes}; new results may use old or new data: --rerun ROW"
@@ -145,9 +144,10 @@ def ready(
     try:
         launcher.warm()  # imports torch, which takes seconds, while the store is asked
         tracking = connected(options)
-        try_networks(plan, options, todo, (launcher, facts))
-        fetch_for(plan, todo)
-        yield tracking, (launcher, facts)
+        with figure.imported_meanwhile():
+            try_networks(plan, options, todo, (launcher, facts))
+            fetch_for(plan, todo)
+            yield tracking, (launcher, facts)
     finally:
         launcher.close()
 
@@ -362,7 +362,7 @@ def fetch(config: Config) -> None:
     if not section.get("pretrained") or section.get("weights") or not section.get("model"):
         return
     log.info(f"weights of {section['model']}: from the hub, or from its cache on this machine")
-    command = child.python("-m", "harness.engine.fetch", section["model"])
+    command = child.program("harness.engine.fetch", section["model"])
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=child_environment(), check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

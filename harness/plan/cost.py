@@ -151,7 +151,7 @@ def count(plan: Plan) -> dict[str, dict[str, float]]:
             members = [to_json(member.spec()) for member in job.members] if not isinstance(job, Train) else []
             wanted.append({**to_json(job.spec()), "classes": job.config.content.classes, "of": members})
     counted = subprocess.run(
-        child.python("-m", "harness.engine.flops"),
+        child.program("harness.engine.flops"),
         input=json.dumps(wanted),
         capture_output=True,
         text=True,

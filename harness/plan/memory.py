@@ -64,7 +64,7 @@ def trace(jobs: Sequence[Train], limit: int, world: int, progress: Progress) -> 
     answers: list[JsonObject] = []
     task = progress.task("memory of a step", "trainings")
     with subprocess.Popen(
-        child.python("-m", "harness.engine.step_memory"),
+        child.program("harness.engine.step_memory"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import nctdtr
 
 from harness.config import input_digests
 from harness.plan.cell import Cell
@@ -97,6 +96,8 @@ def power(gain: float, noise: Noise, seeds: int) -> float:
     error = sum(variance for variance, _ in parts) ** 0.5
     if error == 0:
         return float(gain != 0)
+    from scipy.special import nctdtr  # a tenth of a second
+
     factor, df = stats.quantile(parts, (1 + stats.LEVEL) / 2)
     shift = min(abs(gain) / error, 30.0)  # beyond it is certain
     return 1 - float(nctdtr(df, shift, factor))

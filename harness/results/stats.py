@@ -29,7 +29,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit  # scipy.stats takes ten times as long to import
 
 from harness.results.paper import count
 from harness.results.units import Sample, Units, jackknife
@@ -95,6 +94,8 @@ class Interval(NamedTuple):
         mean, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         if half == 0:
             return 1.0 if mean == 0 else 0.0
+        from scipy.special import stdtr, stdtrit  # where it is used: a tenth of a second, scipy.stats ten times as long
+
         return float(2 * stdtr(self.df, -abs(mean) / half * stdtrit(self.df, (1 + LEVEL) / 2)))
 
     @property
@@ -271,6 +272,8 @@ def quantile(parts: Parts, share: float, spread: float | None = None) -> tuple[f
     WEIGHT of Cochran and Cox's, Student's quantiles weighted by variance; the rest of Satterthwaite's. `spread` is half
     the variance of the sum, where it is not that of its parts: the sum of variance²/df over all that it is made from.
     """
+    from scipy.special import stdtrit
+
     variances, dfs = np.array(parts, dtype=float).T
     total = variances.sum()
     weights = variances / total if total else np.full(len(parts), 1 / len(parts))
@@ -357,6 +360,8 @@ def lead(spread: float | None, seeds: int, tried: int, each: int = 1, difference
     """
     if spread is None or seeds < 2 or tried < 1:
         return None
+    from scipy.special import gammaincinv, ndtr, ndtri
+
     grid = (np.arange(400) + 0.5) / 400
     freedom = (seeds - 1) / 2
     scale = np.sqrt(gammaincinv(freedom, grid) / freedom)[:, None]  # a chi: of the spread, over the true one

@@ -119,7 +119,7 @@ def run(
 def start(request: Mapping[str, object], index: int, part: Mapping[str, str]) -> Member:
     """Start a worker; the storage's URL goes through a pipe, where no list of processes shows it."""
     process = subprocess.Popen(
-        child.python("-m", "harness.search.worker"),
+        child.program("harness.search.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Entry of a study's worker: `python -m harness.search.worker`, its request as one JSON line on stdin.
+"""A study's worker, a program of its own (harness.common.start): its request is one JSON line on stdin.
 
 It ends when the study has its trials, after a signal, or when its pipe is closed, which is when its parent is gone.
 """
@@ -17,7 +17,7 @@ from harness.common.signals import PREEMPTED, Stopped, stop_signals
 from harness.search import command
 from harness.search.request import Request
 
-log = logging.getLogger("harness.search.worker")  # as "__main__" it would not be under "harness"
+log = logging.getLogger(__name__)
 
 
 @logging_to_stderr()
@@ -44,7 +44,3 @@ def stop_with_parent() -> None:
     """Stop as for a signal once nobody holds the other end of stdin."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.interpolate import RectBivariateSpline
 from timm.models.beit import Attention, Beit
 from torch import Tensor, nn
 
@@ -163,6 +162,8 @@ def resize_table(table: Tensor, rows: int) -> Tensor:
         raise ValueError(f"a position table of {len(table)} rows does not belong to a square window")
     if source == target:
         return table
+    from scipy.interpolate import RectBivariateSpline  # a third of a second to import
+
     offsets, degree = _geometric_offsets(source, target), min(3, source - 1)
     wanted = np.arange(target) - target // 2
     grids = table[:-EXTRA].double().cpu().numpy().reshape(source, source, -1)

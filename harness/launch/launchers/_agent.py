@@ -8,6 +8,9 @@ from harness.common import parent  # first: torch takes seconds
 
 if __name__ == "__main__":
     parent.die_with_parent()
+    import gc
+
+    gc.disable()  # imports make many objects and no garbage: harness.common.start
     import os
     import signal
     from types import FrameType
@@ -27,4 +30,6 @@ if __name__ == "__main__":
     os.environ["PET_NODE_RANK"] = os.environ.get("SLURM_PROCID", "0")  # --node-rank: srun runs one a node
     api._terminate_process_handler = first  # what it takes signals with
     parent.die_with_parent()
+    gc.freeze()
+    gc.enable()
     main()

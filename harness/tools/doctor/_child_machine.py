@@ -77,7 +77,3 @@ def device(index: int) -> Device:
     with torch.cuda.device(index):
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return Device(properties.name, torch.cuda.get_device_capability(index), properties.total_memory, bf16, error)
-
-
-if __name__ == "__main__":
-    main()

@@ -176,7 +176,3 @@ def hub(options: Mapping[str, Any]) -> HubWeights | None:
     names = ("model.safetensors", "pytorch_model.bin")
     cached = any(isinstance(try_to_load_from_cache(pretrained.hf_hub_id, name), str) for name in names)
     return HubWeights(pretrained.hf_hub_id, cached)
-
-
-if __name__ == "__main__":
-    main()
