@@ -127,7 +127,9 @@ def rank_start(measure: Measure) -> Row:
         measure, (here, ("-m", "harness.engine.worker", "--help")), (here, ("-c", "import torch, timm"))
     )
     reference = f"import torch, timm: {shown(floor)}"
-    return Row("a rank's start", "its imports and its end", shown(ours), reference, ours / floor, "times as long", high=0.7)
+    return Row(
+        "a rank's start", "its imports and its end", shown(ours), reference, ours / floor, "times as long", high=0.7
+    )
 
 
 ROWS: list[Callable[[Measure], Row]] = [report_json, report_json_from_root, nothing_to_do, large_report, rank_start]
