@@ -34,8 +34,11 @@ READING = [
     (("list", "encoders", "decoders"), "decoder_b"),
     (("plan", "ablation_ensembel"), ""),
     (("plan", "ablation_ensemble", "--json"), '"missing"'),
-    (("plan", "ablation_ensemble", "--power"), "to decide +1.22"),
     *((("plan", "ablation_ensemble", "--preset", preset), "Decoder A+B") for preset in PRESETS),
+    (
+        ("plan", "ablation_ensemble", "--power"),
+        "to decide +1.22",
+    ),  # last: it alone loads scipy, and one process answers all
 ]
 
 
