@@ -1,11 +1,14 @@
 """The way a signal stops us: the same in every phase, whatever code it finds us in."""
 
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 PREEMPTED = 75  # exit code of whoever a signal has stopped: run the same command again
+AGAIN = 0.01  # seconds until a signal that was lost is sent again
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -29,16 +32,57 @@ class Stopped(BaseException):
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn Ctrl-C and a scheduler's signals into Stopped, in the main thread."""
+    """Turn Ctrl-C and a scheduler's signals into Stopped, in the main thread.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in taken()}
+    A signal that finds Python in a callback of its own (of a weak reference, __del__), where exceptions are lost, is
+    sent again.
+    """
+    lost = _Lost(sys.unraisablehook)
+    before = {number: signal.signal(number, _stop) for number in taken()}
+    sys.unraisablehook = lost.note
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # those that came while a Slurm job's Python started
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            lost.end()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = lost.others
+    if lost.stopped is not None:
+        raise lost.stopped
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Stopped(number)
+
+
+class _Lost:
+    """Signals whose Stopped was raised where Python ignores exceptions; `others` is the hook for all other errors."""
+
+    def __init__(self, others: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+        self.others = others
+        self.stopped: Stopped | None = None  # lost, and not sent again yet
+        self._sender: threading.Timer | None = None
+
+    def note(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Send a lost signal again, once Python has left the callback."""
+        if not isinstance(unraisable.exc_value, Stopped):
+            self.others(unraisable)
+            return
+        self.stopped = unraisable.exc_value
+        self._sender = threading.Timer(AGAIN, self._send)
+        self._sender.start()
+
+    def _send(self) -> None:
+        stopped, self.stopped = self.stopped, None
+        if stopped is not None:
+            signal.pthread_kill(threading.main_thread().ident or 0, stopped.number)
+
+    def end(self) -> None:
+        """Send nothing from now on."""
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender.join()
