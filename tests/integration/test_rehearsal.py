@@ -86,6 +86,9 @@ class Signalled:
     def signal(self, number: int) -> None:
         pass
 
+    def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -25,6 +25,9 @@ class Slow:
     def signal(self, number: int) -> None:
         self.signals.append(number)
 
+    def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

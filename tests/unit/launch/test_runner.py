@@ -82,6 +82,9 @@ class Breaks:
     def signal(self, number: int) -> None:
         pass
 
+    def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
