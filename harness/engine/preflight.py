@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.common import parent
 from harness.common.atomic_files import JsonObject
 from harness.common.child import answer
 from harness.common.errors import HarnessError, UnfitError
@@ -32,6 +33,7 @@ LARGEST = 1024  # pixels of a side up to which a window is tried with numbers, w
 
 def main() -> None:
     """Answer the question on stdin: the first problem of its jobs, or none."""
+    parent.die_with_parent()  # which may have been refused by its store meanwhile
     with answer() as out:
         json.dump({"problem": first_problem(json.load(sys.stdin))}, out)
 

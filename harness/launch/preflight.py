@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,38 +39,57 @@ class Problem:
     broken: str = ""
 
 
-def ask(module: str, kind: type[Answer], question: str = "") -> Answer:
-    """Return a child's answer; one that is `broken`, with the reason, where it has none. Only a child imports torch."""
-    try:
-        done = subprocess.run(
+def ask(module: str, kind: type[Answer], question: str = "") -> Callable[[], Answer]:
+    """Ask a child, which imports torch, and return what waits for its answer.
+
+    An answer is `broken`, with the reason, where the child has none.
+    """
+    with tempfile.TemporaryFile("w+") as asked:
+        asked.write(question)
+        asked.seek(0)
+        process = subprocess.Popen(
             child.program(module),
-            input=question,
-            capture_output=True,
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=PATIENCE,
             env=child_environment(),
-            check=False,
         )
-        answer: Answer = TypeAdapter(kind).validate_json(child.last_line(done.stdout))
-        return answer
-    except subprocess.TimeoutExpired:
-        return kind(broken=f"no answer within {PATIENCE} seconds")
-    except ValueError:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return kind(broken=one_line(lines[-1]))
+
+    @cache
+    def answer() -> Answer:
+        with process:
+            try:
+                stdout, stderr = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return kind(broken=f"no answer within {PATIENCE} seconds")
+            except BaseException:  # a signal
+                process.kill()
+                raise
+        try:
+            answer: Answer = TypeAdapter(kind).validate_json(child.last_line(stdout))
+            return answer
+        except ValueError:
+            lines = stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+            return kind(broken=one_line(lines[-1]))
+
+    return answer
 
 
 @cache
-def answered(question: str) -> Problem:
-    """Return a child's answer on a plan's networks."""
+def ask_child(question: str) -> Callable[[], Problem]:
+    """Ask a child about a plan's networks, once."""
     return ask("harness.engine.preflight", Problem, question)
 
 
-def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, respond: Callable[[str], Problem]) -> None:
-    """Raise UnfitError for the first of the jobs whose network cannot be built, filled, held or run at its windows.
+def begin(
+    plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, ask: Callable[[str], Callable[[], Problem]]
+) -> Callable[[], None]:
+    """Ask whether the jobs' networks can be built, filled, held and run at their windows; return what waits for it.
 
-    `here`: whether they run on this machine, so that its memory counts. `respond`: answers with torch, which this
-    process does not import.
+    That raises UnfitError for the first which cannot. `here`: whether they run on this machine, so that its memory
+    counts. `ask`: asks a process with torch, which this one does not import.
     """
     specs: dict[str, JsonObject] = {}
     for job in jobs:
@@ -82,14 +102,20 @@ def check(plan: Plan, jobs: Sequence[Job], ranks: int, here: bool, respond: Call
                 specs.setdefault(json.dumps(parts, sort_keys=True), content)
     flows = sorted({flow for job in jobs if not isinstance(job, Train) for flow in asked_flows(job)}, key=str)
     if not specs and not flows:
-        return
+        return lambda: None
     classes = plan.config.content.classes
     question = {"jobs": list(specs.values()), "flows": flows, "classes": classes, "ranks": ranks, "here": here}
-    answer = respond(json.dumps(question))
-    if answer.broken:
-        raise UnfitError(f"this plan's networks could not be tested: {answer.broken}; run `harness doctor` for details")
-    if answer.problem:
-        raise UnfitError(answer.problem)
+    answer = ask(json.dumps(question))
+
+    def wait() -> None:
+        problem = answer()
+        if problem.broken:
+            why = f"this plan's networks could not be tested: {problem.broken}"
+            raise UnfitError(f"{why}; run `harness doctor` for details")
+        if problem.problem:
+            raise UnfitError(problem.problem)
+
+    return wait
 
 
 def asked_flows(job: Evaluate) -> list[tuple[str, str | None]]:

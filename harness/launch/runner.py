@@ -4,7 +4,7 @@ import logging
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +143,10 @@ def ready(
         log.warning(hidden)
     try:
         launcher.warm()  # imports torch, which takes seconds, while the store is asked
+        networks_are_fit = ask_networks(plan, options, todo, (launcher, facts))
         tracking = connected(options)
         with figure.imported_meanwhile():
-            try_networks(plan, options, todo, (launcher, facts))
+            networks_are_fit()
             fetch_for(plan, todo)
             yield tracking, (launcher, facts)
     finally:
@@ -201,20 +202,25 @@ def preflight(plan: Plan, options: RunOptions) -> None:
     connected(options)
 
 
-def try_networks(
+def try_networks(plan: Plan, options: RunOptions, jobs: Sequence[Job]) -> None:
+    """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit."""
+    ask_networks(plan, options, jobs)()
+
+
+def ask_networks(
     plan: Plan,
     options: RunOptions,
     jobs: Sequence[Job],
     worker: tuple[Launcher, JsonObject] | None = None,
-) -> None:
-    """Raise UnfitError where a job's network cannot work, UsageError for a number of ranks that does not fit.
+) -> Callable[[], None]:
+    """Ask a worker that is warm, else a child, to try the jobs' networks; return what waits, and raises UnfitError.
 
-    A worker that is warm tries them; else a child.
+    Raise UsageError for a number of ranks that does not fit.
     """
     launcher, facts = worker or choose(plan, options)
-    respond = launcher.preflight if worker is not None and isinstance(launcher, inline.Launcher) else networks.answered
+    ask = launcher.preflight if worker is not None and isinstance(launcher, inline.Launcher) else networks.ask_child
     ranks, here = facts["nproc"] * options.node_count, options.launcher != "slurm" or options.inside
-    networks.check(plan, jobs, ranks, here, respond)
+    return networks.begin(plan, jobs, ranks, here, ask)
 
 
 def connected(options: RunOptions) -> Tracking | None:

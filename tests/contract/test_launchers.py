@@ -190,7 +190,7 @@ def test_a_worker_that_was_sent_nothing_is_not_waited_for(tmp_path: Path) -> Non
 def test_a_worker_ends_by_itself_where_no_launch_follows(tmp_path: Path) -> None:
     launcher = inline.Launcher(1, tmp_path / "logs")
     try:
-        answer = launcher.preflight(json.dumps({"jobs": [], "classes": 4, "ranks": 1, "here": False}))
+        answer = launcher.preflight(json.dumps({"jobs": [], "classes": 4, "ranks": 1, "here": False}))()
         assert (answer.problem, answer.broken) == ("", "")
         assert launcher._worker is not None
         launcher.finish()

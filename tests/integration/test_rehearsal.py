@@ -35,7 +35,7 @@ from harness.tracking.publisher import publisher_of
 
 @pytest.fixture(autouse=True)
 def _networks_are_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "answered", in_process.answered)
+    monkeypatch.setattr(preflight, "ask_child", in_process.answered)
 
 
 def statuses(store: Tracking) -> dict[str, str]:

@@ -6,7 +6,7 @@ A command imports MLflow, its workers torch: 13 s of a processor for the smalles
 import io
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Launcher:
     def warm(self) -> None:
         """Nothing: this process has imported torch."""
 
-    def preflight(self, question: str) -> preflight.Problem:
+    def preflight(self, question: str) -> Callable[[], preflight.Problem]:
         """What is wrong with a plan's networks."""
         return answered(question)
 
@@ -53,9 +53,9 @@ class Launcher:
         """Nothing."""
 
 
-def answered(question: str) -> preflight.Problem:
-    """What is wrong with a plan's networks, whatever the memory; as preflight.answered, without the child."""
-    return preflight.Problem(engine_preflight.first_problem(json.loads(question) | {"here": False}))
+def answered(question: str) -> Callable[[], preflight.Problem]:
+    """What is wrong with a plan's networks, whatever the memory; as preflight.ask_child, without the child."""
+    return lambda: preflight.Problem(engine_preflight.first_problem(json.loads(question) | {"here": False}))
 
 
 def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ import json
 import os
 import select
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,15 +40,23 @@ class Launcher:
         self.warm()
         assert self._worker is not None
         self._busy = True
+        self._worker.unused = False
         with suppress(BrokenPipeError):  # it has died: `running` says so
             self._worker.send(json.dumps({"jobs": [str(directory) for directory in directories]}))
 
-    def preflight(self, question: str) -> Problem:
-        """Return what the worker finds of a plan's networks, before its first launch: it has torch at hand."""
+    def preflight(self, question: str) -> Callable[[], Problem]:
+        """Ask the worker about a plan's networks, before its first launch: it has torch at hand.
+
+        Return what waits for its answer.
+        """
         self.warm()
         assert self._worker is not None
         with suppress(BrokenPipeError):
             self._worker.send(json.dumps({"preflight": json.loads(question)}))
+        return self._problem
+
+    def _problem(self) -> Problem:
+        assert self._worker is not None
         answer = self._worker.await_answer(PATIENCE)
         if answer is None:
             return Problem(broken=f"no answer within {PATIENCE} seconds")
@@ -78,7 +86,7 @@ class Launcher:
         """Let the worker end."""
         self.finish()
         if self._worker is not None and self._worker.process.poll() is None:
-            if self._worker.unused:  # it still imports torch, for seconds, and has nothing to save
+            if self._worker.unused:  # it imports torch or tries networks, for seconds, and has nothing to save
                 self._worker.process.kill()
             try:
                 self._worker.process.wait(timeout=30)
@@ -112,12 +120,11 @@ class _Worker:
             )
         os.close(launches)
         os.close(answers)
-        self.unused = True  # it was sent nothing
+        self.unused = True  # it was sent no launch
         self.leaving = False  # a signal has stopped it: it takes no further launch
 
     def send(self, line: str) -> None:
-        """Hand over a launch. Raise BrokenPipeError where the worker has died."""
-        self.unused = False
+        """Hand over a launch or a question. Raise BrokenPipeError where the worker has died."""
         os.write(self._launches, f"{line}\n".encode())
 
     def answered(self) -> bool:

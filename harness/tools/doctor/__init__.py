@@ -6,11 +6,11 @@ installation is a finding and not a traceback.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from harness.config.compose import Config
-from harness.plan.job import Train
+from harness.plan.job import Job, Train
 from harness.plan.plan import Plan
 from harness.tools.doctor import _children, _data, _devices, _disk, _limits, _sharing, _software, _store, _weights
 from harness.tools.doctor._finding import Finding, findings_json, line
@@ -39,30 +39,31 @@ def examine(
     `plan` adds what its missing jobs need on the disk; `thorough` reads every frame and mask and not a sample; only
     `parts` are examined. Nothing is raised for what is unfit: it is found.
     """
-    if {"software", "devices"}.intersection(parts):
+    missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
+    machine_of = _children.machine() if {"software", "devices"}.intersection(parts) else None
+    networks_of = _children.networks(config, decoders(missing)) if {"weights", "disk"}.intersection(parts) else None
+    if machine_of is not None:
         log.info("importing torch, torchvision and timm")
-        machine = _children.machine()
+        machine = machine_of()
         if "software" in parts:
             yield from _software.examine(machine)
         if "devices" in parts:
             yield from _devices.examine(machine, config)
             yield from _limits.examine(config)
-    if {"weights", "disk"}.intersection(parts):
-        yield from _storage(config, root, plan, mounts, parts)
+    if networks_of is not None:
+        log.info("building the encoder and reading its weights")
+        networks = networks_of()
+        if "weights" in parts:
+            yield from _weights.examine(config, root, networks)
+        if "disk" in parts:
+            yield from _disk.examine(root, missing, networks, mounts)
+            yield from _sharing.examine(root)
     if "store" in parts:
         yield from _store.examine(tracking_uri, prefix, mounts)
     if "data" in parts:
         yield from _data.examine(config, thorough)
 
 
-def _storage(config: Config, root: Path, plan: Plan | None, mounts: Path, parts: Collection[str]) -> Iterator[Finding]:
-    """Yield findings of weights and disk, both of which depend on the networks."""
-    missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
-    decoders = sorted({job.decoder for job in missing if isinstance(job, Train)})
-    log.info("building the encoder and reading its weights")
-    networks = _children.networks(config, decoders)
-    if "weights" in parts:
-        yield from _weights.examine(config, root, networks)
-    if "disk" in parts:
-        yield from _disk.examine(root, missing, networks, mounts)
-        yield from _sharing.examine(root)
+def decoders(jobs: Iterable[Job]) -> list[str]:
+    """Return the decoders that are trained, by name."""
+    return sorted({job.decoder for job in jobs if isinstance(job, Train)})

@@ -1,7 +1,10 @@
-"""Questions that only torch or timm can answer, asked in child processes: ours stays light, and survives theirs."""
+"""Questions that only torch or timm can answer, asked in child processes: ours stays light, and survives theirs.
+
+Each child begins at once; what is returned waits for its answer.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,13 +15,13 @@ from harness.launch.preflight import ask
 from harness.tools.doctor._facts import Machine, Networks, Question
 
 
-def machine() -> Machine:
-    """Return what torch, torchvision and timm say of themselves, and torch of its devices (_child_machine)."""
+def machine() -> Callable[[], Machine]:
+    """Ask torch, torchvision and timm about themselves, and torch about its devices (_child_machine)."""
     return ask("harness.tools.doctor._child_machine", Machine)
 
 
-def networks(config: Config, decoders: Sequence[str]) -> Networks:
-    """Return what the encoder says of its weights and its window, and the networks' sizes (_child_models)."""
+def networks(config: Config, decoders: Sequence[str]) -> Callable[[], Networks]:
+    """Ask the encoder about its weights and its window, and for the networks' sizes (_child_models)."""
     name = config["encoder"]["name"]
     question = Question(
         encoder=name,

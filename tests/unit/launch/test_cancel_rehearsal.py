@@ -26,7 +26,7 @@ SLURM = RunOptions(offline=True, launcher="slurm", nproc=1, slurm={"nodes": 1})
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "answered", in_process.answered)
+    monkeypatch.setattr(preflight, "ask_child", in_process.answered)
     monkeypatch.setattr(rehearsal, "fetch", lambda config: None)
     for module in (cancel, stop_request):
         monkeypatch.setattr(module, "LOOK", 0.05)

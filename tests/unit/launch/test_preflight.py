@@ -1,6 +1,7 @@
 """What a plan can know before anything is trained: windows, crops, batches, memory and weights, each in one line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,15 @@ SMALL = ("train.epochs=1", "train.frames_per_video=1", "train.batch=2", "train.c
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child's answers without the seconds that a process takes; one test asks the child itself."""
 
-    def ask(module: str, kind: type[preflight.Problem], text: str) -> preflight.Problem:
+    def ask(module: str, kind: type[preflight.Problem], text: str) -> Callable[[], preflight.Problem]:
         question = json.loads(text)
         memory = child.available() if question["here"] else float("inf")
         jobs = [child.read_train(content) for content in question["jobs"]]
         problems = [child.problem(job, question["classes"], question["ranks"], memory) for job in jobs]
-        return kind(problem=next(filter(None, problems), ""))
+        return lambda: kind(problem=next(filter(None, problems), ""))
 
     monkeypatch.setattr(preflight, "ask", ask)
-    preflight.answered.cache_clear()
+    preflight.ask_child.cache_clear()
 
 
 def make(root: Path, *words: str) -> Plan:
@@ -103,7 +104,7 @@ def test_weights_that_do_not_fit_or_are_not_finite(tmp_path: Path) -> None:
     ):
         save_file(state | {name: wrong}, path)
         assert says in refused(tmp_path / "root", f"encoder.beit.weights={path}")
-        preflight.answered.cache_clear()
+        preflight.ask_child.cache_clear()
     save_file(state, path)
     assert runner.missing(make(tmp_path / "root", f"encoder.beit.weights={path}"), RunOptions(offline=True))
 
@@ -112,7 +113,7 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.undo()
-    preflight.answered.cache_clear()
+    preflight.ask_child.cache_clear()
     data = make_vspw(tmp_path / "d", videos={"train": 4, "val": 2, "test": 1}, frames=4, size=(32, 40))
     words = [f"data.vspw.root={data}", "data.name=vspw", *SMALL, "evaluate.window=48", "--root", str(tmp_path / "root")]
     assert cli.main(["run", "ablation_ensemble", "--offline", *words]) == 3
@@ -121,14 +122,16 @@ def test_the_child_is_asked_by_run_and_its_exit_code_is_3(
 
 
 def test_a_child_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "ask", lambda module, kind, question: kind(broken="libcudart.so: cannot open"))
+    monkeypatch.setattr(
+        preflight, "ask", lambda module, kind, question: lambda: kind(broken="libcudart.so: cannot open")
+    )
     assert "libcudart.so: cannot open; run `harness doctor`" in refused(tmp_path)
 
 
 def test_a_worker_that_dies_of_the_question_is_said(tmp_path: Path) -> None:
     launcher = inline.Launcher(1, tmp_path / "logs")
     try:
-        answer = launcher.preflight(json.dumps({"jobs": [{}], "classes": 8, "ranks": 1, "here": False}))
+        answer = launcher.preflight(json.dumps({"jobs": [{}], "classes": 8, "ranks": 1, "here": False}))()
     finally:
         launcher.close()
     assert "KeyError: 'kind'" in answer.broken
@@ -137,7 +140,7 @@ def test_a_worker_that_dies_of_the_question_is_said(tmp_path: Path) -> None:
 
 def test_the_doctor_says_the_same_of_a_window(tmp_path: Path) -> None:
     config = compose("demo", ["evaluate.window=48"])
-    found = list(_weights.examine(config, tmp_path, _children.networks(config, [])))
+    found = list(_weights.examine(config, tmp_path, _children.networks(config, [])()))
     assert [(one.text, one.remedy) for one in found if one.fit is False] == [
         ("evaluate.window=48: the encoder accepts only 64", "set evaluate.window=64")
     ]

@@ -113,7 +113,7 @@ class Malice:
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_a_pickle_does_not_run(tmp_path: Path, save: Any) -> None:
     save({"model": backbone(), "args": Malice(tmp_path / "ran")}, tmp_path / "w.pth")
-    answer = _children.networks(naming(tmp_path / "w.pth"), [])
+    answer = _children.networks(naming(tmp_path / "w.pth"), [])()
     (found,) = unfit(_weights.examine(naming(tmp_path / "w.pth"), tmp_path, answer))
     assert "mkdir" in found.text
     assert "none of its code ran" in found.text
@@ -156,7 +156,7 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_window_that_the_encoder_refuses(tmp_path: Path) -> None:
     config = compose("demo", ["train.crop=50"])
-    (found,) = unfit(_weights.examine(config, tmp_path, _children.networks(config, [])))
+    (found,) = unfit(_weights.examine(config, tmp_path, _children.networks(config, [])()))
     assert "multiple of 32" in found.text
 
 
@@ -264,7 +264,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_nvidia_smi_and_this_torch(smi: Path) -> None:
     smi.write_text('#!/bin/sh\necho "NVIDIA A100-SXM4-40GB, 470.57.02, 40960"\n')
-    (found,) = unfit(_devices.examine(_children.machine(), compose("demo")))
+    (found,) = unfit(_devices.examine(_children.machine()(), compose("demo")))
     assert "1 × NVIDIA A100-SXM4-40GB, 40.0 GiB, driver 470.57.02" in found.text
     assert "driver" in found.remedy or "wheel" in found.remedy
 
@@ -306,7 +306,7 @@ def test_sets_that_do_not_match() -> None:
 def test_a_child_that_dies_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dying.py").write_text("import sys; print('half'); sys.exit('libcudart.so: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert _children.ask("dying", Machine) == Machine(broken="libcudart.so: cannot open")
+    assert _children.ask("dying", Machine)() == Machine(broken="libcudart.so: cannot open")
 
 
 def test_versions_that_were_tested(tmp_path: Path) -> None:
