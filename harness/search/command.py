@@ -56,18 +56,19 @@ def work(request: Request, index: int, progress: Progress) -> None:
     The last worker that a cancellation ends says so of the study's run: in Slurm the search may have left before.
     """
     study, root = request.make(), Path(request.root)
-    keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
-    publisher = study_publisher_of(study, root, request.tracking())
     launcher, facts = runner.choose(study.plan(study.default, study.config["seed"], root), request.options)
     launcher.log = launcher.log.with_name(f"{study.name}-{index}-{launcher.log.name}")
     try:
         launcher.warm()  # imports torch, which takes seconds, while the storage and MLflow are opened
-        Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
-    except Stopped as stop:
-        if stop.status == "cancelled" and not keeper.at_work():
-            with suppress(HarnessError, OSError):  # a store that is away
-                publisher.mark("KILLED")
-        raise
+        keeper = Keeper(study, Storage(request.storage, request.folder(study.name)))
+        publisher = study_publisher_of(study, root, request.tracking())
+        try:
+            Worker(study, keeper, publisher, launcher, root, facts, progress).run(request.total)
+        except Stopped as stop:
+            if stop.status == "cancelled" and not keeper.at_work():
+                with suppress(HarnessError, OSError):  # a store that is away
+                    publisher.mark("KILLED")
+            raise
     finally:
         launcher.close()
 
@@ -81,10 +82,12 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
     access.writable(root)
     runner.require_inputs(study.config)
     default = study.plan(study.default, study.config["seed"], root)
-    runner.try_networks(default, request.options, default.jobs)  # what cannot be, before all else
+    networks_are_fit = runner.ask_networks(default, request.options, default.jobs)
+    tracking = request.tracking()
+    networks_are_fit()  # what cannot be, before anything is noted
     storage = settled(request, study)
     keeper = Keeper(study, storage)
-    publisher = study_publisher_of(study, root, request.tracking())
+    publisher = study_publisher_of(study, root, tracking)
     done = sum(trial.ended for trial in keeper.trials())
     if done < request.total:
         log.info(

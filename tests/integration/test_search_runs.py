@@ -202,7 +202,7 @@ def test_mistakes_are_answered_in_one_line(words: tuple[str, ...], code: int, to
 
 
 def workers_of(parent: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
+    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "harness.search.worker" in line]
 
 

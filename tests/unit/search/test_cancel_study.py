@@ -30,7 +30,7 @@ ME = _sbatch.user()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "try_networks", lambda plan, options, jobs: None)
+    monkeypatch.setattr(runner, "ask_networks", lambda plan, options, jobs: lambda: None)
     for module in (cancel, stop_request):
         monkeypatch.setattr(module, "LOOK", 0.05)
 
