@@ -96,7 +96,7 @@ def run(plan: Plan, options: RunOptions, progress: Progress) -> Results:
                 except Stopped as stop:
                     stopped = stop
                 finally:
-                    launcher.finish()
+                    launcher.close()
             finished = tuple(
                 conclude(
                     plan,

@@ -62,9 +62,6 @@ class Launcher(Protocol):
     def signal(self, number: int) -> None:
         """Pass a signal on."""
 
-    def finish(self) -> None:
-        """Let the worker end by itself, while other things are done: no launch follows; may do nothing."""
-
     def close(self) -> None:
         """End the worker."""
 

@@ -187,18 +187,6 @@ def test_a_worker_that_was_sent_nothing_is_not_waited_for(tmp_path: Path) -> Non
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_worker_ends_by_itself_where_no_launch_follows(tmp_path: Path) -> None:
-    launcher = inline.Launcher(1, tmp_path / "logs")
-    try:
-        answer = launcher.preflight(json.dumps({"jobs": [], "classes": 4, "ranks": 1, "here": False}))()
-        assert (answer.problem, answer.broken) == ("", "")
-        assert launcher._worker is not None
-        launcher.finish()
-        assert launcher._worker.process.wait(timeout=60) == 0
-    finally:
-        launcher.close()
-
-
 def test_ranks_inherit_no_database_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in LEFT_OVER.items():
         monkeypatch.setenv(key, value)

@@ -86,9 +86,6 @@ class Signalled:
     def signal(self, number: int) -> None:
         pass
 
-    def finish(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

@@ -25,9 +25,6 @@ class Slow:
     def signal(self, number: int) -> None:
         self.signals.append(number)
 
-    def finish(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

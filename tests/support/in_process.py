@@ -46,9 +46,6 @@ class Launcher:
     def signal(self, number: int) -> None:
         """Nothing: no launch goes on that a signal could stop."""
 
-    def finish(self) -> None:
-        """Nothing."""
-
     def close(self) -> None:
         """Nothing."""
 

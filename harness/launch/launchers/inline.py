@@ -77,15 +77,10 @@ class Launcher:
         if self._worker is not None and self._worker.process.poll() is None:
             self._worker.process.send_signal(number)
 
-    def finish(self) -> None:
-        """Tell the worker that no launch follows: Python takes a quarter of a second to end it."""
-        if self._worker is not None:
-            self._worker.hang_up()
-
     def close(self) -> None:
         """Let the worker end."""
-        self.finish()
         if self._worker is not None and self._worker.process.poll() is None:
+            self._worker.hang_up()
             if self._worker.unused:  # it imports torch or tries networks, for seconds, and has nothing to save
                 self._worker.process.kill()
             try:

@@ -60,9 +60,6 @@ class Launcher:
         if self._agent is not None and self._agent.poll() is None:
             self._agent.send_signal(number)
 
-    def finish(self) -> None:
-        """Do nothing: its ranks end with their launch."""
-
     def close(self) -> None:
         """End what may still run."""
         if self.running():

@@ -82,9 +82,6 @@ class Breaks:
     def signal(self, number: int) -> None:
         pass
 
-    def finish(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

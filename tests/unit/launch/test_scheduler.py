@@ -52,9 +52,6 @@ class Script:
     def signal(self, number: int) -> None:
         self.hangs = False
 
-    def finish(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 
