@@ -1,6 +1,5 @@
 """What all tests share: one thread in the subprocesses they start, and no setting of the person who runs them."""
 
-import gc
 import logging
 import os
 import shutil
@@ -14,9 +13,10 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadFileScheduling
 
+from harness.common import collector
 from harness.tracking import client, opening
 
-gc.set_threshold(50_000)  # imports make a million objects and no garbage (harness.common.start)
+collector.search_seldom()
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("HARNESS_THREADS", "1")
 logging.getLogger("harness").setLevel(logging.INFO)  # for caplog

@@ -3,7 +3,6 @@
 One file for each group of commands; `options` are the flags they share, `parse` turns words into a plan.
 """
 
-import gc
 import logging
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import diagnose, export, jobs, plan, reports, run, search
+from harness.common import collector
 from harness.common.child import in_utf8
 from harness.common.console import logging_to_stderr, never_refuse, out
 from harness.common.errors import KEPT, HarnessError, refused
@@ -107,7 +107,7 @@ def entry() -> None:
     """Run the console script; a defect's traceback is shown without passwords."""
     in_utf8()
     never_refuse()
-    gc.set_threshold(50_000)  # imports make many objects and no garbage
+    collector.search_seldom()
     try:
         code = main()
     except Exception as error:
@@ -115,5 +115,5 @@ def entry() -> None:
             log.error("".join(traceback.format_exception(error)).rstrip())
         code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while Python ends leaves no traceback
-    gc.freeze()  # Python, while it ends, would look for cycles among all objects of all libraries
+    collector.freeze_for_exit()
     sys.exit(code)

@@ -6,7 +6,6 @@ warm: stdout is anybody's, and a line that is printed there is no answer. {"pref
 """
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.common import parent
+from harness.common import collector, parent
 from harness.common.atomic_files import JsonObject
 from harness.common.signals import PREEMPTED
 from harness.engine.stop import Stop, Stopped
@@ -31,7 +30,7 @@ STOP = Stop()
 if __name__ == "__main__":  # before torch: a signal that comes during its import is kept
     parent.die_with_parent()
     STOP.install()
-    gc.disable()  # imports make a million objects and no garbage: harness.common.start
+    collector.pause()
 
 from harness.engine import distributed, evaluate, jobs, preflight, runtime, train  # noqa: E402
 from harness.engine.evaluate import Task  # noqa: E402
@@ -164,8 +163,7 @@ def _next_line(source: TextIO, stop: Stop) -> str:
 
 
 if __name__ == "__main__":
-    gc.freeze()
-    gc.enable()
+    collector.resume()
     code = main()
-    gc.freeze()  # Python, while it ends, would look for cycles among all objects of torch
+    collector.freeze_for_exit()
     sys.exit(code)

@@ -4,13 +4,11 @@ By itself it also ends at the third signal, and its ranks with it, whatever they
 signals all steps, of which it is one, and the supervisor passes on what came to its own.
 """
 
-from harness.common import parent  # first: torch takes seconds
+from harness.common import collector, parent  # first: torch takes seconds
 
 if __name__ == "__main__":
     parent.die_with_parent()
-    import gc
-
-    gc.disable()  # imports make many objects and no garbage: harness.common.start
+    collector.pause()
     import os
     import signal
     from types import FrameType
@@ -30,6 +28,5 @@ if __name__ == "__main__":
     os.environ["PET_NODE_RANK"] = os.environ.get("SLURM_PROCID", "0")  # --node-rank: srun runs one a node
     api._terminate_process_handler = first  # what it takes signals with
     parent.die_with_parent()
-    gc.freeze()
-    gc.enable()
+    collector.resume()
     main()
