@@ -143,10 +143,10 @@ def ready(
         log.warning(hidden)
     try:
         launcher.warm()  # imports torch, which takes seconds, while the store is asked
-        networks_are_fit = ask_networks(plan, options, todo, (launcher, facts))
+        await_networks = ask_networks(plan, options, todo, (launcher, facts))
         tracking = connected(options)
         with figure.imported_meanwhile():
-            networks_are_fit()
+            await_networks()
             fetch_for(plan, todo)
             yield tracking, (launcher, facts)
     finally:

@@ -82,9 +82,9 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
     access.writable(root)
     runner.require_inputs(study.config)
     default = study.plan(study.default, study.config["seed"], root)
-    networks_are_fit = runner.ask_networks(default, request.options, default.jobs)
+    await_networks = runner.ask_networks(default, request.options, default.jobs)
     tracking = request.tracking()
-    networks_are_fit()  # what cannot be, before anything is noted
+    await_networks()  # what cannot be, before anything is noted
     storage = settled(request, study)
     keeper = Keeper(study, storage)
     publisher = study_publisher_of(study, root, tracking)

@@ -40,19 +40,19 @@ def examine(
     `parts` are examined. Nothing is raised for what is unfit: it is found.
     """
     missing = [] if plan is None else [job for job in plan.jobs if plan.state(job) != "done"]
-    machine_of = _children.machine() if {"software", "devices"}.intersection(parts) else None
-    networks_of = _children.networks(config, decoders(missing)) if {"weights", "disk"}.intersection(parts) else None
-    if machine_of is not None:
+    await_machine = _children.machine() if {"software", "devices"}.intersection(parts) else None
+    await_networks = _children.networks(config, decoders(missing)) if {"weights", "disk"}.intersection(parts) else None
+    if await_machine is not None:
         log.info("importing torch, torchvision and timm")
-        machine = machine_of()
+        machine = await_machine()
         if "software" in parts:
             yield from _software.examine(machine)
         if "devices" in parts:
             yield from _devices.examine(machine, config)
             yield from _limits.examine(config)
-    if networks_of is not None:
+    if await_networks is not None:
         log.info("building the encoder and reading its weights")
-        networks = networks_of()
+        networks = await_networks()
         if "weights" in parts:
             yield from _weights.examine(config, root, networks)
         if "disk" in parts:
