@@ -1,4 +1,4 @@
-"""Start of a child process: `python -m harness.common.start MODULE [WORD ...]` imports a module and calls its main()."""
+"""Start of a child process: `python -m harness.common.start MODULE [WORD ...]` imports a module and calls its main."""
 
 import importlib
 import sys
