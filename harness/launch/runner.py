@@ -145,10 +145,10 @@ def ready(
         launcher.warm()  # imports torch, which takes seconds, while the store is asked
         await_networks = ask_networks(plan, options, todo, (launcher, facts))
         tracking = connected(options)
-        with figure.imported_meanwhile():
-            await_networks()
-            fetch_for(plan, todo)
-            yield tracking, (launcher, facts)
+        figure.import_libraries()  # while networks are tried; a thread's imports would meet ours
+        await_networks()
+        fetch_for(plan, todo)
+        yield tracking, (launcher, facts)
     finally:
         launcher.close()
 

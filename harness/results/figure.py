@@ -3,12 +3,11 @@
 A figure is drawn when it is written, so that a table alone waits for no plotting library.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,19 +26,8 @@ class Figure:
     folded: bool = False  # whether a page shows it on demand only
 
 
-@contextmanager
-def imported_meanwhile() -> Iterator[None]:
-    """Import the drawing libraries in a thread while the caller waits for other things, and imports nothing."""
-    thread = Thread(target=import_libraries)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
 def import_libraries() -> None:
-    """Import what draws; what is wrong with it is said where something is drawn."""
+    """Import what draws, which takes a second; what is wrong with it is said where something is drawn."""
     with suppress(Exception):
         import seaborn  # noqa: F401
 

@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from harness.engine.runtime import Stop, this_rank
 from harness.engine.worker import launch
 from harness.launch import preflight
 from harness.launch.launchers import inline
-from harness.results import figure
 
 
 class Launcher:
@@ -62,6 +61,5 @@ def harness(folder: Path, *words: str, **env: str) -> subprocess.CompletedProces
         for name, value in env.items():
             patch.setenv(name, value)
         patch.setattr(inline, "Launcher", Launcher)
-        patch.setattr(figure, "imported_meanwhile", nullcontext)  # ranks import things in this process
         code = cli.main(list(words))
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

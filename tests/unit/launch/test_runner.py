@@ -1,5 +1,6 @@
 """How a plan is run: what `--rerun` names, how many ranks fit, which store is told, and what is left after an error."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from harness.common.progress import SILENT
 from harness.common.signals import Stopped
 from harness.config.settings import RunOptions
 from harness.launch import runner
+from harness.results import figure
 from harness.tracking.client import ROLE, Tracking
 
 
@@ -107,6 +109,32 @@ def test_the_worker_gets_ready_while_the_store_is_asked_and_goes_where_it_does_n
     with pytest.raises(UnfitError, match="no answer"):
         runner.run(one_model.made(tmp_path), RunOptions(), SILENT)
     assert order == ["warm", "asked", "closed"]
+
+
+def test_what_draws_is_imported_while_networks_are_tried_and_in_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread, matplotlib's ast.literal_eval met our ast.parse: a SystemError in Python 3.11 (gh-106905)."""
+    order: list[str] = []
+
+    def refuse() -> None:
+        order.append("answer")
+        raise UnfitError("does not fit")
+
+    def ask(*arguments: object) -> Callable[[], None]:
+        order.append("asked")
+        return refuse
+
+    def imported() -> None:
+        order.append(f"imported by {threading.current_thread().name}")
+
+    monkeypatch.setattr(runner, "choose", lambda plan, options: (Breaks(), {"launcher": "inline", "nproc": 1}))
+    monkeypatch.setattr(runner, "ask_networks", ask)
+    monkeypatch.setattr(runner, "connected", lambda options: order.append("store"))
+    monkeypatch.setattr(figure, "import_libraries", imported)
+    with pytest.raises(UnfitError, match="does not fit"):
+        runner.run(one_model.made(tmp_path), RunOptions(), SILENT)
+    assert order == ["asked", "store", "imported by MainThread", "answer"]
 
 
 def raises(error: BaseException) -> Callable[..., Any]:
