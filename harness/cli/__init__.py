@@ -4,6 +4,7 @@ One file for each group of commands; `options` are the flags they share, `parse`
 """
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -107,6 +108,8 @@ def entry() -> None:
     """Run the console script; a defect's traceback is shown without passwords."""
     in_utf8()
     never_refuse()
+    # before numpy starts a thread for each core, to wait actively beside the ranks
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     collector.search_seldom()
     try:
         code = main()

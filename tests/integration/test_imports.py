@@ -1,6 +1,7 @@
 """What only reads stays light: which modules a command loads, what it starts, and how often it opens a file."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -168,3 +169,18 @@ entry()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("True\n")
+
+
+def test_numpy_starts_no_threads_in_a_command(tmp_path: Path) -> None:
+    code = """
+import atexit, sys
+from pathlib import Path
+from harness.cli import entry
+atexit.register(lambda: print("numpy" in sys.modules, len(list(Path("/proc/self/task").iterdir()))))
+entry()
+"""
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    words = ("plan", "ablation_ensemble", "--power")
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True 1"
