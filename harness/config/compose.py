@@ -5,12 +5,13 @@ A field that is None is left out of the identity as well, so a new field that de
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common import ranges
@@ -19,6 +20,8 @@ from harness.common.errors import UsageError
 from harness.config import overrides as overrides_of
 from harness.config import plugins, presets
 from harness.config.training_options import COUNT, WHERE, TrainingOptions
+
+Members = tuple[tuple[str, type], ...]  # plug-ins' names and Configs
 
 NOT_NEGATIVE, SHARE = {"range": "[0, inf)"}, {"range": "[0, 1]"}
 
@@ -200,25 +203,39 @@ class Config:
 
 
 def schema(folders: plugins.Folders = ()) -> type:
-    """Return the dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders.
+    """Return the dataclass of the whole tree: the shared sections, and a section for every plug-in in the folders."""
+    kinds = ("datasets", "encoders", "decoders", "metrics")
+    return whole_schema(*(tuple(configs(kind, folders).items()) for kind in kinds))
+
+
+def configs(kind: str, folders: plugins.Folders) -> dict[str, type]:
+    """Return the Config of each plug-in of a kind that has one. Raise UsageError for one that does not serve."""
+    classes: dict[str, type] = {}
+    for name, path in plugins.paths(kind, folders).items():
+        config = plugins.read_schema(path).config
+        if config is not None:
+            validate_schema(config, path)
+            classes[name] = config
+    return classes
+
+
+@cache
+def whole_schema(datasets: Members, encoders: Members, decoders: Members, metrics: Members) -> type:
+    """Return the dataclass of the whole tree with these Configs of plug-ins.
 
     `extra` (decoders that get a row of their own), `variants` (further ensembles) and `stages` (the last one of a table
     of stages) choose cells; no job depends on them.
     """
 
-    def section(kind: str, default: str | None, *more: Any) -> Any:
-        members: list[Any] = [*more] if default is None else [("name", str, field(default=default)), *more]
-        for name, path in plugins.paths(kind, folders).items():
-            config = plugins.read_schema(path).config
-            if config is not None:
-                validate_schema(config, path)
-                members.append((name, config, field(default_factory=config)))
-        return make_dataclass(kind.capitalize(), members, frozen=True)
+    def section(title: str, members: Members, *first: Any) -> Any:
+        own = [(name, config, field(default_factory=config)) for name, config in members]
+        return make_dataclass(title, [*first, *own], frozen=True)
 
     # share of the training videos that is the split `dev`
     hold_out = ("hold_out", float | None, field(default=None, metadata={"range": "(0, 1)"}))
-    data, encoder = section("datasets", "synthetic", hold_out), section("encoders", "beit")
-    decoder, metric = section("decoders", None), section("metrics", None)
+    data = section("Datasets", datasets, ("name", str, field(default="synthetic")), hold_out)
+    encoder = section("Encoders", encoders, ("name", str, field(default="beit")))
+    decoder, metric = section("Decoders", decoders), section("Metrics", metrics)
     return make_dataclass(
         "Config",
         [
@@ -239,6 +256,15 @@ def schema(folders: plugins.Folders = ()) -> type:
     )
 
 
+@cache
+def defaults(typed: type) -> DictConfig:
+    """Return a schema's defaults, to be copied and not changed."""
+    node: DictConfig = OmegaConf.structured(typed)
+    OmegaConf.set_readonly(node, False)
+    return node
+
+
+@cache
 def validate_schema(config: type, path: Path) -> None:
     """Raise UsageError for a plug-in's Config whose fields have no default, none of their type, or a wrong range."""
     if not is_dataclass(config):
@@ -257,8 +283,7 @@ def validate_schema(config: type, path: Path) -> None:
 def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugins.Folders = ()) -> Config:
     """Compose schema, then preset, then `key=value`. Raise UsageError for an unknown preset or key, or a wrong type."""
     typed = schema(folders)
-    node = OmegaConf.structured(typed)
-    OmegaConf.set_readonly(node, False)
+    node = deepcopy(defaults(typed))
     for path in presets.chain(preset):
         loaded = presets.read(path)
         loaded.pop("base", None)
@@ -277,8 +302,8 @@ def compose(preset: str = "demo", overrides: Sequence[str] = (), folders: plugin
 
 
 def merge(node: Any, value: Any, source: str) -> Any:
-    """Merge by OmegaConf; its errors become one line that names the source and the full key. Keys that YAML reads as
-    numbers are taken as texts.
+    """Merge by OmegaConf, both changed by it; its errors become one line that names the source and the full key. Keys
+    that YAML reads as numbers are taken as texts.
     """
     tree = OmegaConf.to_container(value, resolve=False)
     if (named := text_keys(tree)) != tree:
@@ -286,7 +311,7 @@ def merge(node: Any, value: Any, source: str) -> Any:
     if "???" in leaves(tree):
         raise UsageError(f"{source}: ??? must be replaced by a value")  # OmegaConf would pass over it
     try:
-        return OmegaConf.merge(node, value)
+        return OmegaConf.unsafe_merge(node, value)  # without a copy of both
     except OmegaConfBaseException as error:
         raise UsageError(f"{source}: {explain(error)}") from error
     except (TypeError, ValueError) as error:

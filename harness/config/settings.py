@@ -135,6 +135,7 @@ def resolve(**flags: Any) -> Resolved:
 def read(path: Path) -> JsonObject:
     """Return the keys that a file gives, typed, its relative paths made absolute. Raise UsageError."""
     loaded = presets.read(path, "settings")
+    names = list(loaded)
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
     try:
@@ -142,7 +143,7 @@ def read(path: Path) -> JsonObject:
     except OmegaConfBaseException as error:
         raise UsageError(f"{path}: {compose.explain(error)}") from error
     assert isinstance(merged, dict)
-    given: JsonObject = {str(key): merged[key] for key in loaded}
+    given: JsonObject = {str(name): merged[name] for name in names}
     here = path.resolve().parent
 
     def absolute(value: str) -> str:
