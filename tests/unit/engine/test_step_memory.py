@@ -59,7 +59,7 @@ def test_more_images_take_more_and_more_ranks_less():
     assert peak(spec, CLASSES, world=8) > 0  # one image a rank, whose batch norm takes statistics over ranks
 
 
-def test_the_least_change_that_fits_comes_first():
+def test_the_least_change_that_fits_comes_first(monkeypatch):
     spec = job("decoder_a")
     words = [text for text, _ in changes(spec, 1)]
     key = "encoder.beit.checkpoint=true"
@@ -70,6 +70,8 @@ def test_the_least_change_that_fits_comes_first():
     ]
     assert [text for text, _ in changes(job("decoder_a", key), 4)] == ["train.micro_batch=4"]
     held = {text: peak(changed, CLASSES) for text, changed in changes(spec, 1)}
+    of_job = {repr(changed): held[text] for text, changed in changes(spec, 1)}
+    monkeypatch.setattr(step_memory, "peak", lambda job, *_: of_job[repr(job)])  # a second each
     assert fitting(spec, CLASSES, 1, held[key]) == (key, held[key])
     assert fitting(spec, CLASSES, 1, min(held.values())) == next(
         item for item in held.items() if item[1] == min(held.values())

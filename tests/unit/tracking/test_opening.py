@@ -25,24 +25,30 @@ def imported() -> None:
 
 
 def test_eight_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    code = "from harness.tracking.client import Tracking; t = Tracking(); e = t.experiment('x'); "
-    code += "print(e, t.parent(e, 'p', 'abc'))"
+    code = """
+import os, sys
+from harness.tracking import opening
+opening.quiet()
+from mlflow.store.tracking import sqlalchemy_store  # once for all
+from harness.tracking.client import Tracking
+children = []
+for _ in range(8):
+    children.append(os.fork())
+    if not children[-1]:
+        store = Tracking()
+        experiment = store.experiment("x")
+        print(experiment, store.parent(experiment, "p", "abc"), flush=True)
+        os._exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
     env = {**WITHOUT, "PYTHONPATH": str(PROJECT)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    said = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0] * 8, said
-    assert len({out for out, _ in said}) == 1
-    lines = [line for _, err in said for line in err.splitlines()]  # no alembic, no progress
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done
+    ids = done.stdout.splitlines()
+    assert (len(ids), len(set(ids))) == (8, 1), done
+    lines = done.stderr.splitlines()  # no alembic, no progress
     assert all(line.startswith(f"waiting for {tmp_path}/mlflow.db.lock, which ") for line in lines), lines
 
 
