@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tiny_jobs import training
@@ -115,55 +115,48 @@ LEFT_OVER = {
 }
 
 
-def outcome_of_one_launch(name: str, nproc: int, folder: Path) -> dict[str, Any]:
-    """Launch a training of one iteration; what its outcome.json holds."""
+class Launched(NamedTuple):
+    """A launch that has ended."""
+
+    nproc: int
+    outcome: dict[str, Any]
+    log: str
+
+
+@pytest.fixture(scope="module", params=[("inline", 1), ("torchrun", 2)], ids=["inline-1", "torchrun-2"])
+def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """A training of one iteration, begun among another launch's variables, OpenMP's threads, and a site that prints."""
+    (name, nproc), folder = request.param, tmp_path_factory.mktemp("launched")
+    (folder / "site").mkdir()
+    printing = "import os\nprint('module load cuda', flush=True)\nos.write(1, b'more\\n')\n"
+    (folder / "site" / "sitecustomize.py").write_text(printing)
+    # neither this machine's share of threads nor torchrun's own 1
+    variables = {**LEFT_OVER, "SLURM_PROCID": "3", "OMP_NUM_THREADS": "3", "PYTHONPATH": str(folder / "site")}
     job = training(folder, "a" * 16, "upernet", iterations=1)
     launcher: Launcher = plugins.load("launchers", name).Launcher(nproc, folder / "logs")
-    try:
-        launcher.start([job])
-        wait(launcher, 120)
-    finally:
-        launcher.close()
-    return read_json(job / "outcome.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HARNESS_THREADS", raising=False)
+        for key, value in variables.items():
+            patch.setenv(key, value)
+        try:
+            launcher.start([job])
+            wait(launcher, 120)
+            return Launched(nproc, read_json(job / "outcome.json"), launcher.log.read_text())
+        finally:
+            launcher.close()
 
 
-@pytest.mark.parametrize(("name", "nproc"), [("inline", 1), ("torchrun", 2)])
-def test_a_launch_heeds_no_variables_of_another_launch(
-    name: str, nproc: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for key, value in {**LEFT_OVER, "HARNESS_THREADS": "1", "SLURM_PROCID": "3"}.items():
-        monkeypatch.setenv(key, value)
-    outcome = outcome_of_one_launch(name, nproc, tmp_path)
-    assert (outcome["status"], outcome["provenance"]["world"]) == ("finished", nproc)
+def test_a_launch_heeds_no_variables_of_another_launch(launched: Launched) -> None:
+    assert (launched.outcome["status"], launched.outcome["provenance"]["world"]) == ("finished", launched.nproc)
 
 
-@pytest.mark.parametrize(("name", "nproc"), [("inline", 1), ("torchrun", 2)])
-def test_ranks_have_the_threads_that_openmp_was_given(
-    name: str, nproc: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HARNESS_THREADS", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # neither this machine's share nor torchrun's own 1
-    assert outcome_of_one_launch(name, nproc, tmp_path)["provenance"]["threads"] == 3
+def test_ranks_have_the_threads_that_openmp_was_given(launched: Launched) -> None:
+    assert launched.outcome["provenance"]["threads"] == 3
 
 
-@pytest.mark.parametrize("name", LOCAL)
-def test_what_is_printed_in_a_worker_is_no_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import os\nprint('module load cuda', flush=True)\nos.write(1, b'more\\n')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.setenv("HARNESS_THREADS", "1")
-    folder = training(tmp_path, "a" * 16, "upernet", iterations=1)
-    launcher: Launcher = plugins.load("launchers", name).Launcher(1, tmp_path / "logs")
-    try:
-        launcher.start([folder])
-        wait(launcher, 120)
-        assert read_json(folder / "outcome.json")["status"] == "finished"
-        assert "module load cuda" in launcher.log.read_text()
-    finally:
-        launcher.close()
+def test_what_is_printed_in_a_worker_is_no_answer(launched: Launched) -> None:
+    assert launched.outcome["status"] == "finished"
+    assert "module load cuda" in launched.log
 
 
 def test_a_worker_that_cannot_start_ends_its_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
