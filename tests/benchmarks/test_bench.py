@@ -1,14 +1,16 @@
 """Every row of the benchmark at a tiny size: that it compares what it says, not how fast."""
 
 import json
+import shutil
 import tempfile
+from functools import cache
 
 import in_process
 import one_model
 import pytest
 import tiny_study
 import torch
-from benchmarks import bench, costs, rows
+from benchmarks import bench, commands, costs, rows
 from benchmarks.measure import Measure, Row, extra_memory
 
 WIDTHS = {"channels": 16, "aux_channels": 8, "memory_channels": 16, "tma_key": 4, "tma_value": 8}
@@ -40,7 +42,7 @@ TINY = {
     "large_report": {"videos": 3, "classes": 8, "seeds": 2},
     "rank_start": {},
     "page_with_figures": {},
-    "study_workers": {"trials": 4, "words": tiny_study.TINY},
+    "study_workers": {"trials": 2, "words": tiny_study.TINY},
 }
 
 
@@ -63,8 +65,17 @@ def _runs_in_this_process(monkeypatch):
     monkeypatch.setattr(costs, "_run", run)
 
 
+@pytest.fixture(scope="module")
+def _uploads_once(tmp_path_factory):
+    once = cache(lambda: upload(tmp_path_factory.mktemp("uploaded")))
+    upload = commands.uploaded
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "uploaded", lambda folder: shutil.copytree(once(), folder, dirs_exist_ok=True))
+        yield
+
+
 @pytest.mark.parametrize("row", bench.ROWS, ids=lambda row: row.__name__)
-@pytest.mark.usefixtures("_runs_in_this_process")
+@pytest.mark.usefixtures("_runs_in_this_process", "_uploads_once")
 def test_every_row_is_measured(row):
     found = row(Measure(repeats=1), **TINY[row.__name__])
     assert found.ratio > 0

@@ -26,11 +26,11 @@ TINY = (
 )
 
 
-def start(folder: Path, name: str, *cells: str) -> "subprocess.Popen[str]":
+def start(folder: Path, name: str, *cells: str, more: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
     file = folder / f"{name}.py"
     file.write_text(EXPERIMENT.format(names=cells))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    command = [sys.executable, "-m", "harness.cli", "run", str(file), *TINY]
+    command = [sys.executable, "-m", "harness.cli", "run", str(file), *TINY, *more]
     return subprocess.Popen(command, cwd=folder, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -58,10 +58,11 @@ def begins(job: Path) -> int:
 
 
 def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
-    mine = start(tmp_path, "mine", "upernet")
+    short = ("train.epochs=20",)
+    mine = start(tmp_path, "mine", "upernet", more=short)
     job = training(tmp_path, "upernet")
     signal_ranks(mine, signal.SIGSTOP)  # the training does not end before the other run has found it at work
-    theirs = start(tmp_path, "theirs", "upernet", "decoder_b")
+    theirs = start(tmp_path, "theirs", "upernet", "decoder_b", more=short)
     assert theirs.stderr is not None
     assert any(f"(process {mine.pid}) is running it" in line for line in iter(theirs.stderr.readline, ""))
     signal_ranks(mine, signal.SIGCONT)
