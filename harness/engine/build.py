@@ -3,6 +3,9 @@
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
 from harness.common.errors import UnfitError
 from harness.config import plugins
 from harness.config.compose import DataSpec, PluginSpec
@@ -14,6 +17,24 @@ from harness.results import records
 from harness.results.metric import Counter
 from models import segmentor as models
 from models.segmentor import Segmentor
+
+INITIAL = {  # what initialisation does to a parameter's values, besides the functions of torch.nn.init
+    *(Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.fill_, Tensor.zero_),
+    *(Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_),
+}
+
+
+class Uninitialised(TorchFunctionMode):
+    """Leaves new parameters as memory was: to draw BEiT-Large's takes seconds, and whoever loads weights replaces them.
+
+    Buffers and all other tensors get their values.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the parameter that `func` would initialise, or what it returns."""
+        parameter = args[0] if args else next(iter((kwargs or {}).values()), None)
+        initial = func in INITIAL or getattr(func, "__module__", None) == nn.init.__name__
+        return parameter if initial and isinstance(parameter, nn.Parameter) else func(*args, **(kwargs or {}))
 
 
 def dataset(data: DataSpec, folders: plugins.Folders = ()) -> Dataset:
@@ -44,6 +65,12 @@ def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
         raise UnfitError(f"encoder {job.encoder.name}: {error}") from error
     group_norm.replace_batch_norm(model.decoder, job.train.group_norm)
     return model
+
+
+def uninitialised(job: TrainSpec, num_classes: int) -> Segmentor:
+    """Return the network of a training, to load weights into: its parameters hold no values. Raise as `segmentor`."""
+    with Uninitialised():
+        return segmentor(job, num_classes)
 
 
 def load_pretrained(model: Segmentor, encoder: str) -> str:

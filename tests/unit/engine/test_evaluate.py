@@ -274,6 +274,13 @@ def test_weights_that_changed_on_the_disk_are_unfit(root, tmp_path):
         evaluate.filled(copy, read(copy), 4)
 
 
+def test_no_value_is_drawn_for_weights_that_are_loaded(root):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    evaluate.model(root / "jobs" / A, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_other_window_than_the_encoders_is_unfit(root):
     with pytest.raises(UnfitError, match=r"evaluate\.window=64"):
         run(evaluation(root, "wide", [A], evaluate=EvaluateConfig(window=64)))

@@ -226,9 +226,16 @@ BROKEN = {
         [('self.register_buffer("mean", torch.zeros(deepest_channels))', "self.mean = torch.zeros(deepest_channels)")],
         {
             "update changes buffers only": "mean: a tensor that is in no checkpoint",
-            "weights survive a round trip": "some state is neither a buffer",
+            "weights survive a round trip": "some state is in no state_dict()",
             "a resumed training is bit-identical": "some state is missing from the checkpoint",
         },
+    ),
+    "drawn_again": (
+        [
+            ("        self.register_buffer", "        self.drawn = float(torch.rand(()))\n        self.register_buffer"),
+            ("return logits * (1 + 0.1", "return logits * (1 + self.drawn) * (1 + 0.1"),
+        ],
+        {"weights survive a round trip": "some state is in no state_dict()"},
     ),
     "writes_in_forward": (
         [("        logits = self.predict(", "        self.mean.data.add_(0.01)\n        logits = self.predict(")],
