@@ -34,8 +34,9 @@ class Counts:
             return
         self.frames += 1
         self.labelled += label.numel()
+        mask = mask.to(label.dtype)  # an eighth of the bytes
         self.confusion += confusion(label, mask, self.confusion.shape[0])
-        self.consistency.add(label.cpu().numpy(), mask.to(label.dtype).cpu().numpy())
+        self.consistency.add(label.cpu().numpy(), mask.cpu().numpy())
 
     def skip(self) -> None:
         """Count a frame without labels."""

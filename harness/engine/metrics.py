@@ -9,7 +9,7 @@ def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
 
     The prediction is an argmax over K, so it lies in 0..K-1 everywhere.
     """
-    rows = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes)  # void is row K
-    pairs = torch.add(prediction.long(), rows, alpha=num_classes).flatten()  # bytes would overflow
-    counts = torch.bincount(pairs, minlength=(num_classes + 1) * num_classes)
-    return counts[: num_classes**2].view(num_classes, num_classes)
+    rows = truth.int().clamp(-1, num_classes)  # void is the row before the first or after the last
+    pairs = rows.add(1).mul_(num_classes).add_(prediction).flatten()  # bytes would overflow
+    counts = torch.bincount(pairs, minlength=(num_classes + 2) * num_classes)
+    return counts.view(num_classes + 2, num_classes)[1:-1]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -219,5 +220,15 @@ def _starts(length: int, window: int, stride: int) -> Iterator[int]:
 
 
 def labels(probabilities: Tensor) -> Tensor:
-    """Return the most probable class of every pixel; void never.  # (K, H, W) -> (H, W) int64"""
-    return probabilities.max(dim=0).indices  # as argmax, whose CPU kernel takes 3 to 6 times as long over K
+    """Return the most probable class of every pixel, the first of equal ones; void never.  # (K, H, W) -> (H, W) int64
+
+    As argmax, whose CPU kernel takes 20 times as long over K as these maxima, and max(dim=0) two to three times.
+    """
+    if not probabilities.is_cpu:
+        return probabilities.max(dim=0).indices  # one kernel instead of four a class
+    best = probabilities[0]
+    mask = torch.zeros(best.shape, dtype=torch.uint8 if len(probabilities) <= 256 else torch.int32)
+    for label, probability in enumerate(probabilities[1:], start=1):
+        mask = mask.maximum((probability > best).to(mask.dtype).mul_(label))  # labels grow, so the last is the largest
+        best = best.maximum(probability)
+    return mask.long()

@@ -169,8 +169,8 @@ class Consistency:
     def _run(self, which: int, labels: Mask) -> NDArray[np.uint8]:
         """Return for how many frames each pixel has had its label, up to the longest window."""
         assert self._last is not None
-        longer = np.minimum(self._runs[which], max(self.windows) - 1) + np.uint8(1)
-        return np.where(labels == self._last[which], longer, np.uint8(1))
+        same = labels == self._last[which]
+        return np.minimum(self._runs[which], max(self.windows) - 1) * same + np.uint8(1)
 
 
 def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> dict[str, float]:

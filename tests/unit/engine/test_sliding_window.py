@@ -159,14 +159,21 @@ def test_views_of_one_window_are_the_same_bits_as_sums_and_counts(scales, flip):
     assert torch.equal(fuse(image, geometry, FREE), total / len(views))
 
 
-@pytest.mark.parametrize("classes", [1, 2, 11, 124])
+@pytest.mark.parametrize("classes", [1, 2, 11, 124, 256, 257])
 def test_of_equally_probable_classes_the_first_is_the_label(classes):
     torch.manual_seed(classes)
     probabilities = torch.randint(0, 4, (classes, 37, 53)) / 4
     labels = sliding_window.labels(probabilities)
     assert labels.dtype == torch.int64
     assert torch.equal(labels, probabilities.argmax(0))
+    assert torch.equal(labels, probabilities.max(dim=0).indices)
     assert labels.tolist() == probabilities.numpy().argmax(0).tolist()
+
+
+def test_a_pixel_without_numbers_has_the_first_label():
+    probabilities = torch.tensor([[0.1, 0.9, torch.nan], [0.8, 0.1, torch.nan], [0.1, 0.0, torch.nan]])[:, None]
+    assert sliding_window.labels(probabilities).tolist() == [[1, 0, 0]]
+    assert torch.equal(sliding_window.labels(probabilities), probabilities.max(dim=0).indices)
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.0, 1.5)])
