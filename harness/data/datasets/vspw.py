@@ -336,13 +336,15 @@ def map_labels(mask: NDArray[np.integer], num_classes: int) -> tuple[NDArray[np.
     table = np.full(256, VOID, np.uint8)
     table[1 : num_classes + 1] = np.arange(num_classes, dtype=np.uint8)
     index: NDArray[np.integer] = mask
-    outside: NDArray[np.bool_] | bool = False
+    outside: NDArray[np.bool_] | None = None
     if mask.dtype != np.uint8:  # 16- and 32-bit files hold other numbers too
         outside = (mask < 0) | (mask > VOID)
         index = np.where(outside, VOID, mask).astype(np.uint8)
     mapped = bytearray(index).translate(table.tobytes())  # seven times as fast as table[index]
     label = np.frombuffer(mapped, np.uint8).reshape(mask.shape)
-    dirty = (index > num_classes) & (index < VOID) | outside
+    dirty = index + np.uint8(1) > num_classes + 1  # 255 becomes 0
+    if outside is not None:  # `| False` takes as long as all else here
+        dirty |= outside
     if not dirty.any():
         return label, Counter()
     values, counts = np.unique(mask[dirty], return_counts=True)
