@@ -170,7 +170,8 @@ class Consistency:
         """Return for how many frames each pixel has had its label, up to the longest window."""
         assert self._last is not None
         same = labels == self._last[which]
-        return np.minimum(self._runs[which], max(self.windows) - 1) * same + np.uint8(1)
+        runs: NDArray[np.uint8] = np.minimum(self._runs[which], max(self.windows) - 1) * same + np.uint8(1)
+        return runs
 
 
 def consistency(videos: Iterable[Scores], windows: Sequence[int] = WINDOWS) -> dict[str, float]:
