@@ -232,7 +232,7 @@ BROKEN = {
     ),
     "drawn_again": (
         [
-            ("        self.register_buffer", "        self.drawn = float(torch.rand(()))\n        self.register_buffer"),
+            ("        self.register_buffer", "        self.drawn = float(torch.rand(1))\n        self.register_buffer"),
             ("return logits * (1 + 0.1", "return logits * (1 + self.drawn) * (1 + 0.1"),
         ],
         {"weights survive a round trip": "some state is in no state_dict()"},
