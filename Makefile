@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-WORKERS ?= 2
+WORKERS ?= 3 # for two cores: tests also wait, for Slurm and for servers
 
 .PHONY: demo test test-slow bench check docs format clean
 
