@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-WORKERS ?= 3 # for two cores: tests also wait, for Slurm and for servers
+WORKERS ?= 3 # one more than two cores: tests also wait, for Slurm and for servers
 
 .PHONY: demo test test-slow bench check docs format clean
 

@@ -1,5 +1,6 @@
 """What all tests share: one thread in the subprocesses they start, and no setting of the person who runs them."""
 
+import gc
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 from harness.common import collector
 from harness.tracking import client, opening
 
-collector.search_seldom()
+gc.set_threshold(collector.SELDOM)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("HARNESS_THREADS", "1")
 logging.getLogger("harness").setLevel(logging.INFO)  # for caplog

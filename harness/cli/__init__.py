@@ -4,7 +4,6 @@ One file for each group of commands; `options` are the flags they share, `parse`
 """
 
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import diagnose, export, jobs, plan, reports, run, search
-from harness.common import collector
+from harness.common import collector, machine
 from harness.common.child import in_utf8
 from harness.common.console import logging_to_stderr, never_refuse, out
 from harness.common.errors import KEPT, HarnessError, refused
@@ -45,13 +44,20 @@ def show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+COMPUTING_LITTLE = ("plan", "run", "search", "status", "report", "score")  # with numpy, in this process
+
+
 @app.callback()
 def front(
+    context: typer.Context,
     asked: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None:
     """Set up what holds for every command."""
+    del asked  # `show_version` has answered
+    if context.invoked_subcommand in COMPUTING_LITTLE:
+        machine.import_numpy()
 
 
 COMMANDS = (  # in the order of --help
@@ -108,9 +114,7 @@ def entry() -> None:
     """Run the console script; a defect's traceback is shown without passwords."""
     in_utf8()
     never_refuse()
-    # before numpy starts a thread for each core, to wait actively beside the ranks
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    collector.search_seldom()
+    collector.importing()
     try:
         code = main()
     except Exception as error:

@@ -10,6 +10,7 @@ import typer
 from harness.cli import completion
 from harness.cli.options import Json, Offline, Plugins, Preset, Root, Seeds
 from harness.cli.parse import make_plan
+from harness.common import collector
 from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 from harness.common.redaction import redact
@@ -161,6 +162,7 @@ def sync(
 
     tracking = Tracking(to or resolved.tracking_uri, resolved.prefix)
     tracking.connect()
+    collector.imported()
     uploads = Sync(output_dir, tracking, afresh=everything)
     if follow:
         uploads.follow()

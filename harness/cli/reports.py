@@ -10,6 +10,7 @@ import typer
 from harness.cli import completion
 from harness.cli.options import Json, Plugins, Preset, Root, Seeds
 from harness.cli.parse import command_line, make_config, make_plan, print_problems, print_reports
+from harness.common import collector
 from harness.common.console import out
 from harness.common.errors import UnfitError, UsageError
 from harness.config.settings import resolve
@@ -157,6 +158,7 @@ def predict(
     from harness.common.progress import Progress
     from harness.tools.predict import predict as work
 
+    collector.imported()
     *checkpoints, source = map(Path, words)
     target = folder or source.resolve().with_name(f"{source.resolve().stem}_masks")
     with Progress() as progress:

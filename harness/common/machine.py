@@ -85,3 +85,16 @@ def threads() -> str | None:
     """
     asked = os.environ.get("HARNESS_THREADS") or os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return asked if asked.isdecimal() and int(asked) > 0 else None
+
+
+def import_numpy() -> None:
+    """Import numpy without a thread for each core, which would wait actively, unless the environment names a number.
+
+    For commands that compute little; the environment stays as it was for ranks, whose torch may use OpenBLAS as well.
+    """
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        try:
+            import numpy  # noqa: F401
+        finally:
+            del os.environ["OPENBLAS_NUM_THREADS"]

@@ -1,5 +1,6 @@
 """From a job's spec to the objects it names."""
 
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -18,23 +19,29 @@ from harness.results.metric import Counter
 from models import segmentor as models
 from models.segmentor import Segmentor
 
-INITIAL = {  # what initialisation does to a parameter's values, besides the functions of torch.nn.init
-    *(Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.fill_, Tensor.zero_),
-    *(Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_),
-}
+DRAWS = {Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_}
+SCALINGS = {Tensor.erfinv_, Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_}  # of what was drawn
 
 
-class Uninitialised(TorchFunctionMode):
-    """Leaves new parameters as memory was: to draw BEiT-Large's takes seconds, and whoever loads weights replaces them.
+class Undrawn(TorchFunctionMode):
+    """Leaves parameters that would be drawn as memory was: BEiT-Large's take seconds, and loaded weights replace them.
 
-    Buffers and all other tensors get their values.
+    All that is not random gets its values: constants, buffers, and what is computed from them.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._undrawn: dict[int, nn.Parameter] = {}
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the parameter that `func` would initialise, or what it returns."""
-        parameter = args[0] if args else next(iter((kwargs or {}).values()), None)
-        initial = func in INITIAL or getattr(func, "__module__", None) == nn.init.__name__
-        return parameter if initial and isinstance(parameter, nn.Parameter) else func(*args, **(kwargs or {}))
+        """Return the parameter that `func` would draw or scale, or what it returns."""
+        parameter = args[0] if args else (kwargs or {}).get("tensor")
+        if isinstance(parameter, nn.Parameter) and (
+            func in DRAWS or (func in SCALINGS and id(parameter) in self._undrawn)
+        ):
+            self._undrawn[id(parameter)] = parameter
+            return parameter
+        return func(*args, **(kwargs or {}))
 
 
 def dataset(data: DataSpec, folders: plugins.Folders = ()) -> Dataset:
@@ -51,8 +58,8 @@ def own_metrics(job: EvaluateSpec, num_classes: int) -> dict[str, Counter]:
     return counters
 
 
-def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
-    """Return the network of a training, weights random.
+def segmentor(job: TrainSpec, num_classes: int, drawn: bool = True) -> Segmentor:
+    """Return the network of a training, its weights random, or not even drawn where others are loaded into it.
 
     Raise UnfitError where encoder and crop, or decoder and `train.group_norm`, do not go together.
     """
@@ -60,17 +67,12 @@ def segmentor(job: TrainSpec, num_classes: int) -> Segmentor:
     decoder = plugins.load("decoders", job.decoder.name, job.plugins)
     configs = _config(encoder, job.encoder), _config(decoder, job.decoder)
     try:
-        model = models.build(encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
+        with nullcontext() if drawn else Undrawn():
+            model = models.build(encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
     except ValueError as error:
         raise UnfitError(f"encoder {job.encoder.name}: {error}") from error
     group_norm.replace_batch_norm(model.decoder, job.train.group_norm)
     return model
-
-
-def uninitialised(job: TrainSpec, num_classes: int) -> Segmentor:
-    """Return the network of a training, to load weights into: its parameters hold no values. Raise as `segmentor`."""
-    with Uninitialised():
-        return segmentor(job, num_classes)
 
 
 def load_pretrained(model: Segmentor, encoder: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.common import child, machine
+from harness.common import child, collector, machine
 from harness.common.atomic_files import JsonObject, write_json
 from harness.common.errors import UnfitError, UsageError
 from harness.common.progress import Progress
@@ -147,6 +147,7 @@ def ready(
         tracking = connected(options)
         figure.import_libraries()  # while networks are tried; a thread's imports would meet ours
         await_networks()
+        collector.imported()
         fetch_for(plan, todo)
         yield tracking, (launcher, facts)
     finally:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from harness.common import collector
 from harness.common.errors import HarnessError, UnfitError, UsageError
 from harness.common.progress import Progress
 from harness.common.signals import Stopped
@@ -86,6 +87,7 @@ def run(request: Request, workers: int, progress: Progress) -> Done:
     tracking = request.tracking()
     await_networks()  # what cannot be, before anything is noted
     storage = settled(request, study)
+    collector.imported()
     keeper = Keeper(study, storage)
     publisher = study_publisher_of(study, root, tracking)
     done = sum(trial.ended for trial in keeper.trials())

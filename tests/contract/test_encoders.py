@@ -48,7 +48,7 @@ def test_it_keeps_the_contract(name: str) -> None:
     elsewhere = ("two ranks match one process", "a resumed training is bit-identical")  # tests/unit/engine
     checks = {one.what: one for one in check.checks("encoders", name, leave_out=elsewhere)}
     assert {what: one.text for what, one in checks.items() if not one.passed} == {}
-    assert len(checks) == 11
+    assert len(checks) == 12
 
 
 @EVERY
@@ -64,7 +64,7 @@ def test_a_seed_makes_an_encoder(name: str) -> None:
 @torch.no_grad()
 def test_a_state_makes_an_encoder(name: str) -> None:
     one = make(name)
-    with build.Uninitialised():  # as evaluations make it
+    with build.Undrawn():  # as evaluations make it
         other = make(name, seed=1)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert all(map(torch.equal, leaves(one(images())), leaves(other(images()))))

@@ -171,16 +171,22 @@ entry()
     assert done.stdout.endswith("True\n")
 
 
-def test_numpy_starts_no_threads_in_a_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)], ids=["", "two asked for"])
+def test_numpy_has_one_thread_in_a_command_unless_more_are_asked_for(
+    asked: dict[str, str], threads: int, tmp_path: Path
+) -> None:
     code = """
-import atexit, sys
+import atexit, os, sys
 from pathlib import Path
 from harness.cli import entry
-atexit.register(lambda: print("numpy" in sys.modules, len(list(Path("/proc/self/task").iterdir()))))
+asked = os.environ.get("OPENBLAS_NUM_THREADS")
+def at_end():
+    number = len(list(Path("/proc/self/task").iterdir()))
+    print("numpy" in sys.modules, number, os.environ.get("OPENBLAS_NUM_THREADS") == asked)
+atexit.register(at_end)
 entry()
 """
-    own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    words = ("plan", "ablation_ensemble", "--power")
-    command = [sys.executable, "-c", code, *words]
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")} | asked
+    command = [sys.executable, "-c", code, "plan", "ablation_ensemble"]
     done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "True 1"
+    assert done.stdout.splitlines()[-1] == f"True {threads} True"

@@ -58,7 +58,7 @@ def begins(job: Path) -> int:
 
 
 def test_overlapping_plans_run_each_job_once(tmp_path: Path) -> None:
-    short = ("train.epochs=20",)
+    short = ("train.epochs=40",)
     mine = start(tmp_path, "mine", "upernet", more=short)
     job = training(tmp_path, "upernet")
     signal_ranks(mine, signal.SIGSTOP)  # the training does not end before the other run has found it at work

@@ -26,5 +26,4 @@ def child_environment() -> dict[str, str]:
     }
     # torchrun sets OMP_NUM_THREADS itself, so that a rank cannot tell whose it is
     asked = {} if (threads := machine.threads()) is None else {"HARNESS_THREADS": threads}
-    # torch has the threads; numpy's own would wait actively beside them
-    return {"GLIBC_TUNABLES": MALLOC, "OPENBLAS_NUM_THREADS": "1", **inherited, **asked, **child.SAFE}
+    return {"GLIBC_TUNABLES": MALLOC, **inherited, **asked, **child.SAFE}

@@ -377,7 +377,7 @@ def own_losses(subject: Subject) -> str:
 def round_trip(subject: Subject) -> str:
     """A fresh decoder with the same state gives bit-equal logits."""
     decoder = subject.taught()
-    with build.Uninitialised():  # as evaluations make it
+    with build.Undrawn():  # as evaluations make it
         fresh = subject.make(seed=1)
     state = decoder.state_dict()
     try:

@@ -28,8 +28,21 @@ def test_encoders_hold_and_wrong_strides_are_named(tmp_path):
         source.replace("tap_pyramid(width)", "tap_pyramid(width)[:3].append(nn.Identity())"),
     )
     write(tmp_path, "encoders", "deep", source.replace('return int(parameter_name.split(".")[2]) + 1', "return 99"))
+    unsaved = source.replace(
+        "        self.pyramid = ", "        self.drawn = float(torch.rand(1))\n        self.pyramid = "
+    )
+    write(
+        tmp_path,
+        "encoders",
+        "unsaved",
+        unsaved.replace(
+            "intermediates_only=True)", "intermediates_only=True)\n        taps = [tap * self.drawn for tap in taps]"
+        ),
+    )
     training = (*TRAINING, RANKS)
-    flat, deep = (broken(run(name, [tmp_path], "encoders", training)) for name in ("flat", "deep"))
+    flat, deep, unsaved = (broken(run(name, [tmp_path], "encoders", training)) for name in ("flat", "deep", "unsaved"))
+    assert list(unsaved) == ["weights survive a round trip"]
+    assert "some state is in no state_dict()" in unsaved["weights survive a round trip"]
     assert flat == {"levels are as declared": "expected (2, 64, 1, 1) at 1/32, got (2, 64, 2, 2)"}
     assert list(deep) == ["every parameter has a depth"]
     assert "expected depths in 0..5" in deep["every parameter has a depth"]
