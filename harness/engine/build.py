@@ -75,6 +75,16 @@ def segmentor(job: TrainSpec, num_classes: int, drawn: bool = True) -> Segmentor
     return model
 
 
+def undrawn(job: TrainSpec, num_classes: int) -> Segmentor:
+    """Return the network of a training, to load weights into. Raise as `segmentor` does."""
+    try:
+        return segmentor(job, num_classes, drawn=False)
+    except UnfitError:
+        raise
+    except Exception:  # of a constructor that computes with what it draws
+        return segmentor(job, num_classes)
+
+
 def load_pretrained(model: Segmentor, encoder: str) -> str:
     """Fill in the pre-trained weights of the encoder of that name; what was done to find them, in a line, or nothing.
 

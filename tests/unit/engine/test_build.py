@@ -1,9 +1,15 @@
 """Networks whose random parameters are not drawn, for weights that are loaded."""
 
+from pathlib import Path
+
+import pytest
+import tiny_jobs
 import torch
 from torch import nn
 
 from harness.engine import build
+from harness.plan.spec import TrainSpec, read_as
+from models.decoders import upernet
 
 
 class Part(nn.Module):
@@ -44,3 +50,23 @@ def test_nothing_is_drawn_for_a_parameter() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     nn.Linear(4, 4)
     assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_constructor_that_computes_with_what_it_draws_has_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = read_as(tiny_jobs.training(tmp_path, "a" * 16, "upernet"), TrainSpec)
+    make = upernet.Decoder.__init__
+    seen = []
+
+    def computing(self, *arguments):
+        make(self, *arguments)
+        part = next(self.parameters())
+        seen.append(float(part.detach().std()))
+        if len(seen) == 1:
+            raise torch.linalg.LinAlgError("non-finite values")
+
+    monkeypatch.setattr(upernet.Decoder, "__init__", computing)
+    build.undrawn(job, 4)
+    assert len(seen) == 2
+    assert 0 < seen[1] < 1
