@@ -8,6 +8,7 @@ from PIL import Image
 from harness.results import table
 from harness.results.figure import Figure, import_libraries, render
 from harness.results.table import Report
+from reports._style import house
 
 
 def draw() -> matplotlib.figure.Figure:
@@ -31,6 +32,14 @@ def test_equal_figures_have_equal_bytes() -> None:
     assert render(Figure("T", "", draw), svg=True) == render(Figure("T", "", draw), svg=True)
 
 
-def test_libraries_that_cannot_be_imported_fail_who_draws_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "seaborn", None)
+def test_libraries_that_cannot_be_imported_fail_who_draws_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seaborn", None)  # its import fails
+
+    def styled() -> matplotlib.figure.Figure:
+        with house():
+            return draw()
+
     import_libraries()
+    assert [path.name for path in table.write(Report("T", {}), tmp_path)] == ["report.md"]
+    with pytest.raises(ImportError, match="seaborn"):
+        table.write(Report("T", {}, figures={"a": Figure("Title", "", styled)}), tmp_path)
