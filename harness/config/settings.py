@@ -135,7 +135,7 @@ def resolve(**flags: Any) -> Resolved:
 def read(path: Path) -> JsonObject:
     """Return the keys that a file gives, typed, its relative paths made absolute. Raise UsageError."""
     loaded = presets.read(path, "settings")
-    names = list(loaded)
+    names = list(loaded)  # merging changes it
     schema = OmegaConf.structured(Settings)
     OmegaConf.set_readonly(schema, False)
     try:

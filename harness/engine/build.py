@@ -1,8 +1,9 @@
 """From a job's spec to the objects it names."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -19,11 +20,12 @@ from harness.results.metric import Counter
 from models import segmentor as models
 from models.segmentor import Segmentor
 
+Module = TypeVar("Module", bound=nn.Module)
 DRAWS = {Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_}
 SCALINGS = {Tensor.erfinv_, Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.clamp_}  # of what was drawn
 
 
-class Undrawn(TorchFunctionMode):
+class _Undrawn(TorchFunctionMode):
     """Leaves parameters that would be drawn as memory was: BEiT-Large's take seconds, and loaded weights replace them.
 
     All that is not random gets its values: constants, buffers, and what is computed from them.
@@ -42,6 +44,15 @@ class Undrawn(TorchFunctionMode):
             self._undrawn[id(parameter)] = parameter
             return parameter
         return func(*args, **(kwargs or {}))
+
+
+def undrawn(make: Callable[[], Module]) -> Module:
+    """Return a module to load weights into; drawn after all where its constructor fails over values that are not."""
+    try:
+        with _Undrawn():
+            return make()
+    except Exception:
+        return make()
 
 
 def dataset(data: DataSpec, folders: plugins.Folders = ()) -> Dataset:
@@ -67,22 +78,12 @@ def segmentor(job: TrainSpec, num_classes: int, drawn: bool = True) -> Segmentor
     decoder = plugins.load("decoders", job.decoder.name, job.plugins)
     configs = _config(encoder, job.encoder), _config(decoder, job.decoder)
     try:
-        with nullcontext() if drawn else Undrawn():
-            model = models.build(encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
+        make = partial(models.build, encoder, configs[0], decoder, configs[1], num_classes, job.train.crop)
+        model = make() if drawn else undrawn(make)
     except ValueError as error:
         raise UnfitError(f"encoder {job.encoder.name}: {error}") from error
     group_norm.replace_batch_norm(model.decoder, job.train.group_norm)
     return model
-
-
-def undrawn(job: TrainSpec, num_classes: int) -> Segmentor:
-    """Return the network of a training, to load weights into. Raise as `segmentor` does."""
-    try:
-        return segmentor(job, num_classes, drawn=False)
-    except UnfitError:
-        raise
-    except Exception:  # of a constructor that computes with what it draws
-        return segmentor(job, num_classes)
 
 
 def load_pretrained(model: Segmentor, encoder: str) -> str:

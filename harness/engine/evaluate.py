@@ -237,7 +237,7 @@ def filled(folder: Path, job: TrainSpec, num_classes: int) -> Segmentor:
     Raise UnfitError for weights that are damaged, another training's, or do not fit the job.
     """
     path = JobDir(folder).weights_file
-    network = build.undrawn(job, num_classes)
+    network = build.segmentor(job, num_classes, drawn=False)
     expected = network.state_dict()
     weights, origin = checkpoint.weights(folder)
     owner = origin.fingerprint or job.fingerprint

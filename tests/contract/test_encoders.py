@@ -64,8 +64,7 @@ def test_a_seed_makes_an_encoder(name: str) -> None:
 @torch.no_grad()
 def test_a_state_makes_an_encoder(name: str) -> None:
     one = make(name)
-    with build.Undrawn():  # as evaluations make it
-        other = make(name, seed=1)
+    other = build.undrawn(lambda: make(name, seed=1))  # as evaluations make it
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert all(map(torch.equal, leaves(one(images())), leaves(other(images()))))
 

@@ -130,7 +130,7 @@ def video(subject: Subject) -> str:
     """The evaluator takes the decoder through a video, in windows, in two stages."""
     job = subject.job(2)
     dataset = build.dataset(job.data, job.plugins)
-    model = build.undrawn(job, len(dataset.classes))
+    model = build.segmentor(job, len(dataset.classes), drawn=False)
     with TemporaryDirectory() as root:
         model.load_state_dict(load_file(JobDir(run(Path(root), job)).weights_file))
     geometry = sliding_window.geometry(job.evaluate)

@@ -32,8 +32,7 @@ class Part(nn.Module):
 
 def test_only_what_is_drawn_lacks_values() -> None:
     torch.full((2**20,), torch.nan)  # memory that is had again
-    with build.Undrawn():
-        part = Part()
+    part = build.undrawn(Part)
     assert (part.linear.bias == torch.tensor(0.07)).all()
     assert part.bias == torch.tensor(0.07).item()
     assert (part.norm.weight == 1).all()
@@ -45,8 +44,7 @@ def test_only_what_is_drawn_lacks_values() -> None:
 
 def test_nothing_is_drawn_for_a_parameter() -> None:
     before = torch.get_rng_state()
-    with build.Undrawn():
-        nn.Conv2d(3, 8, 3), nn.Linear(4, 4), nn.Embedding(3, 4)
+    build.undrawn(lambda: nn.ModuleList([nn.Conv2d(3, 8, 3), nn.Linear(4, 4), nn.Embedding(3, 4)]))
     assert torch.equal(torch.get_rng_state(), before)
     nn.Linear(4, 4)
     assert not torch.equal(torch.get_rng_state(), before)
@@ -67,6 +65,6 @@ def test_a_constructor_that_computes_with_what_it_draws_has_its_values(
             raise torch.linalg.LinAlgError("non-finite values")
 
     monkeypatch.setattr(upernet.Decoder, "__init__", computing)
-    build.undrawn(job, 4)
+    build.segmentor(job, 4, drawn=False)
     assert len(seen) == 2
     assert 0 < seen[1] < 1
