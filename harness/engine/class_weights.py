@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.common.errors import UnfitError
-from harness.config.compose import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.data.contract import Dataset
 from harness.data.stream import Batch
 from harness.engine import distributed

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
-from harness.config.compose import TrainConfig
+from harness.config.sections import TrainConfig
 
 BETAS = (0.9, 0.999)
 ParameterGroup = dict[str, Any]  # params, weight_decay and lr_scale

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.config.compose import TrainConfig
+from harness.config.sections import TrainConfig
 
 VERSION = 1
 

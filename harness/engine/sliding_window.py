@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.common.errors import UnfitError
-from harness.config.compose import EvaluateConfig
+from harness.config.sections import EvaluateConfig
 from models.contract import VOID
 
 VERSION = 2  # of views below the window: enlarged to it; 1: padded

@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UsageError
 from harness.config import metrics, plugins
-from harness.config.compose import Config, EvaluateConfig, PluginSpec, TrainConfig, used
+from harness.config.compose import Config, PluginSpec, used
+from harness.config.sections import EvaluateConfig, TrainConfig
 from harness.config.training_options import AS_NONE
 from harness.data import hold_out
 from harness.plan.spec import EvaluateSpec, TrainSpec

@@ -7,7 +7,8 @@ from typing import Literal, TypeVar
 
 from harness.common.atomic_files import JsonObject
 from harness.common.errors import UnfitError
-from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig, hashable
+from harness.config.compose import DataSpec, PluginSpec, hashable
+from harness.config.sections import EvaluateConfig, TrainConfig
 from harness.config.settings import RankOptions
 from harness.jobdir.paths import JobDir
 

@@ -31,7 +31,8 @@ from tabulate import tabulate  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from harness.config import plugins  # noqa: E402
-from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig  # noqa: E402
+from harness.config.compose import DataSpec, PluginSpec  # noqa: E402
+from harness.config.sections import EvaluateConfig, TrainConfig  # noqa: E402
 from harness.data.stream import Batch  # noqa: E402
 from harness.engine import build, sliding_window  # noqa: E402
 from harness.engine import flops as count  # noqa: E402

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.progress import SILENT
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec
+from harness.config.sections import EvaluateConfig
 from harness.config.settings import RunOptions
 from harness.plan.spec import to_json
 

@@ -15,7 +15,8 @@ from benchmarks.measure import Measure, Row, extra_memory, peak_of, shown, sizes
 from torch import Tensor
 
 from harness.config import plugins
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec
+from harness.config.sections import EvaluateConfig
 from harness.engine import flops as count
 from harness.engine import sliding_window, worker
 from harness.engine.multistage import Stages

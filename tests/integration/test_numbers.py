@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from vspw_files import make_vspw
 
 from harness.config import plugins
-from harness.config.compose import DataSpec, EvaluateConfig, compose
+from harness.config.compose import DataSpec, compose
+from harness.config.sections import EvaluateConfig
 from harness.data import contract
 from harness.engine import train, worker
 from harness.engine.runtime import Stop

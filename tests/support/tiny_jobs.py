@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig
+from harness.config.compose import DataSpec, PluginSpec
+from harness.config.sections import EvaluateConfig, TrainConfig
 from harness.engine import build, train
 from harness.engine.runtime import Rank, Stop
 from harness.jobdir.events import Log, read_events

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from harness.common.atomic_files import write_json
-from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec, TrainConfig
+from harness.config.compose import DataSpec, PluginSpec
+from harness.config.sections import EvaluateConfig, TrainConfig
 from harness.data.contract import Dataset
 from harness.engine import build, checkpoint, sliding_window, train
 from harness.engine.multistage import Stages

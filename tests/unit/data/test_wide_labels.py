@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_jobs import ALONE, evaluation, train_now, training
 
 from harness.common.errors import UnfitError
-from harness.config.compose import DataSpec, EvaluateConfig, compose
+from harness.config.compose import DataSpec, compose
+from harness.config.sections import EvaluateConfig
 from harness.data import contract, pictures
 from harness.data.stream import TrainStream
 from harness.engine import build, evaluate, train

@@ -4,7 +4,8 @@ import pytest
 import tiny_jobs
 import torch
 
-from harness.config.compose import DataSpec, EvaluateConfig, PluginSpec
+from harness.config.compose import DataSpec, PluginSpec
+from harness.config.sections import EvaluateConfig
 from harness.engine import build, evaluate
 from harness.engine.multistage import Stages
 from harness.engine.sliding_window import geometry, tiles

@@ -9,7 +9,8 @@ from tiny_jobs import ALONE, counts, evaluation
 
 from harness.common.atomic_files import read_json
 from harness.common.errors import UnfitError
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec
+from harness.config.sections import EvaluateConfig
 from harness.engine import build, evaluate, flops
 from harness.engine import multistage as stages_module
 from harness.engine.multistage import Stages, Windows, nbytes

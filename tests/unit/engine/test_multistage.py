@@ -15,7 +15,8 @@ from test_sliding_window import slow_slide
 from tiny_jobs import ALONE, counts, evaluation, training
 
 from harness.common.errors import UnfitError
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec
+from harness.config.sections import EvaluateConfig
 from harness.engine import build, evaluate, sliding_window
 from harness.engine.multistage import Prediction, Stages
 from harness.engine.runtime import Stop

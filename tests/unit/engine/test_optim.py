@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config.compose import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.engine import optim
 
 

@@ -12,7 +12,8 @@ from test_freezing import batch, begun
 from tiny_jobs import ALONE, messages, stop_at, train_now, training, weights
 
 from harness.common.errors import UnfitError
-from harness.config.compose import PluginSpec, TrainConfig
+from harness.config.compose import PluginSpec
+from harness.config.sections import TrainConfig
 from harness.engine import build, class_weights, losses, train
 from harness.engine.losses import Terms
 from harness.engine.preflight import problem

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.common.errors import UnfitError
-from harness.config.compose import EvaluateConfig
+from harness.config.sections import EvaluateConfig
 from harness.engine import sliding_window
 from harness.engine.sliding_window import Box, Fusion, Geometry, View, WindowSize
 

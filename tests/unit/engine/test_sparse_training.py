@@ -16,7 +16,8 @@ from sparse_videos import FOLDER
 from test_distributed import CPU, _train, start
 from tiny_jobs import ALONE, counts, evaluation, stop_at, train_now, training
 
-from harness.config.compose import DataSpec, EvaluateConfig
+from harness.config.compose import DataSpec
+from harness.config.sections import EvaluateConfig
 from harness.data.datasets.synthetic import Config, Dataset
 from harness.engine import build, distributed, evaluate, prior_sources, train
 from harness.engine.intermediate_evaluation import IntermediateEvaluation
